@@ -1,0 +1,50 @@
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint waterbirds pretrain clean
+
+help: ## say what there is to make
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
+
+install: $(INSTALLED) ## a virtual environment in .venv with everything
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dvc,test]'
+	@touch $@
+
+demo: $(INSTALLED) ## run the whole pipeline on the demo dataset
+	dvc repro
+	@echo
+	@mac inspect data/metrics.json
+	@echo
+	@echo "Results: data/metrics.json, data/plots/, data/retrained/ (the robust classifier), data/masks.h5 (what ERM looks at)."
+	@echo "Next:    edit retrain.alpha or retrain.beta in params.yaml and run 'dvc repro' again (. .venv/bin/activate first)."
+
+test: lint ## lint, types, layers, and the whole test suite
+	pytest
+
+lint: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+# The paper's dataset with a small backbone; about half an hour on two cores. The result is a DVC experiment named waterbirds.
+waterbirds: $(INSTALLED) ## the pipeline on Waterbirds: make waterbirds WATERBIRDS=<folder> WEIGHTS=<file>
+	@test -n "$(WATERBIRDS)" -a -n "$(WEIGHTS)" || { echo "usage: make waterbirds WATERBIRDS=<folder of metadata.csv> WEIGHTS=<mobilenet_v2 weights: a file, or IMAGENET1K_V2>"; exit 2; }
+	dvc exp run --force --name waterbirds \
+	  -S dataset.name=waterbirds -S 'dataset.root="$(abspath $(WATERBIRDS))"' -S dataset.stored_size=256 -S dataset.input_size=224 \
+	  -S model.architecture=mobilenet_v2 -S 'model.weights="$(if $(wildcard $(WEIGHTS)),$(abspath $(WEIGHTS)),$(WEIGHTS))"' \
+	  -S train.epochs=6 -S train.lr=0.002 -S train.batch_size=32 -S train.weight_decay=0.001 -S train.schedule=constant \
+	  -S saliency.top_k=15000 -S features.draws=2 $(SET)
+	@mac inspect data/metrics.json
+
+pretrain: $(INSTALLED) ## make the demo's starting weights again
+	python -m pipeline.demo.pretrain data/weights/shufflenet_v2_x0_5-silhouettes.safetensors
+
+clean: ## remove the virtual environment and the tools' caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

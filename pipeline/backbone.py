@@ -1,0 +1,123 @@
+"""The classifier: a torchvision trunk, global average pooling, a linear head (paper section 3.2, M = f ∘ g).
+
+    trunk(x) -> A (B, C, h, w)     the last activation maps
+    φ(x) = mean of A over h, w     the features
+    logits = W φ(x) + b            the head, the only thing that MaC retrains
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pipeline.errors import MacError
+from pipeline.store import ModelFolder
+
+FAMILIES = ("resnet", "resnext", "wide_resnet", "regnet", "densenet", "shufflenet", "mobilenet", "efficientnet", "mnasnet", "squeezenet")
+_NOT_TRUNK = ("avgpool", "fc", "classifier")
+
+
+class Classifier(nn.Module):
+    """Trunk, global average pooling and linear head.
+
+    `state_dict()` keeps torchvision's names under `trunk.`, and has `head.weight` (classes, C) and `head.bias`.
+    """
+
+    def __init__(self, trunk: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(width, classes)
+
+    def activations(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) float to the last activation maps A (B, C, h, w)."""
+        return torch.as_tensor(self.trunk(x))
+
+    @staticmethod
+    def pool(activations: Tensor) -> Tensor:
+        """A (B, C, h, w) to φ (B, C) float32; the mean is taken in float32 also under autocast."""
+        return activations.float().mean((2, 3))
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) float to φ(x) (B, C) float32."""
+        return self.pool(self.activations(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) float to logits (B, classes)."""
+        return torch.as_tensor(self.head(self.features(x)))
+
+
+def build(architecture: str, classes: int, weights: str = "none", seed: int = 0) -> Classifier:
+    """A classifier with a freshly initialised head.
+
+    Args:
+        architecture: a torchvision model name of one of the FAMILIES, e.g. `resnet50`.
+        classes: number of classes.
+        weights: `none`; a torchvision weights name (`IMAGENET1K_V2`, `DEFAULT`), downloaded by torchvision; or the
+            path of a .safetensors / .pth / .pt file in torchvision's layout (its classifier, if any, is not used).
+        seed: of the initialisation.
+
+    Raises:
+        MacError: unknown architecture or weights, or a file that does not fit.
+    """
+    if architecture not in torchvision.models.list_models(module=torchvision.models) or not architecture.startswith(FAMILIES):
+        raise MacError(f"model.architecture: '{architecture}' is not a torchvision model of the families {', '.join(FAMILIES)}")
+    is_file = Path(weights).suffix in (".safetensors", ".pth", ".pt")
+    torch.manual_seed(seed)
+    try:
+        named = None if weights == "none" or is_file else torchvision.models.get_model_weights(architecture)[weights]
+    except KeyError:
+        known = ", ".join(w.name for w in torchvision.models.get_model_weights(architecture))
+        raise MacError(
+            f"model.weights: '{weights}' is neither none, nor a .safetensors/.pth file, nor torchvision weights of {architecture} ({known})"
+        ) from None
+    try:
+        network = torchvision.models.get_model(architecture, weights=named)
+    except OSError as error:  # no network: urllib's URLError is an OSError
+        raise MacError(f"model.weights: {weights} of {architecture} could not be downloaded ({error}); give the path of a local file") from None
+    children = OrderedDict((name, child) for name, child in network.named_children() if name not in _NOT_TRUNK)
+    if architecture.startswith("densenet"):
+        children["relu"] = nn.ReLU(inplace=True)  # torchvision applies it between `features` and the pooling
+    trunk = nn.Sequential(children)
+    if is_file:
+        _load_trunk(trunk, Path(weights))
+    with torch.no_grad():
+        width = trunk.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
+    model = Classifier(trunk, width, classes)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def load(folder: ModelFolder, device: torch.device) -> Classifier:
+    """The classifier of a model folder, in eval mode, its parameters frozen, on `device`."""
+    model = build(folder.spec["architecture"], len(folder.spec["classes"]))
+    model.load_state_dict(load_file(folder.tensors))
+    return model.eval().requires_grad_(False).to(device)
+
+
+def _load_trunk(trunk: nn.Module, path: Path) -> None:
+    """Fill `trunk` from a weights file in torchvision's layout."""
+    if not path.is_file():
+        raise MacError(f"model.weights: {path}: no such file")
+    try:
+        state: Mapping[str, Tensor] = (
+            load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:
+        raise MacError(f"model.weights: {path}: cannot be read as {path.suffix} ({_first_line(error)})") from None
+    wanted = trunk.state_dict()
+    for name, tensor in wanted.items():
+        if name not in state and name.endswith("num_batches_tracked"):
+            continue
+        if name not in state or state[name].shape != tensor.shape:
+            found = tuple(state[name].shape) if name in state else "nothing"
+            raise MacError(
+                f"model.weights: {path}: '{name}' should be {tuple(tensor.shape)}, found {found}; the file is of another architecture"
+            )
+    trunk.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,46 @@
+"""What a reader yields: the same record for every dataset."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import MacError
+from pipeline.metrics import Groups
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image.
+
+    Attributes:
+        path: the image file, relative to the dataset's folder.
+        split: 0 train, 1 val, 2 test.
+        foreground: its true mask, relative to the dataset's folder, or None.
+    """
+
+    path: str
+    label: int
+    attribute: int
+    split: int
+    foreground: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All records of a dataset, in the order of its metadata."""
+
+    root: Path
+    records: list[Record]
+    groups: Groups
+
+
+def inside(root: Path, relative: str, where: str) -> str:
+    """`relative` itself, if it stays within `root`.
+
+    Raises:
+        MacError: an absolute path, `..`, or a symbolic link that leads out.
+    """
+    if not (root / relative).resolve().is_relative_to(root.resolve()):
+        raise MacError(f"{where}: path '{relative}' leaves the dataset's folder {root}; give paths below that folder")
+    return relative

@@ -1,0 +1,170 @@
+"""Procedural silhouettes: two kinds of bird for the demo, ten other things for pretraining.
+
+A silhouette is drawn white on black into a square, a random individual each time: proportions and pose vary.
+Coordinates are in the unit square, y down, the figure facing right.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+Point = tuple[float, float]
+
+
+class Pen:
+    """Draws filled shapes given in unit coordinates onto a square mask of `size` pixels."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.image = Image.new("L", (size, size), 0)
+        self._draw = ImageDraw.Draw(self.image)
+
+    def polygon(self, points: Sequence[Point]) -> None:
+        self._draw.polygon([(x * self.size, y * self.size) for x, y in points], fill=255)
+
+    def ellipse(self, x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> None:
+        """An ellipse of radii (rx, ry) around (x, y), turned by `angle` radians."""
+        t = np.linspace(0, 2 * np.pi, 40)
+        cos, sin = np.cos(angle), np.sin(angle)
+        u, v = rx * np.cos(t), ry * np.sin(t)
+        self.polygon(list(zip(x + u * cos - v * sin, y + u * sin + v * cos, strict=True)))
+
+    def stroke(self, points: Sequence[Point], width: float) -> None:
+        """A thick smooth line through `points` (quadratic where there are three)."""
+        if len(points) == 3:
+            t = np.linspace(0, 1, 16)[:, None]
+            p = np.asarray(points)
+            points = [(x, y) for x, y in (1 - t) ** 2 * p[0] + 2 * t * (1 - t) * p[1] + t**2 * p[2]]
+        self._draw.line([(x * self.size, y * self.size) for x, y in points], fill=255, width=max(1, round(width * self.size)), joint="curve")
+
+
+def landbird(pen: Pen, rng: np.random.Generator) -> None:
+    """A perching bird: round body, head close to it, short beak, upward or level tail, short legs."""
+    r = rng.uniform(0.16, 0.2)
+    tilt = rng.uniform(-0.75, -0.15)
+    x, y = 0.48, 0.55
+    pen.ellipse(x, y, r * rng.uniform(1.2, 1.4), r, tilt)
+    hx, hy, hr = x + r * rng.uniform(0.85, 1.05), y - r * rng.uniform(1.0, 1.35), r * rng.uniform(0.52, 0.62)
+    pen.ellipse(hx, hy, hr, hr)
+    beak = rng.uniform(0.5, 1.1) * hr
+    pen.polygon([(hx + hr * 0.8, hy - hr * 0.35), (hx + hr + beak, hy + hr * 0.1), (hx + hr * 0.8, hy + hr * 0.45)])
+    tail = rng.uniform(0.15, 0.24)
+    tx, ty = x - r * 0.9, y + r * 0.35
+    pen.polygon([(tx + 0.05, ty - 0.06), (tx - tail, ty + tail * rng.uniform(-0.2, 0.7)), (tx - tail * 0.8, ty + tail * 0.8 + 0.03), (tx + 0.06, ty + 0.05)])
+    for dx in (-0.03, 0.05):
+        pen.stroke([(x + dx, y + r * 0.8), (x + dx + 0.01, y + r + rng.uniform(0.05, 0.08))], 0.018)
+
+
+def waterbird(pen: Pen, rng: np.random.Generator) -> None:
+    """A wading or swimming bird: flat long body, long curved neck, long beak; long legs or none."""
+    wading = rng.random() < 0.3
+    x, y = 0.42, 0.6 if not wading else 0.5
+    rx, ry = rng.uniform(0.21, 0.26), rng.uniform(0.105, 0.14)
+    pen.ellipse(x, y, rx, ry, rng.uniform(-0.15, 0.1))
+    pen.polygon([(x - rx * 0.7, y - ry * 0.6), (x - rx - rng.uniform(0.04, 0.1), y - ry * rng.uniform(0.2, 0.9)), (x - rx * 0.6, y + ry * 0.6)])
+    neck = rng.uniform(0.17, 0.28)
+    hx, hy = x + rx + rng.uniform(0.0, 0.07), y - neck - 0.03
+    pen.stroke([(x + rx * 0.75, y), (x + rx * rng.uniform(1.2, 1.6), y - neck * 0.45), (hx, hy)], rng.uniform(0.05, 0.075))
+    pen.ellipse(hx, hy, 0.06, 0.052)
+    beak = rng.uniform(0.09, 0.16)
+    pen.polygon([(hx + 0.03, hy - 0.028), (hx + 0.04 + beak, hy + rng.uniform(-0.01, 0.04)), (hx + 0.03, hy + 0.03)])
+    if wading:
+        for dx in (-0.04, 0.05):
+            knee = rng.uniform(-0.03, 0.03)
+            pen.stroke([(x + dx, y + ry * 0.8), (x + dx + knee, y + ry + 0.1), (x + dx, y + ry + rng.uniform(0.18, 0.24))], 0.018)
+
+
+def fish(pen: Pen, rng: np.random.Generator) -> None:
+    rx, ry = rng.uniform(0.24, 0.3), rng.uniform(0.11, 0.18)
+    pen.ellipse(0.54, 0.5, rx, ry)
+    tail = rng.uniform(0.1, 0.17)
+    pen.polygon([(0.58 - rx, 0.5), (0.42 - rx, 0.5 - tail), (0.46 - rx, 0.5), (0.42 - rx, 0.5 + tail)])
+    pen.polygon([(0.45, 0.52 - ry), (0.52, 0.42 - ry), (0.65, 0.53 - ry)])
+
+
+def cat(pen: Pen, rng: np.random.Generator) -> None:
+    pen.ellipse(0.47, 0.66, rng.uniform(0.15, 0.2), 0.22)
+    pen.ellipse(0.52, 0.36, 0.14, 0.12)
+    for dx in (-0.09, 0.09):
+        pen.polygon([(0.52 + dx - 0.05, 0.3), (0.52 + dx * 1.2, rng.uniform(0.14, 0.2)), (0.52 + dx + 0.05, 0.3)])
+    pen.stroke([(0.35, 0.82), (rng.uniform(0.1, 0.2), 0.8), (0.17, rng.uniform(0.4, 0.6))], 0.05)
+
+
+def horse(pen: Pen, rng: np.random.Generator) -> None:
+    pen.ellipse(0.45, 0.48, 0.22, rng.uniform(0.1, 0.13))
+    pen.stroke([(0.6, 0.45), (0.74, 0.25)], rng.uniform(0.1, 0.13))
+    pen.ellipse(0.8, 0.25, 0.1, 0.05, rng.uniform(0.3, 0.7))
+    for x in (0.29, 0.37, 0.55, 0.62):
+        pen.stroke([(x, 0.5), (x + rng.uniform(-0.06, 0.06), 0.84)], 0.045)
+    pen.stroke([(0.25, 0.44), (0.12, 0.5), (0.13, 0.66)], 0.04)
+
+
+def tortoise(pen: Pen, rng: np.random.Generator) -> None:
+    t = np.linspace(np.pi, 2 * np.pi, 30)
+    height = rng.uniform(0.2, 0.3)
+    pen.polygon([(0.48 + 0.27 * np.cos(a), 0.62 + height * np.sin(a)) for a in t])
+    pen.ellipse(0.81, rng.uniform(0.52, 0.6), 0.075, 0.055)
+    for x in (0.3, 0.64):
+        pen.stroke([(x, 0.6), (x + rng.uniform(-0.03, 0.03), 0.73)], 0.08)
+
+
+def butterfly(pen: Pen, rng: np.random.Generator) -> None:
+    upper, lower = rng.uniform(0.15, 0.2), rng.uniform(0.1, 0.14)
+    for side in (-1, 1):
+        pen.ellipse(0.5 + side * 0.19, 0.38, upper, 0.13, side * -0.6)
+        pen.ellipse(0.5 + side * 0.14, 0.62, lower, 0.1, side * 0.6)
+        pen.stroke([(0.5, 0.32), (0.5 + side * 0.1, 0.16)], 0.015)
+    pen.ellipse(0.5, 0.5, 0.035, 0.22)
+
+
+def snail(pen: Pen, rng: np.random.Generator) -> None:
+    r = rng.uniform(0.17, 0.22)
+    pen.ellipse(0.44, 0.5, r, r)
+    pen.ellipse(0.5, 0.72, 0.32, 0.055)
+    pen.stroke([(0.74, 0.72), (0.8, 0.62), (0.8, rng.uniform(0.46, 0.54))], 0.07)
+    for dx in (-0.04, 0.05):
+        pen.stroke([(0.8, 0.52), (0.8 + dx, 0.4)], 0.018)
+
+
+def tree(pen: Pen, rng: np.random.Generator) -> None:
+    pen.stroke([(0.5, 0.55), (0.5, 0.9)], rng.uniform(0.06, 0.1))
+    for _ in range(5):
+        pen.ellipse(0.5 + rng.uniform(-0.15, 0.15), 0.36 + rng.uniform(-0.12, 0.12), 0.15, 0.13)
+
+
+def boat(pen: Pen, rng: np.random.Generator) -> None:
+    pen.polygon([(0.14, 0.64), (0.86, 0.64), (0.74, rng.uniform(0.76, 0.82)), (0.24, 0.78)])
+    mast = rng.uniform(0.44, 0.54)
+    pen.stroke([(mast, 0.66), (mast, 0.14)], 0.025)
+    pen.polygon([(mast + 0.02, 0.16), (mast + rng.uniform(0.2, 0.28), 0.58), (mast + 0.02, 0.58)])
+    pen.polygon([(mast - 0.02, 0.24), (mast - 0.18, 0.58), (mast - 0.02, 0.58)])
+
+
+def mushroom(pen: Pen, rng: np.random.Generator) -> None:
+    t = np.linspace(np.pi, 2 * np.pi, 30)
+    width, height = rng.uniform(0.24, 0.32), rng.uniform(0.2, 0.3)
+    pen.polygon([(0.5 + width * np.cos(a), 0.48 + height * np.sin(a)) for a in t])
+    stem = rng.uniform(0.06, 0.1)
+    pen.polygon([(0.5 - stem, 0.46), (0.5 + stem, 0.46), (0.52 + stem, 0.82), (0.48 - stem, 0.82)])
+
+
+def star(pen: Pen, rng: np.random.Generator) -> None:
+    inner = rng.uniform(0.13, 0.18)
+    angles = np.linspace(0, 2 * np.pi, 10, endpoint=False) + rng.uniform(0, 1)
+    pen.polygon([(0.5 + r * np.sin(a), 0.5 - r * np.cos(a)) for a, r in zip(angles, [0.36, inner] * 5, strict=True)])
+
+
+Silhouette = Callable[[Pen, np.random.Generator], None]
+BIRDS: tuple[Silhouette, ...] = (landbird, waterbird)
+OTHERS: tuple[Silhouette, ...] = (fish, cat, horse, tortoise, butterfly, snail, tree, boat, mushroom, star)
+
+
+def draw(silhouette: Silhouette, size: int, rng: np.random.Generator) -> Image.Image:
+    """One individual on a square of `size` pixels, turned a little and facing either way; mode L, antialiased."""
+    pen = Pen(size * 2)
+    silhouette(pen, rng)
+    image = pen.image.rotate(rng.uniform(-15, 15), resample=Image.Resampling.BILINEAR)
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image.resize((size, size), Image.Resampling.BOX)

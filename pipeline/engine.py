@@ -1,0 +1,88 @@
+"""Bulk work: blocks of rows through Dask, one shard file each, so that a killed stage continues where it was.
+
+A shard is a safetensors file written under a temporary name and renamed; the scratch folder's name carries the fingerprint
+of everything that the shards depend on, so a shard found there is the one that would be computed again.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+from dask.callbacks import Callback
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from pipeline.progress import Progress, log
+from pipeline.store import digest_of, replacing
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows start … stop − 1."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.stop)
+
+
+def blocks(rows: int, size: int) -> list[Block]:
+    """Cut `rows` rows into blocks of `size`."""
+    return [Block(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+class Shards:
+    """The scratch folder of one computation, e.g. `<data>/scratch/saliency-1f0c…`."""
+
+    def __init__(self, scratch: Path, name: str, *fingerprint: object) -> None:
+        self.folder = scratch / f"{name}-{digest_of(name, *fingerprint)[:16]}"
+        self.name = name
+
+    def map_blocks(self, function: Callable[[Block], Arrays], cut: list[Block], workers: int) -> Iterator[tuple[Block, Arrays]]:
+        """Compute what is not there yet; then iterate over every block and its arrays, in row order, one in memory at a time.
+
+        Args:
+            function: a pure function of the block.
+            workers: blocks at a time (threads); 1 where the function itself uses all cores or the GPU.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        paths = {block: self.folder / f"{block.start:09d}-{block.stop:09d}.safetensors" for block in cut}
+        missing = [block for block in cut if not _is_whole(paths[block])]
+        if len(missing) < len(cut):
+            log.info("%s: %d of %d blocks were done before", self.name, len(cut) - len(missing), len(cut))
+        with Progress(self.name, sum(map(len, missing)), "images") as progress:
+            tasks = [dask.delayed(_compute, pure=False)(function, block, paths[block]) for block in missing]
+            with Callback(posttask=lambda _key, rows, *_: progress.update(rows)):
+                dask.compute(*tasks, scheduler="threads" if workers > 1 else "synchronous", num_workers=workers)
+        return ((block, load_file(paths[block])) for block in cut)
+
+    def remove(self) -> None:
+        """Delete the shards: their contents are in the artefact."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _compute(function: Callable[[Block], Arrays], block: Block, path: Path) -> int:
+    arrays = {name: np.ascontiguousarray(array) for name, array in function(block).items()}
+    with replacing(path) as temporary:
+        save_file(arrays, temporary)
+    return len(block)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        load_file(path)
+    except (OSError, SafetensorError):
+        return False
+    return True

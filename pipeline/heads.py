@@ -1,0 +1,193 @@
+"""Fitting many linear heads at once on precomputed features (paper equations 3 to 6).
+
+    L = CE(φ) + α CE(φ_masked) + β CE(φ_combined) + l2 Σ W²     in the head's W and b alone
+
+Heads are laid out (S, K): S seeds, which differ in the order of their batches, times K settings of (α, β).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Views:
+    """The retraining set on the device.
+
+    Attributes:
+        original: (M, D) float32. masked, combined: (R, M, D) float32.
+        label: (M,) int64. batch: (R, M) int64, the batch of each row in each draw.
+        weight: (M,) float32 weight of each row in every loss term, 1 on average.
+    """
+
+    original: Tensor
+    masked: Tensor
+    combined: Tensor
+    label: Tensor
+    batch: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Heads:
+    """weight (S, K, C, D) and bias (S, K, C)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(N, D) to (S, K, N, C)."""
+        return features @ self.weight.transpose(-1, -2) + self.bias[..., None, :]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """The paper's solver: Adam with StepLR over the draws' batches."""
+
+    epochs: int
+    lr: float
+    lr_step: int
+    lr_gamma: float
+
+
+def class_weights(label: Tensor, classes: int, how: Literal["none", "balanced"]) -> Tensor:
+    """(M,) row weights: 1, or M / (classes · count of the row's class)."""
+    if how == "none":
+        return torch.ones(len(label), device=label.device)
+    count = torch.bincount(label, minlength=classes).float()
+    return len(label) / (classes * count)[label]
+
+
+def batch_order(seed: int, epoch: int, batches: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """The order in which `seed` visits the batches of its draw in `epoch` (from 0)."""
+    return np.random.default_rng([seed, epoch]).permutation(batches)
+
+
+def draw_of(seed: int, epoch: int, draws: int) -> int:
+    """The draw that `seed` uses in `epoch` (from 0): seed 0 uses draw epoch mod R, the next seed starts one later."""
+    return (epoch + seed) % draws
+
+
+def _terms(views: Views, alpha: Tensor, beta: Tensor) -> tuple[list[int], Tensor]:
+    """The loss terms that weigh anything, of (original, masked, combined), and their weights (V, K)."""
+    weights = torch.stack([torch.ones_like(alpha), alpha, beta])
+    used = [term for term in range(3) if bool((weights[term] != 0).any())]
+    return used, weights[used]
+
+
+def fit_adam(
+    views: Views, alpha: Tensor, beta: Tensor, seeds: list[int], start: Heads, l2: float, solver: Adam,
+    after_epoch: Callable[[int, Heads, Tensor], None],
+) -> None:  # fmt: skip
+    """Fit S·K heads in one pass over the features an epoch.
+
+    Epoch e of seed s visits the batches of draw `draw_of(s, e)` in the order `batch_order(s, e)`. A head's loss is the mean
+    over its batch; heads do not touch each other, so each is what it would be if fitted alone.
+
+    Args:
+        alpha, beta: (K,).
+        start: the heads to start from, (1 or S, 1 or K, …).
+        after_epoch: called with the epoch (from 0), the heads, and the mean training loss (S, K).
+    """
+    device, classes, width = views.original.device, start.bias.shape[-1], views.original.shape[1]
+    shape = (len(seeds), len(alpha), classes)
+    weight = start.weight.expand(*shape, width).clone().requires_grad_()
+    bias = start.bias.expand(shape).clone().requires_grad_()
+    optimizer = torch.optim.Adam([weight, bias], lr=solver.lr)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, solver.lr_step, solver.lr_gamma)
+    used, term_weight = _terms(views, alpha, beta)
+    draws, members = len(views.batch), [_members(batch) for batch in views.batch]
+    for epoch in range(solver.epochs):
+        draw = torch.tensor([draw_of(seed, epoch, draws) for seed in seeds], device=device)
+        order = np.stack([batch_order(seed, epoch, len(members[0])) for seed in seeds])  # (S, batches)
+        total = torch.zeros(shape[:2], device=device)
+        for step in range(order.shape[1]):
+            rows = torch.stack([members[int(d)][order[s, step]] for s, d in enumerate(draw)])  # (S, B), -1 where the batch is shorter
+            present = rows >= 0
+            share = views.weight[rows] * present / present.sum(1, keepdim=True)  # (S, B)
+            tables = (views.original[rows], views.masked[draw[:, None], rows], views.combined[draw[:, None], rows])
+            x = torch.stack([tables[term] for term in used], 1)  # (S, V, B, D)
+            logits = torch.einsum("svbd,skcd->svkbc", x, weight) + bias[:, None, :, None, :]
+            y = views.label[rows][:, None, None, :].expand(logits.shape[:-1])
+            loss = F.cross_entropy(logits.flatten(0, 3), y.flatten(), reduction="none").view(y.shape)
+            heads_loss = torch.einsum("svkb,sb,vk->sk", loss, share, term_weight) + l2 * weight.square().sum((2, 3))
+            optimizer.zero_grad()
+            heads_loss.sum().backward()
+            optimizer.step()
+            total += heads_loss.detach()
+        schedule.step()
+        after_epoch(epoch, Heads(weight.detach(), bias.detach()), total / order.shape[1])
+
+
+def _members(batch: Tensor) -> Tensor:
+    """(M,) batch numbers to (batches, B) rows, −1 behind the end of a shorter batch."""
+    count = torch.bincount(batch)
+    order = torch.argsort(batch, stable=True)
+    place = torch.arange(len(batch), device=batch.device) - (count.cumsum(0) - count)[batch[order]]
+    rows = torch.full((len(count), int(count.max())), -1, device=batch.device)
+    rows[batch[order], place] = order
+    return rows
+
+
+def fit_lbfgs(views: Views, alpha: float, beta: float, classes: int, l2: float, max_iterations: int = 500) -> tuple[Heads, float]:
+    """Solve the convex problem: full batch, masked and combined terms averaged over all draws. Deterministic.
+
+    Returns:
+        The heads (1, 1, …) and the loss at the minimum.
+    """
+    device, width = views.original.device, views.original.shape[1]
+    # Features are multiplied in float32; losses and the solver's own vectors are float64, so that its line search sees progress.
+    parameters = torch.zeros(classes, width + 1, dtype=torch.float64, device=device, requires_grad=True)
+    tables = [(views.original, 1.0)]
+    tables += [(table.flatten(0, 1), term) for table, term in ((views.masked, alpha), (views.combined, beta)) if term]
+    optimizer = torch.optim.LBFGS(
+        [parameters], max_iter=max_iterations, tolerance_grad=1e-6, tolerance_change=1e-10, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        weight, bias = parameters[:, :-1], parameters[:, -1]
+        loss = l2 * weight.square().sum()
+        for features, term in tables:
+            repeats = len(features) // len(views.label)
+            ce = F.cross_entropy((features @ weight.T.float()).double() + bias, views.label.repeat(repeats), reduction="none")
+            loss = loss + term * (ce * views.weight.repeat(repeats)).mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)
+    loss = objective().item()
+    fitted = parameters.detach().float()
+    return Heads(fitted[None, None, :, :-1].clone(), fitted[None, None, :, -1].clone()), loss
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Standardisation of features: (x − mean) / deviation, both (D,)."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, original: Tensor) -> "Scale":
+        """By the originals' statistics; a constant feature keeps deviation 1."""
+        deviation = original.std(0, correction=0)
+        return cls(original.mean(0), torch.where(deviation > 0, deviation, 1))
+
+    def views(self, views: Views) -> Views:
+        """The views with standardised features."""
+        return replace(views, **{name: (getattr(views, name) - self.mean) / self.deviation for name in ("original", "masked", "combined")})
+
+    def into(self, heads: Heads) -> Heads:
+        """Heads on raw features to the same heads on standardised ones."""
+        return Heads(heads.weight * self.deviation, heads.bias + heads.weight @ self.mean)
+
+    def out_of(self, heads: Heads) -> Heads:
+        """Heads on standardised features to the same heads on raw ones."""
+        weight = heads.weight / self.deviation
+        return Heads(weight, heads.bias - weight @ self.mean)

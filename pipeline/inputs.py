@@ -1,0 +1,84 @@
+"""From stored pixels to the model's input, on the device: grid, normalisation, training augmentation.
+
+Every mask, foreground and intervention lives on the *input grid*, the (size, size) pixels that `to_input_grid` returns.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ToInput = Literal["center_crop", "resize"]
+
+# The statistics that torchvision's ImageNet weights were trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def to_input_grid(images: Tensor, size: int, how: ToInput) -> Tensor:
+    """Stored images to the input grid; still bytes, so that the result is exact and small.
+
+    Args:
+        images: (B, H, W, 3) uint8, or (B, H, W) bool for foregrounds.
+        size: side of the input grid, pixels.
+        how: `center_crop` takes the middle (size, size); `resize` scales the whole image (bilinear with
+            antialiasing; nearest for foregrounds).
+
+    Returns:
+        (B, 3, size, size) uint8, or (B, size, size) bool.
+    """
+    foreground = images.dtype == torch.bool
+    pixels = images[:, None] if foreground else images.permute(0, 3, 1, 2)
+    height, width = pixels.shape[-2:]
+    if how == "center_crop":
+        top, left = (height - size) // 2, (width - size) // 2
+        pixels = pixels[..., top : top + size, left : left + size]
+    elif (height, width) != (size, size):
+        if foreground:
+            pixels = F.interpolate(pixels.to(torch.uint8), (size, size), mode="nearest-exact").bool()
+        else:
+            scaled = F.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
+            pixels = scaled.round().clamp(0, 255).to(torch.uint8)
+    return pixels[:, 0] if foreground else pixels
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8, or float in [0, 1], to the float32 channels-last tensor that the trunk takes."""
+    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=pixels.device).view(3, 1, 1)
+    values = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+    return ((values - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def random_resized_crop_and_flip(
+    images: Tensor, size: int, scale: tuple[float, float], flip: bool, generator: torch.Generator
+) -> Tensor:
+    """Random resized crop and horizontal flip of a whole batch in one `grid_sample`.
+
+    The boxes follow torchvision's RandomResizedCrop (area uniform in `scale`, log-uniform aspect ratio in [3/4, 4/3],
+    clipped to the image); they are drawn on the CPU, so a seed gives the same boxes on every device.
+
+    Args:
+        images: (B, H, W, 3) uint8, stored images.
+        generator: a CPU generator.
+
+    Returns:
+        (B, 3, size, size) float32 in [0, 1].
+    """
+    count, height, width = images.shape[:3]
+    area = torch.empty(count).uniform_(*scale, generator=generator)
+    ratio = torch.empty(count).uniform_(-1, 1, generator=generator).mul(torch.log(torch.tensor(4 / 3))).exp()
+    place = torch.rand(2, count, generator=generator)
+    mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
+    aspect = height / width  # box sides as fractions of the image's: w·h = area, (w·W)/(h·H) = ratio
+    box_width = (area * ratio * aspect).sqrt().clamp(max=1)
+    box_height = (area / ratio / aspect).sqrt().clamp(max=1)
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0] = torch.where(mirrored, -box_width, box_width)
+    theta[:, 1, 1] = box_height
+    theta[:, 0, 2] = (2 * place[0] - 1) * (1 - box_width)
+    theta[:, 1, 2] = (2 * place[1] - 1) * (1 - box_height)
+    grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False).to(images.device)
+    pixels = images.permute(0, 3, 1, 2).float() / 255
+    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

@@ -1,0 +1,60 @@
+"""Reading batches of stored images ahead of the computation."""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.store import Artefact
+
+T = TypeVar("T")
+
+
+def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """The items, made up to `depth` ahead by a thread (HDF5 reads release the GIL)."""
+    ready: queue.Queue[tuple[bool, object]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(entry: tuple[bool, object]) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not put((True, item)):
+                    return
+            put((False, None))
+        except BaseException as error:  # handed to the consumer, who raises it
+            put((False, error))
+
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, item = ready.get()
+            if more:
+                yield item  # type: ignore[misc]
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                return
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def image_batches(images: Artefact, batches: Iterable[NDArray[np.integer]], device: torch.device) -> Iterator[Tensor]:
+    """Stored images of each batch of rows: (B, H, W, 3) uint8 on the device."""
+    for batch in prefetch(torch.from_numpy(images.rows("image", rows)) for rows in batches):
+        yield batch.to(device, non_blocking=True)

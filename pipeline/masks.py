@@ -1,0 +1,47 @@
+"""From a raw saliency map to the binary core mask m: upsample, take exactly the K highest pixels (paper section 3.2)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def upsample(maps: Tensor, size: int) -> Tensor:
+    """(B, h, w) float32 to (B, size, size), bilinear, align_corners=False."""
+    return F.interpolate(maps[:, None].float(), (size, size), mode="bilinear", align_corners=False)[:, 0]
+
+
+def pixel_count(top_k: float, size: int) -> int:
+    """K in pixels: `top_k` itself, or, below 1, that fraction of the size² pixels (at least one)."""
+    return int(top_k) if top_k >= 1 else max(1, round(top_k * size * size))
+
+
+def top_k_mask(scores: Tensor, k: int) -> Tensor:
+    """The K highest pixels of each map; of equal scores the lower pixel index (row-major) comes first.
+
+    Threshold and tie count instead of a sort: the same mask on every device.
+
+    Args:
+        scores: (B, H, W) float, unrectified, no NaN.
+        k: 1 ≤ K ≤ H·W.
+
+    Returns:
+        (B, H, W) bool with exactly K True each.
+    """
+    flat = scores.flatten(1)
+    threshold = flat.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
+    above = flat > threshold
+    tied = flat == threshold
+    missing = k - above.sum(1, keepdim=True)
+    return (above | (tied & (tied.cumsum(1) <= missing))).view_as(scores)
+
+
+def coverage(mask: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
+    """Mask/FG and Mask/BG of the paper's Table 1: the share of the foreground, and of the background, that the mask covers.
+
+    Args:
+        mask, foreground: (B, H, W) bool on the same grid.
+
+    Returns:
+        Two (B,) float64 in [0, 1]; NaN where there is no foreground, or no background.
+    """
+    inside, outside = (mask & foreground).sum((1, 2)).double(), (mask & ~foreground).sum((1, 2)).double()
+    return inside / foreground.sum((1, 2)), outside / (~foreground).sum((1, 2))

@@ -1,0 +1,142 @@
+"""params.yaml: one block per stage, read and checked here and nowhere else.
+
+Every key must be there: what runs is what the file says, and DVC sees all of it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import MacError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DatasetParams(_Block):
+    """`dataset`: which images, and how they become the model's input."""
+
+    name: Literal["demo", "waterbirds"] = Field(description="reader of the dataset's files")
+    root: str = Field(min_length=1, description="folder of the dataset")
+    stored_size: Positive = Field(description="images are stored squashed to this side, pixels")
+    input_size: Positive = Field(description="side of the model's input, pixels")
+    to_input: Literal["center_crop", "resize"] = Field(description="from stored to input size")
+
+
+class ModelParams(_Block):
+    """`model`: the backbone."""
+
+    architecture: str = Field(description="torchvision model name")
+    weights: str = Field(description="none, a torchvision weights name, or a .safetensors/.pth file")
+
+
+def _crop_scale(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < value[0] <= value[1] <= 1:
+        raise ValueError("should be two rising fractions of the area, 0 < low <= high <= 1")
+    return value
+
+
+class TrainParams(_Block):
+    """`train`: ERM by SGD."""
+
+    epochs: Positive
+    batch_size: int = Field(ge=2)
+    lr: float = Field(gt=0, description="(peak) learning rate")
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    schedule: Literal["constant", "cosine", "one_cycle"]
+    crop_scale: Annotated[tuple[float, float], AfterValidator(_crop_scale)] = Field(description="area of the random crop")
+    flip: bool = Field(description="random horizontal flip")
+    precision: Precision = Field(description="auto: bfloat16 where the hardware computes in it")
+    select: Literal["last", "best"] = Field(description="which epoch is the ERM model; best: validation worst group")
+    seed: int = Field(ge=0)
+
+
+def _top_k(value: float) -> float:
+    if not (0 < value < 1 or (value >= 1 and value == int(value))):
+        raise ValueError("should be a whole number of pixels, or a fraction in (0, 1)")
+    return value
+
+
+class SaliencyParams(_Block):
+    """`saliency`: map and mask of every training image."""
+
+    method: Literal["xgradcam", "random", "foreground"] = Field(description="random and foreground (true masks) are controls")
+    target: Literal["label", "prediction"] = Field(description="class that the map explains")
+    layer: str = Field(description="last (closed form), or a module of the trunk (autograd)")
+    top_k: Annotated[float, AfterValidator(_top_k)] = Field(description="pixels in the mask, or a fraction in (0, 1)")
+    precision: Precision
+    seed: int = Field(ge=0, description="of the random control")
+    previews: int = Field(ge=0, description="overlays to store as pictures")
+
+
+class FeaturesParams(_Block):
+    """`features`: the cached views."""
+
+    draws: Positive = Field(description="R, pairing draws to cache")
+    batch_size: int = Field(ge=2, description="rows that share a fill and are each other's partners; the retraining batch")
+    precision: Precision
+    seed: int = Field(ge=0, description="of the pairing plan")
+
+
+class RetrainParams(_Block):
+    """`retrain`: the last layer (paper equation 6)."""
+
+    solver: Literal["adam", "lbfgs"]
+    alpha: float = Field(ge=0, description="weight of the masked views")
+    beta: float = Field(ge=0, description="weight of the combined views")
+    seeds: Positive = Field(description="heads to fit, seeds 0 … n−1 (adam)")
+    init: Literal["erm", "zeros"]
+    standardize: bool = Field(description="features by the originals' mean and deviation")
+    class_weights: Literal["none", "balanced"]
+    l2: float = Field(ge=0, description="L2 strength: l2 · Σ W² is added to the loss")
+    epochs: Positive = Field(description="adam")
+    lr: float = Field(gt=0, description="adam")
+    lr_step: Positive = Field(description="adam: epochs between learning-rate drops")
+    lr_gamma: float = Field(gt=0, le=1, description="adam: factor of a drop")
+
+
+class Params(_Block):
+    """All of params.yaml."""
+
+    dataset: DatasetParams
+    model: ModelParams
+    train: TrainParams
+    saliency: SaliencyParams
+    features: FeaturesParams
+    retrain: RetrainParams
+
+
+def load(path: Path) -> Params:
+    """Read and check params.yaml (YAML 1.2, as DVC reads it).
+
+    Raises:
+        MacError: one line naming the file and the dotted key.
+    """
+    try:
+        values = YAML(typ="safe").load(path)
+    except OSError as error:
+        raise MacError(f"{path}: cannot be read ({error.strerror})") from None
+    except YAMLError as error:
+        raise MacError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    return parse(values, str(path))
+
+
+def parse(values: Any, where: str) -> Params:
+    """Check values already read; `where` starts the error line."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        first, *others = error.errors()
+        key = ".".join(str(part) for part in first["loc"] if part != "function-after") or "top level"
+        found = "" if first["type"] == "missing" or isinstance(first["input"], dict) else f", found {first['input']!r}"
+        reason = {"missing": "this key is missing", "extra_forbidden": "unknown key"}.get(first["type"], first["msg"])
+        more = f" (and {len(others)} more)" if others else ""
+        raise MacError(f"{where}: {key}: {reason}{found}{more}") from None

@@ -1,0 +1,180 @@
+"""Stage saliency: the core of every training image (paper section 3.2).
+
+    image -> map (xGradCAM for the target class) -> upsampled to the input grid -> mask of its K highest pixels
+
+A method is a function from a batch to raw maps: one entry in METHODS.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline import backbone, device, store, visual, xgradcam
+from pipeline.engine import Arrays, Block, Shards, blocks
+from pipeline.errors import MacError
+from pipeline.inputs import normalize, to_input_grid
+from pipeline.masks import pixel_count, top_k_mask, upsample
+from pipeline.params import SaliencyParams
+from pipeline.progress import log
+
+BATCH = 64  # images a forward pass
+BLOCK = 8 * BATCH  # rows a shard; whole batches, so that cutting otherwise would not change what shares a batch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method may look at.
+
+    Attributes:
+        row: (B,) int64, rows of images.h5.
+        x: (B, 3, H, W) float32, normalised.
+        label: (B,) int64.
+        foreground: (B, H, W) bool true masks, only for the `foreground` control.
+    """
+
+    row: NDArray[np.int64]
+    x: Tensor
+    label: Tensor
+    foreground: Tensor | None
+
+
+@dataclass(frozen=True)
+class Maps:
+    """cam: (B, h, w) float32 raw maps; target: (B,) int64 the class that each explains."""
+
+    cam: Tensor
+    target: Tensor
+
+
+Method = Callable[[backbone.Classifier, Batch, SaliencyParams], Maps]
+
+
+def _xgradcam(model: backbone.Classifier, batch: Batch, params: SaliencyParams) -> Maps:
+    if params.layer == "last":
+        activations = model.activations(batch.x)  # one forward pass gives the prediction and the map
+        target = _target(model.head(model.pool(activations)), batch, params)
+        return Maps(xgradcam.closed_form(activations, model.head.weight, target), target)
+    target = batch.label if params.target == "label" else _target(model(batch.x), batch, params)
+    return Maps(xgradcam.by_autograd(model, batch.x, target, params.layer), target)
+
+
+def _target(logits: Tensor, batch: Batch, params: SaliencyParams) -> Tensor:
+    return batch.label if params.target == "label" else logits.float().argmax(1)
+
+
+def _random(model: backbone.Classifier, batch: Batch, params: SaliencyParams) -> Maps:
+    """Noise at the maps' own resolution, a pure function of (seed, row): blobs of K pixels that know nothing."""
+    side = model.activations(batch.x[:1]).shape[-2:]
+    noise = [np.random.default_rng([params.seed, row]).random(side, dtype=np.float32) for row in batch.row]
+    return Maps(torch.from_numpy(np.stack(noise)).to(batch.x.device), batch.label)
+
+
+def _foreground(model: backbone.Classifier, batch: Batch, params: SaliencyParams) -> Maps:
+    """The true masks, averaged down to the maps' resolution; the mask itself is taken as it is, whatever its size."""
+    assert batch.foreground is not None
+    side = model.activations(batch.x[:1]).shape[-2:]
+    return Maps(F.adaptive_avg_pool2d(batch.foreground[:, None].float(), side)[:, 0], batch.label)
+
+
+METHODS: dict[str, Method] = {"xgradcam": _xgradcam, "random": _random, "foreground": _foreground}
+
+
+def saliency(images_path: Path, erm_path: Path, out: Path, params: SaliencyParams, on: torch.device, scratch: Path) -> None:
+    """Write masks.h5: map and mask of every row of the retraining set (the training split).
+
+    Raises:
+        MacError: `top_k` beyond the input grid; true masks asked for where the dataset has none.
+    """
+    with store.open_artefact(images_path, "images") as images:
+        erm = store.open_model(erm_path, "erm", {"images": images.digest})
+        size = erm.spec["input_size"]
+        k = pixel_count(params.top_k, size)
+        if k > size * size:
+            raise MacError(f"saliency.top_k: {k} pixels, but the input grid has only {size}² = {size * size}")
+        made_from = {"images": images.digest, "erm": erm.digest}
+        rows = _retraining_rows(images, params)
+        shards = Shards(scratch, "saliency", params.model_dump(exclude={"previews"}), made_from, on.type)
+        work = _Work(images, erm, backbone.load(erm, on), params, rows, k, on)
+        maps = shards.map_blocks(work.block, blocks(len(rows), BLOCK), workers=1)
+        with store.create(out, "masks", params.model_dump(), made_from) as artefact:
+            artefact.write("row", rows)
+            targets = np.empty(len(rows), np.int64)
+            mask = artefact.create("mask", (len(rows), size, size))
+            cam: h5py.Dataset | None = None
+            for block, arrays in maps:
+                if cam is None:
+                    cam = artefact.create("cam", (len(rows), *arrays["cam"].shape[1:]))
+                targets[block.slice], mask[block.slice], cam[block.slice] = arrays["target"], arrays["mask"], arrays["cam"]
+            artefact.write("target", targets)
+            _write_previews(artefact.file, images, rows, erm, params.previews)
+        shards.remove()
+
+
+def _retraining_rows(images: store.Artefact, params: SaliencyParams) -> NDArray[np.int64]:
+    rows = np.flatnonzero(images["split"][:] == 0)
+    if params.method != "foreground":
+        return rows
+    known = images["has_foreground"][:][rows] if "has_foreground" in images else np.zeros(len(rows), np.bool_)
+    if not known.any():
+        raise MacError(f"{images.path}: no training image has a true mask, so saliency.method cannot be foreground")
+    if not known.all():
+        log.info("true masks are known for %d of %d training images; the others are left out of the retraining set", known.sum(), len(rows))
+    return rows[known]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a block needs; `block` is a pure function of the block."""
+
+    images: store.Artefact
+    erm: store.ModelFolder
+    model: backbone.Classifier
+    params: SaliencyParams
+    rows: NDArray[np.int64]
+    k: int
+    on: torch.device
+
+    def block(self, block: Block) -> Arrays:
+        parts = list(self._batches(self.rows[block.slice]))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    @torch.no_grad()
+    def _batches(self, rows: NDArray[np.int64]) -> Iterator[Arrays]:
+        size, how = self.erm.spec["input_size"], self.erm.spec["to_input"]
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            x = normalize(to_input_grid(torch.from_numpy(self.images.rows("image", part)).to(self.on), size, how))
+            label = torch.from_numpy(self.images.rows("label", part)).to(self.on)
+            foreground = None
+            if self.params.method == "foreground":
+                foreground = to_input_grid(torch.from_numpy(self.images.rows("foreground", part)).to(self.on), size, how)
+            with device.autocast(self.on, self.params.precision):
+                maps = METHODS[self.params.method](self.model, Batch(part, x, label, foreground), self.params)
+            if not maps.cam.isfinite().all():
+                bad = int(part[int((~maps.cam.isfinite()).flatten(1).any(1).nonzero()[0, 0])])
+                raise MacError(f"saliency: the map of row {bad} is not finite; the model in {self.erm.path} has diverged, lower train.lr")
+            mask = foreground if foreground is not None else top_k_mask(upsample(maps.cam, size), self.k)
+            yield {"cam": maps.cam.cpu().numpy(), "mask": mask.cpu().numpy(), "target": maps.target.cpu().numpy()}
+
+
+def _write_previews(file: h5py.File, images: store.Artefact, rows: NDArray[np.int64], erm: store.ModelFolder, count: int) -> None:
+    """Overlays of evenly spread rows, marked as pictures (HDF5 Image and Palette Specification 1.2) for HDF viewers."""
+    group = file.create_group("preview")
+    group.attrs["about"] = "the core in colour, the rest dimmed; each dataset is a picture of one row of images.h5"
+    for sample in np.unique(np.linspace(0, len(rows) - 1, count).astype(int)):
+        row = int(rows[sample])
+        grid = to_input_grid(torch.from_numpy(images["image"][row][None]), erm.spec["input_size"], erm.spec["to_input"])
+        picture = visual.overlay(grid[0].permute(1, 2, 0).numpy(), file["mask"][sample])
+        dataset = group.create_dataset(f"row_{row:07d}", data=picture)
+        for axis, dim in enumerate(("height", "width", "channel")):
+            dataset.dims[axis].label = dim
+        attributes = {"CLASS": "IMAGE", "IMAGE_VERSION": "1.2", "IMAGE_SUBCLASS": "IMAGE_TRUECOLOR", "INTERLACE_MODE": "INTERLACE_PIXEL"}
+        for name, value in attributes.items():
+            dataset.attrs[name] = np.bytes_(value)

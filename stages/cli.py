@@ -1,0 +1,56 @@
+"""The `mac` command. Subcommands are imported when they are called, so that none pays for another's libraries."""
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+import click
+
+from pipeline.errors import MacError
+
+COMMANDS = {
+    "demo": "paint the demo dataset",
+    "prepare": "raw images -> images.h5",
+    "train": "images.h5 -> erm/",
+    "saliency": "images.h5, erm/ -> masks.h5",
+    "features": "images.h5, erm/, masks.h5 -> features.h5",
+    "retrain": "features.h5, erm/ -> retrained/",
+    "evaluate": "ERM and MaC side by side on the test split",
+    "inspect": "what is in an artefact",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"stages.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MacError as error:
+            raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo("Interrupted; the same command continues where it was.", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mac-robust")
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on standard error.")
+def main(quiet: bool) -> None:
+    """MaC: image classifiers robust to spurious correlations, by masking and combining.
+
+    The stages read params.yaml and run in the order listed; `dvc repro` runs those that are out of date.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING if quiet else logging.INFO, stream=sys.stderr)

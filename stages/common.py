@@ -1,0 +1,76 @@
+"""What the stage commands share: where artefacts lie, their options, and the record of a run."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+params_option = click.option("--params", "params_path", type=click.Path(path_type=Path), default="params.yaml", show_default=True)
+data_option = click.option(
+    "--data", "data", type=click.Path(path_type=Path), default="data", show_default=True, help="Folder of all artefacts."
+)
+device_option = click.option("--device", default="auto", show_default=True, help="auto (CUDA where there is one), cpu, cuda or cuda:N.")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where every artefact lies below the data folder."""
+
+    data: Path
+
+    @property
+    def images(self) -> Path:
+        return self.data / "images.h5"
+
+    @property
+    def erm(self) -> Path:
+        return self.data / "erm"
+
+    @property
+    def masks(self) -> Path:
+        return self.data / "masks.h5"
+
+    @property
+    def features(self) -> Path:
+        return self.data / "features.h5"
+
+    @property
+    def retrained(self) -> Path:
+        return self.data / "retrained"
+
+    @property
+    def metrics(self) -> Path:
+        return self.data / "metrics.json"
+
+    @property
+    def group_plot(self) -> Path:
+        return self.data / "plots" / "groups.csv"
+
+    @property
+    def scratch(self) -> Path:
+        """Unfinished work, outside DVC's outs: DVC deletes those before a stage runs."""
+        return self.data / "scratch"
+
+
+@contextmanager
+def recorded(layout: Layout, stage: str, device: str) -> Iterator[None]:
+    """Write timings/<stage>.json when the block ends well: what may differ between runs stays out of the artefacts."""
+    start = time.monotonic()
+    yield
+    record = {
+        "seconds": round(time.monotonic() - start, 2),
+        "device": device,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+    }
+    path = layout.data / "timings" / f"{stage}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,106 @@
+"""A small project, run once through all stages, that tests read or copy."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
+
+from pipeline.demo import waterbirds_layout
+from pipeline.params import Params, parse
+from stages.cli import main
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED = REPOSITORY.parent / "shared"
+STAGES = ("prepare", "train", "saliency", "features", "retrain", "evaluate")
+COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+def default_params() -> dict[str, Any]:
+    """The repository's own params.yaml as a dictionary."""
+    values: dict[str, Any] = YAML(typ="safe").load(REPOSITORY / "params.yaml")
+    return values
+
+
+class Project:
+    """A folder with params.yaml, raw images and artefacts, and the `mac` command to run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.params_file = folder / "params.yaml"
+
+    def set(self, **changes: Any) -> None:
+        """Change parameters: `set(retrain__alpha=1)`."""
+        yaml = YAML(typ="safe")
+        values = yaml.load(self.params_file)
+        for key, value in changes.items():
+            block, name = key.split("__")
+            values[block][name] = value
+        yaml.dump(values, self.params_file)
+
+    @property
+    def params(self) -> Params:
+        return parse(YAML(typ="safe").load(self.params_file), "params.yaml")
+
+    def run(self, *arguments: str) -> Result:
+        """Run `mac` with these arguments; a stage gets this project's params and data folder."""
+        options = [] if arguments[0] not in STAGES else ["--data", str(self.data)]
+        if arguments[0] in STAGES and arguments[0] != "evaluate":
+            options += ["--params", str(self.params_file)]
+        return CliRunner().invoke(main, [*arguments, *options])
+
+    def succeed(self, *arguments: str) -> Result:
+        result = self.run(*arguments)
+        assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+        return result
+
+    def fail(self, *arguments: str) -> str:
+        """Run a command that must fail with one clear line; return that line."""
+        result = self.run(*arguments)
+        assert result.exit_code == 1, f"{result.output}\n{result.exception!r}"
+        lines = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
+        assert len(lines) == 1
+        assert "Traceback" not in result.output
+        return lines[0]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A tiny project with every artefact made; not to be changed."""
+    project = Project(tmp_path_factory.mktemp("finished"))
+    raw = project.folder / "raw"
+    waterbirds_layout.write(raw, 0, COUNTS)
+    YAML(typ="safe").dump(default_params(), project.params_file)
+    project.set(
+        dataset__root=str(raw), dataset__stored_size=72, dataset__input_size=64, model__weights="none",
+        train__epochs=2, train__batch_size=16, train__precision="float32", features__draws=2, features__batch_size=16,
+        retrain__seeds=2, retrain__epochs=3,
+    )  # fmt: skip
+    for stage in STAGES:
+        project.succeed(stage)
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished project, to be changed at will (the raw images are shared)."""
+    folder = tmp_path / "project"
+    shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns("raw"))
+    return Project(folder)
+
+
+@pytest.fixture
+def sample() -> Iterator[Callable[..., torch.Tensor]]:
+    """Seeded uniform tensors: `sample(2, 3)`."""
+    generator = torch.Generator().manual_seed(0)
+    yield lambda *shape: torch.rand(shape, generator=generator)

@@ -1,0 +1,162 @@
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline import store
+from pipeline.errors import MacError
+
+
+def make(path: Path, rows: int = 4, **changes: object) -> None:
+    with store.create(path, "masks", {"k": 1}, {"images": "a", "erm": "b"}) as artefact:
+        artefact.write("row", np.arange(rows, dtype=np.int64))
+        artefact.write("target", np.zeros(rows, np.int64))
+        artefact.write("cam", np.ones((rows, 2, 2), np.float32))
+        artefact.create("mask", (rows, 8, 8))[...] = True
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    make(tmp_path / "masks.h5")
+    return tmp_path / "masks.h5"
+
+
+def error_of(path: Path, **expected: object) -> str:
+    with pytest.raises(MacError) as error, store.open_artefact(path, "masks", **expected):  # type: ignore[arg-type]
+        pass
+    text = str(error.value)
+    assert "\n" not in text
+    assert str(path) in text
+    assert "run 'mac saliency'" in text
+    return text
+
+
+def test_remaking_an_artefact_gives_the_same_bytes(masks: Path, tmp_path: Path) -> None:
+    make(tmp_path / "again.h5")
+    assert (tmp_path / "again.h5").read_bytes() == masks.read_bytes()
+
+
+def test_an_artefact_can_be_read_back(masks: Path) -> None:
+    with store.open_artefact(masks, "masks", {"images": "a"}) as artefact:
+        assert artefact.provenance.params == {"k": 1}
+        assert artefact["mask"].dims[1].label == "height"
+        assert artefact.rows("row", np.array([3, 0, 1, 3])).tolist() == [3, 0, 1, 3]
+        assert artefact.rows("row", np.array([], int)).tolist() == []
+
+
+def test_the_digest_follows_the_contents(tmp_path: Path) -> None:
+    digests = set()
+    for name, rows in (("one.h5", 4), ("two.h5", 4), ("three.h5", 5)):
+        make(tmp_path / name, rows)
+        with store.open_artefact(tmp_path / name) as artefact:
+            digests.add(artefact.digest)
+    assert len(digests) == 2
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert "no such file" in error_of(tmp_path / "masks.h5")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 700, -1])
+def test_a_truncated_file(masks: Path, keep: int) -> None:
+    os.truncate(masks, keep if keep >= 0 else masks.stat().st_size - 1)
+    assert "cannot be read as HDF5" in error_of(masks)
+
+
+def test_data_cut_out_of_a_file_is_found_when_it_is_read(masks: Path) -> None:
+    with h5py.File(masks) as file:
+        chunk = file["mask"].id.get_chunk_info(2)
+    with masks.open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
+    with pytest.raises(MacError, match="damaged.*run 'mac saliency'"), store.open_artefact(masks, "masks") as artefact:
+        artefact["mask"][:]
+
+
+def test_another_schema(tmp_path: Path, masks: Path) -> None:
+    with pytest.raises(MacError, match=r"holds 'masks', expected images; run 'mac prepare'"), store.open_artefact(masks, "images"):
+        pass
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(MacError, match="holds 'no MaC artefact'"), store.open_artefact(tmp_path / "plain.h5"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: f.attrs.__setitem__("version", 99), "schema version 99"),
+        (lambda f: f.attrs.__setitem__("complete", False), "incomplete"),
+        (lambda f: f.__delitem__("cam"), "dataset 'cam' is missing"),
+        (lambda f: (f.__delitem__("row"), f.__setitem__("row", np.zeros(4, np.float32))), "dataset 'row' is float32"),
+        (lambda f: (f.__delitem__("row"), f.__setitem__("row", np.zeros(3, np.int64))), "has 4 along 'sample', expected 3"),
+    ],
+)
+def test_an_artefact_that_does_not_hold_what_it_should(masks: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+    with h5py.File(masks, "r+") as file:
+        damage(file)
+    assert message in error_of(masks)
+
+
+def test_an_artefact_made_from_something_else(masks: Path) -> None:
+    assert "was made from other erm (digest b) than those here (digest c)" in error_of(masks, made_from={"images": "a", "erm": "c"})
+
+
+def test_a_failure_while_writing_leaves_the_old_artefact(masks: Path) -> None:
+    before = masks.read_bytes()
+    with pytest.raises(RuntimeError, match="half-way"), store.create(masks, "masks", {}, {}) as artefact:
+        artefact.write("row", np.arange(9))
+        raise RuntimeError("half-way")
+    assert masks.read_bytes() == before
+    assert [p.name for p in masks.parent.iterdir()] == ["masks.h5"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MacError, match="cannot be written"), store.create(tmp_path / "file" / "masks.h5", "masks", {}, {}):
+        pass
+    with pytest.raises(MacError, match="cannot be written"), store.create_folder(tmp_path / "file" / "erm"):
+        pass
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    tensors = {"head.weight": np.ones((2, 3), np.float32), "head.bias": np.zeros(2, np.float32)}
+    with store.create_folder(tmp_path / "erm") as folder:
+        store.write_model(folder, "erm", tensors, {"architecture": "x"}, {}, {"images": "a"})
+    return tmp_path / "erm"
+
+
+def test_a_model_folder_can_be_read_back(model: Path) -> None:
+    folder = store.open_model(model, "erm", {"images": "a"})
+    assert folder.head()[0].shape == (2, 3)
+    assert sorted(folder.read()) == ["head.bias", "head.weight"]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "model.json"])
+def test_a_truncated_model(model: Path, file: str) -> None:
+    os.truncate(model / file, (model / file).stat().st_size // 2)
+    with pytest.raises(MacError, match=rf"{file}: (damaged|truncated).*run 'mac train'"):
+        store.open_model(model, "erm")
+
+
+def test_a_model_that_is_missing_or_of_another_kind(model: Path) -> None:
+    with pytest.raises(MacError, match="holds 'erm' version 1, expected 'retrained'"):
+        store.open_model(model, "retrained")
+    shutil.rmtree(model)
+    with pytest.raises(MacError, match=r"no such file; run 'mac train'"):
+        store.open_model(model, "erm")
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(model: Path) -> None:
+    with pytest.raises(RuntimeError), store.create_folder(model) as folder:
+        (folder / "half").write_text("")
+        raise RuntimeError
+    assert sorted(p.name for p in model.iterdir()) == ["model.json", "model.safetensors"]
+    with store.create_folder(model) as folder:
+        (folder / "new").write_text("")
+    assert [p.name for p in model.iterdir()] == ["new"]
+    assert [p.name for p in model.parent.iterdir()] == ["erm"]
