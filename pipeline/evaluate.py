@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
 from pipeline import store
 from pipeline.heads import Heads
@@ -30,7 +29,7 @@ def evaluate(images_path: Path, features_path: Path, erm_path: Path, retrained_p
             in_training = images["split"][:] == 0
             train_count = groups.count(images["label"][:][in_training], images["attribute"][:][in_training])
             weight, bias = erm.head()
-            seeds = load_file(retrained.path / "head.safetensors")
+            seeds = retrained.read("head")
             fitted = {"erm": (weight[None], bias[None]), "mac": (seeds["weight"], seeds["bias"])}
             results = {name: {split: _metrics(features, split, *head, groups, train_count) for split in SPLITS} for name, head in fitted.items()}
             count = {split: groups.count(features[f"{split}/label"][:], features[f"{split}/attribute"][:]) for split in SPLITS}

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 from torch import Tensor
 
 from pipeline import heads, store
@@ -50,8 +49,10 @@ class Fit:
     history: list[dict[str, object]]
 
 
-def retrain(features_path: Path, erm_path: Path, out: Path, params: RetrainParams, on: torch.device) -> None:
+def retrain(features_path: Path, erm_path: Path, masks_path: Path, out: Path, params: RetrainParams, on: torch.device) -> None:
     """Fit the heads and write the model folder `out`.
+
+    Of the masks only the digest is read, and only where the file is there: features of other masks are refused.
 
     head.safetensors has all seeds' heads, weight (S, C, D) and bias (S, C); model.safetensors is the whole classifier with
     the head that validation prefers (worst group, then mean, then the lower seed).
@@ -59,6 +60,9 @@ def retrain(features_path: Path, erm_path: Path, out: Path, params: RetrainParam
     with store.open_artefact(features_path, "features") as features:
         erm = store.open_model(erm_path, "erm")
         features.provenance.require("features", features_path, {"erm": erm.digest})
+        if masks_path.is_file():
+            with store.open_artefact(masks_path, "masks") as masks:
+                features.provenance.require("features", features_path, {"masks": masks.digest})
         views, validation = load_views(features, params, on), load_validation(features, on)
         made_from = {"features": features.digest, "erm": erm.digest}
         train_group = Groups.index(validation.groups, features["train/label"][:], features["train/attribute"][:])
@@ -74,8 +78,8 @@ def retrain(features_path: Path, erm_path: Path, out: Path, params: RetrainParam
     weight, bias = result.heads.weight[:, 0].cpu().numpy(), result.heads.bias[:, 0].cpu().numpy()
     with store.create_folder(out) as folder:
         tensors = erm.read() | {"head.weight": weight[chosen], "head.bias": bias[chosen]}
-        store.write_model(folder, "retrained", tensors, erm.spec, params.model_dump() | {"head_seed": seeds[chosen]}, made_from)
-        save_file({"weight": weight, "bias": bias}, folder / "head.safetensors")
+        made = params.model_dump() | {"head_seed": seeds[chosen]}
+        store.write_model(folder, "retrained", tensors, erm.spec, made, made_from, head={"weight": weight, "bias": bias})
         store.write_csv(folder / "history.csv", result.history)
         store.write_json(folder / "metrics.json", {"head_seed": seeds[chosen], "epoch": result.epoch[:, 0].tolist(), "val": val})
     log.info("validation worst group %.3f, mean %.3f (mean of %d heads)", np.mean(worst), np.mean(mean), len(seeds))

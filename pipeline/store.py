@@ -23,8 +23,8 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from pipeline.errors import MacError
 
@@ -352,10 +352,9 @@ class ModelFolder:
     def digest(self) -> str:
         return self.provenance.digest
 
-    def read(self) -> dict[str, NDArray[Any]]:
-        """All tensors, as NumPy arrays."""
-        with safe_open(self.tensors, "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    def read(self, name: str = "model") -> dict[str, NDArray[Any]]:
+        """All tensors of `<name>.safetensors`, as NumPy arrays."""
+        return load_file(self.path / f"{name}.safetensors")
 
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The head's weight (classes, D) and bias (classes,)."""
@@ -389,13 +388,26 @@ def create_folder(path: Path) -> Iterator[Path]:
 
 
 def write_model(
-    folder: Path, kind: str, tensors: Mapping[str, NDArray[Any]], spec: Mapping[str, Any], params: Mapping[str, Any], made_from: Mapping[str, str]
+    folder: Path,
+    kind: str,
+    tensors: Mapping[str, NDArray[Any]],
+    spec: Mapping[str, Any],
+    params: Mapping[str, Any],
+    made_from: Mapping[str, str],
+    **others: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Write model.safetensors and model.json into `folder` (one under construction, from `create_folder`)."""
-    path = folder / "model.safetensors"
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
-    about = {"schema": kind, "version": VERSION, "spec": spec, "params": params, "made_from": made_from, "digest": file_digest(path)}
-    write_json(folder / "model.json", about)
+    """Write model.safetensors and model.json into `folder` (one under construction, from `create_folder`).
+
+    Args:
+        others: further sets of tensors, each written to `<name>.safetensors`.
+    """
+    digests = {}
+    for name, values in {"model": tensors, **others}.items():
+        path = folder / f"{name}.safetensors"
+        save_file({key: np.asarray(value, order="C") for key, value in values.items()}, path)
+        digests[path.name] = file_digest(path)
+    about = {"schema": kind, "version": VERSION, "spec": spec, "params": params, "made_from": made_from}
+    write_json(folder / "model.json", {**about, "digest": digests["model.safetensors"], "files": digests})
 
 
 def open_model(path: Path, kind: str, made_from: Mapping[str, str] | None = None) -> ModelFolder:
@@ -406,26 +418,24 @@ def open_model(path: Path, kind: str, made_from: Mapping[str, str] | None = None
     """
     remedy = f"run 'mac {MADE_BY[kind]}'"
     description = path / "model.json"
-    for file in (description, path / "model.safetensors"):
-        if not file.is_file():
-            raise MacError(f"{file}: no such file; {remedy}")
+    if not description.is_file():
+        raise MacError(f"{description}: no such file; {remedy}")
     try:
         about = json.loads(description.read_text())
         provenance = Provenance(about["params"], about["made_from"], about["digest"])
-        found, version, spec = about["schema"], about["version"], about["spec"]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        found, version, spec, digests = about["schema"], about["version"], about["spec"], dict(about["files"])
+    except (ValueError, KeyError, TypeError) as error:
         raise MacError(f"{description}: damaged ({type(error).__name__}: {_first_line(error)}); {remedy}") from None
     if found != kind or version != VERSION:
         raise MacError(f"{description}: holds '{found}' version {version}, expected '{kind}' version {VERSION}; {remedy}")
-    folder = ModelFolder(path, spec, provenance)
-    if file_digest(folder.tensors) != provenance.digest:
-        raise MacError(f"{folder.tensors}: truncated or changed: its digest is not the one in model.json; {remedy}")
-    try:
-        folder.head()
-    except SafetensorError as error:
-        raise MacError(f"{folder.tensors}: damaged ({_first_line(error)}); {remedy}") from None
+    for name in digests:
+        file = path / Path(name).name
+        if not file.is_file():
+            raise MacError(f"{file}: no such file; {remedy}")
+        if file_digest(file) != digests[name]:
+            raise MacError(f"{file}: truncated or changed: its digest is not the one in model.json; {remedy}")
     provenance.require(kind, path, made_from or {})
-    return folder
+    return ModelFolder(path, spec, provenance)
 
 
 # --- small files -------------------------------------------------------------------------------------------------------

@@ -55,8 +55,7 @@ def train(images_path: Path, out: Path, model_params: ModelParams, params: Train
     other = "best" if params.select == "last" else "last"
     made = {"model": model_params.model_dump(), "train": params.model_dump()}
     with store.create_folder(out) as folder:
-        store.write_model(folder, "erm", _numpy(states[params.select]), spec, made, made_from)
-        save_file(states[other], folder / f"{other}.safetensors")
+        store.write_model(folder, "erm", _numpy(states[params.select]), spec, made, made_from, **{other: _numpy(states[other])})
         store.write_csv(folder / "history.csv", run.history)
         epochs = {"last": params.epochs, "best": run.best_epoch}
         metrics = {"epoch": epochs[params.select], "best_epoch": run.best_epoch, "val": run.val_metrics[epochs[params.select] - 1]}

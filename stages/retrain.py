@@ -19,4 +19,4 @@ def command(params_path: Path, data: Path, device: str) -> None:
     layout, on = Layout(data), pick(device)
     chosen = params.load(params_path)
     with recorded(layout, "retrain", on.type):
-        retrain(layout.features, layout.erm, layout.retrained, chosen.retrain, on)
+        retrain(layout.features, layout.erm, layout.masks, layout.retrained, chosen.retrain, on)

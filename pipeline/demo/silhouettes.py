@@ -41,13 +41,13 @@ class Pen:
 
 def landbird(pen: Pen, rng: np.random.Generator) -> None:
     """A perching bird: round body, head close to it, short beak, upward or level tail, short legs."""
-    r = rng.uniform(0.16, 0.2)
-    tilt = rng.uniform(-0.75, -0.15)
+    r = rng.uniform(0.17, 0.21)
+    tilt = rng.uniform(-0.7, -0.25)
     x, y = 0.48, 0.55
-    pen.ellipse(x, y, r * rng.uniform(1.2, 1.4), r, tilt)
-    hx, hy, hr = x + r * rng.uniform(0.85, 1.05), y - r * rng.uniform(1.0, 1.35), r * rng.uniform(0.52, 0.62)
+    pen.ellipse(x, y, r * 1.25, r, tilt)
+    hx, hy, hr = x + r * rng.uniform(0.85, 1.05), y - r * rng.uniform(1.0, 1.25), r * rng.uniform(0.52, 0.62)
     pen.ellipse(hx, hy, hr, hr)
-    beak = rng.uniform(0.5, 1.1) * hr
+    beak = rng.uniform(0.5, 0.9) * hr
     pen.polygon([(hx + hr * 0.8, hy - hr * 0.35), (hx + hr + beak, hy + hr * 0.1), (hx + hr * 0.8, hy + hr * 0.45)])
     tail = rng.uniform(0.15, 0.24)
     tx, ty = x - r * 0.9, y + r * 0.35
@@ -58,16 +58,16 @@ def landbird(pen: Pen, rng: np.random.Generator) -> None:
 
 def waterbird(pen: Pen, rng: np.random.Generator) -> None:
     """A wading or swimming bird: flat long body, long curved neck, long beak; long legs or none."""
-    wading = rng.random() < 0.3
+    wading = rng.random() < 0.5
     x, y = 0.42, 0.6 if not wading else 0.5
-    rx, ry = rng.uniform(0.21, 0.26), rng.uniform(0.105, 0.14)
+    rx, ry = rng.uniform(0.22, 0.27), rng.uniform(0.1, 0.125)
     pen.ellipse(x, y, rx, ry, rng.uniform(-0.15, 0.1))
     pen.polygon([(x - rx * 0.7, y - ry * 0.6), (x - rx - rng.uniform(0.04, 0.1), y - ry * rng.uniform(0.2, 0.9)), (x - rx * 0.6, y + ry * 0.6)])
-    neck = rng.uniform(0.17, 0.28)
+    neck = rng.uniform(0.2, 0.3)
     hx, hy = x + rx + rng.uniform(0.0, 0.07), y - neck - 0.03
-    pen.stroke([(x + rx * 0.75, y), (x + rx * rng.uniform(1.2, 1.6), y - neck * 0.45), (hx, hy)], rng.uniform(0.05, 0.075))
-    pen.ellipse(hx, hy, 0.06, 0.052)
-    beak = rng.uniform(0.09, 0.16)
+    pen.stroke([(x + rx * 0.75, y), (x + rx * rng.uniform(1.2, 1.6), y - neck * 0.45), (hx, hy)], rng.uniform(0.05, 0.065))
+    pen.ellipse(hx, hy, 0.055, 0.045)
+    beak = rng.uniform(0.11, 0.17)
     pen.polygon([(hx + 0.03, hy - 0.028), (hx + 0.04 + beak, hy + rng.uniform(-0.01, 0.04)), (hx + 0.03, hy + 0.03)])
     if wading:
         for dx in (-0.04, 0.05):
@@ -164,7 +164,7 @@ def draw(silhouette: Silhouette, size: int, rng: np.random.Generator) -> Image.I
     """One individual on a square of `size` pixels, turned a little and facing either way; mode L, antialiased."""
     pen = Pen(size * 2)
     silhouette(pen, rng)
-    image = pen.image.rotate(rng.uniform(-15, 15), resample=Image.Resampling.BILINEAR)
+    image = pen.image.rotate(rng.uniform(-12, 12), resample=Image.Resampling.BILINEAR)
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return image.resize((size, size), Image.Resampling.BOX)

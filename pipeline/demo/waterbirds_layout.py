@@ -22,7 +22,7 @@ from pipeline.demo.painting import TEXTURES, paint
 from pipeline.progress import track
 from pipeline.store import create_folder
 
-SIZE = 208
+SIZE = 176
 # Rows of each (class, place), in the order landbird/land, landbird/water, waterbird/land, waterbird/water. Training
 # has Waterbirds' class and group shares (5 % against the correlation); the places are balanced in validation and test.
 Counts = Mapping[int, tuple[int, ...]]

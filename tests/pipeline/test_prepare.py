@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline import prepare, store
+from pipeline.errors import MacError
+from pipeline.inputs import to_input_grid
+from pipeline.params import DatasetParams
+from tests.conftest import Project
+
+HEADER = "img_id,img_filename,y,split,place,place_filename"
+
+
+def write_dataset(root: Path, rows: list[str], header: str = HEADER) -> None:
+    """Images of different sizes and modes, one for each metadata row that names a plain file."""
+    root.mkdir()
+    (root / "metadata.csv").write_text("\n".join([header, *rows]) + "\n")
+    rng = np.random.default_rng(0)
+    for number, row in enumerate(rows):
+        name = row.split(",")[1]
+        if name.endswith(".jpg") and ".." not in name:
+            (root / name).parent.mkdir(exist_ok=True)
+            pixels = rng.integers(0, 256, (30 + number, 44, 3), dtype=np.uint8)
+            Image.fromarray(pixels if number % 2 else pixels[..., 0]).save(root / name)
+
+
+ROWS = ["1,a/1.jpg,0,0,0,x", "2,a/2.jpg,1,0,1,x", "3,b/3.jpg,0,1,1,x", "4,b/4.jpg,1,2,0,x"]
+
+
+def params(root: Path, **changes: object) -> DatasetParams:
+    values = {"name": "waterbirds", "root": str(root), "stored_size": 32, "input_size": 24, "to_input": "center_crop"}
+    return DatasetParams(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def run(tmp_path: Path, **changes: object) -> Path:
+    out = tmp_path / "images.h5"
+    prepare.prepare(params(tmp_path / "raw", **changes), out, tmp_path / "scratch")
+    return out
+
+
+def test_rows_keep_the_order_and_contents_of_the_metadata(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "raw", ROWS)
+    (tmp_path / "raw/segmentations/b").mkdir(parents=True)
+    mask = np.zeros((32, 44), np.uint8)
+    mask[8:24, 11:33] = 255
+    Image.fromarray(mask).save(tmp_path / "raw/segmentations/b/3.png")
+    with store.open_artefact(run(tmp_path), "images") as images:
+        assert [p.decode() for p in images["path"][:]] == ["a/1.jpg", "a/2.jpg", "b/3.jpg", "b/4.jpg"]
+        assert images["label"][:].tolist() == [0, 1, 0, 1]
+        assert images["attribute"][:].tolist() == [0, 1, 1, 0]
+        assert images["split"][:].tolist() == [0, 0, 1, 2]
+        assert images["has_foreground"][:].tolist() == [False, False, True, False]
+        assert images["image"].chunks == (1, 32, 32, 3)
+        assert images.attribute("classes") == ["landbird", "waterbird"]
+        found = images["foreground"][2]
+        assert found[8:24, 8:24].all()
+        assert found.sum() == 16 * 16
+        for row, name in enumerate(("a/1.jpg", "a/2.jpg")):
+            expected = Image.open(tmp_path / "raw" / name).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)
+            np.testing.assert_array_equal(images["image"][row], np.asarray(expected))
+        grid = to_input_grid(torch.from_numpy(images["image"][:]), 24, "center_crop").double() / 255
+        np.testing.assert_allclose(images["channel_mean"][:], grid.mean((2, 3)), rtol=1e-6)
+    assert not any((tmp_path / "scratch").iterdir())
+
+
+def test_a_dataset_without_masks_has_no_foregrounds(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "raw", ROWS)
+    with store.open_artefact(run(tmp_path, to_input="resize", input_size=40)) as images:
+        assert "foreground" not in images
+        assert images.provenance.params["to_input"] == "resize"
+
+
+def test_the_bytes_do_not_depend_on_how_the_rows_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dataset(tmp_path / "raw", ROWS)
+    first = run(tmp_path).read_bytes()
+    monkeypatch.setattr(prepare, "BLOCK", 3)
+    assert run(tmp_path).read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        ([*ROWS, "5,../out.jpg,0,0,0,x"], HEADER, r"metadata.csv, line 6: path '../out.jpg' leaves the dataset's folder"),
+        ([*ROWS, "5,/etc/passwd,0,0,0,x"], HEADER, r"line 6: path '/etc/passwd' leaves the dataset's folder"),
+        ([*ROWS, "5,a/5.jpg,2,0,0,x"], HEADER, r"line 6: y is '2', expected 0 \(landbird\) or 1 \(waterbird\)"),
+        ([*ROWS, "5,a/5.jpg,0,7,0,x"], HEADER, r"line 6: split is '7', expected 0, 1 or 2"),
+        ([*ROWS, "5,a/5.jpg,0"], HEADER, r"line 6: place is None"),
+        (ROWS[:3], HEADER, r"no row has split 2 \(test\)"),
+        (ROWS, HEADER.replace("place,", "location,"), r"no column place; expected img_filename, y, split, place"),
+        ([], HEADER, r"metadata.csv: no rows"),
+    ],
+)
+def test_bad_metadata_is_one_line(tmp_path: Path, rows: list[str], header: str, message: str) -> None:
+    write_dataset(tmp_path / "raw", rows, header)
+    with pytest.raises(MacError, match=message):
+        run(tmp_path)
+    assert not (tmp_path / "images.h5").exists()
+
+
+def test_a_link_out_of_the_dataset_is_refused(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "raw", ROWS)
+    (tmp_path / "secret.jpg").write_bytes((tmp_path / "raw/a/1.jpg").read_bytes())
+    (tmp_path / "raw/a/1.jpg").unlink()
+    (tmp_path / "raw/a/1.jpg").symlink_to(tmp_path / "secret.jpg")
+    with pytest.raises(MacError, match="line 2: path 'a/1.jpg' leaves the dataset's folder"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(("contents", "message"), [(None, "cannot be read"), (b"", "cannot be read as an image"), (b"\xff\xd8\xff\xe0 not", "as an image")])
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, contents: bytes | None, message: str) -> None:
+    write_dataset(tmp_path / "raw", ROWS)
+    bad = tmp_path / "raw/b/3.jpg"
+    bad.unlink()
+    if contents is not None:
+        bad.write_bytes(contents)
+    with pytest.raises(MacError, match=f"b/3.jpg: .*{message}"):
+        run(tmp_path)
+
+
+def test_no_dataset_folder_and_an_impossible_crop(tmp_path: Path) -> None:
+    with pytest.raises(MacError, match=r"metadata.csv: cannot be read \(No such file"):
+        run(tmp_path)
+    with pytest.raises(MacError, match="dataset.input_size: a centre crop of 64 does not fit in stored_size 32"):
+        run(tmp_path, input_size=64)
+
+
+def test_a_replaced_image_is_decoded_again_after_an_interruption(project: Project) -> None:
+    """Shards are taken up only for the very same files: the fingerprint has their sizes and times."""
+    root = Path(project.params.dataset.root)
+    stamps = {prepare._stamp(root / "metadata.csv")}
+    (root / "metadata.csv").touch()
+    stamps.add(prepare._stamp(root / "metadata.csv"))
+    assert len(stamps) == 2

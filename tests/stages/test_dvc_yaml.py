@@ -1,0 +1,49 @@
+"""dvc.yaml says exactly what each stage uses: modules, parameters and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.params import Params
+from tests.conftest import REPOSITORY, STAGES
+
+# What each stage reads of params.yaml; evaluate reads none.
+BLOCKS = {"prepare": ["dataset"], "train": ["model", "train"], "saliency": ["saliency"], "features": ["features"], "retrain": ["retrain"], "evaluate": []}
+
+
+def stages(file: Path) -> dict[str, Any]:
+    return YAML(typ="safe").load(file)["stages"]  # type: ignore[no-any-return]
+
+
+def modules(stage: str) -> set[str]:
+    """Files of the stage's module and of everything that it imports, directly or not."""
+    graph = grimp.build_graph("pipeline", "stages")
+    names = {f"stages.{stage}"} | graph.find_upstream_modules(f"stages.{stage}")
+    paths = [Path(*name.split(".")) for name in names]
+    return {str(path / "__init__.py" if (REPOSITORY / path).is_dir() else path.with_suffix(".py")) for path in paths}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_module_dependencies_are_the_import_closure(stage: str) -> None:
+    listed = {dep for dep in stages(REPOSITORY / "dvc.yaml")[stage]["deps"] if dep.endswith(".py")}
+    assert listed == modules(stage)
+
+
+def test_module_dependencies_of_the_demo_are_the_import_closure() -> None:
+    folder = REPOSITORY / "data" / "raw"
+    listed = {str((folder / dep).resolve().relative_to(REPOSITORY)) for dep in stages(folder / "dvc.yaml")["demo"]["deps"]}
+    assert listed == modules("demo")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_are_the_leaves_of_the_stage_s_blocks(stage: str) -> None:
+    leaves = [f"{block}.{name}" for block in BLOCKS[stage] for name in Params.model_fields[block].annotation.model_fields]  # type: ignore[union-attr]
+    assert stages(REPOSITORY / "dvc.yaml")[stage].get("params", []) == leaves
+
+
+def test_every_stage_says_what_it_is_for() -> None:
+    for stage in stages(REPOSITORY / "dvc.yaml").values():
+        assert stage["desc"]

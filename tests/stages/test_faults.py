@@ -1,0 +1,145 @@
+"""Broken input and killed stages: one clear line, a non-zero exit, and what was there before is still there."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import STAGES, Project
+
+
+@pytest.mark.parametrize(
+    ("broken", "stage", "kept"),
+    [
+        ("images.h5", "train", "erm/model.safetensors"),
+        ("images.h5", "saliency", "masks.h5"),
+        ("erm/model.safetensors", "saliency", "masks.h5"),
+        ("masks.h5", "features", "features.h5"),
+        ("features.h5", "retrain", "retrained/model.safetensors"),
+        ("retrained/model.safetensors", "evaluate", "metrics.json"),
+        ("retrained/head.safetensors", "evaluate", "metrics.json"),
+    ],
+)
+def test_a_truncated_artefact(project: Project, broken: str, stage: str, kept: str) -> None:
+    before = (project.data / kept).read_bytes()
+    path = project.data / broken
+    os.truncate(path, path.stat().st_size * 2 // 3)
+    line = project.fail(stage)
+    assert str(path) in line
+    assert "run 'mac " in line
+    assert (project.data / kept).read_bytes() == before
+
+
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_a_missing_artefact_names_the_command_that_makes_it(project: Project, stage: str) -> None:
+    needed, command = {
+        "train": ("images.h5", "prepare"), "saliency": ("images.h5", "prepare"), "features": ("masks.h5", "saliency"),
+        "retrain": ("features.h5", "features"), "evaluate": ("features.h5", "features"),
+    }[stage]  # fmt: skip
+    (project.data / needed).unlink()
+    assert f"{project.data / needed}: no such file; run 'mac {command}'" in project.fail(stage)
+
+
+def test_masks_made_by_another_backbone(project: Project) -> None:
+    before = (project.data / "features.h5").read_bytes()
+    project.set(train__seed=1)
+    project.succeed("train")
+    assert f"{project.data / 'masks.h5'}: was made from other erm" in project.fail("features")
+    assert f"{project.data / 'features.h5'}: was made from other erm" in project.fail("retrain")
+    assert "was made from other erm" in project.fail("evaluate")
+    assert (project.data / "features.h5").read_bytes() == before
+    for stage in STAGES[2:]:
+        project.succeed(stage)
+
+
+def test_features_made_with_other_masks(project: Project) -> None:
+    project.set(saliency__top_k=0.1)
+    project.succeed("saliency")
+    assert f"{project.data / 'features.h5'}: was made from other masks" in project.fail("retrain")
+    project.succeed("features")
+    assert f"{project.data / 'retrained'}: was made from other features" in project.fail("evaluate")
+    project.succeed("retrain")
+    project.succeed("evaluate")
+
+
+def test_images_replaced_between_stages(project: Project) -> None:
+    project.set(dataset__input_size=48)
+    project.succeed("prepare")
+    for stage in ("saliency", "features", "evaluate"):
+        assert f"{project.data / 'erm'}: was made from other images" in project.fail(stage)
+
+
+def test_bad_params_are_told_before_any_work(project: Project) -> None:
+    project.set(retrain__alpha="much")
+    assert "params.yaml: retrain.alpha: Input should be a valid number" in project.fail("prepare")
+
+
+def start(project: Project, stage: str, *, block: int = 64) -> subprocess.Popen[str]:
+    """`mac STAGE` in a process of its own, with small blocks so that there is a middle to be killed in."""
+    code = f"""
+import sys, time
+import pipeline.{stage} as module
+if hasattr(module, "BLOCK"):
+    module.BLOCK = module.BATCH = {block}
+from stages.cli import main
+main()
+"""
+    command = [sys.executable, "-c", code, stage, "--data", str(project.data), "--params", str(project.params_file)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for a process that must succeed; return standard error."""
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    return error
+
+
+def kill_when(process: subprocess.Popen[str], condition: Path, pattern: str, how: signal.Signals) -> str:
+    """Send `how` as soon as a file matching `pattern` is in a folder below `condition`; return standard error."""
+    deadline = time.monotonic() + 120
+    while not list(condition.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(how)
+    return process.communicate(timeout=60)[1]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("stage", ["saliency", "features"])
+def test_a_stage_killed_half_way_goes_on_where_it_was(project: Project, stage: str, how: signal.Signals) -> None:
+    artefact = project.data / {"saliency": "masks.h5", "features": "features.h5"}[stage]
+    before = artefact.read_bytes()
+    finish(start(project, stage, block=8))
+    expected = artefact.read_bytes()
+    artefact.write_bytes(before)
+    process = start(project, stage, block=8)
+    error = kill_when(process, project.data / "scratch", f"{stage}*/*.safetensors", how)
+    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    if how == signal.SIGINT:
+        assert error.strip().endswith("Interrupted; the same command continues where it was.")
+        assert "Traceback" not in error
+    assert artefact.read_bytes() == before
+    error = finish(start(project, stage, block=8))
+    assert "blocks were done before" in error
+    assert artefact.read_bytes() == expected
+    assert not list((project.data / "scratch").iterdir())
+
+
+def test_training_killed_half_way_goes_on_after_its_last_epoch(project: Project) -> None:
+    before = (project.data / "erm/model.safetensors").read_bytes()
+    project.set(train__epochs=4)
+    process = start(project, "train")
+    kill_when(process, project.data / "scratch", "train-*/checkpoint.safetensors", signal.SIGKILL)
+    assert (project.data / "erm/model.safetensors").read_bytes() == before
+    error = finish(start(project, "train"))
+    assert "continuing after epoch" in error
+    assert "epoch 1 of 4: loss" not in error
+    resumed = {file.name: file.read_bytes() for file in (project.data / "erm").iterdir()}
+    finish(start(project, "train"))
+    assert resumed == {file.name: file.read_bytes() for file in (project.data / "erm").iterdir()}
