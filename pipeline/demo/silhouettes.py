@@ -59,20 +59,20 @@ def landbird(pen: Pen, rng: np.random.Generator) -> None:
 def waterbird(pen: Pen, rng: np.random.Generator) -> None:
     """A wading or swimming bird: flat long body, long curved neck, long beak; long legs or none."""
     wading = rng.random() < 0.5
-    x, y = 0.42, 0.6 if not wading else 0.5
-    rx, ry = rng.uniform(0.22, 0.27), rng.uniform(0.1, 0.125)
+    x, y = 0.42, 0.62 if not wading else 0.54
+    rx, ry = rng.uniform(0.24, 0.29), rng.uniform(0.13, 0.16)
     pen.ellipse(x, y, rx, ry, rng.uniform(-0.15, 0.1))
     pen.polygon([(x - rx * 0.7, y - ry * 0.6), (x - rx - rng.uniform(0.04, 0.1), y - ry * rng.uniform(0.2, 0.9)), (x - rx * 0.6, y + ry * 0.6)])
-    neck = rng.uniform(0.2, 0.3)
-    hx, hy = x + rx + rng.uniform(0.0, 0.07), y - neck - 0.03
-    pen.stroke([(x + rx * 0.75, y), (x + rx * rng.uniform(1.2, 1.6), y - neck * 0.45), (hx, hy)], rng.uniform(0.05, 0.065))
-    pen.ellipse(hx, hy, 0.055, 0.045)
-    beak = rng.uniform(0.11, 0.17)
-    pen.polygon([(hx + 0.03, hy - 0.028), (hx + 0.04 + beak, hy + rng.uniform(-0.01, 0.04)), (hx + 0.03, hy + 0.03)])
+    neck = rng.uniform(0.22, 0.3)
+    hx, hy = x + rx + rng.uniform(0.0, 0.07), y - neck - 0.05
+    pen.stroke([(x + rx * 0.7, y), (x + rx * rng.uniform(1.2, 1.6), y - neck * 0.45), (hx, hy)], rng.uniform(0.075, 0.1))
+    pen.ellipse(hx, hy, 0.07, 0.06)
+    beak = rng.uniform(0.1, 0.16)
+    pen.polygon([(hx + 0.04, hy - 0.035), (hx + 0.05 + beak, hy + rng.uniform(-0.01, 0.04)), (hx + 0.04, hy + 0.04)])
     if wading:
         for dx in (-0.04, 0.05):
             knee = rng.uniform(-0.03, 0.03)
-            pen.stroke([(x + dx, y + ry * 0.8), (x + dx + knee, y + ry + 0.1), (x + dx, y + ry + rng.uniform(0.18, 0.24))], 0.018)
+            pen.stroke([(x + dx, y + ry * 0.8), (x + dx + knee, y + ry + 0.1), (x + dx, y + ry + rng.uniform(0.14, 0.2))], 0.018)
 
 
 def fish(pen: Pen, rng: np.random.Generator) -> None:
