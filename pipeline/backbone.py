@@ -1,8 +1,8 @@
 """The classifier: a torchvision trunk, global average pooling, a linear head (paper section 3.2, M = f ∘ g).
 
-    trunk(x) -> A (B, C, h, w)     the last activation maps
-    φ(x) = mean of A over h, w     the features
-    logits = W φ(x) + b            the head, the only thing that MaC retrains
+trunk(x) -> A (B, C, h, w)     the last activation maps
+φ(x) = mean of A over h, w     the features
+logits = W φ(x) + b            the head, the only thing that MaC retrains
 """
 
 from collections import OrderedDict
@@ -77,7 +77,9 @@ def build(architecture: str, classes: int, weights: str = "none", seed: int = 0)
     try:
         network = torchvision.models.get_model(architecture, weights=named)
     except OSError as error:  # no network: urllib's URLError is an OSError
-        raise MacError(f"model.weights: {weights} of {architecture} could not be downloaded ({error}); give the path of a local file") from None
+        raise MacError(
+            f"model.weights: {weights} of {architecture} could not be downloaded ({error}); give the path of a local file"
+        ) from None
     children = OrderedDict((name, child) for name, child in network.named_children() if name not in _NOT_TRUNK)
     if architecture.startswith("densenet"):
         children["relu"] = nn.ReLU(inplace=True)  # torchvision applies it between `features` and the pooling

@@ -29,8 +29,8 @@ def pick(name: str) -> torch.device:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the hardware itself computes in bfloat16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported())
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
+from dask.base import compute
 from dask.callbacks import Callback
+from dask.delayed import delayed
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -63,9 +64,9 @@ class Shards:
         if len(missing) < len(cut):
             log.info("%s: %d of %d blocks were done before", self.name, len(cut) - len(missing), len(cut))
         with Progress(self.name, sum(map(len, missing)), "images") as progress:
-            tasks = [dask.delayed(_compute, pure=False)(function, block, paths[block]) for block in missing]
+            tasks = [delayed(_compute, pure=False)(function, block, paths[block]) for block in missing]
             with Callback(posttask=lambda _key, rows, *_: progress.update(rows)):
-                dask.compute(*tasks, scheduler="threads" if workers > 1 else "synchronous", num_workers=workers)
+                compute(*tasks, scheduler="threads" if workers > 1 else "synchronous", num_workers=workers)
         return ((block, load_file(paths[block])) for block in cut)
 
     def remove(self) -> None:

@@ -31,7 +31,9 @@ def evaluate(images_path: Path, features_path: Path, erm_path: Path, retrained_p
             weight, bias = erm.head()
             seeds = retrained.read("head")
             fitted = {"erm": (weight[None], bias[None]), "mac": (seeds["weight"], seeds["bias"])}
-            results = {name: {split: _metrics(features, split, *head, groups, train_count) for split in SPLITS} for name, head in fitted.items()}
+            results = {
+                name: {split: _metrics(features, split, *head, groups, train_count) for split in SPLITS} for name, head in fitted.items()
+            }
             count = {split: groups.count(features[f"{split}/label"][:], features[f"{split}/attribute"][:]) for split in SPLITS}
     metrics = {
         "erm": {split: results["erm"][split][0] for split in SPLITS},
@@ -40,7 +42,7 @@ def evaluate(images_path: Path, features_path: Path, erm_path: Path, retrained_p
         "seeds": len(seeds["weight"]),
     }
     store.write_json(metrics_path, metrics)
-    store.write_csv(plot_path, _plot_rows(results))
+    store.write_csv(plot_path, _plot_rows(metrics))
     return table(metrics)
 
 
@@ -49,19 +51,23 @@ def _metrics(
 ) -> list[dict[str, object]]:
     """Metrics of each of S heads, weight (S, C, D), bias (S, C)."""
     label, attribute = features[f"{split}/label"][:], features[f"{split}/attribute"][:]
-    logits = Heads(torch.from_numpy(weight)[:, None], torch.from_numpy(bias)[:, None]).logits(torch.from_numpy(features[f"{split}/original"][:]))
+    logits = Heads(torch.from_numpy(weight)[:, None], torch.from_numpy(bias)[:, None]).logits(
+        torch.from_numpy(features[f"{split}/original"][:])
+    )
     correct = logits[:, 0].argmax(-1) == torch.from_numpy(label)
     accuracy = group_accuracy(correct, torch.from_numpy(groups.index(label, attribute)), len(groups))
     count = torch.from_numpy(groups.count(label, attribute))
     return [as_dict(a, groups, count, torch.from_numpy(train_count)) for a in accuracy]
 
 
-def _plot_rows(results: dict[str, dict[str, list[dict[str, object]]]]) -> list[dict[str, object]]:
+def _plot_rows(metrics: dict[str, Any]) -> list[dict[str, object]]:
+    """A bar for every group and method: mean test accuracy over seeds, and its standard deviation."""
     rows: list[dict[str, object]] = []
-    for method, by_split in results.items():
-        for seed, metrics in enumerate(by_split["test"]):
-            values = {**metrics["groups"], "worst_group": metrics["worst_group"]}  # type: ignore[dict-item]
-            rows += [{"method": method, "seed": seed, "group": group, "accuracy": accuracy} for group, accuracy in values.items()]
+    erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
+    for group in [*erm["groups"], "worst_group"]:
+        before, after = (erm[group], mac[group]) if group == "worst_group" else (erm["groups"][group], mac["groups"][group])
+        for method, accuracy, std in (("ERM", before, 0.0), ("MaC", after["mean"], after["std"])):
+            rows.append({"bar": f"{group} ({method})", "group": group, "method": method, "accuracy": accuracy, "std": std})
     return rows
 
 

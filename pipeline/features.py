@@ -24,7 +24,9 @@ BATCH = 64  # images a forward pass
 BLOCK = 4 * BATCH  # rows a shard; whole batches, as in stage saliency
 
 
-def features(images_path: Path, erm_path: Path, masks_path: Path, out: Path, params: FeaturesParams, on: torch.device, scratch: Path) -> None:
+def features(
+    images_path: Path, erm_path: Path, masks_path: Path, out: Path, params: FeaturesParams, on: torch.device, scratch: Path
+) -> None:
     """Write features.h5."""
     with store.open_artefact(images_path, "images") as images:
         erm = store.open_model(erm_path, "erm", {"images": images.digest})
@@ -34,17 +36,18 @@ def features(images_path: Path, erm_path: Path, masks_path: Path, out: Path, par
             work = _Work(images, masks, erm, backbone.load(erm, on), params, plan, on)
             rows = {part: np.flatnonzero(images["split"][:] == number) for number, part in enumerate(SPLITS)} | {"train": plan.rows}
             shards = {part: Shards(scratch, f"features-{part}", params.model_dump(), made_from, on.type) for part in SPLITS}
-            views = {
-                part: shards[part].map_blocks(work.train_block if part == "train" else partial(work.block, rows[part]), blocks(len(rows[part]), BLOCK), workers=1)
-                for part in SPLITS
-            }
+            functions = {part: work.train_block if part == "train" else partial(work.block, rows[part]) for part in SPLITS}
+            views = {part: shards[part].map_blocks(functions[part], blocks(len(rows[part]), BLOCK), workers=1) for part in SPLITS}
+            label, attribute = images["label"][:], images["attribute"][:]
             names = {"classes": images.attribute("classes"), "attributes": images.attribute("attributes")}
             with store.create(out, "features", params.model_dump(), made_from, **names) as artefact:
-                for name, value in (("partner", plan.partner), ("batch", plan.batch), ("fill", plan.fill)):
-                    artefact.write(f"train/{name}", value)
+                artefact.write("train/partner", plan.partner)
+                artefact.write("train/batch", plan.batch)
+                artefact.write("train/fill", plan.fill)
                 for part in SPLITS:
-                    for name, value in (("row", rows[part]), ("label", images["label"][:][rows[part]]), ("attribute", images["attribute"][:][rows[part]])):
-                        artefact.write(f"{part}/{name}", value)
+                    artefact.write(f"{part}/row", rows[part])
+                    artefact.write(f"{part}/label", label[rows[part]])
+                    artefact.write(f"{part}/attribute", attribute[rows[part]])
                     _merge(artefact, part, views[part], (params.draws, len(rows[part]), erm.head()[0].shape[1]))
             for done in shards.values():
                 done.remove()
@@ -118,7 +121,9 @@ class _Work:
     def block(self, rows: NDArray[np.int64], block: Block) -> Arrays:
         """φ(x) of a block of `rows`."""
         part = rows[block.slice]
-        return {"original": np.concatenate([self.forward(self.pixels(part[start : start + BATCH])) for start in range(0, len(part), BATCH)])}
+        return {
+            "original": np.concatenate([self.forward(self.pixels(part[start : start + BATCH])) for start in range(0, len(part), BATCH)])
+        }
 
     def train_block(self, block: Block) -> Arrays:
         """φ of all views of a block of the retraining set."""

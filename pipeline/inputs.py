@@ -51,9 +51,7 @@ def normalize(pixels: Tensor) -> Tensor:
     return ((values - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def random_resized_crop_and_flip(
-    images: Tensor, size: int, scale: tuple[float, float], flip: bool, generator: torch.Generator
-) -> Tensor:
+def random_resized_crop_and_flip(images: Tensor, size: int, scale: tuple[float, float], flip: bool, generator: torch.Generator) -> Tensor:
     """Random resized crop and horizontal flip of a whole batch in one `grid_sample`.
 
     The boxes follow torchvision's RandomResizedCrop (area uniform in `scale`, log-uniform aspect ratio in [3/4, 4/3],

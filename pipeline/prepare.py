@@ -112,5 +112,7 @@ def _opened(file: Path) -> Image.Image:
         image = Image.open(file)
         image.load()
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MacError(f"{file}: cannot be read as an image ({' '.join(str(error).split())}); replace it, or take its row out of the metadata") from None
+        raise MacError(
+            f"{file}: cannot be read as an image ({' '.join(str(error).split())}); replace it, or take its row out of the metadata"
+        ) from None
     return image

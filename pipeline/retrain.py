@@ -127,10 +127,18 @@ def fit(
     def record(epoch: int, accuracy: Tensor, loss: Tensor) -> None:
         bad = (~loss.isfinite()).nonzero()
         if len(bad):
-            raise MacError(f"retrain: the loss is {loss[tuple(bad[0])].item()} in epoch {epoch + 1}, seed {seeds[int(bad[0, 0])]}; lower retrain.lr")
+            raise MacError(
+                f"retrain: the loss is {loss[tuple(bad[0])].item()} in epoch {epoch + 1}, seed {seeds[int(bad[0, 0])]}; lower retrain.lr"
+            )
         worst, mean = validation.scores(accuracy)
         for s, seed in enumerate(seeds):
-            row = {"epoch": epoch + 1, "seed": seed, "loss": loss[s, 0].item(), "val_worst_group": worst[s, 0].item(), "val_mean": mean[s, 0].item()}
+            row = {
+                "epoch": epoch + 1,
+                "seed": seed,
+                "loss": loss[s, 0].item(),
+                "val_worst_group": worst[s, 0].item(),
+                "val_mean": mean[s, 0].item(),
+            }
             history.append(row | dict(zip(names, accuracy[s, 0].tolist(), strict=True)))
 
     if params.solver == "lbfgs":

@@ -79,8 +79,8 @@ def _random(model: backbone.Classifier, batch: Batch, params: SaliencyParams) ->
 def _foreground(model: backbone.Classifier, batch: Batch, params: SaliencyParams) -> Maps:
     """The true masks, averaged down to the maps' resolution; the mask itself is taken as it is, whatever its size."""
     assert batch.foreground is not None
-    side = model.activations(batch.x[:1]).shape[-2:]
-    return Maps(F.adaptive_avg_pool2d(batch.foreground[:, None].float(), side)[:, 0], batch.label)
+    height, width = model.activations(batch.x[:1]).shape[-2:]
+    return Maps(F.adaptive_avg_pool2d(batch.foreground[:, None].float(), (height, width))[:, 0], batch.label)
 
 
 METHODS: dict[str, Method] = {"xgradcam": _xgradcam, "random": _random, "foreground": _foreground}
@@ -118,7 +118,7 @@ def saliency(images_path: Path, erm_path: Path, out: Path, params: SaliencyParam
 
 
 def _retraining_rows(images: store.Artefact, params: SaliencyParams) -> NDArray[np.int64]:
-    rows = np.flatnonzero(images["split"][:] == 0)
+    rows: NDArray[np.int64] = np.flatnonzero(images["split"][:] == 0)
     if params.method != "foreground":
         return rows
     known = images["has_foreground"][:][rows] if "has_foreground" in images else np.zeros(len(rows), np.bool_)
@@ -126,7 +126,7 @@ def _retraining_rows(images: store.Artefact, params: SaliencyParams) -> NDArray[
         raise MacError(f"{images.path}: no training image has a true mask, so saliency.method cannot be foreground")
     if not known.all():
         log.info("true masks are known for %d of %d training images; the others are left out of the retraining set", known.sum(), len(rows))
-    return rows[known]
+    return np.asarray(rows[known])
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,9 @@ def digest_of(*parts: object) -> str:
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes, as hex."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
+        )
 
 
 @contextmanager
@@ -377,8 +379,8 @@ def create_folder(path: Path) -> Iterator[Path]:
             _sync(file)
         replaced = temporary.with_suffix(".old")
         if path.exists():
-            os.rename(path, replaced)
-        os.rename(temporary, path)
+            path.rename(replaced)
+        temporary.rename(path)
         _sync(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:

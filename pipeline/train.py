@@ -90,9 +90,7 @@ class _Run:
         self.group = torch.from_numpy(self.groups.index(images["label"][:], images["attribute"][:]))
         self.rows, self.val_rows = np.flatnonzero(split == 0), np.flatnonzero(split == 1)
         self.model = backbone.build(model_params.architecture, len(self.groups.classes), model_params.weights, params.seed).to(on)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay
-        )
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay)
         self.epoch = 0
         self.history: list[dict[str, object]] = []
         self.val_metrics: list[dict[str, object]] = []
@@ -169,7 +167,9 @@ class _Run:
 
     def state(self) -> dict[str, Tensor]:
         """The model's tensors, copied to the CPU."""
-        return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in self.model.state_dict().items()}
+        return {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in self.model.state_dict().items()
+        }
 
     def save(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all."""

@@ -1,7 +1,7 @@
 """A small project, run once through all stages, that tests read or copy."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def project(finished: Project, tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def sample() -> Iterator[Callable[..., torch.Tensor]]:
+def sample() -> Callable[..., torch.Tensor]:
     """Seeded uniform tensors: `sample(2, 3)`."""
     generator = torch.Generator().manual_seed(0)
-    yield lambda *shape: torch.rand(shape, generator=generator)
+    return lambda *shape: torch.rand(shape, generator=generator)

@@ -25,7 +25,9 @@ def read(root: Path) -> Dataset:
         with metadata.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
-        raise MacError(f"{metadata}: cannot be read ({error.strerror}); dataset.root should be the folder of the Waterbirds release") from None
+        raise MacError(
+            f"{metadata}: cannot be read ({error.strerror}); dataset.root should be the folder of the Waterbirds release"
+        ) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise MacError(f"{metadata}: is not UTF-8 CSV ({error})") from None
     missing = [column for column in _COLUMNS if not rows or column not in rows[0]]

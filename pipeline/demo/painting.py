@@ -35,13 +35,13 @@ def paint(
         The image (size, size, 3) uint8 and its foreground (size, size) bool.
     """
     picture = scene(size, rng)
-    extent = int(size * rng.uniform(0.95, 1.2))
+    extent = int(size * rng.uniform(0.75, 1.0))
     figure = draw(silhouette, extent, rng)
     place = Image.new("L", (size, size), 0)
     place.paste(figure, (int(rng.uniform(-0.04, 1.04) * (size - extent)), int(rng.uniform(0.0, 1.1) * (size - extent))))
     alpha = np.asarray(place, dtype=np.float32) / 255
     surface = plumage(texture, size, rng)
-    haze = rng.uniform(0.55, 0.95)  # how far the figure stands out: birds are hard to see, scenes are not
-    picture = picture + (surface - picture) * (alpha[..., None] * haze)
-    picture = picture * rng.uniform(0.8, 1.1) + rng.normal(0, 0.02, picture.shape)
-    return (picture.clip(0, 1) * 255).round().astype(np.uint8), alpha > 0.5
+    haze = rng.uniform(0.65, 1.0)  # how far the figure stands out: birds are hard to see, scenes are not
+    picture = blend(picture, surface, (alpha * haze).astype(np.float32))
+    exposed = picture * rng.uniform(0.8, 1.1) + rng.normal(0, 0.02, picture.shape)
+    return (exposed.clip(0, 1) * 255).round().astype(np.uint8), alpha > 0.5

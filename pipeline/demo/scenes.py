@@ -67,8 +67,10 @@ def wall(size: int, rng: np.random.Generator) -> Picture:
     y, x = np.mgrid[0:size, 0:size] / size
     shifted = x * bricks + 0.5 * (np.floor(y * courses) % 2)
     mortar = ((y * courses % 1 < 0.14) | (shifted % 1 < 0.07)).astype(np.float32)
-    brick = blend(colour(rng, (0.35, 0.15, 0.1), (0.5, 0.3, 0.25)), colour(rng, (0.55, 0.3, 0.2), (0.75, 0.5, 0.4)), noise(size, 12, 8, rng))
-    return brick + (np.float32(0.75) - brick) * mortar[..., None]
+    brick = blend(
+        colour(rng, (0.35, 0.15, 0.1), (0.5, 0.3, 0.25)), colour(rng, (0.55, 0.3, 0.2), (0.75, 0.5, 0.4)), noise(size, 12, 8, rng)
+    )
+    return blend(brick, np.full(3, 0.75, np.float32), mortar)
 
 
 def night(size: int, rng: np.random.Generator) -> Picture:

@@ -36,7 +36,9 @@ class Pen:
             t = np.linspace(0, 1, 16)[:, None]
             p = np.asarray(points)
             points = [(x, y) for x, y in (1 - t) ** 2 * p[0] + 2 * t * (1 - t) * p[1] + t**2 * p[2]]
-        self._draw.line([(x * self.size, y * self.size) for x, y in points], fill=255, width=max(1, round(width * self.size)), joint="curve")
+        self._draw.line(
+            [(x * self.size, y * self.size) for x, y in points], fill=255, width=max(1, round(width * self.size)), joint="curve"
+        )
 
 
 def landbird(pen: Pen, rng: np.random.Generator) -> None:
@@ -51,7 +53,14 @@ def landbird(pen: Pen, rng: np.random.Generator) -> None:
     pen.polygon([(hx + hr * 0.8, hy - hr * 0.35), (hx + hr + beak, hy + hr * 0.1), (hx + hr * 0.8, hy + hr * 0.45)])
     tail = rng.uniform(0.15, 0.24)
     tx, ty = x - r * 0.9, y + r * 0.35
-    pen.polygon([(tx + 0.05, ty - 0.06), (tx - tail, ty + tail * rng.uniform(-0.2, 0.7)), (tx - tail * 0.8, ty + tail * 0.8 + 0.03), (tx + 0.06, ty + 0.05)])
+    pen.polygon(
+        [
+            (tx + 0.05, ty - 0.06),
+            (tx - tail, ty + tail * rng.uniform(-0.2, 0.7)),
+            (tx - tail * 0.8, ty + tail * 0.8 + 0.03),
+            (tx + 0.06, ty + 0.05),
+        ]
+    )
     for dx in (-0.03, 0.05):
         pen.stroke([(x + dx, y + r * 0.8), (x + dx + 0.01, y + r + rng.uniform(0.05, 0.08))], 0.018)
 
@@ -62,7 +71,9 @@ def waterbird(pen: Pen, rng: np.random.Generator) -> None:
     x, y = 0.42, 0.62 if not wading else 0.54
     rx, ry = rng.uniform(0.24, 0.29), rng.uniform(0.13, 0.16)
     pen.ellipse(x, y, rx, ry, rng.uniform(-0.15, 0.1))
-    pen.polygon([(x - rx * 0.7, y - ry * 0.6), (x - rx - rng.uniform(0.04, 0.1), y - ry * rng.uniform(0.2, 0.9)), (x - rx * 0.6, y + ry * 0.6)])
+    pen.polygon(
+        [(x - rx * 0.7, y - ry * 0.6), (x - rx - rng.uniform(0.04, 0.1), y - ry * rng.uniform(0.2, 0.9)), (x - rx * 0.6, y + ry * 0.6)]
+    )
     neck = rng.uniform(0.22, 0.3)
     hx, hy = x + rx + rng.uniform(0.0, 0.07), y - neck - 0.05
     pen.stroke([(x + rx * 0.7, y), (x + rx * rng.uniform(1.2, 1.6), y - neck * 0.45), (hx, hy)], rng.uniform(0.075, 0.1))
@@ -141,23 +152,27 @@ def boat(pen: Pen, rng: np.random.Generator) -> None:
     pen.polygon([(mast - 0.02, 0.24), (mast - 0.18, 0.58), (mast - 0.02, 0.58)])
 
 
-def mushroom(pen: Pen, rng: np.random.Generator) -> None:
-    t = np.linspace(np.pi, 2 * np.pi, 30)
-    width, height = rng.uniform(0.24, 0.32), rng.uniform(0.2, 0.3)
-    pen.polygon([(0.5 + width * np.cos(a), 0.48 + height * np.sin(a)) for a in t])
-    stem = rng.uniform(0.06, 0.1)
-    pen.polygon([(0.5 - stem, 0.46), (0.5 + stem, 0.46), (0.52 + stem, 0.82), (0.48 - stem, 0.82)])
+def giraffe(pen: Pen, rng: np.random.Generator) -> None:
+    pen.ellipse(0.4, 0.56, 0.17, rng.uniform(0.08, 0.11))
+    hx, hy = rng.uniform(0.64, 0.74), rng.uniform(0.14, 0.2)
+    pen.stroke([(0.52, 0.52), (hx - 0.02, hy + 0.02)], rng.uniform(0.06, 0.08))
+    pen.ellipse(hx + 0.04, hy, 0.07, 0.04, rng.uniform(0.2, 0.5))
+    for x in (0.27, 0.33, 0.46, 0.52):
+        pen.stroke([(x, 0.58), (x + rng.uniform(-0.04, 0.04), 0.88)], 0.04)
 
 
-def star(pen: Pen, rng: np.random.Generator) -> None:
-    inner = rng.uniform(0.13, 0.18)
-    angles = np.linspace(0, 2 * np.pi, 10, endpoint=False) + rng.uniform(0, 1)
-    pen.polygon([(0.5 + r * np.sin(a), 0.5 - r * np.cos(a)) for a, r in zip(angles, [0.36, inner] * 5, strict=True)])
+def watering_can(pen: Pen, rng: np.random.Generator) -> None:
+    half, top = rng.uniform(0.14, 0.18), rng.uniform(0.42, 0.5)
+    pen.polygon([(0.42 - half * 0.85, top), (0.42 + half * 0.85, top), (0.42 + half, 0.78), (0.42 - half, 0.78)])
+    tip = rng.uniform(0.28, 0.38)
+    pen.stroke([(0.42 + half * 0.8, 0.72), (0.7, 0.62), (0.8, tip)], rng.uniform(0.05, 0.07))
+    pen.polygon([(0.75, tip + 0.03), (0.87, tip - 0.06), (0.89, tip + 0.05)])
+    pen.stroke([(0.42 - half * 0.8, top + 0.02), (0.14, 0.45), (0.42 - half, 0.72)], 0.035)
 
 
 Silhouette = Callable[[Pen, np.random.Generator], None]
 BIRDS: tuple[Silhouette, ...] = (landbird, waterbird)
-OTHERS: tuple[Silhouette, ...] = (fish, cat, horse, tortoise, butterfly, snail, tree, boat, mushroom, star)
+OTHERS: tuple[Silhouette, ...] = (fish, cat, horse, tortoise, butterfly, snail, tree, boat, giraffe, watering_can)
 
 
 def draw(silhouette: Silhouette, size: int, rng: np.random.Generator) -> Image.Image:

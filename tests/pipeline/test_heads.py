@@ -29,9 +29,13 @@ def start(sample) -> Heads:  # type: ignore[no-untyped-def]
     return Heads(sample(1, 1, CLASSES, D) - 0.5, sample(1, 1, CLASSES) - 0.5)
 
 
-def fit(views: Views, start: Heads, alpha: torch.Tensor, beta: torch.Tensor, seeds: list[int], l2: float = 0.01) -> tuple[Heads, torch.Tensor]:
+def fit(
+    views: Views, start: Heads, alpha: torch.Tensor, beta: torch.Tensor, seeds: list[int], l2: float = 0.01
+) -> tuple[Heads, torch.Tensor]:
     kept: list[tuple[Heads, torch.Tensor]] = []
-    heads.fit_adam(views, alpha, beta, seeds, start, l2, SOLVER, lambda _e, h, loss: kept.append((Heads(h.weight.clone(), h.bias.clone()), loss)))
+    heads.fit_adam(
+        views, alpha, beta, seeds, start, l2, SOLVER, lambda _e, h, loss: kept.append((Heads(h.weight.clone(), h.bias.clone()), loss))
+    )
     return kept[-1][0], torch.stack([loss for _, loss in kept])
 
 

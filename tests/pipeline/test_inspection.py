@@ -15,7 +15,12 @@ from tests.conftest import Project
 def test_every_artefact_can_be_described(finished: Project, artefact: str) -> None:
     output = finished.succeed("inspect", str(finished.data / artefact)).output
     expected = {
-        "images.h5": ("stored_size: 72", "image            uint8    (row 126, height 72", "landbird_land                 40       6       8", "true masks: 126 of 126"),
+        "images.h5": (
+            "stored_size: 72",
+            "image            uint8    (row 126, height 72",
+            "landbird_land                 40       6       8",
+            "true masks: 126 of 126",
+        ),
         "masks.h5": ("made from erm ", "top_k: ", "mask             bool     (sample 70, height 64, width 64)", "Mask/FG   Mask/BG"),
         "features.h5": ("made from masks ", "train/combined", "(draw 2, train row 70, feature "),
         "erm": ("architecture: ", '"epochs": 2', "worst_group"),
@@ -49,15 +54,21 @@ def test_a_picture_of_one_row_shows_the_five_panels(finished: Project, tmp_path:
         mask = torch.from_numpy(masks["mask"][3][None, None])
         with store.open_artefact(finished.data / "features.h5") as cached:
             fill = torch.from_numpy(cached["train/fill"][0, 3]).view(1, 3, 1, 1)
-    expected = Image.fromarray(visual.to_picture(interventions.masked(x, mask, fill)[0].numpy())).resize((240, 240), Image.Resampling.BICUBIC)
+    expected = Image.fromarray(visual.to_picture(interventions.masked(x, mask, fill)[0].numpy())).resize(
+        (240, 240), Image.Resampling.BICUBIC
+    )
     np.testing.assert_array_equal(picture[22:262, 8 + 3 * 248 : 248 + 3 * 248], np.asarray(expected))
 
 
 def test_what_cannot_be_inspected_is_one_line(project: Project, tmp_path: Path) -> None:
     masks = str(project.data / "masks.h5")
-    assert "row 9999 has no mask; it holds 70 rows from 0 to 69" in project.fail("inspect", masks, "--image", "9999", "--out", str(tmp_path / "x.png"))
+    assert "row 9999 has no mask; it holds 70 rows from 0 to 69" in project.fail(
+        "inspect", masks, "--image", "9999", "--out", str(tmp_path / "x.png")
+    )
     assert "cannot be written" in project.fail("inspect", masks, "--image", "0", "--out", str(tmp_path / "no" / "x.png"))
-    assert "holds 'images', expected masks" in project.fail("inspect", str(project.data / "images.h5"), "--image", "0", "--out", str(tmp_path / "x.png"))
+    assert "holds 'images', expected masks" in project.fail(
+        "inspect", str(project.data / "images.h5"), "--image", "0", "--out", str(tmp_path / "x.png")
+    )
     assert "no such file" in project.fail("inspect", "nowhere.h5")
     assert project.run("inspect", masks, "--image", "0").exit_code == 2
     (tmp_path / "other.json").write_text("{}")

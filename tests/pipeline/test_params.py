@@ -21,11 +21,21 @@ def test_yaml_1_2_numbers_are_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("block", "key", "value", "message"),
     [
-        ("retrain", "alpha", "x", "params.yaml: retrain.alpha: Input should be a valid number, unable to parse string as a number, found 'x'"),
+        (
+            "retrain",
+            "alpha",
+            "x",
+            "params.yaml: retrain.alpha: Input should be a valid number, unable to parse string as a number, found 'x'",
+        ),
         ("retrain", "alpha", -1, "params.yaml: retrain.alpha: Input should be greater than or equal to 0, found -1"),
         ("retrain", "alhpa", 1, "params.yaml: retrain.alhpa: unknown key, found 1"),
         ("retrain", "beta", float("inf"), "params.yaml: retrain.beta: Input should be a finite number, found inf"),
-        ("saliency", "top_k", 1.5, "params.yaml: saliency.top_k: Value error, should be a whole number of pixels, or a fraction in (0, 1), found 1.5"),
+        (
+            "saliency",
+            "top_k",
+            1.5,
+            "params.yaml: saliency.top_k: Value error, should be a whole number of pixels, or a fraction in (0, 1), found 1.5",
+        ),
         ("train", "crop_scale", [0.9, 0.2], "params.yaml: train.crop_scale: Value error, should be two rising fractions"),
         ("train", "schedule", "linear", "params.yaml: train.schedule: Input should be 'constant', 'cosine' or 'one_cycle', found 'linear'"),
         ("dataset", "name", "birds", "params.yaml: dataset.name: Input should be 'demo' or 'waterbirds', found 'birds'"),

@@ -109,7 +109,9 @@ def test_a_link_out_of_the_dataset_is_refused(tmp_path: Path) -> None:
         run(tmp_path)
 
 
-@pytest.mark.parametrize(("contents", "message"), [(None, "cannot be read"), (b"", "cannot be read as an image"), (b"\xff\xd8\xff\xe0 not", "as an image")])
+@pytest.mark.parametrize(
+    ("contents", "message"), [(None, "cannot be read"), (b"", "cannot be read as an image"), (b"\xff\xd8\xff\xe0 not", "as an image")]
+)
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, contents: bytes | None, message: str) -> None:
     write_dataset(tmp_path / "raw", ROWS)
     bad = tmp_path / "raw/b/3.jpg"

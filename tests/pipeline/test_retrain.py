@@ -121,7 +121,9 @@ def test_the_best_validation_epoch_of_each_seed_is_kept(finished: Project) -> No
     assert metrics["val"]["worst_group"]["mean"] == pytest.approx(np.mean(worst))
 
 
-@pytest.mark.parametrize("options", [{}, {"solver": "lbfgs", "l2": 0.01}, {"standardize": True, "class_weights": "balanced", "init": "zeros"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"solver": "lbfgs", "l2": 0.01}, {"standardize": True, "class_weights": "balanced", "init": "zeros"}]
+)
 def test_every_solver_learns_and_repeats_itself(project: Project, options: dict[str, object]) -> None:
     project.set(**{f"retrain__{key}": value for key, value in options.items()})
     project.succeed("retrain")

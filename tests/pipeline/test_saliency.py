@@ -12,7 +12,10 @@ from tests.conftest import Project
 
 def test_maps_and_masks_are_those_of_the_definition(finished: Project) -> None:
     """Row by row through autograd, independent of the stage's batches and of the closed form."""
-    with store.open_artefact(finished.data / "images.h5", "images") as images, store.open_artefact(finished.data / "masks.h5", "masks") as masks:
+    with (
+        store.open_artefact(finished.data / "images.h5", "images") as images,
+        store.open_artefact(finished.data / "masks.h5", "masks") as masks,
+    ):
         model = backbone.load(store.open_model(finished.data / "erm", "erm"), torch.device("cpu"))
         last = [name for name, _ in model.trunk.named_children()][-1]
         k = round(finished.params.saliency.top_k * 64 * 64)

@@ -44,7 +44,13 @@ def test_the_folder_holds_what_it_says(finished: Project) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["epoch"] == 2
     assert metrics["val"]["worst_group"] == pytest.approx(float(history[-1]["val_worst_group"]))
-    assert sorted(p.name for p in folder.iterdir()) == ["best.safetensors", "history.csv", "metrics.json", "model.json", "model.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "best.safetensors",
+        "history.csv",
+        "metrics.json",
+        "model.json",
+        "model.safetensors",
+    ]
     best = max(history, key=lambda row: (float(row["val_worst_group"]), float(row["val_mean"]), -int(row["epoch"])))
     assert metrics["best_epoch"] == int(best["epoch"])
     assert not list((finished.data / "scratch").iterdir())

@@ -24,7 +24,8 @@ def test_an_unknown_command_is_a_usage_error() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from click.testing import CliRunner; from stages.cli import main; CliRunner().invoke(main, ['--help']); print(sorted(sys.modules))"
+    code = "import sys; from click.testing import CliRunner; from stages.cli import main; "
+    code += "CliRunner().invoke(main, ['--help']); print(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
     for module in ("torch", "torchvision", "h5py", "numpy", "dask"):
         assert f"'{module}'" not in loaded

@@ -11,7 +11,14 @@ from pipeline.params import Params
 from tests.conftest import REPOSITORY, STAGES
 
 # What each stage reads of params.yaml; evaluate reads none.
-BLOCKS = {"prepare": ["dataset"], "train": ["model", "train"], "saliency": ["saliency"], "features": ["features"], "retrain": ["retrain"], "evaluate": []}
+BLOCKS = {
+    "prepare": ["dataset"],
+    "train": ["model", "train"],
+    "saliency": ["saliency"],
+    "features": ["features"],
+    "retrain": ["retrain"],
+    "evaluate": [],
+}
 
 
 def stages(file: Path) -> dict[str, Any]:
