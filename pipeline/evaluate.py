@@ -12,7 +12,7 @@ from pipeline.heads import Heads
 from pipeline.metrics import Groups, as_dict, group_accuracy, over_seeds
 from pipeline.store import Artefact
 
-SPLITS = ("val", "test")
+HELD_OUT = ("val", "test")
 
 
 def evaluate(images_path: Path, features_path: Path, erm_path: Path, retrained_path: Path, metrics_path: Path, plot_path: Path) -> str:
@@ -32,13 +32,13 @@ def evaluate(images_path: Path, features_path: Path, erm_path: Path, retrained_p
             seeds = retrained.read("head")
             fitted = {"erm": (weight[None], bias[None]), "mac": (seeds["weight"], seeds["bias"])}
             results = {
-                name: {split: _metrics(features, split, *head, groups, train_count) for split in SPLITS} for name, head in fitted.items()
+                name: {split: _metrics(features, split, *head, groups, train_count) for split in HELD_OUT} for name, head in fitted.items()
             }
-            count = {split: groups.count(features[f"{split}/label"][:], features[f"{split}/attribute"][:]) for split in SPLITS}
+            count = {split: groups.count(features[f"{split}/label"][:], features[f"{split}/attribute"][:]) for split in HELD_OUT}
     metrics = {
-        "erm": {split: results["erm"][split][0] for split in SPLITS},
-        "mac": {split: over_seeds(results["mac"][split]) for split in SPLITS},
-        "count": {split: dict(zip(groups.names, count[split].tolist(), strict=True)) for split in SPLITS},
+        "erm": {split: results["erm"][split][0] for split in HELD_OUT},
+        "mac": {split: over_seeds(results["mac"][split]) for split in HELD_OUT},
+        "count": {split: dict(zip(groups.names, count[split].tolist(), strict=True)) for split in HELD_OUT},
         "seeds": len(seeds["weight"]),
     }
     store.write_json(metrics_path, metrics)

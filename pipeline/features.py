@@ -17,9 +17,8 @@ from pipeline import backbone, device, interventions, pairing, store
 from pipeline.engine import Arrays, Block, Shards, blocks
 from pipeline.inputs import normalize, to_input_grid
 from pipeline.params import FeaturesParams
-from pipeline.store import Artefact, ModelFolder
+from pipeline.store import SPLITS, Artefact, ModelFolder
 
-SPLITS = ("train", "val", "test")
 BATCH = 64  # images a forward pass
 BLOCK = 4 * BATCH  # rows a shard; whole batches, as in stage saliency
 

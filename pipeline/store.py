@@ -29,6 +29,7 @@ from safetensors.numpy import load_file, save_file
 from pipeline.errors import MacError
 
 VERSION = 1
+SPLITS = ("train", "val", "test")  # in the order of the codes 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -407,6 +408,7 @@ def write_model(
     for name, values in {"model": tensors, **others}.items():
         path = folder / f"{name}.safetensors"
         save_file({key: np.asarray(value, order="C") for key, value in values.items()}, path)
+        path.chmod(0o644)  # safetensors makes its files for the owner alone
         digests[path.name] = file_digest(path)
     about = {"schema": kind, "version": VERSION, "spec": spec, "params": params, "made_from": made_from}
     write_json(folder / "model.json", {**about, "digest": digests["model.safetensors"], "files": digests})

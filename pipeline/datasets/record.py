@@ -6,8 +6,6 @@ from pathlib import Path
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
 
-SPLITS = ("train", "val", "test")
-
 
 @dataclass(frozen=True)
 class Record:

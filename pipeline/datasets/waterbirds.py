@@ -6,9 +6,10 @@ Optional `segmentations/<species>/<name>.png`, the layout of the CUB-200-2011 se
 import csv
 from pathlib import Path
 
-from pipeline.datasets.record import SPLITS, Dataset, Record, inside
+from pipeline.datasets.record import Dataset, Record, inside
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
+from pipeline.store import SPLITS
 
 GROUPS = Groups(classes=("landbird", "waterbird"), attributes=("land", "water"))
 _COLUMNS = {"img_filename": "", "y": "0 (landbird) or 1 (waterbird)", "split": "0, 1 or 2", "place": "0 (land) or 1 (water)"}

@@ -35,8 +35,7 @@ def paint_image(number: int) -> NDArray[np.uint8]:
     """Image `number`, of class `number` modulo CLASSES: (SIZE, SIZE, 3) uint8."""
     rng = np.random.default_rng([SEED, number])
     texture, silhouette = divmod(number % CLASSES, len(silhouettes.OTHERS))
-    scene = scenes.ALL[rng.integers(len(scenes.ALL))]
-    return paint(silhouettes.OTHERS[silhouette], scene, TEXTURES[texture], SIZE, rng)[0]
+    return paint(silhouettes.OTHERS[silhouette], scenes.collage, TEXTURES[texture], SIZE, rng)[0]
 
 
 def pretrain(out: Path, on: torch.device) -> None:

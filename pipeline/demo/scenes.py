@@ -78,6 +78,17 @@ def night(size: int, rng: np.random.Generator) -> Picture:
     return blend(colour(rng, (0.02, 0.02, 0.05), (0.1, 0.08, 0.15)), colour(rng, (0.25, 0.12, 0.3), (0.5, 0.3, 0.5)), glow)
 
 
+def collage(size: int, rng: np.random.Generator) -> Picture:
+    """Two scenes, or a scene and a flat colour, that meet along a random hard edge.
+
+    Photographs are full of edges that belong to no object; a backbone that has seen some does not take a mask's edge for one.
+    """
+    first, second = (ALL[rng.integers(len(ALL))](size, rng) for _ in range(2))
+    if rng.random() < 0.5:
+        second = np.broadcast_to(colour(rng, (0.1,) * 3, (0.9,) * 3), first.shape)
+    return np.where((noise(size, 5, 5, rng) > rng.uniform(0.3, 0.7))[..., None], first, second)
+
+
 Scene = Callable[[int, np.random.Generator], Picture]
 PLACES: tuple[Scene, ...] = (land, water)
 ALL: tuple[Scene, ...] = (land, water, desert, snow, wall, night)
