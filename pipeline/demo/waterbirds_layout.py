@@ -23,10 +23,10 @@ from pipeline.progress import track
 from pipeline.store import create_folder
 
 SIZE = 176
-# Rows of each (class, place), in the order landbird/land, landbird/water, waterbird/land, waterbird/water: 5 % of the training
-# rows are against the correlation, as in Waterbirds, but the classes are balanced; validation and test are balanced throughout.
+# Rows of each (class, place), in the order landbird/land, landbird/water, waterbird/land, waterbird/water. Training has
+# Waterbirds' class and group shares (5 % against the correlation); the places are balanced in validation and test.
 Counts = Mapping[int, tuple[int, ...]]
-GROUP_COUNTS: Counts = {0: (950, 50, 50, 950), 1: (120, 120, 120, 120), 2: (250, 250, 250, 250)}
+GROUP_COUNTS: Counts = {0: (1460, 77, 23, 440), 1: (150, 150, 75, 75), 2: (300, 300, 150, 150)}
 
 
 @dataclass(frozen=True)
