@@ -23,6 +23,7 @@ def test_cached_retraining_equals_the_online_algorithm_step_by_step(project: Pro
     """
     epochs, alpha, beta, lr = 3, 2.0, 3.0, 0.005
     project.set(features__draws=epochs, retrain__epochs=epochs, retrain__seeds=1, retrain__alpha=alpha, retrain__beta=beta)
+    project.set(retrain__class_weights="none", retrain__standardize=False)
     project.succeed("features")
     params = project.params
     with store.open_artefact(project.data / "features.h5", "features") as cached:

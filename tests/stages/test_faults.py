@@ -113,19 +113,20 @@ def kill_when(process: subprocess.Popen[str], condition: Path, pattern: str, how
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("stage", ["saliency", "features"])
 def test_a_stage_killed_half_way_goes_on_where_it_was(project: Project, stage: str, how: signal.Signals) -> None:
+    project.set(features__draws=8)  # so that there is time to be killed in
     artefact = project.data / {"saliency": "masks.h5", "features": "features.h5"}[stage]
     before = artefact.read_bytes()
-    finish(start(project, stage, block=8))
+    finish(start(project, stage, block=4))
     expected = artefact.read_bytes()
     artefact.write_bytes(before)
-    process = start(project, stage, block=8)
+    process = start(project, stage, block=4)
     error = kill_when(process, project.data / "scratch", f"{stage}*/*.safetensors", how)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
     if how == signal.SIGINT:
         assert error.strip().endswith("Interrupted; the same command continues where it was.")
         assert "Traceback" not in error
     assert artefact.read_bytes() == before
-    error = finish(start(project, stage, block=8))
+    error = finish(start(project, stage, block=4))
     assert "blocks were done before" in error
     assert artefact.read_bytes() == expected
     assert not list((project.data / "scratch").iterdir())
