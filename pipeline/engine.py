@@ -64,7 +64,7 @@ class Shards:
         if len(missing) < len(cut):
             log.info("%s: %d of %d blocks were done before", self.name, len(cut) - len(missing), len(cut))
         with Progress(self.name, sum(map(len, missing)), "images") as progress:
-            tasks = [delayed(_compute, pure=False)(function, block, paths[block]) for block in missing]
+            tasks = [delayed(_compute)(function, block, paths[block], dask_key_name=f"{self.name}-{block.start:09d}") for block in missing]
             with Callback(posttask=lambda _key, rows, *_: progress.update(rows)):
                 compute(*tasks, scheduler="threads" if workers > 1 else "synchronous", num_workers=workers)
         return ((block, load_file(paths[block])) for block in cut)

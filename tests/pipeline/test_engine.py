@@ -21,14 +21,13 @@ def test_work_goes_on_after_a_failure_and_a_damaged_shard_is_made_again(tmp_path
     shards, computed = Shards(tmp_path, "squares", 1), []
 
     def failing(block: Block) -> Arrays:
-        if block.start == 6:
+        if len(computed) == 2:  # Dask chooses the order
             raise RuntimeError("killed")
         computed.append(block.start)
         return squares(block)
 
     with pytest.raises(RuntimeError, match="killed"):
         shards.map_blocks(failing, blocks(9, 3), workers=1)
-    assert 6 not in computed
     done = sorted(shards.folder.glob("*.safetensors"))
     done[0].write_bytes(done[0].read_bytes()[:-1])
     again = []
@@ -39,7 +38,8 @@ def test_work_goes_on_after_a_failure_and_a_damaged_shard_is_made_again(tmp_path
 
     found = list(shards.map_blocks(counting, blocks(9, 3), workers=1))
     assert len(found) == 3
-    assert set(again) == {0, 3, 6} - (set(computed) - {int(done[0].name[:9])})
+    assert set(again) == {0, 3, 6} - set(computed) | {int(done[0].name[:9])}
+    assert len(again) == 2
     shards.remove()
     assert not shards.folder.exists()
 
