@@ -79,10 +79,13 @@ def test_bad_params_are_told_before_any_work(project: Project) -> None:
 
 
 def start(project: Project, stage: str, *, block: int = 64) -> subprocess.Popen[str]:
-    """`mac STAGE` in a process of its own, with small blocks so that there is a middle to be killed in."""
+    """`mac STAGE` in a process of its own, with small slow blocks so that there is a middle to be killed in."""
     code = f"""
-import sys, time
+import time
+import pipeline.engine as engine
 import pipeline.{stage} as module
+compute = engine._compute
+engine._compute = lambda *task: (time.sleep(0.05), compute(*task))[1]
 if hasattr(module, "BLOCK"):
     module.BLOCK = module.BATCH = {block}
 from stages.cli import main
