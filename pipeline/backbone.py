@@ -14,7 +14,7 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.errors import MacError
+from pipeline.errors import MacError, first_line
 from pipeline.store import ModelFolder
 
 FAMILIES = ("resnet", "resnext", "wide_resnet", "regnet", "densenet", "shufflenet", "mobilenet", "efficientnet", "mnasnet", "squeezenet")
@@ -108,7 +108,7 @@ def _load_trunk(trunk: nn.Module, path: Path) -> None:
             load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:
-        raise MacError(f"model.weights: {path}: cannot be read as {path.suffix} ({_first_line(error)})") from None
+        raise MacError(f"model.weights: {path}: cannot be read as {path.suffix} ({first_line(error)})") from None
     wanted = trunk.state_dict()
     for name, tensor in wanted.items():
         if name not in state and name.endswith("num_batches_tracked"):
@@ -119,7 +119,3 @@ def _load_trunk(trunk: nn.Module, path: Path) -> None:
                 f"model.weights: {path}: '{name}' should be {tuple(tensor.shape)}, found {found}; the file is of another architecture"
             )
     trunk.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

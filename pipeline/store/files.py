@@ -1,0 +1,90 @@
+"""Files and folders that are written whole or not at all: under a temporary name, synced, then renamed."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.errors import MacError, first_line
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; what the block writes there takes the place of `path` if the block ends well.
+
+    Raises:
+        MacError: the folder cannot be written, or the disk is full; what was at `path` is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        _remove(temporary)
+        if "read data" in str(error):  # HDF5, of a file that the block reads
+            raise
+        raise MacError(f"{path}: cannot be written ({first_line(error)})") from error
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+@contextmanager
+def create_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder: the block writes into a temporary one, which takes the place of `path` when it ends well."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    except OSError as error:
+        raise MacError(f"{path}: cannot be written ({first_line(error)})") from error
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        for file in temporary.iterdir():
+            _sync(file)
+        replaced = temporary.with_suffix(".old")
+        if path.exists():
+            path.rename(replaced)
+        temporary.rename(path)
+        _sync(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise MacError(f"{path}: cannot be written ({first_line(error)})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows with the same keys as CSV, whole or not at all."""
+    lines = [",".join(rows[0])] + [",".join(str(value) for value in row.values()) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,185 @@
+"""HDF5 artefacts: written by `create` with the datasets of SCHEMAS, opened by `open_artefact`, which checks them."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import MacError, first_line
+from pipeline.store.files import replacing
+from pipeline.store.provenance import MADE_BY, VERSION, Provenance
+from pipeline.store.schemas import SCHEMAS, Field
+
+
+class Writer:
+    """An HDF5 artefact in the making; `file` is open for further groups (previews)."""
+
+    def __init__(self, file: h5py.File, kind: str) -> None:
+        self.file = file
+        self._fields = SCHEMAS[kind]
+
+    def create(self, name: str, shape: Sequence[int]) -> h5py.Dataset:
+        """Create the schema's dataset `name` with all its rows, to be filled by slices."""
+        field = self._fields[name]
+        options: dict[str, Any] = {}
+        if field.layout != "contiguous" and shape[0] > 0:
+            options["chunks"] = (1, *shape[1:])
+        if field.layout == "gzip":
+            options |= {"compression": "gzip", "compression_opts": 1, "shuffle": False}
+        dataset = self.file.create_dataset(name, tuple(shape), np.dtype(field.dtype), **options)
+        _describe(dataset, field)
+        return dataset
+
+    def write(self, name: str, values: NDArray[Any] | Sequence[str]) -> None:
+        """Create and fill a dataset that fits in memory."""
+        field = self._fields[name]
+        if field.dtype == "utf-8":
+            encoded = [str(value).encode() for value in values]
+            dtype = h5py.string_dtype("utf-8", max((len(e) for e in encoded), default=1) or 1)
+            dataset = self.file.create_dataset(name, data=np.array(encoded, dtype=dtype), dtype=dtype)
+            _describe(dataset, field)
+        else:
+            array = np.asarray(values)
+            self.create(name, array.shape)[...] = array
+
+
+def _describe(dataset: h5py.Dataset, field: Field) -> None:
+    dataset.attrs["about"] = field.about
+    for axis, dim in enumerate(field.dims):
+        dataset.dims[axis].label = dim if isinstance(dim, str) else "channel"
+
+
+@contextmanager
+def create(path: Path, kind: str, params: Mapping[str, Any], made_from: Mapping[str, str], **attributes: Any) -> Iterator[Writer]:
+    """Write an HDF5 artefact: under a temporary name, then renamed when the block ends without an exception.
+
+    Args:
+        attributes: further root attributes (class names and the like), JSON-able.
+
+    Raises:
+        MacError: the folder cannot be written, or the disk is full; what was at `path` is untouched.
+    """
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver=("v108", "v108")) as file:
+        file.attrs["schema"] = kind
+        file.attrs["version"] = VERSION
+        file.attrs["params"] = json.dumps(params, sort_keys=True)
+        file.attrs["made_from"] = json.dumps(made_from, sort_keys=True)
+        for name, value in attributes.items():
+            file.attrs[name] = json.dumps(value, ensure_ascii=False)
+        yield Writer(file, kind)
+        file.attrs["digest"] = _content_digest(file, kind)
+        file.attrs["complete"] = True
+
+
+def _content_digest(file: h5py.File, kind: str) -> str:
+    """sha256 over the schema's datasets (name, shape, bytes) and the root attributes, in schema order."""
+    digest = hashlib.sha256()
+    for name in sorted(file.attrs):
+        digest.update(f"{name}={file.attrs[name]}\n".encode())
+    for name in SCHEMAS[kind]:
+        if name not in file:
+            continue
+        dataset = file[name]
+        digest.update(f"{name} {dataset.dtype.str} {dataset.shape}\n".encode())
+        block = max(1, (16 << 20) // max(1, dataset.nbytes // max(1, len(dataset))))
+        for start in range(0, len(dataset), block):
+            digest.update(np.ascontiguousarray(dataset[start : start + block]).data)
+    return digest.hexdigest()
+
+
+class Artefact:
+    """An HDF5 artefact open for reading, checked. Index it by dataset name: `artefact["label"][:]`."""
+
+    def __init__(self, path: Path, kind: str, file: h5py.File) -> None:
+        self.path = path
+        self.kind = kind
+        self.file = file
+        self.provenance = Provenance(json.loads(file.attrs["params"]), json.loads(file.attrs["made_from"]), str(file.attrs["digest"]))
+
+    def __getitem__(self, name: str) -> h5py.Dataset:
+        return self.file[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.file
+
+    @property
+    def digest(self) -> str:
+        return self.provenance.digest
+
+    def attribute(self, name: str) -> Any:
+        """A root attribute given to `create`."""
+        return json.loads(self.file.attrs[name])
+
+    def rows(self, name: str, rows: NDArray[np.integer]) -> NDArray[Any]:
+        """The given rows of a dataset in the given order, repeats allowed; each is read once."""
+        dataset = self.file[name]
+        unique, inverse = np.unique(rows, return_inverse=True)
+        values = np.empty((len(unique), *dataset.shape[1:]), dataset.dtype)
+        # Runs of neighbours are read as slices: h5py's own fancy indexing is far slower.
+        breaks = np.flatnonzero(np.diff(unique) != 1) + 1
+        for run in np.split(np.arange(len(unique)), breaks):
+            if len(run):
+                dataset.read_direct(values, np.s_[unique[run[0]] : unique[run[-1]] + 1], np.s_[run[0] : run[-1] + 1])
+        return values[inverse]
+
+
+@contextmanager
+def open_artefact(path: Path, kind: str | None = None, made_from: Mapping[str, str] | None = None) -> Iterator[Artefact]:
+    """Open an HDF5 artefact and check all that can be checked without reading its data.
+
+    Args:
+        kind: the expected schema; None takes any.
+        made_from: digests that it must have been made from.
+
+    Raises:
+        MacError: missing, not HDF5, truncated, of another schema or version, incomplete, with a missing or misshapen
+            dataset, or made from something else. One line that names file, dataset and remedy.
+    """
+    remedy = f"run 'mac {MADE_BY[kind]}'" if kind else "see 'mac --help'"
+    if not path.is_file():
+        raise MacError(f"{path}: no such file; {remedy}")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise MacError(f"{path}: cannot be read as HDF5 ({first_line(error)}); {remedy}") from None
+    with file:
+        artefact = _checked(path, kind, file, remedy)
+        if made_from:
+            artefact.provenance.require(artefact.kind, path, made_from)
+        try:
+            yield artefact
+        except OSError as error:
+            if "HDF5" in str(error) or "synchronously" in str(error):
+                raise MacError(f"{path}: damaged, its data cannot be read ({first_line(error)}); {remedy}") from error
+            raise
+
+
+def _checked(path: Path, kind: str | None, file: h5py.File, remedy: str) -> Artefact:
+    found = file.attrs.get("schema")
+    if found not in SCHEMAS or (kind and found != kind):
+        raise MacError(f"{path}: holds '{found or 'no MaC artefact'}', expected {kind or 'one of ' + ', '.join(SCHEMAS)}; {remedy}")
+    if file.attrs.get("version") != VERSION:
+        raise MacError(f"{path}: schema version {file.attrs.get('version')}, this program reads {VERSION}; {remedy}")
+    if not file.attrs.get("complete", False):
+        raise MacError(f"{path}: incomplete; {remedy}")
+    lengths: dict[str, int] = {}
+    for name, field in SCHEMAS[found].items():
+        if name not in file:
+            if field.optional:
+                continue
+            raise MacError(f"{path}: dataset '{name}' is missing; {remedy}")
+        dataset = file[name]
+        is_right = dataset.dtype.kind == "S" if field.dtype == "utf-8" else dataset.dtype == np.dtype(field.dtype)
+        if not is_right or dataset.ndim != len(field.dims):
+            raise MacError(f"{path}: dataset '{name}' is {dataset.dtype} {dataset.shape}, expected {field.dtype} {field.dims}; {remedy}")
+        for dim, length in zip(field.dims, dataset.shape, strict=True):
+            expected = dim if isinstance(dim, int) else lengths.setdefault(dim, length)
+            if length != expected:
+                raise MacError(f"{path}: dataset '{name}' has {length} along '{dim}', expected {expected}; {remedy}")
+    return Artefact(path, str(found), file)
