@@ -40,7 +40,8 @@ waterbirds: $(INSTALLED) ## the pipeline on Waterbirds: make waterbirds WATERBIR
 	  -S dataset.name=waterbirds -S 'dataset.root="$(abspath $(WATERBIRDS))"' -S dataset.stored_size=256 -S dataset.input_size=224 \
 	  -S model.architecture=mobilenet_v2 -S 'model.weights="$(if $(wildcard $(WEIGHTS)),$(abspath $(WEIGHTS)),$(WEIGHTS))"' \
 	  -S train.epochs=6 -S train.lr=0.002 -S train.batch_size=32 -S train.weight_decay=0.001 -S train.schedule=constant \
-	  -S saliency.top_k=15000 -S features.draws=2 -S features.precision=auto $(SET)
+	  -S saliency.top_k=15000 -S features.draws=2 -S features.precision=auto \
+	  -S retrain.alpha=2 -S retrain.beta=3 -S retrain.standardize=false -S retrain.class_weights=none $(SET)
 	@mac inspect data/metrics.json
 
 pretrain: $(INSTALLED) ## make the demo's starting weights again

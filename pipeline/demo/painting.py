@@ -41,7 +41,7 @@ def paint(
     place.paste(figure, (int(rng.uniform(-0.04, 1.04) * (size - extent)), int(rng.uniform(0.0, 1.1) * (size - extent))))
     alpha = np.asarray(place, dtype=np.float32) / 255
     surface = plumage(texture, size, rng)
-    haze = rng.uniform(0.65, 1.0)  # how far the figure stands out: birds are hard to see, scenes are not
+    haze = rng.uniform(0.5, 0.9)  # how far the figure stands out: birds are hard to see, scenes are not
     picture = blend(picture, surface, (alpha * haze).astype(np.float32))
     exposed = picture * rng.uniform(0.8, 1.1) + rng.normal(0, 0.02, picture.shape)
     return (exposed.clip(0, 1) * 255).round().astype(np.uint8), alpha > 0.5

@@ -66,24 +66,34 @@ def landbird(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def waterbird(pen: Pen, rng: np.random.Generator) -> None:
-    """A wading or swimming bird: flat long body, long curved neck, long beak; long legs or none."""
+    """A swimming or wading bird: a hull with an upturned tail, a long thick neck, a dagger of a beak; long legs or none."""
     wading = rng.random() < 0.5
-    x, y = 0.42, 0.62 if not wading else 0.54
-    rx, ry = rng.uniform(0.24, 0.29), rng.uniform(0.13, 0.16)
-    pen.ellipse(x, y, rx, ry, rng.uniform(-0.15, 0.1))
+    top = 0.42 if wading else 0.56
+    depth = rng.uniform(0.17, 0.22)
+    stern, bow = rng.uniform(0.06, 0.12), rng.uniform(0.62, 0.67)
     pen.polygon(
-        [(x - rx * 0.7, y - ry * 0.6), (x - rx - rng.uniform(0.04, 0.1), y - ry * rng.uniform(0.2, 0.9)), (x - rx * 0.6, y + ry * 0.6)]
+        [
+            (stern, top - rng.uniform(0.06, 0.12)),
+            (stern + 0.12, top + 0.02),
+            (stern + 0.24, top - rng.uniform(0.0, 0.04)),
+            (bow, top),
+            (bow + 0.04, top + depth * 0.5),
+            (bow - 0.05, top + depth),
+            (stern + 0.14, top + depth),
+        ]
     )
-    neck = rng.uniform(0.22, 0.3)
-    hx, hy = x + rx + rng.uniform(0.0, 0.07), y - neck - 0.05
-    pen.stroke([(x + rx * 0.7, y), (x + rx * rng.uniform(1.2, 1.6), y - neck * 0.45), (hx, hy)], rng.uniform(0.075, 0.1))
-    pen.ellipse(hx, hy, 0.07, 0.06)
-    beak = rng.uniform(0.1, 0.16)
-    pen.polygon([(hx + 0.04, hy - 0.035), (hx + 0.05 + beak, hy + rng.uniform(-0.01, 0.04)), (hx + 0.04, hy + 0.04)])
+    width = rng.uniform(0.09, 0.12)
+    hx, hy = bow + rng.uniform(-0.04, 0.06), top - rng.uniform(0.24, 0.32)
+    pen.stroke([(bow - 0.05, top + depth * 0.6), (bow + rng.uniform(0.1, 0.2), top - 0.1), (hx, hy)], width)
+    beak = rng.uniform(0.16, 0.22)
+    drop = rng.uniform(0.0, 0.06)
+    pen.polygon(
+        [(hx - width * 0.6, hy - width * 0.55), (hx + width * 0.5, hy - width * 0.5), (hx + beak, hy + drop), (hx, hy + width * 0.5)]
+    )
     if wading:
-        for dx in (-0.04, 0.05):
-            knee = rng.uniform(-0.03, 0.03)
-            pen.stroke([(x + dx, y + ry * 0.8), (x + dx + knee, y + ry + 0.1), (x + dx, y + ry + rng.uniform(0.14, 0.2))], 0.018)
+        for x in (0.38, 0.47):
+            knee = rng.uniform(-0.05, 0.05)
+            pen.stroke([(x, top + depth * 0.9), (x + knee, top + depth + 0.14), (x - 0.01, top + depth + rng.uniform(0.25, 0.32))], 0.025)
 
 
 def fish(pen: Pen, rng: np.random.Generator) -> None:
@@ -172,7 +182,18 @@ def watering_can(pen: Pen, rng: np.random.Generator) -> None:
 
 Silhouette = Callable[[Pen, np.random.Generator], None]
 BIRDS: tuple[Silhouette, ...] = (landbird, waterbird)
-OTHERS: tuple[Silhouette, ...] = (fish, cat, horse, tortoise, butterfly, snail, tree, boat, giraffe, watering_can)
+OTHERS: tuple[Silhouette, ...] = (
+    fish,
+    cat,
+    horse,
+    tortoise,
+    butterfly,
+    snail,
+    tree,
+    boat,
+    giraffe,
+    watering_can,
+)
 
 
 def draw(silhouette: Silhouette, size: int, rng: np.random.Generator) -> Image.Image:

@@ -22,11 +22,11 @@ from pipeline.demo.painting import TEXTURES, paint
 from pipeline.progress import track
 from pipeline.store import create_folder
 
-SIZE = 176
-# Rows of each (class, place), in the order landbird/land, landbird/water, waterbird/land, waterbird/water. Training has
-# Waterbirds' class and group shares (5 % against the correlation); the places are balanced in validation and test.
+SIZE = 208
+# Rows of each (class, place), in the order landbird/land, landbird/water, waterbird/land, waterbird/water. In training 5 %
+# go against the correlation, as in Waterbirds; validation and test are balanced.
 Counts = Mapping[int, tuple[int, ...]]
-GROUP_COUNTS: Counts = {0: (1460, 77, 23, 440), 1: (150, 150, 75, 75), 2: (300, 300, 150, 150)}
+GROUP_COUNTS: Counts = {0: (475, 25, 25, 475), 1: (150, 150, 150, 150), 2: (250, 250, 250, 250)}
 
 
 @dataclass(frozen=True)
