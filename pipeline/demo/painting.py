@@ -27,9 +27,12 @@ def plumage(texture: str, size: int, rng: np.random.Generator) -> Picture:
 
 
 def paint(
-    silhouette: Silhouette, scene: Scene, texture: str, size: int, rng: np.random.Generator
+    silhouette: Silhouette, scene: Scene, texture: str, size: int, visibility: tuple[float, float], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Paint one image.
+
+    Args:
+        visibility: range that the figure's opacity is drawn from; below 1 the scene shines through.
 
     Returns:
         The image (size, size, 3) uint8 and its foreground (size, size) bool.
@@ -41,7 +44,6 @@ def paint(
     place.paste(figure, (int(rng.uniform(-0.04, 1.04) * (size - extent)), int(rng.uniform(0.0, 1.1) * (size - extent))))
     alpha = np.asarray(place, dtype=np.float32) / 255
     surface = plumage(texture, size, rng)
-    haze = rng.uniform(0.5, 0.9)  # how far the figure stands out: birds are hard to see, scenes are not
-    picture = blend(picture, surface, (alpha * haze).astype(np.float32))
+    picture = blend(picture, surface, (alpha * rng.uniform(*visibility)).astype(np.float32))
     exposed = picture * rng.uniform(0.8, 1.1) + rng.normal(0, 0.02, picture.shape)
     return (exposed.clip(0, 1) * 255).round().astype(np.uint8), alpha > 0.5

@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from pipeline import backbone, device, store
 from pipeline.demo import scenes, silhouettes
 from pipeline.demo.painting import TEXTURES, paint
-from pipeline.demo.waterbirds_layout import SIZE
 from pipeline.inputs import normalize, random_resized_crop_and_flip
 from pipeline.progress import log, track
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
-INPUT_SIZE = 160
+SIZE, INPUT_SIZE = 176, 160
+VISIBILITY = (0.65, 1.0)
 IMAGES, EPOCHS, BATCH_SIZE = 6000, 10, 64
 PEAK_LR, WEIGHT_DECAY = 6e-3, 0.02  # AdamW, one cycle
 CLASSES = len(silhouettes.OTHERS) * len(TEXTURES)
@@ -35,7 +35,7 @@ def paint_image(number: int) -> NDArray[np.uint8]:
     """Image `number`, of class `number` modulo CLASSES: (SIZE, SIZE, 3) uint8."""
     rng = np.random.default_rng([SEED, number])
     texture, silhouette = divmod(number % CLASSES, len(silhouettes.OTHERS))
-    return paint(silhouettes.OTHERS[silhouette], scenes.collage, TEXTURES[texture], SIZE, rng)[0]
+    return paint(silhouettes.OTHERS[silhouette], scenes.collage, TEXTURES[texture], SIZE, VISIBILITY, rng)[0]
 
 
 def pretrain(out: Path, on: torch.device) -> None:

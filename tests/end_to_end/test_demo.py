@@ -63,7 +63,7 @@ def test_the_demo_shows_the_paper_s_situation(clone: Clone) -> None:
     erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
     # Kept loose: other hardware rounds otherwise. README.md has the figures of one machine.
     assert erm["worst_group"] < erm["adjusted_mean"] - 0.1
-    assert mac["worst_group"]["mean"] > erm["worst_group"] + 0.03
+    assert mac["worst_group"]["mean"] > erm["worst_group"] + 0.05
     assert metrics["seeds"] == 5
 
 
