@@ -45,7 +45,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Project:
     YAML(typ="safe").dump(default_params(), project.params_file)
     project.set(
         dataset__name="waterbirds", dataset__root=str(root), dataset__stored_size=256, dataset__input_size=224,
-        model__architecture="mobilenet_v2", model__weights=str(WEIGHTS), train__epochs=2, train__lr=0.002,
+        model__architecture="mobilenet_v2", model__weights=str(WEIGHTS), train__epochs=2, train__lr=0.002, train__schedule="constant",
         saliency__top_k=15000, features__draws=1, features__precision="auto", retrain__seeds=2, retrain__epochs=2,
     )  # fmt: skip
     for stage in STAGES:
