@@ -98,8 +98,9 @@ def _groups(images: Artefact) -> Groups:
 def _group_lines(images: Artefact) -> list[str]:
     groups, split = _groups(images), images["split"][:]
     lines = [f"{'images':<24}{'train':>8}{'val':>8}{'test':>8}"]
-    counts = [groups.count(images["label"][:][split == s], images["attribute"][:][split == s]) for s in range(3)]
-    lines += [f"{name:<24}" + "".join(f"{count[g]:>8}" for count in counts) for g, name in enumerate(groups.names)]
+    described = groups.described(images["label"][:], images["attribute"][:])
+    counts = [np.bincount(described.index[split == s], minlength=len(described.names)) for s in range(3)]
+    lines += [f"{name:<24}" + "".join(f"{count[g]:>8}" for count in counts) for g, name in enumerate(described.names)]
     if "has_foreground" in images:
         lines.append(f"true masks: {int(images['has_foreground'][:].sum())} of {len(split)}")
     return lines
@@ -127,16 +128,16 @@ def mask_coverage(images: Artefact, masks: Artefact) -> dict[str, NDArray[np.gen
         Columns `group` (name), `n` (rows with a true mask), `mask_fg`, `mask_bg` (means in [0, 1], NaN where n is 0).
     """
     groups, rows = _groups(images), masks["row"][:]
-    group = groups.index(images["label"][:][rows], images["attribute"][:][rows])
+    described = groups.described(images["label"][:][rows], images["attribute"][:][rows])
     known = images["has_foreground"][:][rows] if "has_foreground" in images else np.zeros(len(rows), np.bool_)
     inside, outside = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     for samples in _blocks(np.flatnonzero(known)):
         foreground = _grid(images, images.rows("foreground", rows[samples]))
         covered = coverage(torch.from_numpy(masks.rows("mask", samples)), foreground)
         inside[samples], outside[samples] = (part.numpy() for part in covered)
-    members = [(group == g) & known & ~np.isnan(inside) for g in range(len(groups))]
+    members = [(described.index == g) & known & ~np.isnan(inside) for g in range(len(described.names))]
     return {
-        "group": np.array(groups.names),
+        "group": np.array(described.names),
         "n": np.array([m.sum() for m in members]),
         "mask_fg": np.array([inside[m].mean() if m.any() else np.nan for m in members]),
         "mask_bg": np.array([outside[m].mean() if m.any() else np.nan for m in members]),
@@ -178,7 +179,8 @@ def picture(masks_path: Path, row: int) -> Image.Image:
         b = torch.from_numpy(features["train/fill"][0, i]).view(1, 3, 1, 1)
         cam = upsample(torch.from_numpy(masks["cam"][i][None]), m_i.shape[-1])[0].numpy()
         groups = _groups(images)
-        names = [groups.names[int(groups.index(images["label"][k], images["attribute"][k]))] for k in (rows[i], rows[j])]
+        described = groups.described(*(images.rows(name, rows[[i, j]]) for name in ("label", "attribute")))
+        names = [described.names[g] for g in described.index]
         target = groups.classes[int(masks["target"][i])]
     original = visual.to_picture(x_i[0].numpy())
     panels = {

@@ -1,19 +1,42 @@
 """Groups and accuracies, defined once and used everywhere.
 
-group = label · n_attributes + attribute. Accuracies are fractions in [0, 1].
+group = label · n_attributes + attribute; an attribute of UNKNOWN is not known. Accuracies are fractions in [0, 1].
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The rows of one split, grouped for accuracy.
+
+    Attributes:
+        kind: `group` where the attribute of every row is known, else `class`.
+        names: of the groups or classes.
+        index: (N,) int64, the group or class of each row.
+    """
+
+    kind: Literal["group", "class"]
+    names: list[str]
+    index: NDArray[np.int64]
+
+    @property
+    def count(self) -> NDArray[np.int64]:
+        """(names,) number of rows in each."""
+        return np.bincount(self.index, minlength=len(self.names))
+
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups of a dataset: every pair of a class and a spurious attribute."""
+    """The groups of a dataset: every pair of a class and a spurious attribute; no attributes where none is ever known."""
 
     classes: tuple[str, ...]
     attributes: tuple[str, ...]
@@ -23,16 +46,20 @@ class Groups:
         """`<class>_<attribute>` in group order."""
         return [f"{c}_{a}" for c in self.classes for a in self.attributes]
 
-    def __len__(self) -> int:
-        return len(self.classes) * len(self.attributes)
+    def grouping(self, label: NDArray[np.integer], attribute: NDArray[np.integer]) -> Grouping:
+        """Group the rows of a split, (N,) labels and attributes: by class alone if any attribute is unknown."""
+        if len(self.attributes) and (attribute != UNKNOWN).all():
+            return Grouping("group", self.names, label.astype(np.int64) * len(self.attributes) + attribute)
+        return Grouping("class", list(self.classes), label.astype(np.int64))
 
-    def index(self, label: NDArray[np.integer], attribute: NDArray[np.integer]) -> NDArray[np.int64]:
-        """(N,) labels and attributes to (N,) group numbers."""
-        return label.astype(np.int64) * len(self.attributes) + attribute
-
-    def count(self, label: NDArray[np.integer], attribute: NDArray[np.integer]) -> NDArray[np.int64]:
-        """(groups,) number of rows in each group."""
-        return np.bincount(self.index(label, attribute), minlength=len(self))
+    def described(self, label: NDArray[np.integer], attribute: NDArray[np.integer]) -> Grouping:
+        """Every row under the most that is known of it: its group, or `<class>_unknown`."""
+        if not len(self.attributes):
+            return self.grouping(label, attribute)
+        attributes = len(self.attributes) + bool((attribute == UNKNOWN).any())
+        names = [f"{c}_{a}" for c in self.classes for a in (*self.attributes, "unknown")[:attributes]]
+        known = np.where(attribute == UNKNOWN, attributes - 1, attribute)
+        return Grouping("group", names, label.astype(np.int64) * attributes + known)
 
 
 def group_accuracy(correct: Tensor, group: Tensor, groups: int) -> Tensor:
@@ -65,24 +92,28 @@ def weighted_mean(accuracy: Tensor, share: Tensor) -> Tensor:
     return (accuracy.nan_to_num() * weight).sum(-1) / weight.sum(-1)
 
 
-def as_dict(accuracy: Tensor, groups: Groups, count: Tensor, train_count: Tensor) -> dict[str, object]:
+def as_dict(accuracy: Tensor, split: Grouping, training: Grouping) -> dict[str, object]:
     """The metrics of one head on one split.
 
     Args:
-        accuracy: (groups,) from `group_accuracy`.
-        count: (groups,) rows of the split.
-        train_count: (groups,) rows of the training split.
+        accuracy: (names,) from `group_accuracy`.
+        split: the split's grouping.
+        training: the training split's.
 
     Returns:
-        `worst_group`, `raw_mean`, `adjusted_mean` and `groups.<name>`, each a float in [0, 1] (groups without rows are
-        left out).
+        `worst_group`, `raw_mean`, `adjusted_mean` and `groups.<name>`, each a float in [0, 1]; groups without rows are left
+        out. Where attributes of the split are unknown, `worst_class` and `classes.<name>` instead. The adjusted mean is left
+        out unless the groups of both splits are known.
     """
-    return {
-        "worst_group": worst_group(accuracy).item(),
-        "raw_mean": weighted_mean(accuracy, count).item(),
-        "adjusted_mean": weighted_mean(accuracy, train_count).item(),
-        "groups": {name: value for name, value in zip(groups.names, accuracy.tolist(), strict=True) if value == value},
+    kind, many = split.kind, {"group": "groups", "class": "classes"}[split.kind]
+    metrics: dict[str, object] = {
+        f"worst_{kind}": worst_group(accuracy).item(),
+        "raw_mean": weighted_mean(accuracy, torch.from_numpy(split.count)).item(),
     }
+    if split.kind == training.kind == "group":
+        metrics["adjusted_mean"] = weighted_mean(accuracy, torch.from_numpy(training.count)).item()
+    metrics[many] = {name: value for name, value in zip(split.names, accuracy.tolist(), strict=True) if value == value}
+    return metrics
 
 
 def over_seeds(heads: list[dict[str, object]]) -> dict[str, object]:

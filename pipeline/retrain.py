@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline import heads, store
 from pipeline.errors import MacError
 from pipeline.heads import Adam, Heads, Scale, Views
-from pipeline.metrics import Groups, as_dict, group_accuracy, over_seeds, weighted_mean, worst_group
+from pipeline.metrics import Grouping, Groups, as_dict, group_accuracy, over_seeds, weighted_mean, worst_group
 from pipeline.params import RetrainParams
 from pipeline.progress import log
 from pipeline.store import Artefact
@@ -18,20 +18,20 @@ from pipeline.store import Artefact
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation split, on the device: features (n, D), label (n,), group (n,)."""
+    """The validation split, on the device: features (n, D), label (n,), group (n,) or class where groups are unknown."""
 
     features: Tensor
     label: Tensor
     group: Tensor
-    groups: Groups
+    grouping: Grouping
 
     def accuracy(self, fitted: Heads) -> Tensor:
-        """(S, K, groups) float64."""
-        return group_accuracy(fitted.logits(self.features).argmax(-1) == self.label, self.group, len(self.groups))
+        """(S, K, groups or classes) float64."""
+        return group_accuracy(fitted.logits(self.features).argmax(-1) == self.label, self.group, len(self.grouping.names))
 
     def scores(self, accuracy: Tensor) -> tuple[Tensor, Tensor]:
-        """Worst-group and mean accuracy, (S, K) each: what model selection looks at, in this order."""
-        return worst_group(accuracy), weighted_mean(accuracy, torch.bincount(self.group, minlength=len(self.groups)))
+        """Worst-group (or worst-class) and mean accuracy, (S, K) each: what model selection looks at, in this order."""
+        return worst_group(accuracy), weighted_mean(accuracy, torch.bincount(self.group, minlength=len(self.grouping.names)))
 
 
 @dataclass
@@ -65,16 +65,14 @@ def retrain(features_path: Path, erm_path: Path, masks_path: Path, out: Path, pa
                 features.provenance.require("features", features_path, {"masks": masks.digest})
         views, validation = load_views(features, params, on), load_validation(features, on)
         made_from = {"features": features.digest, "erm": erm.digest}
-        train_group = Groups.index(validation.groups, features["train/label"][:], features["train/attribute"][:])
+        training = _grouping(features, "train")
     start = Heads(*(torch.from_numpy(part)[None, None].to(on) for part in erm.head()))
     seeds = list(range(params.seeds)) if params.solver == "adam" else [0]  # the minimum of a convex loss has no seed
     result = fit(views, validation, start, params, [params.alpha], [params.beta], seeds)
     accuracy = validation.accuracy(result.heads)[:, 0]
     worst, mean = (score.tolist() for score in validation.scores(accuracy))
     chosen = max(range(len(seeds)), key=lambda s: (worst[s], mean[s], -s))
-    count = torch.bincount(validation.group, minlength=len(validation.groups)).cpu()
-    train_count = torch.from_numpy(np.bincount(train_group, minlength=len(validation.groups)))
-    val = over_seeds([as_dict(a.cpu(), validation.groups, count, train_count) for a in accuracy])
+    val = over_seeds([as_dict(a.cpu(), validation.grouping, training) for a in accuracy])
     weight, bias = result.heads.weight[:, 0].cpu().numpy(), result.heads.bias[:, 0].cpu().numpy()
     with store.create_folder(out) as folder:
         tensors = erm.read() | {"head.weight": weight[chosen], "head.bias": bias[chosen]}
@@ -82,7 +80,8 @@ def retrain(features_path: Path, erm_path: Path, masks_path: Path, out: Path, pa
         store.write_model(folder, "retrained", tensors, erm.spec, made, made_from, head={"weight": weight, "bias": bias})
         store.write_csv(folder / "history.csv", result.history)
         store.write_json(folder / "metrics.json", {"head_seed": seeds[chosen], "epoch": result.epoch[:, 0].tolist(), "val": val})
-    log.info("validation worst group %.3f, mean %.3f (mean of %d heads)", np.mean(worst), np.mean(mean), len(seeds))
+    kind = validation.grouping.kind
+    log.info("validation worst %s %.3f, mean %.3f (mean of %d heads)", kind, np.mean(worst), np.mean(mean), len(seeds))
 
 
 def load_views(features: Artefact, params: RetrainParams, on: torch.device) -> Views:
@@ -98,10 +97,16 @@ def load_views(features: Artefact, params: RetrainParams, on: torch.device) -> V
 
 def load_validation(features: Artefact, on: torch.device) -> Validation:
     """The validation split of features.h5 on the device."""
+    grouping = _grouping(features, "val")
+    original, label, group = (
+        torch.from_numpy(part).to(on) for part in (features["val/original"][:], features["val/label"][:], grouping.index)
+    )
+    return Validation(original, label, group, grouping)
+
+
+def _grouping(features: Artefact, split: str) -> Grouping:
     groups = Groups(tuple(features.attribute("classes")), tuple(features.attribute("attributes")))
-    label, attribute = features["val/label"][:], features["val/attribute"][:]
-    group = torch.from_numpy(groups.index(label, attribute))
-    return Validation(torch.from_numpy(features["val/original"][:]).to(on), torch.from_numpy(label).to(on), group.to(on), groups)
+    return groups.grouping(features[f"{split}/label"][:], features[f"{split}/attribute"][:])
 
 
 def fit(
@@ -109,7 +114,7 @@ def fit(
 ) -> Fit:
     """Fit a head for every seed and every setting (alphas[k], betas[k]) at once.
 
-    With `adam`, each head is kept at the epoch with the best validation worst-group accuracy (ties: higher mean, then
+    With `adam`, each head is kept at the epoch with the best validation worst-group (or worst-class) accuracy (ties: higher mean, then
     earlier); `lbfgs` takes the minimum, and no seed changes it.
 
     Raises:
@@ -122,7 +127,7 @@ def fit(
         start = Heads(torch.zeros_like(start.weight), torch.zeros_like(start.bias))
     raw = scale.out_of if scale else lambda fitted: fitted
     history: list[dict[str, object]] = []
-    names = [f"val_{name}" for name in validation.groups.names]
+    names = [f"val_{name}" for name in validation.grouping.names]
 
     def record(epoch: int, accuracy: Tensor, loss: Tensor) -> None:
         bad = (~loss.isfinite()).nonzero()
@@ -136,13 +141,13 @@ def fit(
                 "epoch": epoch + 1,
                 "seed": seed,
                 "loss": loss[s, 0].item(),
-                "val_worst_group": worst[s, 0].item(),
+                "val_worst": worst[s, 0].item(),
                 "val_mean": mean[s, 0].item(),
             }
             history.append(row | dict(zip(names, accuracy[s, 0].tolist(), strict=True)))
 
     if params.solver == "lbfgs":
-        pairs = [heads.fit_lbfgs(views, a, b, len(validation.groups.classes), params.l2) for a, b in zip(alphas, betas, strict=True)]
+        pairs = [heads.fit_lbfgs(views, a, b, start.bias.shape[-1], params.l2) for a, b in zip(alphas, betas, strict=True)]
         solved = raw(Heads(torch.cat([h.weight for h, _ in pairs], 1), torch.cat([h.bias for h, _ in pairs], 1)))
         seeds = seeds[:1]
         record(0, validation.accuracy(solved), torch.tensor([[loss for _, loss in pairs]]))

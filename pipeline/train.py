@@ -87,8 +87,9 @@ class _Run:
         self.groups = Groups(tuple(images.attribute("classes")), tuple(images.attribute("attributes")))
         split = images["split"][:]
         self.label = torch.from_numpy(images["label"][:])
-        self.group = torch.from_numpy(self.groups.index(images["label"][:], images["attribute"][:]))
         self.rows, self.val_rows = np.flatnonzero(split == 0), np.flatnonzero(split == 1)
+        label, attribute = images["label"][:], images["attribute"][:]
+        self.training, self.validation = (self.groups.grouping(label[rows], attribute[rows]) for rows in (self.rows, self.val_rows))
         self.model = backbone.build(model_params.architecture, len(self.groups.classes), model_params.weights, params.seed).to(on)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay)
         self.epoch = 0
@@ -137,20 +138,19 @@ class _Run:
         return batches if len(batches[-1]) > 1 or len(batches) == 1 else batches[:-1]
 
     def _validate(self, loss: float, train_accuracy: float, rate: float) -> None:
-        group = self.group[self.val_rows]
+        validation = self.validation
         predicted = self.predict(self.val_rows)
-        accuracy = group_accuracy(predicted == self.label[self.val_rows], group, len(self.groups))
-        count = torch.bincount(group, minlength=len(self.groups))
-        worst, mean = worst_group(accuracy).item(), weighted_mean(accuracy, count).item()
+        accuracy = group_accuracy(predicted == self.label[self.val_rows], torch.from_numpy(validation.index), len(validation.names))
+        worst, mean = worst_group(accuracy).item(), weighted_mean(accuracy, torch.from_numpy(validation.count)).item()
         if (worst, mean) > self._best_score:
             self._best_score, self.best_epoch, self.best = (worst, mean), self.epoch, self.state()
-        self.val_metrics.append(as_dict(accuracy, self.groups, count, torch.bincount(self.group[self.rows], minlength=len(self.groups))))
+        self.val_metrics.append(as_dict(accuracy, validation, self.training))
         row = {"epoch": self.epoch, "lr": rate, "train_loss": loss, "train_accuracy": train_accuracy}
-        row |= {"val_worst_group": worst, "val_mean": mean}
-        self.history.append(row | {f"val_{name}": value for name, value in zip(self.groups.names, accuracy.tolist(), strict=True)})
+        row |= {"val_worst": worst, "val_mean": mean}
+        self.history.append(row | {f"val_{name}": value for name, value in zip(validation.names, accuracy.tolist(), strict=True)})
         log.info(
-            "epoch %d of %d: loss %.3f, train accuracy %.3f, validation worst group %.3f, mean %.3f",
-            self.epoch, self.params.epochs, loss, train_accuracy, worst, mean,
+            "epoch %d of %d: loss %.3f, train accuracy %.3f, validation worst %s %.3f, mean %.3f",
+            self.epoch, self.params.epochs, loss, train_accuracy, validation.kind, worst, mean,
         )  # fmt: skip
 
     @torch.no_grad()

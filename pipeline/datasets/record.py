@@ -13,6 +13,7 @@ class Record:
 
     Attributes:
         path: the image file, relative to the dataset's folder.
+        attribute: index into the dataset's attributes, or UNKNOWN.
         split: 0 train, 1 val, 2 test.
         foreground: its true mask, relative to the dataset's folder, or None.
     """

@@ -8,11 +8,16 @@ from pathlib import Path
 
 from pipeline.datasets.record import Dataset, Record, inside
 from pipeline.errors import MacError
-from pipeline.metrics import Groups
+from pipeline.metrics import UNKNOWN, Groups
 from pipeline.store import SPLITS
 
 GROUPS = Groups(classes=("landbird", "waterbird"), attributes=("land", "water"))
-_COLUMNS = {"img_filename": "", "y": "0 (landbird) or 1 (waterbird)", "split": "0, 1 or 2", "place": "0 (land) or 1 (water)"}
+_COLUMNS = {
+    "img_filename": "",
+    "y": "0 (landbird) or 1 (waterbird)",
+    "split": "0, 1 or 2",
+    "place": "0 (land), 1 (water), or empty if unknown",
+}
 
 
 def read(root: Path) -> Dataset:
@@ -43,7 +48,7 @@ def read(root: Path) -> Dataset:
             Record(
                 path=path,
                 label=_code(row, "y", len(GROUPS.classes), where),
-                attribute=_code(row, "place", len(GROUPS.attributes), where),
+                attribute=UNKNOWN if row["place"] == "" else _code(row, "place", len(GROUPS.attributes), where),
                 split=_code(row, "split", len(SPLITS), where),
                 foreground=inside(root, foreground, where) if (root / foreground).is_file() else None,
             )

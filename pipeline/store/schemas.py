@@ -28,7 +28,7 @@ def _split_fields(split: str) -> dict[str, Field]:
     return {
         f"{split}/original": Field("float32", (f"{split} row", "feature"), "φ(x) of the original images"),
         f"{split}/label": Field("int64", (f"{split} row",), "class"),
-        f"{split}/attribute": Field("int64", (f"{split} row",), "spurious attribute"),
+        f"{split}/attribute": Field("int64", (f"{split} row",), "spurious attribute; -1 unknown"),
         f"{split}/row": Field("int64", (f"{split} row",), "row in images.h5"),
     }
 
@@ -37,7 +37,7 @@ SCHEMAS: dict[str, dict[str, Field]] = {
     "images": {
         "image": Field("uint8", ("row", "height", "width", 3), "RGB at the stored size", "rows"),
         "label": Field("int64", ("row",), "class, index into the attribute `classes`"),
-        "attribute": Field("int64", ("row",), "spurious attribute, index into the attribute `attributes`"),
+        "attribute": Field("int64", ("row",), "spurious attribute, index into the attribute `attributes`; -1 unknown"),
         "split": Field("int8", ("row",), "0 train, 1 val, 2 test"),
         "path": Field("utf-8", ("row",), "file, relative to the dataset's folder"),
         "channel_mean": Field("float32", ("row", 3), "mean colour over the input grid, in [0, 1]"),

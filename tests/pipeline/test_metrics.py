@@ -2,15 +2,43 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.metrics import Groups, as_dict, group_accuracy, over_seeds, weighted_mean, worst_group
+from pipeline.metrics import UNKNOWN, Groups, as_dict, group_accuracy, over_seeds, weighted_mean, worst_group
 
 GROUPS = Groups(("landbird", "waterbird"), ("land", "water"))
 
 
 def test_groups_are_label_times_attributes_plus_attribute() -> None:
     assert GROUPS.names == ["landbird_land", "landbird_water", "waterbird_land", "waterbird_water"]
-    assert GROUPS.index(np.array([0, 1, 1]), np.array([1, 0, 1])).tolist() == [1, 2, 3]
-    assert GROUPS.count(np.array([0, 1, 1]), np.array([1, 1, 1])).tolist() == [0, 1, 0, 2]
+    grouping = GROUPS.grouping(np.array([0, 1, 1]), np.array([1, 0, 1]))
+    assert (grouping.kind, grouping.names, grouping.index.tolist()) == ("group", GROUPS.names, [1, 2, 3])
+    assert GROUPS.grouping(np.array([0, 1, 1]), np.array([1, 1, 1])).count.tolist() == [0, 1, 0, 2]
+
+
+def test_one_unknown_attribute_groups_a_split_by_class() -> None:
+    grouping = GROUPS.grouping(np.array([0, 1, 1]), np.array([1, UNKNOWN, 1]))
+    assert (grouping.kind, grouping.names, grouping.index.tolist()) == ("class", ["landbird", "waterbird"], [0, 1, 1])
+    assert Groups(("a", "b"), ()).grouping(np.array([1]), np.array([UNKNOWN])).kind == "class"
+
+
+def test_a_description_says_the_most_that_is_known_of_each_row() -> None:
+    described = GROUPS.described(np.array([0, 1, 1]), np.array([1, UNKNOWN, 1]))
+    assert [described.names[g] for g in described.index] == ["landbird_water", "waterbird_unknown", "waterbird_water"]
+    assert GROUPS.described(np.array([0]), np.array([0])).names == GROUPS.names
+    assert Groups(("a", "b"), ()).described(np.array([1]), np.array([UNKNOWN])).names == ["a", "b"]
+
+
+def test_means_and_worst_are_named_for_what_is_known() -> None:
+    known = GROUPS.grouping(np.array([0, 1]), np.array([0, 1]))
+    unknown = GROUPS.grouping(np.array([0, 1]), np.array([0, UNKNOWN]))
+    accuracy = torch.tensor([0.5, float("nan"), float("nan"), 1.0], dtype=torch.float64)
+    assert as_dict(accuracy, known, unknown) == {
+        "worst_group": 0.5,
+        "raw_mean": 0.75,
+        "groups": {"landbird_land": 0.5, "waterbird_water": 1.0},
+    }
+    assert as_dict(torch.tensor([0.5, 1.0]), unknown, known) == {
+        "worst_class": 0.5, "raw_mean": 0.75, "classes": {"landbird": 0.5, "waterbird": 1.0}
+    }  # fmt: skip
 
 
 def test_accuracy_of_each_group_against_counting() -> None:
@@ -29,7 +57,8 @@ def test_raw_mean_weighs_by_the_split_and_adjusted_mean_by_training() -> None:
 
 
 def test_metrics_over_seeds_give_mean_and_sample_deviation() -> None:
-    heads = [as_dict(torch.tensor(a, dtype=torch.float64), GROUPS, torch.ones(4), torch.ones(4)) for a in ([0.5, 1, 1, 1], [0.7, 1, 1, 1])]
+    split = GROUPS.grouping(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
+    heads = [as_dict(torch.tensor(a, dtype=torch.float64), split, split) for a in ([0.5, 1, 1, 1], [0.7, 1, 1, 1])]
     merged = over_seeds(heads)
     assert merged["worst_group"] == {"mean": pytest.approx(0.6), "std": pytest.approx(np.std([0.5, 0.7], ddof=1))}
     assert merged["groups"]["landbird_land"]["mean"] == pytest.approx(0.6)  # type: ignore[index]

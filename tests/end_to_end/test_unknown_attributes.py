@@ -1,0 +1,85 @@
+"""The method's premise: no group labels in training, or none at all."""
+
+import csv
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from pipeline import store
+from tests.conftest import STAGES, Project
+
+
+def erased(finished: Project, folder: Path, splits: str) -> Project:
+    """The finished project made anew, with the attribute of the given splits taken out of the metadata."""
+    project = Project(folder)
+    raw = Path(finished.params.dataset.root)
+    shutil.copytree(raw, folder / "raw")
+    shutil.copy(finished.params_file, project.params_file)
+    project.set(dataset__root=str(folder / "raw"))
+    rows = list(csv.DictReader((raw / "metadata.csv").read_text().splitlines()))
+    with (folder / "raw/metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "place": "" if row["split"] in splits else row["place"]} for row in rows)
+    for stage in STAGES:
+        project.succeed(stage)
+    return project
+
+
+@pytest.fixture(scope="module")
+def untold(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """No attribute is known of a training image."""
+    return erased(finished, tmp_path_factory.mktemp("untold"), "0")
+
+
+def test_attributes_of_training_images_change_nothing(finished: Project, untold: Project) -> None:
+    for name, fields in (("masks", store.SCHEMAS["masks"]), ("features", store.SCHEMAS["features"])):
+        with store.open_artefact(finished.data / f"{name}.h5") as told, store.open_artefact(untold.data / f"{name}.h5") as without:
+            for field in fields:
+                if field != "train/attribute":
+                    assert np.array_equal(told[field][:], without[field][:]), field
+    for file in ("erm/model.safetensors", "retrained/model.safetensors", "retrained/head.safetensors"):
+        told, without = load_file(finished.data / file), load_file(untold.data / file)
+        assert all(np.array_equal(told[name], without[name]) for name in told)
+
+
+def test_an_adjusted_mean_is_left_out_not_invented(finished: Project, untold: Project) -> None:
+    told, without = (json.loads((p.data / "metrics.json").read_text()) for p in (finished, untold))
+    for side in ("erm", "mac"):
+        del told[side]["test"]["adjusted_mean"]
+        assert without[side]["test"] == told[side]["test"]
+    assert "adjusted" not in untold.succeed("inspect", str(untold.data / "metrics.json")).output
+
+
+def test_inspection_says_what_is_not_known(untold: Project) -> None:
+    assert "landbird_unknown" in untold.succeed("inspect", str(untold.data / "images.h5")).output
+    assert "waterbird_unknown" in untold.succeed("inspect", str(untold.data / "masks.h5")).output
+    untold.succeed("inspect", str(untold.data / "masks.h5"), "--image", "0", "--out", str(untold.folder / "x.png"))
+
+
+def test_without_any_attribute_selection_goes_by_class(finished: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    project = erased(finished, tmp_path, "012")
+    metrics = json.loads((project.data / "metrics.json").read_text())
+    with store.open_artefact(project.data / "features.h5") as features:
+        label, x = features["test/label"][:], features["test/original"][:]
+    weight, bias = store.open_model(project.data / "erm", "erm").head()
+    correct = (x @ weight.T + bias).argmax(1) == label
+    assert metrics["erm"]["test"]["classes"] == {
+        name: pytest.approx(correct[label == c].mean()) for c, name in enumerate(("landbird", "waterbird"))
+    }
+    assert metrics["erm"]["test"].keys() == {"worst_class", "raw_mean", "classes"}
+    with caplog.at_level(logging.INFO):
+        project.succeed("retrain")
+    assert "validation worst class" in caplog.text
+    table = project.succeed("inspect", str(project.data / "metrics.json")).output
+    assert "worst class" in table
+    assert "not known" in table
+    rows = list(csv.DictReader((project.data / "retrained/history.csv").read_text().splitlines()))
+    best = {row["seed"]: max(float(r["val_worst"]) for r in rows if r["seed"] == row["seed"]) for row in rows}
+    found = json.loads((project.data / "retrained/metrics.json").read_text())["val"]["worst_class"]["mean"]
+    assert found == pytest.approx(np.mean(list(best.values())))
