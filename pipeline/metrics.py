@@ -92,13 +92,13 @@ def weighted_mean(accuracy: Tensor, share: Tensor) -> Tensor:
     return (accuracy.nan_to_num() * weight).sum(-1) / weight.sum(-1)
 
 
-def as_dict(accuracy: Tensor, split: Grouping, training: Grouping) -> dict[str, object]:
+def as_dict(accuracy: Tensor, split: Grouping, training: Grouping | None) -> dict[str, object]:
     """The metrics of one head on one split.
 
     Args:
         accuracy: (names,) from `group_accuracy`.
         split: the split's grouping.
-        training: the training split's.
+        training: the training split's, where there is need of the adjusted mean.
 
     Returns:
         `worst_group`, `raw_mean`, `adjusted_mean` and `groups.<name>`, each a float in [0, 1]; groups without rows are left
@@ -110,7 +110,7 @@ def as_dict(accuracy: Tensor, split: Grouping, training: Grouping) -> dict[str, 
         f"worst_{kind}": worst_group(accuracy).item(),
         "raw_mean": weighted_mean(accuracy, torch.from_numpy(split.count)).item(),
     }
-    if split.kind == training.kind == "group":
+    if training and split.kind == training.kind == "group":
         metrics["adjusted_mean"] = weighted_mean(accuracy, torch.from_numpy(training.count)).item()
     metrics[many] = {name: value for name, value in zip(split.names, accuracy.tolist(), strict=True) if value == value}
     return metrics

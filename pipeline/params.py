@@ -69,11 +69,12 @@ class SaliencyParams(_Block):
     """`saliency`: map and mask of every training image."""
 
     method: Literal["xgradcam", "random", "foreground"] = Field(description="random and foreground (true masks) are controls")
+    balance: Literal["none", "class"] = Field(description="class: a seeded retraining set with as many images of each class")
     target: Literal["label", "prediction"] = Field(description="class that the map explains")
     layer: str = Field(description="last (closed form), or a module of the trunk (autograd)")
     top_k: Annotated[float, AfterValidator(_top_k)] = Field(description="pixels in the mask, or a fraction in (0, 1)")
     precision: Precision
-    seed: int = Field(ge=0, description="of the random control")
+    seed: int = Field(ge=0, description="of the random control and of balance")
     previews: int = Field(ge=0, description="overlays to store as pictures")
 
 

@@ -65,14 +65,13 @@ def retrain(features_path: Path, erm_path: Path, masks_path: Path, out: Path, pa
                 features.provenance.require("features", features_path, {"masks": masks.digest})
         views, validation = load_views(features, params, on), load_validation(features, on)
         made_from = {"features": features.digest, "erm": erm.digest}
-        training = _grouping(features, "train")
     start = Heads(*(torch.from_numpy(part)[None, None].to(on) for part in erm.head()))
     seeds = list(range(params.seeds)) if params.solver == "adam" else [0]  # the minimum of a convex loss has no seed
     result = fit(views, validation, start, params, [params.alpha], [params.beta], seeds)
     accuracy = validation.accuracy(result.heads)[:, 0]
     worst, mean = (score.tolist() for score in validation.scores(accuracy))
     chosen = max(range(len(seeds)), key=lambda s: (worst[s], mean[s], -s))
-    val = over_seeds([as_dict(a.cpu(), validation.grouping, training) for a in accuracy])
+    val = over_seeds([as_dict(a.cpu(), validation.grouping, None) for a in accuracy])
     weight, bias = result.heads.weight[:, 0].cpu().numpy(), result.heads.bias[:, 0].cpu().numpy()
     with store.create_folder(out) as folder:
         tensors = erm.read() | {"head.weight": weight[chosen], "head.bias": bias[chosen]}
@@ -97,16 +96,12 @@ def load_views(features: Artefact, params: RetrainParams, on: torch.device) -> V
 
 def load_validation(features: Artefact, on: torch.device) -> Validation:
     """The validation split of features.h5 on the device."""
-    grouping = _grouping(features, "val")
+    groups = Groups(tuple(features.attribute("classes")), tuple(features.attribute("attributes")))
+    grouping = groups.grouping(features["val/label"][:], features["val/attribute"][:])
     original, label, group = (
         torch.from_numpy(part).to(on) for part in (features["val/original"][:], features["val/label"][:], grouping.index)
     )
     return Validation(original, label, group, grouping)
-
-
-def _grouping(features: Artefact, split: str) -> Grouping:
-    groups = Groups(tuple(features.attribute("classes")), tuple(features.attribute("attributes")))
-    return groups.grouping(features[f"{split}/label"][:], features[f"{split}/attribute"][:])
 
 
 def fit(

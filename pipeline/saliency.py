@@ -87,7 +87,7 @@ METHODS: dict[str, Method] = {"xgradcam": _xgradcam, "random": _random, "foregro
 
 
 def saliency(images_path: Path, erm_path: Path, out: Path, params: SaliencyParams, on: torch.device, scratch: Path) -> None:
-    """Write masks.h5: map and mask of every row of the retraining set (the training split).
+    """Write masks.h5: map and mask of every row of the retraining set (the training split, or a class-balanced part of it).
 
     Raises:
         MacError: `top_k` beyond the input grid; true masks asked for where the dataset has none.
@@ -119,8 +119,27 @@ def saliency(images_path: Path, erm_path: Path, out: Path, params: SaliencyParam
 
 def _retraining_rows(images: store.Artefact, params: SaliencyParams) -> NDArray[np.int64]:
     rows: NDArray[np.int64] = np.flatnonzero(images["split"][:] == 0)
-    if params.method != "foreground":
-        return rows
+    if params.method == "foreground":
+        rows = _with_foreground(images, rows)
+    return balanced(rows, images["label"][:][rows], params.seed) if params.balance == "class" else rows
+
+
+def balanced(rows: NDArray[np.int64], label: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """As many rows of each class as the smallest has, drawn without replacement, in their order.
+
+    Args:
+        rows, label: (M,) int64.
+
+    Source: the paper's retraining set on CelebA ("class-balanced data"). Rows of the smallest class are all kept.
+    """
+    rng = np.random.default_rng(seed)
+    members = [rows[label == c] for c in np.unique(label)]
+    smallest = min(len(m) for m in members)
+    log.info("class-balanced retraining set: %d of each class", smallest)
+    return np.sort(np.concatenate([rng.choice(m, smallest, replace=False) for m in members]))
+
+
+def _with_foreground(images: store.Artefact, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     known = images["has_foreground"][:][rows] if "has_foreground" in images else np.zeros(len(rows), np.bool_)
     if not known.any():
         raise MacError(f"{images.path}: no training image has a true mask, so saliency.method cannot be foreground")

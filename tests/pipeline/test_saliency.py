@@ -121,3 +121,20 @@ def test_a_diverged_model_is_told(project: Project) -> None:
     assert "the map of row 0 is not finite" in project.fail("saliency")
     with pytest.raises(MacError):
         store.open_model(erm, "retrained")
+
+
+def test_a_class_balanced_retraining_set(project: Project) -> None:
+    everything = make(project)
+    balanced = make(project, balance="class")
+    with store.open_artefact(project.data / "images.h5") as images:
+        label = images["label"][:]
+    counts = np.bincount(label[everything["row"]])
+    assert np.bincount(label[balanced["row"]]).tolist() == [counts.min()] * 2
+    assert (np.diff(balanced["row"]) > 0).all()
+    kept = np.isin(everything["row"], balanced["row"])
+    smallest = label[everything["row"]] == counts.argmin()
+    assert kept[smallest].all()
+    assert np.array_equal(make(project, balance="class")["row"], balanced["row"])
+    assert not np.array_equal(make(project, balance="class", seed=1)["row"], balanced["row"])
+    for stage in ("features", "retrain", "evaluate"):
+        project.succeed(stage)
