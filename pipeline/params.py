@@ -20,14 +20,41 @@ class _Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class NoOptions(_Block):
+    """`dataset.options` of a reader that has none."""
+
+
+class FolderOptions(_Block):
+    """`dataset.options` of the reader `folder`. A column that the table does not have is `null`."""
+
+    metadata: str | None = Field(description="CSV file in the folder; null: one folder a class")
+    path: str = Field(default="path", description="column of the image file, relative to the folder")
+    label: str = Field(default="label", description="column of the class, a name or a number")
+    split: str | None = Field(default="split", description="column of train, val, test; null: a seeded split within each class")
+    attribute: str | None = Field(default=None, description="column of the spurious attribute; empty cells are unknown")
+    mask: str | None = Field(default=None, description="column of the true mask's file, used only to measure; empty cells have none")
+    val: float = Field(default=0.15, gt=0, lt=0.5, description="fraction of a seeded split")
+    test: float = Field(default=0.15, gt=0, lt=0.5, description="fraction of a seeded split")
+    seed: int = Field(default=0, ge=0, description="of a seeded split")
+
+
+OPTIONS: dict[str, type[_Block]] = {"demo": NoOptions, "waterbirds": NoOptions, "folder": FolderOptions}
+
+
 class DatasetParams(_Block):
     """`dataset`: which images, and how they become the model's input."""
 
-    name: Literal["demo", "waterbirds"] = Field(description="reader of the dataset's files")
+    name: Literal["demo", "waterbirds", "folder"] = Field(description="reader of the dataset's files")
     root: str = Field(min_length=1, description="folder of the dataset")
+    options: dict[str, Any] = Field(description="what the reader wants to know besides; {} for most")
     stored_size: Positive = Field(description="images are stored squashed to this side, pixels")
     input_size: Positive = Field(description="side of the model's input, pixels")
     to_input: Literal["center_crop", "resize"] = Field(description="from stored to input size")
+
+    @property
+    def reader_options(self) -> _Block:
+        """`options` as the reader's own model."""
+        return OPTIONS[self.name].model_validate(self.options)
 
 
 class ModelParams(_Block):
@@ -132,11 +159,15 @@ def load(path: Path) -> Params:
 
 def parse(values: Any, where: str) -> Params:
     """Check values already read; `where` starts the error line."""
+    prefix: tuple[str, ...] = ()
     try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
+        prefix = ("dataset", "options")
+        params.dataset.reader_options  # noqa: B018 (checks them)
+        return params
     except ValidationError as error:
         first, *others = error.errors()
-        key = ".".join(str(part) for part in first["loc"] if part != "function-after") or "top level"
+        key = ".".join(str(part) for part in (*prefix, *first["loc"]) if part != "function-after") or "top level"
         found = "" if first["type"] == "missing" or isinstance(first["input"], dict) else f", found {first['input']!r}"
         reason = {"missing": "this key is missing", "extra_forbidden": "unknown key"}.get(first["type"], first["msg"])
         more = f" (and {len(others)} more)" if others else ""

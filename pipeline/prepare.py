@@ -31,7 +31,7 @@ def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
             f"dataset.input_size: a centre crop of {params.input_size} does not fit in stored_size {params.stored_size}; "
             "lower it, or set dataset.to_input to resize"
         )
-    dataset = READERS[params.name](Path(params.root))
+    dataset = READERS[params.name](Path(params.root), params.reader_options)
     records = dataset.records
     stored = params.stored_size
     stamp = [_stamp(dataset.root / file) for record in records for file in (record.path, record.foreground) if file]

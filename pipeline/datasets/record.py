@@ -40,6 +40,10 @@ def inside(root: Path, relative: str, where: str) -> str:
     Raises:
         MacError: an absolute path, `..`, or a symbolic link that leads out.
     """
-    if not (root / relative).resolve().is_relative_to(root.resolve()):
+    try:
+        stays = (root / relative).resolve().is_relative_to(root.resolve())
+    except (ValueError, OSError, RuntimeError) as error:  # a null character, a name too long, a loop of links
+        raise MacError(f"{where}: path {relative!r} is no path ({error})") from None
+    if not stays:
         raise MacError(f"{where}: path '{relative}' leaves the dataset's folder {root}; give paths below that folder")
     return relative

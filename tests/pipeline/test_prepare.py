@@ -31,7 +31,7 @@ ROWS = ["1,a/1.jpg,0,0,0,x", "2,a/2.jpg,1,0,1,x", "3,b/3.jpg,0,1,1,x", "4,b/4.jp
 
 
 def params(root: Path, **changes: object) -> DatasetParams:
-    values = {"name": "waterbirds", "root": str(root), "stored_size": 32, "input_size": 24, "to_input": "center_crop"}
+    values = {"name": "waterbirds", "root": str(root), "options": {}, "stored_size": 32, "input_size": 24, "to_input": "center_crop"}
     return DatasetParams(**{**values, **changes})  # type: ignore[arg-type]
 
 
@@ -87,9 +87,9 @@ def test_the_bytes_do_not_depend_on_how_the_rows_are_cut(tmp_path: Path, monkeyp
         ([*ROWS, "5,/etc/passwd,0,0,0,x"], HEADER, r"line 6: path '/etc/passwd' leaves the dataset's folder"),
         ([*ROWS, "5,a/5.jpg,2,0,0,x"], HEADER, r"line 6: y is '2', expected 0 \(landbird\) or 1 \(waterbird\)"),
         ([*ROWS, "5,a/5.jpg,0,7,0,x"], HEADER, r"line 6: split is '7', expected 0, 1 or 2"),
-        ([*ROWS, "5,a/5.jpg,0"], HEADER, r"line 6: place is None"),
+        ([*ROWS, "5,a/5.jpg,0"], HEADER, r"line 6: the line ends before column place"),
         (ROWS[:3], HEADER, r"no row has split 2 \(test\)"),
-        (ROWS, HEADER.replace("place,", "location,"), r"no column place; expected img_filename, y, split, place"),
+        (ROWS, HEADER.replace("place,", "location,"), r"no column place; it has img_id, img_filename, y, split, location"),
         ([], HEADER, r"metadata.csv: no rows"),
     ],
 )
