@@ -1,13 +1,14 @@
 """Stage prepare: the dataset's image files, decoded and squashed to one size, into images.h5."""
 
 import os
+import struct
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline import store
 from pipeline.datasets import READERS
@@ -91,6 +92,9 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
 def decode_image(file: Path, side: int) -> NDArray[np.uint8]:
     """An image file as RGB, squashed to (side, side, 3) uint8 (bilinear, antialiased).
 
+    Turned as its EXIF orientation says; of an animation the first frame; of 16-bit grey the upper byte's range; transparency
+    is dropped, as torchvision's ImageFolder does.
+
     Raises:
         MacError: the file cannot be read as an image.
     """
@@ -108,10 +112,16 @@ def decode_foreground(file: Path, side: int) -> NDArray[np.bool_]:
 
 
 def _opened(file: Path) -> Image.Image:
+    """The file decoded, upright, in a mode of 8 bits."""
     try:
-        image = Image.open(file)
-        image.load()
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with Image.open(file) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+        if image.mode == "F":
+            raise ValueError("it holds floating-point values, whose range is not known")
+        if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, TypeError, struct.error, Image.DecompressionBombError) as error:
         raise MacError(
             f"{file}: cannot be read as an image ({' '.join(str(error).split())}); replace it, or take its row out of the metadata"
         ) from None

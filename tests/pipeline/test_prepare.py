@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,55 @@ def test_a_replaced_image_is_decoded_again_after_an_interruption(project: Projec
     (root / "metadata.csv").touch()
     stamps.add(prepare._stamp(root / "metadata.csv"))
     assert len(stamps) == 2
+
+
+def gradient() -> Image.Image:
+    """Wider than high, dark to bright from left to right, a red corner at the top left."""
+    pixels = np.repeat(np.tile(np.linspace(0, 255, 60).astype(np.uint8), (40, 1))[..., None], 3, 2)
+    pixels[:10, :10] = (255, 0, 0)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("progressive.jpg", lambda file: gradient().save(file, quality=95, progressive=True)),
+        ("cmyk.jpg", lambda file: gradient().convert("CMYK").save(file, quality=95)),
+        ("alpha.png", lambda file: gradient().convert("RGBA").save(file)),
+        ("palette.png", lambda file: gradient().convert("P", palette=Image.Palette.ADAPTIVE).save(file)),
+        ("lossless.webp", lambda file: gradient().save(file, lossless=True)),
+        ("animated.gif", lambda file: gradient().save(file, save_all=True, append_images=[Image.new("RGB", (60, 40))])),
+        ("rotated.jpg", lambda file: gradient().rotate(90, expand=True).save(file, quality=95, exif=orientation(6))),
+    ],
+)
+def test_images_as_they_come(tmp_path: Path, name: str, save: Callable[[Path], None]) -> None:
+    save(tmp_path / name)
+    expected = np.asarray(gradient().resize((20, 20), Image.Resampling.BILINEAR)).astype(int)
+    found = prepare.decode_image(tmp_path / name, 20).astype(int)
+    assert np.abs(found - expected).mean() < 8, np.abs(found - expected).mean()
+
+
+def orientation(code: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = code
+    return exif
+
+
+def test_grey_of_8_and_16_bits_is_the_same_image(tmp_path: Path) -> None:
+    grey = np.asarray(gradient().convert("L"))
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    found = prepare.decode_image(tmp_path / "16.png", 20)
+    assert np.array_equal(found, prepare.decode_image(tmp_path / "8.png", 20))
+    assert found.max() > 200
+    assert (found == found[..., :1]).all()
+
+
+def test_what_has_no_range_or_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(MacError, match=r"float.tif: cannot be read as an image \(it holds floating-point values"):
+        prepare.decode_image(tmp_path / "float.tif", 4)
+    gradient().save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(MacError, match=r"bomb.png: cannot be read as an image \(Image size \(2400 pixels\) exceeds limit"):
+        prepare.decode_image(tmp_path / "bomb.png", 4)
