@@ -2,7 +2,13 @@
 
 
 class MacError(Exception):
-    """A user's mistake or broken input. `str(error)` is one line: where, what was found, what to do."""
+    """A user's mistake or broken input. `str(error)` is one line: where, what was found, what to do.
+
+    What comes from a file's contents may hold anything; line breaks and terminal codes are shown escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 def first_line(error: BaseException) -> str:
