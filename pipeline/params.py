@@ -50,6 +50,7 @@ class DatasetParams(_Block):
     stored_size: Positive = Field(description="images are stored squashed to this side, pixels")
     input_size: Positive = Field(description="side of the model's input, pixels")
     to_input: Literal["center_crop", "resize"] = Field(description="from stored to input size")
+    on_error: Literal["fail", "skip"] = Field(description="what to do about images that cannot be read")
 
     @property
     def reader_options(self) -> _Block:

@@ -1,5 +1,8 @@
 """Stage prepare: the dataset's image files, decoded and squashed to one size, into images.h5."""
 
+import csv
+import io
+import json
 import os
 import struct
 from functools import partial
@@ -17,15 +20,20 @@ from pipeline.engine import Arrays, Block, Shards, blocks
 from pipeline.errors import MacError
 from pipeline.inputs import to_input_grid
 from pipeline.params import DatasetParams
+from pipeline.progress import log
 
+LISTED = 20  # unreadable files that are told one by one
 BLOCK = 256  # rows a shard: at 256 px, 50 MB
 
 
 def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
     """Read `params.root` and write images.h5 to `images`.
 
+    Files that cannot be read are all found, and listed in prepare_errors.csv beside it; then it fails, or goes on without
+    them where `params.on_error` is `skip`.
+
     Raises:
-        MacError: bad metadata, or an image that cannot be read.
+        MacError: bad metadata, an image that cannot be read, or a split or class left without images.
     """
     if params.to_input == "center_crop" and params.input_size > params.stored_size:
         raise MacError(
@@ -36,12 +44,18 @@ def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
     records = dataset.records
     stored = params.stored_size
     stamp = [_stamp(dataset.root / file) for record in records for file in (record.path, record.foreground) if file]
-    shards = Shards(scratch, "prepare", params.model_dump(), [vars(record) for record in records], stamp)
+    shards = Shards(scratch, "prepare", params.model_dump(exclude={"on_error"}), [vars(record) for record in records], stamp)
     has_foreground = np.array([record.foreground is not None for record in records])
-    made = {key: value for key, value in params.model_dump().items() if key != "root"}
+    made = params.model_dump(exclude={"root", "on_error"})
     names = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
     decode = partial(_decode_block, dataset, params, bool(has_foreground.any()))
-    decoded = shards.map_blocks(decode, blocks(len(records), BLOCK), workers=os.cpu_count() or 1)
+    cut = blocks(len(records), BLOCK)
+    errors = [
+        error for _, arrays in shards.map_blocks(decode, cut, os.cpu_count() or 1) for error in json.loads(arrays["errors"].tobytes())
+    ]
+    _report(dataset, errors, images.with_name("prepare_errors.csv"), params.on_error)
+    kept = np.array([not error for error in errors])
+    records, has_foreground = [record for record, keep in zip(records, kept, strict=True) if keep], has_foreground[kept]
     with store.create(images, "images", made, {}, **names) as artefact:
         artefact.write("label", np.array([record.label for record in records], np.int64))
         artefact.write("attribute", np.array([record.attribute for record in records], np.int64))
@@ -53,11 +67,14 @@ def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
         if has_foreground.any():
             artefact.write("has_foreground", has_foreground)
             foreground = artefact.create("foreground", (len(records), stored, stored))
-        for block, arrays in decoded:
-            image[block.slice] = arrays["image"]
-            channel_mean[block.slice] = arrays["channel_mean"]
+        stop = 0
+        for block, arrays in shards.map_blocks(decode, cut, workers=1):
+            keep = kept[block.slice]
+            start, stop = stop, stop + int(keep.sum())
+            image[start:stop] = arrays["image"][keep]
+            channel_mean[start:stop] = arrays["channel_mean"][keep]
             if foreground is not None:
-                foreground[block.slice] = arrays["foreground"]
+                foreground[start:stop] = arrays["foreground"][keep]
         artefact.write("channel_mean", channel_mean)
     shards.remove()
 
@@ -66,27 +83,62 @@ def _stamp(file: Path) -> tuple[int, int]:
     """What changes when a file does: a shard of other files is not taken up again."""
     try:
         status = file.stat()
-    except OSError as error:
-        raise MacError(f"{file}: cannot be read ({error.strerror})") from None
+    except OSError:
+        return -1, -1  # decoding says what is wrong with it
     return status.st_size, status.st_mtime_ns
+
+
+def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> None:
+    """List the files that cannot be read; fail, or say what is lost without them."""
+    bad = [(number, error) for number, error in enumerate(errors) if error]
+    if not bad:
+        file.unlink(missing_ok=True)
+        return
+    records, groups = dataset.records, dataset.groups
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows([("row", "path", "error"), *((n, records[n].path, error) for n, error in bad)])
+    store.write_text(file, lines.getvalue())
+    for number, error in bad[:LISTED]:
+        log.warning("row %d: %s", number, error)
+    if on_error == "fail":
+        raise MacError(
+            f"{bad[0][1]} ({len(bad)} of {len(errors)} images cannot be read, all listed in {file}; "
+            "dataset.on_error: skip goes on without them)"
+        )
+    label, attribute, split = (np.array([getattr(record, name) for record in records]) for name in ("label", "attribute", "split"))
+    lost = np.array([bool(error) for error in errors])
+    described = groups.described(label, attribute)
+    count = np.bincount(described.index[lost], minlength=len(described.names))
+    by_group = ", ".join(f"{n} of {name}" for name, n in zip(described.names, count, strict=True) if n)
+    log.warning("%d of %d images cannot be read and are left out (%s); all are listed in %s", len(bad), len(errors), by_group, file)
+    for code, name in enumerate(store.SPLITS):
+        if not (~lost & (split == code)).any():
+            raise MacError(f"{dataset.root}: no image of the split {name} can be read; all errors are listed in {file}")
+    untrained = sorted(set(label) - set(label[~lost & (split == 0)]))
+    if untrained:
+        names = ", ".join(groups.classes[c] for c in untrained)
+        raise MacError(f"{dataset.root}: no training image of class {names} can be read; all errors are listed in {file}")
 
 
 def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool, block: Block) -> Arrays:
     records = dataset.records[block.slice]
     side = params.stored_size
-    image = np.stack([decode_image(dataset.root / record.path, side) for record in records])
+    image = np.zeros((len(records), side, side, 3), np.uint8)
+    foreground = np.zeros((len(records), side, side), np.bool_)
+    errors = [""] * len(records)
+    for number, record in enumerate(records):
+        try:
+            image[number] = decode_image(dataset.root / record.path, side)
+            if record.foreground:
+                foreground[number] = decode_foreground(dataset.root / record.foreground, side)
+        except MacError as error:
+            errors[number] = str(error)
     grid = to_input_grid(torch.from_numpy(image), params.input_size, params.to_input)
     # Sums of bytes are exact, so the mean does not depend on how the rows were cut into blocks.
     total = grid.sum((2, 3), dtype=torch.int64).double() / (255 * params.input_size**2)
-    arrays = {"image": image, "channel_mean": total.float().numpy()}
-    if with_foreground:
-        arrays["foreground"] = np.stack(
-            [
-                decode_foreground(dataset.root / record.foreground, side) if record.foreground else np.zeros((side, side), np.bool_)
-                for record in records
-            ]
-        )
-    return arrays
+    arrays = {"image": image, "channel_mean": total.float().numpy(), "errors": np.frombuffer(json.dumps(errors).encode(), np.uint8)}
+    return arrays | {"foreground": foreground} if with_foreground else arrays
 
 
 def decode_image(file: Path, side: int) -> NDArray[np.uint8]:

@@ -1,3 +1,4 @@
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,15 @@ ROWS = ["1,a/1.jpg,0,0,0,x", "2,a/2.jpg,1,0,1,x", "3,b/3.jpg,0,1,1,x", "4,b/4.jp
 
 
 def params(root: Path, **changes: object) -> DatasetParams:
-    values = {"name": "waterbirds", "root": str(root), "options": {}, "stored_size": 32, "input_size": 24, "to_input": "center_crop"}
+    values = {
+        "name": "waterbirds",
+        "root": str(root),
+        "options": {},
+        "stored_size": 32,
+        "input_size": 24,
+        "to_input": "center_crop",
+        "on_error": "fail",
+    }
     return DatasetParams(**{**values, **changes})  # type: ignore[arg-type]
 
 
@@ -189,3 +198,44 @@ def test_what_has_no_range_or_is_too_large_is_refused(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(MacError, match=r"bomb.png: cannot be read as an image \(Image size \(2400 pixels\) exceeds limit"):
         prepare.decode_image(tmp_path / "bomb.png", 4)
+
+
+def damage(root: Path) -> None:
+    (root / "a/1.jpg").write_bytes((root / "a/1.jpg").read_bytes()[:300])
+    (root / "b/4.jpg").unlink()
+
+
+MORE = [*ROWS, "5,b/5.jpg,0,0,0,x", "6,b/6.jpg,1,2,1,x"]
+
+
+def test_all_unreadable_files_are_listed_before_it_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_dataset(tmp_path / "raw", MORE)
+    damage(tmp_path / "raw")
+    with pytest.raises(MacError, match=r"a/1.jpg: cannot be read as an image .*\(2 of 6 images .*prepare_errors.csv; .*skip"):
+        run(tmp_path)
+    listed = list(csv.DictReader((tmp_path / "prepare_errors.csv").read_text().splitlines()))
+    assert [(row["row"], row["path"]) for row in listed] == [("0", "a/1.jpg"), ("3", "b/4.jpg")]
+    assert "No such file" in listed[1]["error"]
+    assert "row 3: " in caplog.text
+    assert not (tmp_path / "images.h5").exists()
+
+
+def test_unreadable_files_can_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_dataset(tmp_path / "raw", MORE)
+    with store.open_artefact(run(tmp_path), "images") as images:
+        whole = {name: images[name][:] for name in ("image", "label", "channel_mean", "path")}
+    damage(tmp_path / "raw")
+    with store.open_artefact(run(tmp_path, on_error="skip"), "images") as images:
+        for name, values in whole.items():
+            assert np.array_equal(images[name][:], values[[1, 2, 4, 5]]), name
+    assert "2 of 6 images cannot be read and are left out (1 of landbird_land, 1 of waterbird_land)" in caplog.text
+
+
+def test_a_split_or_class_that_would_be_empty_is_not_skipped(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "raw", MORE)
+    (tmp_path / "raw/a/2.jpg").unlink()
+    with pytest.raises(MacError, match="no training image of class waterbird can be read"):
+        run(tmp_path, on_error="skip")
+    (tmp_path / "raw/b/3.jpg").unlink()
+    with pytest.raises(MacError, match="no image of the split val can be read"):
+        run(tmp_path, on_error="skip")
