@@ -1,15 +1,19 @@
 """A small project, run once through all stages, that tests read or copy."""
 
+import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
+from safetensors.numpy import load_file
 
+from pipeline import store
 from pipeline.demo import waterbirds_layout
 from pipeline.params import Params, parse
 from stages.cli import main
@@ -72,6 +76,34 @@ class Project:
         assert len(lines) == 1
         assert "Traceback" not in result.output
         return lines[0]
+
+
+def erased(project: Project, folder: Path, splits: str) -> Project:
+    """A project in the layout of Waterbirds made anew, with the attribute of the given splits taken out of the metadata."""
+    again = Project(folder)
+    raw = Path(project.params.dataset.root)
+    shutil.copytree(raw, folder / "raw")
+    shutil.copy(project.params_file, again.params_file)
+    again.set(dataset__root=str(folder / "raw"))
+    rows = list(csv.DictReader((raw / "metadata.csv").read_text().splitlines()))
+    with (folder / "raw/metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "place": "" if row["split"] in splits else row["place"]} for row in rows)
+    for stage in STAGES:
+        again.succeed(stage)
+    return again
+
+
+def assert_same_masks_features_and_heads(one: Project, other: Project) -> None:
+    for name, fields in (("masks", store.SCHEMAS["masks"]), ("features", store.SCHEMAS["features"])):
+        with store.open_artefact(one.data / f"{name}.h5") as told, store.open_artefact(other.data / f"{name}.h5") as without:
+            for field in fields:
+                if field != "train/attribute":
+                    assert np.array_equal(told[field][:], without[field][:]), field
+    for file in ("erm/model.safetensors", "retrained/model.safetensors", "retrained/head.safetensors"):
+        told, without = load_file(one.data / file), load_file(other.data / file)
+        assert all(np.array_equal(told[name], without[name]) for name in told)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import torch
 from ruamel.yaml import YAML
 
 from pipeline import inspection, store
-from tests.conftest import SHARED, STAGES, Project, default_params
+from tests.conftest import SHARED, STAGES, Project, assert_same_masks_features_and_heads, default_params, erased
 
 WATERBIRDS = SHARED / "waterbirds"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2-imagenet1k.safetensors"
@@ -68,3 +68,7 @@ def test_the_whole_pipeline_ends_with_metrics(real: Project) -> None:
     assert sum(metrics["count"]["test"].values()) == 32
     assert 0 <= metrics["mac"]["test"]["worst_group"]["mean"] <= 1
     assert not torch.tensor(list(metrics["erm"]["test"]["groups"].values())).isnan().any()
+
+
+def test_attributes_of_training_images_change_nothing(real: Project, tmp_path: Path) -> None:
+    assert_same_masks_features_and_heads(real, erased(real, tmp_path, "0"))

@@ -3,32 +3,13 @@
 import csv
 import json
 import logging
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from pipeline import store
-from tests.conftest import STAGES, Project
-
-
-def erased(finished: Project, folder: Path, splits: str) -> Project:
-    """The finished project made anew, with the attribute of the given splits taken out of the metadata."""
-    project = Project(folder)
-    raw = Path(finished.params.dataset.root)
-    shutil.copytree(raw, folder / "raw")
-    shutil.copy(finished.params_file, project.params_file)
-    project.set(dataset__root=str(folder / "raw"))
-    rows = list(csv.DictReader((raw / "metadata.csv").read_text().splitlines()))
-    with (folder / "raw/metadata.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows({**row, "place": "" if row["split"] in splits else row["place"]} for row in rows)
-    for stage in STAGES:
-        project.succeed(stage)
-    return project
+from tests.conftest import Project, assert_same_masks_features_and_heads, erased
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +19,7 @@ def untold(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Proje
 
 
 def test_attributes_of_training_images_change_nothing(finished: Project, untold: Project) -> None:
-    for name, fields in (("masks", store.SCHEMAS["masks"]), ("features", store.SCHEMAS["features"])):
-        with store.open_artefact(finished.data / f"{name}.h5") as told, store.open_artefact(untold.data / f"{name}.h5") as without:
-            for field in fields:
-                if field != "train/attribute":
-                    assert np.array_equal(told[field][:], without[field][:]), field
-    for file in ("erm/model.safetensors", "retrained/model.safetensors", "retrained/head.safetensors"):
-        told, without = load_file(finished.data / file), load_file(untold.data / file)
-        assert all(np.array_equal(told[name], without[name]) for name in told)
+    assert_same_masks_features_and_heads(finished, untold)
 
 
 def test_an_adjusted_mean_is_left_out_not_invented(finished: Project, untold: Project) -> None:
