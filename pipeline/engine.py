@@ -15,7 +15,7 @@ from dask.base import compute
 from dask.callbacks import Callback
 from dask.delayed import delayed
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from pipeline.progress import Progress, log
@@ -44,6 +44,22 @@ def blocks(rows: int, size: int) -> list[Block]:
     return [Block(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
+@dataclass(frozen=True)
+class Computed:
+    """Blocks that are done, in row order; what is iterated over is read anew, one block in memory at a time."""
+
+    paths: Mapping[Block, Path]
+
+    def __iter__(self) -> Iterator[tuple[Block, Arrays]]:
+        return ((block, load_file(path)) for block, path in self.paths.items())
+
+    def each(self, name: str) -> Iterator[NDArray[Any]]:
+        """One array of every block; the others are not read."""
+        for path in self.paths.values():
+            with safe_open(path, "numpy") as file:
+                yield file.get_tensor(name)
+
+
 class Shards:
     """The scratch folder of one computation, e.g. `<data>/scratch/saliency-1f0c…`."""
 
@@ -51,8 +67,8 @@ class Shards:
         self.folder = scratch / f"{name}-{digest_of(name, *fingerprint)[:16]}"
         self.name = name
 
-    def map_blocks(self, function: Callable[[Block], Arrays], cut: list[Block], workers: int) -> Iterator[tuple[Block, Arrays]]:
-        """Compute what is not there yet; then iterate over every block and its arrays, in row order, one in memory at a time.
+    def map_blocks(self, function: Callable[[Block], Arrays], cut: list[Block], workers: int) -> Computed:
+        """Compute what is not there yet.
 
         Args:
             function: a pure function of the block.
@@ -67,7 +83,7 @@ class Shards:
             tasks = [delayed(_compute)(function, block, paths[block], dask_key_name=f"{self.name}-{block.start:09d}") for block in missing]
             with Callback(posttask=lambda _key, rows, *_: progress.update(rows)):
                 compute(*tasks, scheduler="threads" if workers > 1 else "synchronous", num_workers=workers)
-        return ((block, load_file(paths[block])) for block in cut)
+        return Computed(paths)
 
     def remove(self) -> None:
         """Delete the shards: their contents are in the artefact."""

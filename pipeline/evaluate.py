@@ -25,7 +25,7 @@ def evaluate(images_path: Path, features_path: Path, erm_path: Path, retrained_p
         erm = store.open_model(erm_path, "erm", {"images": images.digest})
         with store.open_artefact(features_path, "features", {"images": images.digest, "erm": erm.digest}) as features:
             retrained = store.open_model(retrained_path, "retrained", {"features": features.digest, "erm": erm.digest})
-            groups = Groups(tuple(images.attribute("classes")), tuple(images.attribute("attributes")))
+            groups = Groups.of(images)
             in_training = images["split"][:] == 0
             training = groups.grouping(images["label"][:][in_training], images["attribute"][:][in_training])
             held_out = {split: groups.grouping(features[f"{split}/label"][:], features[f"{split}/attribute"][:]) for split in HELD_OUT}

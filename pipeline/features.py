@@ -3,7 +3,7 @@
 For a training image i and each draw r: φ(x_i), φ(masked), φ(combined with its partner j); for validation and test φ(x).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,7 @@ def features(
                 done.remove()
 
 
-def _merge(artefact: store.Writer, part: str, views: Iterator[tuple[Block, Arrays]], shape: tuple[int, int, int]) -> None:
+def _merge(artefact: store.Writer, part: str, views: Iterable[tuple[Block, Arrays]], shape: tuple[int, int, int]) -> None:
     """Write the blocks of one split; `shape` is (R, rows, D)."""
     datasets = {"original": artefact.create(f"{part}/original", shape[1:])}
     if part == "train":

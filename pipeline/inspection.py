@@ -91,12 +91,8 @@ def _dataset_lines(file: h5py.File) -> list[str]:
     return lines
 
 
-def _groups(images: Artefact) -> Groups:
-    return Groups(tuple(images.attribute("classes")), tuple(images.attribute("attributes")))
-
-
 def _group_lines(images: Artefact) -> list[str]:
-    groups, split = _groups(images), images["split"][:]
+    groups, split = Groups.of(images), images["split"][:]
     lines = [f"{'images':<24}{'train':>8}{'val':>8}{'test':>8}"]
     described = groups.described(images["label"][:], images["attribute"][:])
     counts = [np.bincount(described.index[split == s], minlength=len(described.names)) for s in range(3)]
@@ -127,7 +123,7 @@ def mask_coverage(images: Artefact, masks: Artefact) -> dict[str, NDArray[np.gen
     Returns:
         Columns `group` (name), `n` (rows with a true mask), `mask_fg`, `mask_bg` (means in [0, 1], NaN where n is 0).
     """
-    groups, rows = _groups(images), masks["row"][:]
+    groups, rows = Groups.of(images), masks["row"][:]
     described = groups.described(images["label"][:][rows], images["attribute"][:][rows])
     known = images["has_foreground"][:][rows] if "has_foreground" in images else np.zeros(len(rows), np.bool_)
     inside, outside = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
@@ -178,7 +174,7 @@ def picture(masks_path: Path, row: int) -> Image.Image:
         m_i, m_j = (torch.from_numpy(masks["mask"][k][None, None]) for k in (i, j))
         b = torch.from_numpy(features["train/fill"][0, i]).view(1, 3, 1, 1)
         cam = upsample(torch.from_numpy(masks["cam"][i][None]), m_i.shape[-1])[0].numpy()
-        groups = _groups(images)
+        groups = Groups.of(images)
         described = groups.described(*(images.rows(name, rows[[i, j]]) for name in ("label", "attribute")))
         names = [described.names[g] for g in described.index]
         target = groups.classes[int(masks["target"][i])]

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.store import Artefact
+
 UNKNOWN = -1
 
 
@@ -40,6 +42,11 @@ class Groups:
 
     classes: tuple[str, ...]
     attributes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, artefact: Artefact) -> "Groups":
+        """The groups of images.h5 or features.h5."""
+        return cls(tuple(artefact.attribute("classes")), tuple(artefact.attribute("attributes")))
 
     @property
     def names(self) -> list[str]:

@@ -1,10 +1,9 @@
 """Stage prepare: the dataset's image files, decoded and squashed to one size, into images.h5."""
 
-import csv
-import io
 import json
 import os
 import struct
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -49,10 +48,8 @@ def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
     made = params.model_dump(exclude={"root", "on_error"})
     names = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
     decode = partial(_decode_block, dataset, params, bool(has_foreground.any()))
-    cut = blocks(len(records), BLOCK)
-    errors = [
-        error for _, arrays in shards.map_blocks(decode, cut, os.cpu_count() or 1) for error in json.loads(arrays["errors"].tobytes())
-    ]
+    decoded = shards.map_blocks(decode, blocks(len(records), BLOCK), workers=os.cpu_count() or 1)
+    errors = [error for block in decoded.each("errors") for error in json.loads(block.tobytes())]
     _report(dataset, errors, images.with_name("prepare_errors.csv"), params.on_error)
     kept = np.array([not error for error in errors])
     records, has_foreground = [record for record, keep in zip(records, kept, strict=True) if keep], has_foreground[kept]
@@ -68,7 +65,7 @@ def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
             artefact.write("has_foreground", has_foreground)
             foreground = artefact.create("foreground", (len(records), stored, stored))
         stop = 0
-        for block, arrays in shards.map_blocks(decode, cut, workers=1):
+        for block, arrays in decoded:
             keep = kept[block.slice]
             start, stop = stop, stop + int(keep.sum())
             image[start:stop] = arrays["image"][keep]
@@ -95,10 +92,7 @@ def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> N
         file.unlink(missing_ok=True)
         return
     records, groups = dataset.records, dataset.groups
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows([("row", "path", "error"), *((n, records[n].path, error) for n, error in bad)])
-    store.write_text(file, lines.getvalue())
+    store.write_csv(file, [{"row": number, "path": records[number].path, "error": error} for number, error in bad])
     for number, error in bad[:LISTED]:
         log.warning("row %d: %s", number, error)
     if on_error == "fail":
@@ -106,18 +100,15 @@ def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> N
             f"{bad[0][1]} ({len(bad)} of {len(errors)} images cannot be read, all listed in {file}; "
             "dataset.on_error: skip goes on without them)"
         )
-    label, attribute, split = (np.array([getattr(record, name) for record in records]) for name in ("label", "attribute", "split"))
-    lost = np.array([bool(error) for error in errors])
-    described = groups.described(label, attribute)
-    count = np.bincount(described.index[lost], minlength=len(described.names))
-    by_group = ", ".join(f"{n} of {name}" for name, n in zip(described.names, count, strict=True) if n)
+    label, attribute = (np.array([getattr(records[number], name) for number, _ in bad]) for name in ("label", "attribute"))
+    lost = groups.described(label, attribute)
+    by_group = ", ".join(f"{n} of {name}" for name, n in zip(lost.names, lost.count, strict=True) if n)
     log.warning("%d of %d images cannot be read and are left out (%s); all are listed in %s", len(bad), len(errors), by_group, file)
-    for code, name in enumerate(store.SPLITS):
-        if not (~lost & (split == code)).any():
-            raise MacError(f"{dataset.root}: no image of the split {name} can be read; all errors are listed in {file}")
-    untrained = sorted(set(label) - set(label[~lost & (split == 0)]))
-    if untrained:
-        names = ", ".join(groups.classes[c] for c in untrained)
+    left = replace(dataset, records=[record for record, error in zip(records, errors, strict=True) if not error])
+    for name in left.empty_splits():
+        raise MacError(f"{dataset.root}: no image of the split {name} can be read; all errors are listed in {file}")
+    if untrained := left.untrained_classes():
+        names = ", ".join(untrained)
         raise MacError(f"{dataset.root}: no training image of class {names} can be read; all errors are listed in {file}")
 
 

@@ -96,8 +96,7 @@ def load_views(features: Artefact, params: RetrainParams, on: torch.device) -> V
 
 def load_validation(features: Artefact, on: torch.device) -> Validation:
     """The validation split of features.h5 on the device."""
-    groups = Groups(tuple(features.attribute("classes")), tuple(features.attribute("attributes")))
-    grouping = groups.grouping(features["val/label"][:], features["val/attribute"][:])
+    grouping = Groups.of(features).grouping(features["val/label"][:], features["val/attribute"][:])
     original, label, group = (
         torch.from_numpy(part).to(on) for part in (features["val/original"][:], features["val/label"][:], grouping.index)
     )

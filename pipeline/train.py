@@ -84,7 +84,7 @@ class _Run:
     def __init__(self, images: store.Artefact, model_params: ModelParams, params: TrainParams, on: torch.device) -> None:
         self.images, self.params, self.on = images, params, on
         self.size, self.to_input = images.provenance.params["input_size"], images.provenance.params["to_input"]
-        self.groups = Groups(tuple(images.attribute("classes")), tuple(images.attribute("attributes")))
+        self.groups = Groups.of(images)
         split = images["split"][:]
         self.label = torch.from_numpy(images["label"][:])
         self.rows, self.val_rows = np.flatnonzero(split == 0), np.flatnonzero(split == 1)

@@ -30,13 +30,10 @@ def read(root: Path, options: FolderOptions) -> Dataset:
     classes = dataset.groups.classes
     if len(classes) < 2:
         raise MacError(f"{where}: only one class ({classes[0]}); a classifier needs two or more")
-    for split, name in enumerate(("train", "val", "test")):
-        if not any(record.split == split for record in dataset.records):
-            raise MacError(f"{where}: no image is in the split {name}; the pipeline needs train, val and test images")
-    trained = {record.label for record in dataset.records if record.split == 0}
-    missing = [name for label, name in enumerate(classes) if label not in trained]
-    if missing:
-        raise MacError(f"{where}: no training image of class {', '.join(missing)}")
+    for name in dataset.empty_splits():
+        raise MacError(f"{where}: no image is in the split {name}; the pipeline needs train, val and test images")
+    if untrained := dataset.untrained_classes():
+        raise MacError(f"{where}: no training image of class {', '.join(untrained)}")
     return dataset
 
 

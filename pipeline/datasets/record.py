@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
+from pipeline.store import SPLITS
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,16 @@ class Dataset:
     root: Path
     records: list[Record]
     groups: Groups
+
+    def empty_splits(self) -> list[str]:
+        """Names of the splits that no image is in."""
+        found = {record.split for record in self.records}
+        return [name for split, name in enumerate(SPLITS) if split not in found]
+
+    def untrained_classes(self) -> list[str]:
+        """Names of the classes that no training image is of."""
+        found = {record.label for record in self.records if record.split == 0}
+        return [name for label, name in enumerate(self.groups.classes) if label not in found]
 
 
 def inside(root: Path, relative: str, where: str) -> str:

@@ -5,11 +5,8 @@ from pathlib import Path
 
 from pipeline.errors import MacError
 
-SPLIT_CODES = {
-    **{"0": 0, "train": 0, "training": 0},
-    **{"1": 1, "val": 1, "valid": 1, "validation": 1, "dev": 1},
-    **{"2": 2, "test": 2, "testing": 2},
-}
+_SPLIT_NAMES = (("0", "train", "training"), ("1", "val", "valid", "validation", "dev"), ("2", "test", "testing"))
+SPLIT_CODES = {name: code for code, names in enumerate(_SPLIT_NAMES) for name in names}
 
 
 class Row:

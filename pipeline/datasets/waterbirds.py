@@ -37,7 +37,7 @@ def read(root: Path, options: NoOptions) -> Dataset:
                 foreground=inside(root, foreground, row.where) if (root / foreground).is_file() else None,
             )
         )
-    for split, name in enumerate(SPLITS):
-        if not any(record.split == split for record in records):
-            raise MacError(f"{metadata}: no row has split {split} ({name}); the pipeline needs train, val and test rows")
-    return Dataset(root, records, GROUPS)
+    dataset = Dataset(root, records, GROUPS)
+    for name in dataset.empty_splits():
+        raise MacError(f"{metadata}: no row has split {SPLITS.index(name)} ({name}); the pipeline needs train, val and test rows")
+    return dataset

@@ -1,5 +1,7 @@
 """Files and folders that are written whole or not at all: under a temporary name, synced, then renamed."""
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -72,8 +74,11 @@ def write_json(path: Path, value: object) -> None:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows with the same keys as CSV, whole or not at all."""
-    lines = [",".join(rows[0])] + [",".join(str(value) for value in row.values()) for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -47,3 +47,11 @@ def test_work_goes_on_after_a_failure_and_a_damaged_shard_is_made_again(tmp_path
 def test_another_fingerprint_is_another_folder(tmp_path: Path) -> None:
     assert Shards(tmp_path, "a", {"k": 1}).folder != Shards(tmp_path, "a", {"k": 2}).folder
     assert Shards(tmp_path, "a", {"k": 1}).folder == Shards(tmp_path, "a", {"k": 1}).folder
+
+
+def test_what_is_computed_can_be_read_again_whole_or_one_array_alone(tmp_path: Path) -> None:
+    computed = Shards(tmp_path, "squares", 1).map_blocks(squares, blocks(10, 4), 1)
+    first, second = list(computed), list(computed)
+    assert [block for block, _ in first] == [block for block, _ in second] == blocks(10, 4)
+    name = next(iter(first[0][1]))
+    assert all(np.array_equal(array, arrays[name]) for array, (_, arrays) in zip(computed.each(name), second, strict=True))

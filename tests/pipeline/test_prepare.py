@@ -220,6 +220,13 @@ def test_all_unreadable_files_are_listed_before_it_fails(tmp_path: Path, caplog:
     assert not (tmp_path / "images.h5").exists()
 
 
+def test_a_first_run_does_not_speak_of_earlier_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_dataset(tmp_path / "raw", ROWS)
+    with caplog.at_level("INFO"):
+        run(tmp_path)
+    assert "done before" not in caplog.text
+
+
 def test_unreadable_files_can_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_dataset(tmp_path / "raw", MORE)
     with store.open_artefact(run(tmp_path), "images") as images:
