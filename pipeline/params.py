@@ -6,14 +6,17 @@ Every key must be there: what runs is what the file says, and DVC sees all of it
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import MacError
 
 Precision = Literal["auto", "float32", "bfloat16"]
+ToStored = Literal["squash", "center_crop"]
 Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
+Part = Annotated[float, Field(gt=0, lt=0.5)]
 
 
 class _Block(BaseModel):
@@ -33,21 +36,82 @@ class FolderOptions(_Block):
     split: str | None = Field(default="split", description="column of train, val, test; null: a seeded split within each class")
     attribute: str | None = Field(default=None, description="column of the spurious attribute; empty cells are unknown")
     mask: str | None = Field(default=None, description="column of the true mask's file, used only to measure; empty cells have none")
-    val: float = Field(default=0.15, gt=0, lt=0.5, description="fraction of a seeded split")
-    test: float = Field(default=0.15, gt=0, lt=0.5, description="fraction of a seeded split")
-    seed: int = Field(default=0, ge=0, description="of a seeded split")
+    val: Part = Field(default=0.15, description="fraction of a seeded split")
+    test: Part = Field(default=0.15, description="fraction of a seeded split")
+    seed: Seed = Field(default=0, description="of a seeded split")
 
 
-OPTIONS: dict[str, type[_Block]] = {"demo": NoOptions, "waterbirds": NoOptions, "folder": FolderOptions}
+class CelebaOptions(_Block):
+    """`dataset.options` of the reader `celeba`: two of its 40 attributes."""
+
+    label: str = Field(default="Blond_Hair", description="attribute that is the class")
+    attribute: str = Field(default="Male", description="attribute that is spurious")
+
+
+class MetashiftOptions(_Block):
+    """`dataset.options` of the reader `metashift`."""
+
+    val: Part = Field(default=0.15, description="seeded fraction of the test images that is the validation split")
+    seed: Seed = Field(default=0, description="of that fraction")
+
+
+class BarOptions(_Block):
+    """`dataset.options` of the reader `bar`."""
+
+    val: Part = Field(default=0.15, description="seeded fraction of the training images that is the validation split")
+    seed: Seed = Field(default=0, description="of that fraction")
+
+
+def _distinct(value: list[str]) -> list[str]:
+    if len(set(value)) < max(2, len(value)):
+        raise ValueError("should be two or more different classes")
+    return value
+
+
+Classes = Annotated[list[str], AfterValidator(_distinct)]
+
+
+class DominoesOptions(_Block):
+    """`dataset.options` of the reader `dominoes`."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    core: str = Field(default="cifar10", description="lower half: cifar10, fashion_mnist, mnist, or a folder of <part>/<class>/")
+    spurious: str = Field(default="mnist", description="upper half, likewise")
+    core_classes: Classes = Field(default=["automobile", "truck"], description="the classes")
+    spurious_classes: Classes = Field(default=["0", "1"], description="the attributes, in the order of their classes")
+    correlation: float = Field(
+        default=0.95, ge=0, le=1, description="share of a class's training images with the attribute that goes with it"
+    )
+    val: Part = Field(default=0.15, description="seeded fraction of the training images that is the validation split")
+    seed: Seed = Field(default=0, description="of the pairs and the split")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "DominoesOptions":
+        if len(self.core_classes) != len(self.spurious_classes):
+            raise ValueError("core_classes and spurious_classes should be as many: each class goes with one")
+        return self
+
+
+OPTIONS: dict[str, type[_Block]] = {
+    "demo": NoOptions,
+    "waterbirds": NoOptions,
+    "celeba": CelebaOptions,
+    "metashift": MetashiftOptions,
+    "dominoes": DominoesOptions,
+    "bar": BarOptions,
+    "folder": FolderOptions,
+}
 
 
 class DatasetParams(_Block):
     """`dataset`: which images, and how they become the model's input."""
 
-    name: Literal["demo", "waterbirds", "folder"] = Field(description="reader of the dataset's files")
+    name: Literal["demo", "waterbirds", "celeba", "metashift", "dominoes", "bar", "folder"] = Field(description="reader of its files")
     root: str = Field(min_length=1, description="folder of the dataset")
     options: dict[str, Any] = Field(description="what the reader wants to know besides; {} for most")
-    stored_size: Positive = Field(description="images are stored squashed to this side, pixels")
+    stored_size: Positive = Field(description="side of the stored images, pixels")
+    to_stored: ToStored = Field(description="squash: both sides to stored_size; center_crop: the largest square in the middle")
     input_size: Positive = Field(description="side of the model's input, pixels")
     to_input: Literal["center_crop", "resize"] = Field(description="from stored to input size")
     on_error: Literal["fail", "skip"] = Field(description="what to do about images that cannot be read")

@@ -1,8 +1,7 @@
-"""Stage prepare: the dataset's image files, decoded and squashed to one size, into images.h5."""
+"""Stage prepare: the dataset's images, decoded and brought to one size, into images.h5."""
 
 import json
 import os
-import struct
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from pipeline import store
-from pipeline.datasets import READERS
-from pipeline.datasets.record import Dataset
+from pipeline.datasets import read
+from pipeline.datasets.record import Dataset, Record
 from pipeline.engine import Arrays, Block, Shards, blocks
 from pipeline.errors import MacError
 from pipeline.inputs import to_input_grid
-from pipeline.params import DatasetParams
+from pipeline.params import DatasetParams, ToStored
 from pipeline.progress import log
 
 LISTED = 20  # unreadable files that are told one by one
@@ -39,11 +38,11 @@ def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
             f"dataset.input_size: a centre crop of {params.input_size} does not fit in stored_size {params.stored_size}; "
             "lower it, or set dataset.to_input to resize"
         )
-    dataset = READERS[params.name](Path(params.root), params.reader_options)
+    dataset = read(params)
     records = dataset.records
     stored = params.stored_size
-    stamp = [_stamp(dataset.root / file) for record in records for file in (record.path, record.foreground) if file]
-    shards = Shards(scratch, "prepare", params.model_dump(exclude={"on_error"}), [vars(record) for record in records], stamp)
+    sources = [source and (source.name, source.stamp(dataset.root)) for record in records for source in (record.image, record.foreground)]
+    shards = Shards(scratch, "prepare", params.model_dump(exclude={"on_error"}), sources)
     has_foreground = np.array([record.foreground is not None for record in records])
     made = params.model_dump(exclude={"root", "on_error"})
     names = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
@@ -57,7 +56,7 @@ def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
         artefact.write("label", np.array([record.label for record in records], np.int64))
         artefact.write("attribute", np.array([record.attribute for record in records], np.int64))
         artefact.write("split", np.array([record.split for record in records], np.int8))
-        artefact.write("path", [record.path for record in records])
+        artefact.write("path", [record.image.name for record in records])
         image = artefact.create("image", (len(records), stored, stored, 3))
         channel_mean = np.empty((len(records), 3), np.float32)
         foreground = None
@@ -76,15 +75,6 @@ def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
     shards.remove()
 
 
-def _stamp(file: Path) -> tuple[int, int]:
-    """What changes when a file does: a shard of other files is not taken up again."""
-    try:
-        status = file.stat()
-    except OSError:
-        return -1, -1  # decoding says what is wrong with it
-    return status.st_size, status.st_mtime_ns
-
-
 def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> None:
     """List the files that cannot be read; fail, or say what is lost without them."""
     bad = [(number, error) for number, error in enumerate(errors) if error]
@@ -92,7 +82,7 @@ def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> N
         file.unlink(missing_ok=True)
         return
     records, groups = dataset.records, dataset.groups
-    store.write_csv(file, [{"row": number, "path": records[number].path, "error": error} for number, error in bad])
+    store.write_csv(file, [{"row": number, "path": records[number].image.name, "error": error} for number, error in bad])
     for number, error in bad[:LISTED]:
         log.warning("row %d: %s", number, error)
     if on_error == "fail":
@@ -105,11 +95,7 @@ def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> N
     by_group = ", ".join(f"{n} of {name}" for name, n in zip(lost.names, lost.count, strict=True) if n)
     log.warning("%d of %d images cannot be read and are left out (%s); all are listed in %s", len(bad), len(errors), by_group, file)
     left = replace(dataset, records=[record for record, error in zip(records, errors, strict=True) if not error])
-    for name in left.empty_splits():
-        raise MacError(f"{dataset.root}: no image of the split {name} can be read; all errors are listed in {file}")
-    if untrained := left.untrained_classes():
-        names = ", ".join(untrained)
-        raise MacError(f"{dataset.root}: no training image of class {names} can be read; all errors are listed in {file}")
+    left.check("readable image")
 
 
 def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool, block: Block) -> Arrays:
@@ -120,9 +106,9 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
     errors = [""] * len(records)
     for number, record in enumerate(records):
         try:
-            image[number] = decode_image(dataset.root / record.path, side)
-            if record.foreground:
-                foreground[number] = decode_foreground(dataset.root / record.foreground, side)
+            image[number], mask = decode(record, dataset.root, side, params.to_stored)
+            if mask is not None:
+                foreground[number] = mask
         except MacError as error:
             errors[number] = str(error)
     grid = to_input_grid(torch.from_numpy(image), params.input_size, params.to_input)
@@ -132,40 +118,36 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
     return arrays | {"foreground": foreground} if with_foreground else arrays
 
 
-def decode_image(file: Path, side: int) -> NDArray[np.uint8]:
-    """An image file as RGB, squashed to (side, side, 3) uint8 (bilinear, antialiased).
+def decode(record: Record, root: Path, side: int, how: ToStored) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """A record's image as RGB, and its true mask where it has one, both at the stored size.
 
-    Turned as its EXIF orientation says; of an animation the first frame; of 16-bit grey the upper byte's range; transparency
-    is dropped, as torchvision's ImageFolder does.
+    Transparency is dropped, as torchvision's ImageFolder does. Mask pixels brighter than the middle are foreground: CUB's
+    segmentations are grey, from annotators' agreement, and 1-bit files are 0 and 255 here.
+
+    Args:
+        how: `squash` scales both sides to `side`; `center_crop` takes the largest square in the middle first.
+
+    Returns:
+        (side, side, 3) uint8 and (side, side) bool, bilinear with antialiasing.
 
     Raises:
-        MacError: the file cannot be read as an image.
+        MacError: a file cannot be read as an image, or the mask has another size than the image.
     """
-    with _opened(file) as image:
-        return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
-
-
-def decode_foreground(file: Path, side: int) -> NDArray[np.bool_]:
-    """A mask file, brighter than the middle being foreground, as (side, side) bool.
-
-    CUB's segmentations are grey, from annotators' agreement; 1-bit files are 0 and 255 here.
-    """
-    with _opened(file) as image:
-        return np.asarray(image.convert("L").resize((side, side), Image.Resampling.BILINEAR)) > 127
-
-
-def _opened(file: Path) -> Image.Image:
-    """The file decoded, upright, in a mode of 8 bits."""
-    try:
-        with Image.open(file) as opened:
-            opened.load()
-            image = ImageOps.exif_transpose(opened)
-        if image.mode == "F":
-            raise ValueError("it holds floating-point values, whose range is not known")
-        if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, TypeError, struct.error, Image.DecompressionBombError) as error:
+    picture = record.image.load(root)
+    image = np.asarray(_to_stored(picture.convert("RGB"), side, how))
+    if record.foreground is None:
+        return image, None
+    mask = record.foreground.load(root)
+    if mask.size != picture.size:
+        (width, height), (mask_width, mask_height) = picture.size, mask.size
         raise MacError(
-            f"{file}: cannot be read as an image ({' '.join(str(error).split())}); replace it, or take its row out of the metadata"
-        ) from None
-    return image
+            f"{root / record.foreground.name}: the mask is {mask_width} x {mask_height} pixels and its image {record.image.name} "
+            f"{width} x {height}; give it the size of the image"
+        )
+    return image, np.asarray(_to_stored(mask.convert("L"), side, how)) > 127
+
+
+def _to_stored(picture: Image.Image, side: int, how: ToStored) -> Image.Image:
+    if how == "center_crop":
+        return ImageOps.fit(picture, (side, side), Image.Resampling.BILINEAR)
+    return picture.resize((side, side), Image.Resampling.BILINEAR)

@@ -1,6 +1,7 @@
 """A metadata table: CSV as people write it, read into rows that know where they are."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import MacError
@@ -35,27 +36,51 @@ class Row:
         return codes[text.lower()]
 
 
-def read_table(file: Path, columns: list[str], remedy: str) -> list[Row]:
+def read_table(file: Path, columns: Sequence[str], remedy: str) -> list[Row]:
     """Read a CSV file that has at least `columns`; comma, semicolon or tab between cells, with or without a BOM.
 
     Raises:
         MacError: no such file, not UTF-8 CSV, no rows, or a missing column.
     """
+    lines = read_lines(file, remedy)
+    delimiter = max(",;\t", key=(lines[0] if lines else "").count)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+        cells = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise MacError(f"{file}: is not UTF-8 CSV ({error})") from None
+    return rows_of(file, header, cells, columns)
+
+
+def read_lines(file: Path, remedy: str) -> list[str]:
+    """The lines of a UTF-8 text file, with or without a BOM, each with its end.
+
+    Raises:
+        MacError: no such file, or not UTF-8.
+    """
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
-            header = opened.readline()
-            opened.seek(0)
-            delimiter = max(",;\t", key=header.count)
-            reader = csv.DictReader(opened, delimiter=delimiter, strict=True)
-            reader.fieldnames = found = [name.strip() for name in reader.fieldnames or []]
-            rows = [Row(f"{file}, line {reader.line_num}", row) for row in reader]
+            return list(opened)
     except OSError as error:
         raise MacError(f"{file}: cannot be read ({error.strerror}); {remedy}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise MacError(f"{file}: is not UTF-8 CSV ({error})") from None
-    missing = [column for column in columns if column not in found]
-    if missing:
+    except UnicodeDecodeError as error:
+        raise MacError(f"{file}: is not UTF-8 text ({error})") from None
+
+
+def rows_of(file: Path, header: Sequence[str], lines: Sequence[tuple[int, Sequence[str]]], columns: Sequence[str]) -> list[Row]:
+    """The cells of `columns` in numbered lines; other columns are not kept.
+
+    Raises:
+        MacError: no rows, or a missing column.
+    """
+    found = [name.strip() for name in header]
+    if missing := [column for column in columns if column not in found]:
         raise MacError(f"{file}: no column {', '.join(missing)}; it has {', '.join(found) or 'none'}")
-    if not rows:
+    if not lines:
         raise MacError(f"{file}: no rows")
-    return rows
+    at = {column: found.index(column) for column in columns}
+    return [
+        Row(f"{file}, line {number}", {column: cells[place] if place < len(cells) else None for column, place in at.items()})
+        for number, cells in lines
+    ]

@@ -5,12 +5,11 @@ Optional `segmentations/<species>/<name>.png`, the layout of the CUB-200-2011 se
 
 from pathlib import Path
 
-from pipeline.datasets.record import Dataset, Record, inside
+from pipeline.datasets.record import Dataset, Record
+from pipeline.datasets.sources import ImageFile, inside
 from pipeline.datasets.table import read_table
-from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN, Groups
 from pipeline.params import NoOptions
-from pipeline.store import SPLITS
 
 GROUPS = Groups(classes=("landbird", "waterbird"), attributes=("land", "water"))
 CODES = {"0": 0, "1": 1}
@@ -20,7 +19,7 @@ def read(root: Path, options: NoOptions) -> Dataset:
     """Read metadata.csv; `place` may be empty where it is not known.
 
     Raises:
-        MacError: no such file, a missing column, a value out of range, an empty split, or a path out of the folder.
+        MacError: no such file, a missing column, a value out of range, or a path out of the folder.
     """
     metadata = root / "metadata.csv"
     remedy = "dataset.root should be the folder of the Waterbirds release"
@@ -30,14 +29,11 @@ def read(root: Path, options: NoOptions) -> Dataset:
         foreground = str(Path("segmentations", path).with_suffix(".png"))
         records.append(
             Record(
-                path=path,
+                image=ImageFile(path),
                 label=row.code("y", CODES, "0 (landbird) or 1 (waterbird)"),
                 attribute=row.code("place", CODES | {"": UNKNOWN}, "0 (land), 1 (water), or empty if unknown"),
                 split=row.code("split", {"0": 0, "1": 1, "2": 2}, "0, 1 or 2"),
-                foreground=inside(root, foreground, row.where) if (root / foreground).is_file() else None,
+                foreground=ImageFile(inside(root, foreground, row.where)) if (root / foreground).is_file() else None,
             )
         )
-    dataset = Dataset(root, records, GROUPS)
-    for name in dataset.empty_splits():
-        raise MacError(f"{metadata}: no row has split {SPLITS.index(name)} ({name}); the pipeline needs train, val and test rows")
-    return dataset
+    return Dataset(root, records, GROUPS)

@@ -38,7 +38,7 @@ def test_yaml_1_2_numbers_are_numbers(tmp_path: Path) -> None:
         ),
         ("train", "crop_scale", [0.9, 0.2], "params.yaml: train.crop_scale: Value error, should be two rising fractions"),
         ("train", "schedule", "linear", "params.yaml: train.schedule: Input should be 'constant', 'cosine' or 'one_cycle', found 'linear'"),
-        ("dataset", "name", "birds", "params.yaml: dataset.name: Input should be 'demo', 'waterbirds' or 'folder', found 'birds'"),
+        ("dataset", "name", "birds", "params.yaml: dataset.name: Input should be 'demo', 'waterbirds', 'celeba'"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_file_and_dotted_key(block: str, key: str, value: Any, message: str) -> None:

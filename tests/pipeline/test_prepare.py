@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import prepare, store
+from pipeline.datasets.record import Record
+from pipeline.datasets.sources import ImageFile
 from pipeline.errors import MacError
 from pipeline.inputs import to_input_grid
-from pipeline.params import DatasetParams
-from tests.conftest import Project
+from pipeline.params import DatasetParams, ToStored
 
 HEADER = "img_id,img_filename,y,split,place,place_filename"
 
@@ -39,6 +41,7 @@ def params(root: Path, **changes: object) -> DatasetParams:
         "options": {},
         "stored_size": 32,
         "input_size": 24,
+        "to_stored": "squash",
         "to_input": "center_crop",
         "on_error": "fail",
     }
@@ -98,7 +101,7 @@ def test_the_bytes_do_not_depend_on_how_the_rows_are_cut(tmp_path: Path, monkeyp
         ([*ROWS, "5,a/5.jpg,2,0,0,x"], HEADER, r"line 6: y is '2', expected 0 \(landbird\) or 1 \(waterbird\)"),
         ([*ROWS, "5,a/5.jpg,0,7,0,x"], HEADER, r"line 6: split is '7', expected 0, 1 or 2"),
         ([*ROWS, "5,a/5.jpg,0"], HEADER, r"line 6: the line ends before column place"),
-        (ROWS[:3], HEADER, r"no row has split 2 \(test\)"),
+        (ROWS[:3], HEADER, r"no image is in the split test"),
         (ROWS, HEADER.replace("place,", "location,"), r"no column place; it has img_id, img_filename, y, split, location"),
         ([], HEADER, r"metadata.csv: no rows"),
     ],
@@ -139,13 +142,16 @@ def test_no_dataset_folder_and_an_impossible_crop(tmp_path: Path) -> None:
         run(tmp_path, input_size=64)
 
 
-def test_a_replaced_image_is_decoded_again_after_an_interruption(project: Project) -> None:
+def test_a_replaced_image_is_decoded_again_after_an_interruption(tmp_path: Path) -> None:
     """Shards are taken up only for the very same files: the fingerprint has their sizes and times."""
-    root = Path(project.params.dataset.root)
-    stamps = {prepare._stamp(root / "metadata.csv")}
-    (root / "metadata.csv").touch()
-    stamps.add(prepare._stamp(root / "metadata.csv"))
-    assert len(stamps) == 2
+    gradient().save(tmp_path / "1.png")
+    stamps = [ImageFile("1.png").stamp(tmp_path)]
+    (tmp_path / "1.png").touch()
+    assert ImageFile("1.png").stamp(tmp_path) not in stamps
+
+
+def decode_image(file: Path, side: int, how: ToStored = "squash") -> NDArray[np.uint8]:
+    return prepare.decode(Record(ImageFile(file.name), 0, 0, 0), file.parent, side, how)[0]
 
 
 def gradient() -> Image.Image:
@@ -170,7 +176,7 @@ def gradient() -> Image.Image:
 def test_images_as_they_come(tmp_path: Path, name: str, save: Callable[[Path], None]) -> None:
     save(tmp_path / name)
     expected = np.asarray(gradient().resize((20, 20), Image.Resampling.BILINEAR)).astype(int)
-    found = prepare.decode_image(tmp_path / name, 20).astype(int)
+    found = decode_image(tmp_path / name, 20).astype(int)
     assert np.abs(found - expected).mean() < 8, np.abs(found - expected).mean()
 
 
@@ -184,8 +190,8 @@ def test_grey_of_8_and_16_bits_is_the_same_image(tmp_path: Path) -> None:
     grey = np.asarray(gradient().convert("L"))
     Image.fromarray(grey).save(tmp_path / "8.png")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
-    found = prepare.decode_image(tmp_path / "16.png", 20)
-    assert np.array_equal(found, prepare.decode_image(tmp_path / "8.png", 20))
+    found = decode_image(tmp_path / "16.png", 20)
+    assert np.array_equal(found, decode_image(tmp_path / "8.png", 20))
     assert found.max() > 200
     assert (found == found[..., :1]).all()
 
@@ -193,11 +199,11 @@ def test_grey_of_8_and_16_bits_is_the_same_image(tmp_path: Path) -> None:
 def test_what_has_no_range_or_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(MacError, match=r"float.tif: cannot be read as an image \(it holds floating-point values"):
-        prepare.decode_image(tmp_path / "float.tif", 4)
+        decode_image(tmp_path / "float.tif", 4)
     gradient().save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(MacError, match=r"bomb.png: cannot be read as an image \(Image size \(2400 pixels\) exceeds limit"):
-        prepare.decode_image(tmp_path / "bomb.png", 4)
+        decode_image(tmp_path / "bomb.png", 4)
 
 
 def damage(root: Path) -> None:
@@ -241,8 +247,40 @@ def test_unreadable_files_can_be_left_out(tmp_path: Path, caplog: pytest.LogCapt
 def test_a_split_or_class_that_would_be_empty_is_not_skipped(tmp_path: Path) -> None:
     write_dataset(tmp_path / "raw", MORE)
     (tmp_path / "raw/a/2.jpg").unlink()
-    with pytest.raises(MacError, match="no training image of class waterbird can be read"):
+    with pytest.raises(MacError, match="no training readable image is of class waterbird"):
         run(tmp_path, on_error="skip")
     (tmp_path / "raw/b/3.jpg").unlink()
-    with pytest.raises(MacError, match="no image of the split val can be read"):
+    with pytest.raises(MacError, match="no readable image is in the split val"):
         run(tmp_path, on_error="skip")
+
+
+def test_the_square_in_the_middle_is_taken_without_scaling(tmp_path: Path) -> None:
+    """CelebA's 178 x 218 pixels: the middle 178 rows, exactly."""
+    pixels = np.random.default_rng(0).integers(0, 256, (218, 178, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "face.png")
+    np.testing.assert_array_equal(decode_image(tmp_path / "face.png", 178, "center_crop"), pixels[20:198])
+
+
+def test_a_mask_is_cropped_as_its_image_is(tmp_path: Path) -> None:
+    pixels = np.zeros((30, 50, 3), np.uint8)
+    pixels[5:20, 15:30] = 255
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "mask.png")
+    record = Record(ImageFile("image.png"), 0, 0, 0, ImageFile("mask.png"))
+    for how, side in (("squash", 24), ("center_crop", 30), ("center_crop", 15)):
+        image, mask = prepare.decode(record, tmp_path, side, how)  # type: ignore[arg-type]
+        assert mask is not None
+        np.testing.assert_array_equal(mask, image[..., 0] > 127)
+
+
+def test_a_mask_of_another_size_is_refused_and_can_be_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_dataset(tmp_path / "raw", MORE)
+    (tmp_path / "raw/segmentations/a").mkdir(parents=True)
+    Image.fromarray(np.zeros((30, 43), np.uint8)).save(tmp_path / "raw/segmentations/a/1.png")
+    with pytest.raises(
+        MacError, match=r"segmentations/a/1.png: the mask is 43 x 30 pixels and its image a/1.jpg 44 x 30; give it the size"
+    ):
+        run(tmp_path)
+    with store.open_artefact(run(tmp_path, on_error="skip"), "images") as images:
+        assert [p.decode() for p in images["path"][:]] == ["a/2.jpg", "b/3.jpg", "b/4.jpg", "b/5.jpg", "b/6.jpg"]
+    assert "1 of 6 images cannot be read and are left out (1 of landbird_land)" in caplog.text

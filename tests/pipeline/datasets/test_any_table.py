@@ -60,7 +60,14 @@ def test_any_table(header: list[str], rows: list[tuple[str, ...]], delimiter: st
         (root / "my.csv").write_bytes(text.getvalue().encode("utf-8", "surrogatepass") + tail)
         options = {"metadata": "my.csv", "attribute": "where"}
         params = DatasetParams(
-            name="folder", root=str(root), options=options, stored_size=6, input_size=6, to_input="resize", on_error="fail"
+            name="folder",
+            root=str(root),
+            options=options,
+            stored_size=6,
+            to_stored="squash",
+            input_size=6,
+            to_input="resize",
+            on_error="fail",
         )
         refusal = None
         try:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from pipeline.datasets import folder
 from pipeline.datasets.record import Dataset
+from pipeline.datasets.sources import ImageFile
 from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN
 from pipeline.params import FolderOptions
@@ -19,7 +20,9 @@ ROWS = ["a.jpg,cat,train,sofa,m.png", "b.jpg,dog,train,,", "c.jpg,cat,val,bench,
 def table(root: Path, text: str, **options: object) -> Dataset:
     root.mkdir(exist_ok=True)
     (root / "my.csv").write_bytes(text.encode())
-    return folder.read(root, FolderOptions.model_validate({"metadata": "my.csv", **options}))
+    dataset = folder.read(root, FolderOptions.model_validate({"metadata": "my.csv", **options}))
+    dataset.check()
+    return dataset
 
 
 def lines(rows: list[str], header: str = HEADER, end: str = "\n") -> str:
@@ -30,8 +33,8 @@ def test_a_table_gives_its_rows_in_order(tmp_path: Path) -> None:
     dataset = table(tmp_path, lines(ROWS), attribute="where", mask="mask")
     assert dataset.groups.classes == ("cat", "dog")
     assert dataset.groups.attributes == ("bench", "sofa")
-    assert [(r.path, r.label, r.attribute, r.split, r.foreground) for r in dataset.records] == [
-        ("a.jpg", 0, 1, 0, "m.png"), ("b.jpg", 1, UNKNOWN, 0, None), ("c.jpg", 0, 0, 1, None), ("d.jpg", 1, 1, 2, None),
+    assert [(r.image.name, r.label, r.attribute, r.split, r.foreground) for r in dataset.records] == [
+        ("a.jpg", 0, 1, 0, ImageFile("m.png")), ("b.jpg", 1, UNKNOWN, 0, None), ("c.jpg", 0, 0, 1, None), ("d.jpg", 1, 1, 2, None),
     ]  # fmt: skip
 
 
@@ -74,9 +77,9 @@ def test_labels_with_gaps_are_classes_in_the_order_of_their_numbers(tmp_path: Pa
         (lines([*ROWS, "e.jpg,dog,holdout,,"]), {}, "my.csv, line 6: split is 'holdout', expected train, val or test (or 0, 1, 2)"),
         (lines([*ROWS, "e.jpg,,test,,"]), {}, "my.csv, line 6: label is empty"),
         (lines([*ROWS, "e.jpg"]), {}, "my.csv, line 6: the line ends before column label"),
-        (lines([*ROWS, "e.jpg,cow,test,,"]), {}, "my.csv: no training image of class cow"),
-        (lines(ROWS[:3]), {}, "my.csv: no image is in the split test"),
-        (lines([r.replace("dog", "cat") for r in ROWS]), {}, "my.csv: only one class (cat)"),
+        (lines([*ROWS, "e.jpg,cow,test,,"]), {}, "no training image is of class cow"),
+        (lines(ROWS[:3]), {}, "no image is in the split test"),
+        (lines([r.replace("dog", "cat") for r in ROWS]), {}, "only one class (cat)"),
         (lines([]), {}, "my.csv: no rows"),
         (lines(ROWS), {"metadata": "other.csv"}, "other.csv: cannot be read (No such file or directory); dataset.root should be"),
         (lines(ROWS), {"metadata": "../my.csv"}, "dataset.options.metadata: path '../my.csv' leaves the dataset's folder"),
@@ -113,7 +116,7 @@ def test_a_tree_has_a_class_a_folder_and_a_seeded_split_within_each(tmp_path: Pa
 def test_a_tree_that_is_split_already(tmp_path: Path) -> None:
     root = tree(tmp_path, *(f"{s}/{c}/1.png" for s in ("train", "val", "test") for c in ("cat", "dog")))
     dataset = folder.read(root, FolderOptions(metadata=None))
-    assert [(r.path, r.label, r.split) for r in dataset.records] == [
+    assert [(r.image.name, r.label, r.split) for r in dataset.records] == [
         ("test/cat/1.png", 0, 2), ("test/dog/1.png", 1, 2), ("train/cat/1.png", 0, 0),
         ("train/dog/1.png", 1, 0), ("val/cat/1.png", 0, 1), ("val/dog/1.png", 1, 1),
     ]  # fmt: skip

@@ -1,0 +1,116 @@
+"""Where an image's pixels come from: a file of the dataset's folder, or pixels that a reader put together."""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipeline.errors import MacError, first_line
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+class Source(Protocol):
+    """An image or a mask.
+
+    Attributes:
+        name: what it is called in images.h5 and in messages; a file's path relative to the dataset's folder.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def load(self, root: Path) -> Image.Image:
+        """The picture, upright, in a mode of 8 bits.
+
+        Raises:
+            MacError: it cannot be read as an image.
+        """
+
+    def stamp(self, root: Path) -> object:
+        """What changes when the pixels do, without reading them: work done on others is not taken up again."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file below the dataset's folder (see `inside`)."""
+
+    name: str
+
+    def load(self, root: Path) -> Image.Image:
+        return open_image(root / self.name)
+
+    def stamp(self, root: Path) -> object:
+        try:
+            status = (root / self.name).stat()
+        except OSError:
+            return None  # loading says what is wrong with it
+        return status.st_size, status.st_mtime_ns
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Pixels in memory, parts below one another: each (h, w, 3) or (h, w) uint8, of one width."""
+
+    name: str
+    parts: tuple[NDArray[np.uint8], ...]
+
+    def load(self, root: Path) -> Image.Image:
+        return Image.fromarray(np.concatenate(self.parts))
+
+    def stamp(self, root: Path) -> object:
+        return [zlib.crc32(part.tobytes()) for part in self.parts]
+
+
+def open_image(file: Path) -> Image.Image:
+    """An image file decoded: turned as its EXIF orientation says; of an animation the first frame; of 16-bit grey the upper
+    byte's range.
+
+    Raises:
+        MacError: the file cannot be read as an image.
+    """
+    try:
+        with Image.open(file) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+        if image.mode == "F":
+            raise ValueError("it holds floating-point values, whose range is not known")
+        if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, TypeError, struct.error, Image.DecompressionBombError) as error:
+        raise MacError(
+            f"{file}: cannot be read as an image ({' '.join(str(error).split())}); replace it, or take its row out of the metadata"
+        ) from None
+    return image
+
+
+def image_files(folder: Path, remedy: str) -> list[Path]:
+    """Every image file below `folder` but hidden ones, relative to it, sorted.
+
+    Raises:
+        MacError: no such folder.
+    """
+    if not folder.is_dir():
+        raise MacError(f"{folder}: no such folder; {remedy}")
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(file for file in files if not any(part.startswith(".") for part in file.parts))
+
+
+def inside(root: Path, relative: str, where: str) -> str:
+    """`relative` itself, if it stays within `root`; `where` starts the message.
+
+    Raises:
+        MacError: an absolute path, `..`, or a symbolic link that leads out.
+    """
+    try:
+        stays = (root / relative).resolve().is_relative_to(root.resolve())
+    except (ValueError, OSError, RuntimeError) as error:  # a null character, a name too long, a loop of links
+        raise MacError(f"{where}: path {relative!r} is no path ({first_line(error)})") from None
+    if not stays:
+        raise MacError(f"{where}: path '{relative}' leaves the dataset's folder {root}; give paths below that folder")
+    return relative
