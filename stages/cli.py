@@ -10,6 +10,7 @@ import click
 from pipeline.errors import MacError
 
 COMMANDS = {
+    "init": "write a params.yaml to start from",
     "demo": "paint the demo dataset",
     "prepare": "raw images -> images.h5",
     "train": "images.h5 -> erm/",

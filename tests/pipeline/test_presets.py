@@ -1,0 +1,120 @@
+"""`mac init`: every preset is a whole, commented params.yaml."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline import params, presets
+from stages.cli import main
+from tests.conftest import REPOSITORY
+
+PRESETS = ["bar", "celeba", "demo", "dominoes", "folder", "metashift", "waterbirds"]
+
+
+def init(folder: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["init", "--params", str(folder / "params.yaml"), *arguments])
+
+
+def test_the_list_says_what_each_is_for() -> None:
+    output = CliRunner().invoke(main, ["init", "--list"]).output
+    assert list(presets.summaries()) == PRESETS
+    for name in PRESETS:
+        assert f"\n{name} " in f"\n{output}"
+    assert "with the paper's settings" in " ".join(output.split())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_valid_file_whose_every_line_says_where_it_is_from(name: str, tmp_path: Path) -> None:
+    result = init(tmp_path, name)
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "params.yaml").read_text()
+    loaded = params.load(tmp_path / "params.yaml")
+    assert loaded.dataset.name == name
+    for line in text.splitlines():
+        assert "# " in line or line.rstrip(":") in params.Params.model_fields, line
+        assert len(line) <= 140
+
+
+def values(name: str, tmp_path: Path) -> dict[str, Any]:
+    init(tmp_path, name)
+    return params.load(tmp_path / "params.yaml").model_dump()
+
+
+def test_waterbirds_and_celeba_have_the_paper_s_settings(tmp_path: Path) -> None:
+    both = {
+        "train": {"lr": 1e-3, "momentum": 0.9, "schedule": "constant", "flip": True},
+        "retrain": {"solver": "adam", "lr": 5e-3, "lr_step": 5, "lr_gamma": 0.5},
+        "saliency": {"top_k": 15000, "method": "xgradcam"},
+        "model": {"architecture": "resnet50", "weights": "IMAGENET1K_V1"},
+        "features": {"batch_size": 32},
+    }
+    own: dict[str, dict[str, dict[str, Any]]] = {
+        "waterbirds": {
+            "train": {"epochs": 100, "batch_size": 32, "weight_decay": 1e-3},
+            "retrain": {"alpha": 2, "beta": 3, "epochs": 10},
+            "saliency": {"balance": "none"},
+            "dataset": {"stored_size": 256, "to_stored": "squash", "input_size": 224, "to_input": "center_crop"},
+        },
+        "celeba": {
+            "train": {"epochs": 30, "batch_size": 128, "weight_decay": 1e-4},
+            "retrain": {"alpha": 3, "beta": 0, "epochs": 6},
+            "saliency": {"balance": "class"},
+            "dataset": {"stored_size": 178, "to_stored": "center_crop", "input_size": 224, "to_input": "resize"},
+        },
+    }
+    for name, blocks in own.items():
+        found = values(name, tmp_path / name)
+        for expected in (both, blocks):
+            for block, settings in expected.items():
+                assert {key: found[block][key] for key in settings} == settings
+
+
+def test_the_repository_s_own_parameters_are_the_preset_demo() -> None:
+    assert (REPOSITORY / "params.yaml").read_text() == (REPOSITORY / "pipeline/presets/demo.yaml").read_text()
+
+
+def test_a_file_that_is_there_stays_unless_forced(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("mine: 1\n")
+    result = init(tmp_path, "bar")
+    assert result.exit_code == 1
+    assert "params.yaml: is there already; --force replaces it" in result.stderr
+    assert (tmp_path / "params.yaml").read_text() == "mine: 1\n"
+    assert init(tmp_path, "bar", "--force").exit_code == 0
+    assert params.load(tmp_path / "params.yaml").dataset.name == "bar"
+
+
+def test_set_changes_values_and_keeps_the_comments(tmp_path: Path) -> None:
+    sets = ["retrain.alpha=1", "dataset.root=my images", "train.crop_scale=[0.5, 1]", "dataset.options.core_classes=[cat, dog]"]
+    result = init(tmp_path, "dominoes", *(part for change in sets for part in ("--set", change)))
+    assert result.exit_code == 0, result.output
+    changed = params.load(tmp_path / "params.yaml")
+    assert (changed.retrain.alpha, changed.dataset.root, changed.train.crop_scale) == (1, "my images", (0.5, 1))
+    assert changed.dataset.options["core_classes"] == ["cat", "dog"]
+    before, after = presets._FOLDER.joinpath("dominoes.yaml").read_text().splitlines(), (tmp_path / "params.yaml").read_text().splitlines()
+    assert [line.partition("#")[2] for line in after] == [line.partition("#")[2] for line in before]
+    assert sum(one != other for one, other in zip(before, after, strict=True)) == len(sets)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("retrain.alpha=-1", "--set: retrain.alpha: Input should be greater than or equal to 0, found -1"),
+        ("retrain.alhpa=1", "--set: retrain.alhpa: unknown key"),
+        ("retrian.alpha=1", "--set retrian.alpha=1: no block retrian; the blocks are dataset, model, train"),
+        ("retrain.alpha", "--set retrain.alpha: expected key=value"),
+        ("retrain.alpha=[", "--set retrain.alpha=[: is not YAML"),
+        ("dataset.options.label=Hat", "--set: dataset.options.label: unknown key"),
+    ],
+)
+def test_a_wrong_change_is_one_line_and_writes_nothing(tmp_path: Path, change: str, message: str) -> None:
+    result = init(tmp_path, "waterbirds", "--set", change)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_preset_names_those_there_are(tmp_path: Path) -> None:
+    assert "no preset 'birds'; there are bar, celeba, demo" in init(tmp_path, "birds").stderr
