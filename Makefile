@@ -4,16 +4,16 @@ export PATH := $(BIN):$(PATH)
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint waterbirds pretrain clean
+.PHONY: help install demo test test-waterbirds lint waterbirds pretrain clean
 
 help: ## say what there is to make
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
 
 install: $(INSTALLED) ## a virtual environment in .venv with everything
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dvc,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[download,dvc,test]'
 	@touch $@
 
 demo: $(INSTALLED) ## run the whole pipeline on the demo dataset
@@ -26,6 +26,9 @@ demo: $(INSTALLED) ## run the whole pipeline on the demo dataset
 
 test: lint ## lint, types, layers, and the whole test suite
 	pytest
+
+test-waterbirds: $(INSTALLED) ## the tests on real images with all of Waterbirds: half an hour
+	MAC_REAL_IMAGES=all pytest tests/end_to_end/test_real_images.py
 
 lint: $(INSTALLED)
 	ruff check .

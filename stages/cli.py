@@ -11,6 +11,7 @@ from pipeline.errors import MacError
 
 COMMANDS = {
     "init": "write a params.yaml to start from",
+    "download": "a published dataset from its official place",
     "demo": "paint the demo dataset",
     "prepare": "raw images -> images.h5",
     "train": "images.h5 -> erm/",

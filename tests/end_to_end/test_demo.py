@@ -1,56 +1,17 @@
 """The promise of the README, kept in a copy of the repository: `dvc repro` on the demo, then one changed parameter after another."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.end_to_end.clone import DVC, Clone
 
-DVC = Path(sys.executable).with_name("dvc")
 pytestmark = pytest.mark.skipif(not DVC.exists(), reason="DVC is not installed beside this Python (extra 'dvc')")
-
-
-class Clone:
-    """A git clone of the working tree, with its own DVC cache."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        environment = {"PATH": f"{DVC.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "DVC_NO_ANALYTICS": "1"}
-        self.environment = {**os.environ, **environment}
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
-
-    def stages_run(self, *command: str) -> list[str]:
-        """The stages that a DVC command says it runs."""
-        lines = self.run(*command).splitlines()
-        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
-
-    def metrics(self) -> dict[str, Any]:
-        return json.loads((self.folder / "data/metrics.json").read_text())  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("clone") / "mac")
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    for name in listed.stdout.splitlines():
-        if (REPOSITORY / name).is_file():
-            (clone.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, clone.folder / name)
-    clone.run("git", "init", "-q")
-    clone.run("git", "config", "user.email", "test@example.org")
-    clone.run("git", "config", "user.name", "test")
-    clone.run("git", "add", "-A")
-    clone.run("git", "commit", "-qm", "as it is")
     (clone.folder / "first.txt").write_text("\n".join(clone.stages_run("dvc", "repro")))
     return clone
 
