@@ -3,23 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipeline import store
-from pipeline.heads import Heads
-from pipeline.metrics import Grouping, Groups, as_dict, group_accuracy, over_seeds
-from pipeline.store import Artefact
+from pipeline.last_layer.heads import Heads
+from pipeline.metrics import Groups
+from pipeline.scores import scores
 
 HELD_OUT = ("val", "test")
 
 
-def evaluate(images_path: Path, features_path: Path, erm_path: Path, retrained_path: Path, metrics_path: Path, plot_path: Path) -> str:
-    """Write metrics.json and the per-group plot data; return the table to print.
+def evaluate(images_path: Path, features_path: Path, erm_path: Path, retrained_path: Path, metrics_path: Path, plots_path: Path) -> str:
+    """Write metrics.json and the folder of plot data; return the table to print.
 
     metrics.json: `erm.<split>.<metric>` and `mac.<split>.<metric>.{mean, std}` over the retraining seeds, with the metrics
-    of `metrics.as_dict`.
+    of `scores.scores`. The plots' folder has groups.csv, a bar a group and method, and confusion.csv, a row a test image with the
+    class that the chosen MaC head sees in it.
     """
     with store.open_artefact(images_path, "images") as images:
         erm = store.open_model(erm_path, "erm", {"images": images.digest})
@@ -29,34 +28,34 @@ def evaluate(images_path: Path, features_path: Path, erm_path: Path, retrained_p
             in_training = images["split"][:] == 0
             training = groups.grouping(images["label"][:][in_training], images["attribute"][:][in_training])
             held_out = {split: groups.grouping(features[f"{split}/label"][:], features[f"{split}/attribute"][:]) for split in HELD_OUT}
-            weight, bias = erm.head()
             seeds = retrained.read("head")
-            fitted = {"erm": (weight[None], bias[None]), "mac": (seeds["weight"], seeds["bias"])}
+            heads = {"erm": Heads.of(*erm.head()), "mac": Heads.of(seeds["weight"], seeds["bias"])}
             results = {
-                name: {split: _metrics(features, split, *head, held_out[split], training) for split in HELD_OUT}
-                for name, head in fitted.items()
+                name: {split: scores(features, split, fitted, held_out[split], training) for split in HELD_OUT}
+                for name, fitted in heads.items()
             }
+            chosen = Heads.of(*retrained.head()).logits(torch.from_numpy(features["test/original"][:]))[0, 0].argmax(-1)
+            pairs = zip(features["test/label"][:], chosen, strict=True)
+            confusion = [{"actual": groups.classes[int(actual)], "predicted": groups.classes[int(seen)]} for actual, seen in pairs]
     metrics = {
-        "erm": {split: results["erm"][split][0] for split in HELD_OUT},
-        "mac": {split: over_seeds(results["mac"][split]) for split in HELD_OUT},
+        "erm": {split: only_means(results["erm"][split]) for split in HELD_OUT},
+        "mac": results["mac"],
         "count": {split: dict(zip(held_out[split].names, held_out[split].count.tolist(), strict=True)) for split in HELD_OUT},
         "seeds": len(seeds["weight"]),
     }
     store.write_json(metrics_path, metrics)
-    store.write_csv(plot_path, _plot_rows(metrics))
+    with store.create_folder(plots_path) as folder:
+        store.write_csv(folder / "groups.csv", _plot_rows(metrics))
+        store.write_csv(folder / "confusion.csv", confusion)
     return table(metrics)
 
 
-def _metrics(
-    features: Artefact, split: str, weight: NDArray[np.float32], bias: NDArray[np.float32], grouping: Grouping, training: Grouping
-) -> list[dict[str, object]]:
-    """Metrics of each of S heads, weight (S, C, D), bias (S, C)."""
-    logits = Heads(torch.from_numpy(weight)[:, None], torch.from_numpy(bias)[:, None]).logits(
-        torch.from_numpy(features[f"{split}/original"][:])
-    )
-    correct = logits[:, 0].argmax(-1) == torch.from_numpy(features[f"{split}/label"][:])
-    accuracy = group_accuracy(correct, torch.from_numpy(grouping.index), len(grouping.names))
-    return [as_dict(a, grouping, training) for a in accuracy]
+def only_means(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics of one head, without their spread."""
+    return {
+        key: (value["mean"] if set(value) == {"mean", "std"} else only_means(value)) if isinstance(value, dict) else value
+        for key, value in metrics.items()
+    }
 
 
 def _kind(metrics: dict[str, Any]) -> tuple[str, str]:
@@ -88,6 +87,7 @@ def table(metrics: dict[str, Any]) -> str:
     total = sum(count.values())
     worst, groups = _kind(erm)
     named = {worst: worst.replace("_", " "), "raw_mean": "mean (raw)", "adjusted_mean": "mean (adjusted to training)"}
+    named |= {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "ece": "calibration error (ECE)"}
     lines += [line(name, total, erm[key], mac[key]) for key, name in named.items() if key in erm]
     lines += [line(name, count[name], erm[groups][name], mac[groups][name]) for name in erm[groups]]
     empty = [name for name, n in count.items() if n == 0]
@@ -95,5 +95,10 @@ def table(metrics: dict[str, Any]) -> str:
         lines.append(f"no test images of: {', '.join(empty)}")
     if worst == "worst_class":
         lines.append("the spurious attribute is not known of all test images: worst class in place of worst group")
+    intervals = (
+        f"{name} {100 * m[f'{worst}_interval']['low']:.1f} to {100 * m[f'{worst}_interval']['high']:.1f}"
+        for name, m in (("ERM", erm), ("MaC", mac))
+    )
+    lines.append(f"95 % interval of the {worst.replace('_', ' ')} over test sets (bootstrap): {', '.join(intervals)}")
     lines.append(f"MaC: mean ± standard deviation of {seeds} retrained heads" if seeds > 1 else "MaC: one retrained head")
     return "\n".join(lines)

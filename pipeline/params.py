@@ -148,6 +148,7 @@ class TrainParams(_Block):
     flip: bool = Field(description="random horizontal flip")
     precision: Precision = Field(description="auto: bfloat16 where the hardware computes in it")
     select: Literal["last", "best"] = Field(description="which epoch is the ERM model; best: validation worst group")
+    hold_out: float = Field(ge=0, lt=1, description="fraction of each class's training images that ERM does not see (AFR wants 0.2)")
     seed: int = Field(ge=0)
 
 
@@ -196,6 +197,19 @@ class RetrainParams(_Block):
     lr_gamma: float = Field(gt=0, le=1, description="adam: factor of a drop")
 
 
+class BaselinesParams(_Block):
+    """`baselines`: other last-layer methods on the same features, with the solver settings of `retrain`."""
+
+    methods: list[str] = Field(min_length=1, description="of erm, llr, cb_llr, afr, dfr, dfr_train, group_dro")
+
+
+class SweepParams(_Block):
+    """`sweep`: every pair of α and β, every seed, fitted at once with the other settings of `retrain`."""
+
+    alphas: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+    betas: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+
+
 class Params(_Block):
     """All of params.yaml."""
 
@@ -205,6 +219,8 @@ class Params(_Block):
     saliency: SaliencyParams
     features: FeaturesParams
     retrain: RetrainParams
+    baselines: BaselinesParams
+    sweep: SweepParams
 
 
 def load(path: Path) -> Params:

@@ -20,6 +20,7 @@ from pipeline.inputs import IMAGENET_MEAN, IMAGENET_STD, normalize, random_resiz
 from pipeline.loading import image_batches
 from pipeline.metrics import Groups, as_dict, group_accuracy, weighted_mean, worst_group
 from pipeline.params import ModelParams, TrainParams
+from pipeline.parts import held_out
 from pipeline.progress import Progress, log
 
 EVAL_BATCH = 64
@@ -87,9 +88,10 @@ class _Run:
         self.groups = Groups.of(images)
         split = images["split"][:]
         self.label = torch.from_numpy(images["label"][:])
-        self.rows, self.val_rows = np.flatnonzero(split == 0), np.flatnonzero(split == 1)
         label, attribute = images["label"][:], images["attribute"][:]
-        self.training, self.validation = (self.groups.grouping(label[rows], attribute[rows]) for rows in (self.rows, self.val_rows))
+        in_training, self.val_rows = np.flatnonzero(split == 0), np.flatnonzero(split == 1)
+        self.training, self.validation = (self.groups.grouping(label[rows], attribute[rows]) for rows in (in_training, self.val_rows))
+        self.rows = in_training[~held_out(label[in_training], params.hold_out, params.seed)]
         self.model = backbone.build(model_params.architecture, len(self.groups.classes), model_params.weights, params.seed).to(on)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay)
         self.epoch = 0

@@ -19,6 +19,8 @@ COMMANDS = {
     "features": "images.h5, erm/, masks.h5 -> features.h5",
     "retrain": "features.h5, erm/ -> retrained/",
     "evaluate": "ERM and MaC side by side on the test split",
+    "baselines": "other last-layer methods on the same features",
+    "sweep": "every alpha and beta at once",
     "inspect": "what is in an artefact",
 }
 

@@ -50,8 +50,16 @@ class Layout:
         return self.data / "metrics.json"
 
     @property
-    def group_plot(self) -> Path:
-        return self.data / "plots" / "groups.csv"
+    def plots(self) -> Path:
+        return self.data / "plots"
+
+    @property
+    def baselines(self) -> Path:
+        return self.data / "baselines.json"
+
+    @property
+    def sweep(self) -> Path:
+        return self.data / "sweep"
 
     @property
     def scratch(self) -> Path:

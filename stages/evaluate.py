@@ -14,5 +14,5 @@ def command(data: Path) -> None:
     """Compare ERM and MaC on the test split: a table here, metrics.json for DVC."""
     layout = Layout(data)
     with recorded(layout, "evaluate", "cpu"):
-        text = evaluate(layout.images, layout.features, layout.erm, layout.retrained, layout.metrics, layout.group_plot)
+        text = evaluate(layout.images, layout.features, layout.erm, layout.retrained, layout.metrics, layout.plots)
     click.echo(text)

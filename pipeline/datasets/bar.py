@@ -8,11 +8,12 @@ the training images is one.
 
 from pathlib import Path
 
-from pipeline.datasets.record import Dataset, Record, draw_parts, sort_names
+from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import ImageFile, image_files, inside
 from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN, Groups
 from pipeline.params import BarOptions
+from pipeline.parts import draw_parts, sort_names
 
 
 def read(root: Path, options: BarOptions) -> Dataset:

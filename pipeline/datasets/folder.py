@@ -7,12 +7,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.datasets.record import Dataset, Record, draw_parts, sort_names
+from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import ImageFile, image_files, inside
 from pipeline.datasets.table import SPLIT_CODES, read_table
 from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN, Groups
 from pipeline.params import FolderOptions
+from pipeline.parts import draw_parts, sort_names
 
 
 def read(root: Path, options: FolderOptions) -> Dataset:

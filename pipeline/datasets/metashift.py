@@ -10,11 +10,12 @@ The name in brackets is the attribute. There is no validation split: as in DISC,
 import re
 from pathlib import Path
 
-from pipeline.datasets.record import Dataset, Record, draw_parts, sort_names
+from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import ImageFile, image_files, inside
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
 from pipeline.params import MetashiftOptions
+from pipeline.parts import draw_parts, sort_names
 
 
 def read(root: Path, options: MetashiftOptions) -> Dataset:

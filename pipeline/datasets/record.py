@@ -1,10 +1,7 @@
 """What a reader yields: the same record for every dataset."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from pipeline.datasets.sources import Source
 from pipeline.errors import MacError
@@ -49,29 +46,3 @@ class Dataset:
         trained = {record.label for record in self.records if record.split == 0}
         if untrained := [name for label, name in enumerate(classes) if label not in trained]:
             raise MacError(f"{self.root}: no training {images} is of class {', '.join(untrained)}")
-
-
-def draw_parts(keys: Sequence[str], fractions: Sequence[float], seed: int) -> list[int]:
-    """Draw seeded parts within the rows of each key: 0 for what is left, i + 1 for the part of `fractions[i]`.
-
-    A key's draw depends on the seed, its place among the sorted keys and its number of rows alone. Where it has rows enough,
-    every part has at least one.
-    """
-    parts = np.zeros(len(keys), np.int64)
-    array = np.array(keys)
-    for number, key in enumerate(sort_names(keys)):
-        rows = np.random.default_rng([seed, number]).permutation(np.flatnonzero(array == key))
-        start = 0
-        for part, fraction in enumerate(fractions, 1):
-            stop = start + max(round(fraction * len(rows)), int(len(rows) > len(fractions)))
-            parts[rows[start:stop]] = part
-            start = stop
-    return [int(part) for part in parts]
-
-
-def sort_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The distinct names, sorted; whole numbers by size."""
-    distinct = set(names)
-    if all(name.isdecimal() for name in distinct):
-        return tuple(sorted(distinct, key=lambda name: (int(name), name)))
-    return tuple(sorted(distinct))

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.numpy import load_file
 
-from pipeline import backbone, heads, interventions, pairing, retrain, store
-from pipeline.heads import Heads
+from pipeline import backbone, interventions, pairing, store
 from pipeline.inputs import normalize, to_input_grid
+from pipeline.last_layer import heads, mac
+from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.validation import Validation
 from tests.conftest import Project
 
 CPU = torch.device("cpu")
@@ -27,7 +29,7 @@ def test_cached_retraining_equals_the_online_algorithm_step_by_step(project: Pro
     project.succeed("features")
     params = project.params
     with store.open_artefact(project.data / "features.h5", "features") as cached:
-        views = retrain.load_views(cached, params.retrain, CPU)
+        views = mac.load_views(cached, params.retrain, CPU)
     erm = store.open_model(project.data / "erm", "erm")
     start = Heads(*(torch.from_numpy(part)[None, None] for part in erm.head()))
     cached_losses: list[float] = []
@@ -137,13 +139,13 @@ def test_every_solver_learns_and_repeats_itself(project: Project, options: dict[
 def test_many_settings_at_once_equal_one_at_a_time(finished: Project) -> None:
     with store.open_artefact(finished.data / "features.h5") as cached:
         params = finished.params.retrain
-        views, validation = retrain.load_views(cached, params, CPU), retrain.load_validation(cached, CPU)
+        views, validation = mac.load_views(cached, params, CPU), Validation.of(cached, CPU)
     start = Heads(*(torch.from_numpy(part)[None, None] for part in store.open_model(finished.data / "erm", "erm").head()))
     for changes in ({}, {"standardize": True}, {"solver": "lbfgs", "l2": 0.01}):
         chosen = params.model_copy(update=changes)
-        grid = retrain.fit(views, validation, start, chosen, [0, 1, 2], [3, 0, 1], [0, 1] if chosen.solver == "adam" else [0])
+        grid = mac.fit(views, validation, start, chosen, [0, 1, 2], [3, 0, 1], [0, 1] if chosen.solver == "adam" else [0])
         for k, (alpha, beta) in enumerate(((0, 3), (1, 0), (2, 1))):
-            alone = retrain.fit(views, validation, start, chosen, [alpha], [beta], [0])
+            alone = mac.fit(views, validation, start, chosen, [alpha], [beta], [0])
             assert torch.allclose(grid.heads.weight[0, k], alone.heads.weight[0, 0], atol=1e-5)
             assert grid.epoch[0, k] == alone.epoch[0, 0]
 

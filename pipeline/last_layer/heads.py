@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -40,9 +41,19 @@ class Heads:
     weight: Tensor
     bias: Tensor
 
+    @classmethod
+    def of(cls, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> "Heads":
+        """One head, (C, D) and (C,), or S heads, (S, C, D) and (S, C), of one setting."""
+        shape = (-1, 1, *bias.shape[-1:])
+        return cls(torch.from_numpy(weight).reshape(*shape, weight.shape[-1]), torch.from_numpy(bias).reshape(shape))
+
+    def to(self, device: torch.device) -> "Heads":
+        return Heads(self.weight.to(device), self.bias.to(device))
+
     def logits(self, features: Tensor) -> Tensor:
-        """(N, D) to (S, K, N, C)."""
-        return features @ self.weight.transpose(-1, -2) + self.bias[..., None, :]
+        """(N, D) to (S, K, N, C), in one matrix product."""
+        flat = F.linear(features, self.weight.flatten(0, 2), self.bias.flatten())
+        return flat.view(len(features), *self.bias.shape).permute(1, 2, 0, 3)
 
 
 @dataclass(frozen=True)
@@ -80,9 +91,19 @@ def _terms(views: Views, alpha: Tensor, beta: Tensor) -> tuple[list[int], Tensor
     return used, weights[used]
 
 
+# From the losses (S, V, K, B) of a batch's rows in every term, each row's share (S, B) of the batch, the terms' weights (V, K) and
+# the rows (S, B; −1 where there is none) to each head's loss (S, K).
+Reduce = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def weighted_mean_loss(loss: Tensor, share: Tensor, term_weight: Tensor, rows: Tensor) -> Tensor:
+    """The sum of the terms, each the mean over the batch (paper equation 6)."""
+    return torch.einsum("svkb,sb,vk->sk", loss, share, term_weight)
+
+
 def fit_adam(
     views: Views, alpha: Tensor, beta: Tensor, seeds: list[int], start: Heads, l2: float, solver: Adam,
-    after_epoch: Callable[[int, Heads, Tensor], None],
+    after_epoch: Callable[[int, Heads, Tensor], None], reduce: Reduce = weighted_mean_loss,
 ) -> None:  # fmt: skip
     """Fit S·K heads in one pass over the features an epoch.
 
@@ -93,6 +114,7 @@ def fit_adam(
         alpha, beta: (K,).
         start: the heads to start from, (1 or S, 1 or K, …).
         after_epoch: called with the epoch (from 0), the heads, and the mean training loss (S, K).
+        reduce: from the losses of a batch's rows to each head's.
     """
     device, classes, width = views.original.device, start.bias.shape[-1], views.original.shape[1]
     shape = (len(seeds), len(alpha), classes)
@@ -102,6 +124,7 @@ def fit_adam(
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, solver.lr_step, solver.lr_gamma)
     used, term_weight = _terms(views, alpha, beta)
     draws, members = len(views.batch), [_members(batch) for batch in views.batch]
+    tables = (views.original, views.masked, views.combined)
     for epoch in range(solver.epochs):
         draw = torch.tensor([draw_of(seed, epoch, draws) for seed in seeds], device=device)
         order = np.stack([batch_order(seed, epoch, len(members[0])) for seed in seeds])  # (S, batches)
@@ -110,12 +133,11 @@ def fit_adam(
             rows = torch.stack([members[int(d)][order[s, step]] for s, d in enumerate(draw)])  # (S, B), -1 where the batch is shorter
             present = rows >= 0
             share = views.weight[rows] * present / present.sum(1, keepdim=True)  # (S, B)
-            tables = (views.original[rows], views.masked[draw[:, None], rows], views.combined[draw[:, None], rows])
-            x = torch.stack([tables[term] for term in used], 1)  # (S, V, B, D)
+            x = torch.stack([views.original[rows] if term == 0 else tables[term][draw[:, None], rows] for term in used], 1)  # (S, V, B, D)
             logits = torch.einsum("svbd,skcd->svkbc", x, weight) + bias[:, None, :, None, :]
             y = views.label[rows][:, None, None, :].expand(logits.shape[:-1])
             loss = F.cross_entropy(logits.flatten(0, 3), y.flatten(), reduction="none").view(y.shape)
-            heads_loss = torch.einsum("svkb,sb,vk->sk", loss, share, term_weight) + l2 * weight.square().sum((2, 3))
+            heads_loss = reduce(loss, share, term_weight, rows) + l2 * weight.square().sum((2, 3))
             optimizer.zero_grad()
             heads_loss.sum().backward()
             optimizer.step()

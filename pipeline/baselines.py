@@ -1,0 +1,105 @@
+"""Stage baselines: what else could be done with the last layer, on the same cached features, in seconds each."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline import store
+from pipeline.errors import MacError
+from pipeline.last_layer import afr, dfr, group_dro, llr
+from pipeline.last_layer.baselines import SIGNS, Cached, Fitted, Method
+from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.mac import load_views
+from pipeline.last_layer.validation import Validation
+from pipeline.metrics import Groups
+from pipeline.params import BaselinesParams, RetrainParams
+from pipeline.parts import held_out
+from pipeline.progress import log, track
+from pipeline.scores import scores
+
+METHODS: dict[str, Method] = {
+    "erm": Method("ERM", "the head as trained", "none", lambda cached: Fitted(cached.erm, {})),
+    "llr": Method("LLR", "last layer retrained on the originals", "validation, to choose", partial(llr.fit, weights="none")),
+    "cb_llr": Method("CB-LLR", "the same, classes weighing alike", "validation, to choose", partial(llr.fit, weights="balanced")),
+    "afr": Method("AFR", "Qiu et al. 2023", "validation, to choose", afr.fit),
+    "dfr": Method("DFR", "Kirichenko et al. 2023", "validation, to train", partial(dfr.fit, split="validation")),
+    "dfr_train": Method("DFR (training groups)", "Kirichenko et al. 2023", "training, to train", partial(dfr.fit, split="training")),
+    "group_dro": Method("Group DRO (last layer)", "Sagawa et al. 2020", "training, to train", group_dro.fit),
+}
+
+
+def baselines(
+    images_path: Path, features_path: Path, erm_path: Path, out: Path, params: BaselinesParams, retraining: RetrainParams, on: torch.device
+) -> str:
+    """Fit each of `params.methods` and write `out`, a JSON file; return the table to print.
+
+    `methods.<name>` says what the method is, the group labels that it saw, what validation chose, and has the metrics of
+    `scores.scores` on the validation and the test split.
+
+    Raises:
+        MacError: no such method, or one that needs group labels that are not known.
+    """
+    unknown = [name for name in params.methods if name not in METHODS]
+    if unknown:
+        raise MacError(f"baselines.methods: no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
+    with store.open_artefact(images_path, "images") as images:
+        erm = store.open_model(erm_path, "erm", {"images": images.digest})
+        with store.open_artefact(features_path, "features", {"images": images.digest, "erm": erm.digest}) as features:
+            groups = Groups.of(images)
+            split, label, attribute = (images[name][:] for name in ("split", "label", "attribute"))
+            in_training = np.flatnonzero(split == 0)
+            training = groups.grouping(label[in_training], attribute[in_training])
+            rows = features["train/row"][:]
+            kept = groups.grouping(label[rows], attribute[rows])
+            trained = erm.provenance.params["train"]
+            out_of_erm = in_training[held_out(label[in_training], trained["hold_out"], trained["seed"])]
+            cached = Cached(
+                views=load_views(features, retraining, on, interventions=False),
+                group=torch.from_numpy(kept.index).to(on) if kept.kind == "group" else None,
+                held_out=torch.from_numpy(np.isin(rows, out_of_erm)).to(on),
+                validation=Validation.of(features, on),
+                erm=Heads.of(*erm.head()).to(on),
+                params=retraining,
+            )
+            results: dict[str, Any] = {}
+            for name in track(params.methods, "baselines", len(params.methods), "methods"):
+                method = METHODS[name]
+                if name == "erm" and trained["select"] == "best":
+                    method = replace(method, labels="validation, to choose")
+                fitted = method.fit(cached)
+                heads = fitted.heads.to(torch.device("cpu"))
+                log.info("%s: fitted", method.title)
+                results[name] = _described(method, fitted) | {
+                    part: scores(
+                        features, part, heads, groups.grouping(features[f"{part}/label"][:], features[f"{part}/attribute"][:]), training
+                    )
+                    for part in ("val", "test")
+                }
+            made_from = {"features": features.digest, "erm": erm.digest}
+    store.write_json(out, {"made_from": made_from, "methods": results})
+    return table(results)
+
+
+def _described(method: Method, fitted: Fitted) -> dict[str, object]:
+    described = {"title": method.title, "source": method.source, "labels": method.labels, "sign": SIGNS[method.labels]}
+    return described | {"chosen": fitted.chosen, "note": fitted.note, "seeds": len(fitted.heads.bias)}
+
+
+def table(results: dict[str, Any]) -> str:
+    """The methods' test metrics as text, in percent."""
+    worst = next(key for key in next(iter(results.values()))["test"] if key in ("worst_group", "worst_class"))
+    columns = {worst: worst.replace("_", " "), "raw_mean": "mean", "adjusted_mean": "adj. mean"}
+    columns = {key: name for key, name in columns.items() if key in next(iter(results.values()))["test"]}
+    lines = [f"{'test accuracy, %':<24}" + "".join(f"{name:>16}" for name in columns.values()) + "  group labels seen"]
+    for result in results.values():
+        cells = [
+            f"{100 * result['test'][key]['mean']:.2f}" + (f" ± {100 * result['test'][key]['std']:.2f}" if result["seeds"] > 1 else "")
+            for key in columns
+        ]
+        lines.append(f"{result['title']:<24}" + "".join(f"{cell:>16}" for cell in cells) + f"  {result['sign']} {result['labels']}")
+    lines += [f"{result['title']}: {result['note']}" for result in results.values() if result["note"]]
+    return "\n".join(lines)

@@ -1,0 +1,108 @@
+"""Masking and combining in the last layer (paper equation 6); with α = β = 0 it is plain last-layer retraining."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import MacError
+from pipeline.last_layer import heads
+from pipeline.last_layer.heads import Adam, Heads, Scale, Views
+from pipeline.last_layer.validation import BestSoFar, Validation
+from pipeline.params import RetrainParams
+from pipeline.store import Artefact
+
+
+@dataclass
+class Fit:
+    """Fitted heads, on raw features, each at its best epoch.
+
+    Attributes:
+        heads: (S, K, …).
+        epoch: (S, K) int64, from 1; the epoch kept.
+        history: a row an epoch and seed (of the first setting), for history.csv.
+    """
+
+    heads: Heads
+    epoch: Tensor
+    history: list[dict[str, object]]
+
+
+def load_views(features: Artefact, params: RetrainParams, on: torch.device, interventions: bool = True) -> Views:
+    """The retraining set of features.h5 on the device; without `interventions` the masked and combined views are left empty."""
+    label = torch.from_numpy(features["train/label"][:]).to(on)
+    rows = slice(None) if interventions else slice(0)
+    return Views(
+        original=torch.from_numpy(features["train/original"][:]).to(on),
+        masked=torch.from_numpy(features["train/masked"][:, rows]).to(on),
+        combined=torch.from_numpy(features["train/combined"][:, rows]).to(on),
+        label=label,
+        batch=torch.from_numpy(features["train/batch"][:]).long().to(on),
+        weight=heads.class_weights(label, len(features.attribute("classes")), params.class_weights),
+    )
+
+
+def fit(
+    views: Views,
+    validation: Validation,
+    start: Heads,
+    params: RetrainParams,
+    alphas: list[float],
+    betas: list[float],
+    seeds: list[int],
+    reduce: heads.Reduce = heads.weighted_mean_loss,
+) -> Fit:
+    """Fit a head for every seed and every setting (alphas[k], betas[k]) at once.
+
+    With `adam`, each head is kept at the epoch with the best validation worst-group (or worst-class) accuracy (ties: higher mean, then
+    earlier); `lbfgs` takes the minimum, and no seed changes it.
+
+    Args:
+        reduce: how the losses of a batch make one (adam).
+
+    Raises:
+        MacError: the loss is not finite.
+    """
+    scale = Scale.of(views.original) if params.standardize else None
+    if scale:
+        views, start = scale.views(views), scale.into(start)
+    if params.init == "zeros":
+        start = Heads(torch.zeros_like(start.weight), torch.zeros_like(start.bias))
+    raw = scale.out_of if scale else lambda fitted: fitted
+    history: list[dict[str, object]] = []
+    names = [f"val_{name}" for name in validation.grouping.names]
+
+    def record(epoch: int, accuracy: Tensor, loss: Tensor) -> None:
+        bad = (~loss.isfinite()).nonzero()
+        if len(bad):
+            raise MacError(
+                f"retrain: the loss is {loss[tuple(bad[0])].item()} in epoch {epoch + 1}, seed {seeds[int(bad[0, 0])]}; lower retrain.lr"
+            )
+        worst, mean = validation.scores(accuracy)
+        for s, seed in enumerate(seeds):
+            row = {
+                "epoch": epoch + 1,
+                "seed": seed,
+                "loss": loss[s, 0].item(),
+                "val_worst": worst[s, 0].item(),
+                "val_mean": mean[s, 0].item(),
+            }
+            history.append(row | dict(zip(names, accuracy[s, 0].tolist(), strict=True)))
+
+    if params.solver == "lbfgs":
+        pairs = [heads.fit_lbfgs(views, a, b, start.bias.shape[-1], params.l2) for a, b in zip(alphas, betas, strict=True)]
+        solved = raw(Heads(torch.cat([h.weight for h, _ in pairs], 1), torch.cat([h.bias for h, _ in pairs], 1)))
+        seeds = seeds[:1]
+        record(0, validation.accuracy(solved), torch.tensor([[loss for _, loss in pairs]]))
+        return Fit(solved, torch.ones(1, len(alphas), dtype=torch.int64), history)
+
+    best = BestSoFar(validation)
+
+    def keep_best(epoch: int, fitted: Heads, loss: Tensor) -> None:
+        record(epoch, best.offer(epoch + 1, raw(fitted)), loss)
+
+    device = views.original.device
+    alpha, beta = (torch.tensor(values, dtype=torch.float32, device=device) for values in (alphas, betas))
+    solver = Adam(params.epochs, params.lr, params.lr_step, params.lr_gamma)
+    heads.fit_adam(views, alpha, beta, seeds, start, params.l2, solver, keep_best, reduce)
+    return Fit(best.heads, best.epoch, history)

@@ -1,0 +1,79 @@
+"""All that is told of heads on a held-out split: accuracy by group, balanced accuracy, AUROC, calibration, how sure it is."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from pipeline.last_layer.heads import Heads
+from pipeline.metrics import Grouping, as_dict, group_accuracy, over_seeds
+from pipeline.store import Artefact
+
+ECE_BINS = 15
+
+
+def scores(features: Artefact, split: str, heads: Heads, grouping: Grouping, training: Grouping) -> dict[str, Any]:
+    """The metrics of S heads of one setting on a split of features.h5.
+
+    Args:
+        heads: (S, 1, …) on the CPU.
+        training: the training split's grouping, for the adjusted mean.
+
+    Returns:
+        `{mean, std}` over the heads of each of `metrics.as_dict` and `quality`; and `worst_group_interval`, or
+        `worst_class_interval`, `{low, high}`.
+    """
+    logits = heads.logits(torch.from_numpy(features[f"{split}/original"][:]))[:, 0]
+    label = torch.from_numpy(features[f"{split}/label"][:])
+    correct = logits.argmax(-1) == label
+    accuracy = group_accuracy(correct, torch.from_numpy(grouping.index), len(grouping.names))
+    merged = over_seeds([as_dict(a, grouping, training) | quality(head, label) for a, head in zip(accuracy, logits, strict=True)])
+    low, high = worst_group_interval(correct.numpy(), grouping.index)
+    return merged | {f"worst_{grouping.kind}_interval": {"low": low, "high": high}}
+
+
+def quality(logits: Tensor, label: Tensor) -> dict[str, float]:
+    """What is told of one head beside its accuracy by group.
+
+    Args:
+        logits: (N, C) float.
+        label: (N,) int64.
+
+    Returns:
+        `balanced_accuracy`, the mean recall of the classes that have rows; `auroc` of the second class where there are two and both
+        have rows; `ece`, the expected calibration error over 15 bins of confidence (Guo et al. 2017). Each in [0, 1].
+    """
+    probability = logits.double().softmax(-1).numpy()
+    confidence, predicted, truth = probability.max(-1), probability.argmax(-1), label.numpy()
+    correct = predicted == truth
+    found = {"balanced_accuracy": float(np.mean([correct[truth == c].mean() for c in np.unique(truth)]))}
+    if probability.shape[1] == 2 and len(np.unique(truth)) == 2:
+        found["auroc"] = float(roc_auc_score(truth, probability[:, 1]))
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=ECE_BINS)
+    return found | {"ece": float(np.abs(gaps).sum() / len(truth))}
+
+
+def worst_group_interval(correct: NDArray[np.bool_], group: NDArray[np.int64], resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the worst group: what another test set of this size might have shown.
+
+    Rows are drawn anew within each group, the same rows for all heads; the worst group is that of each head, averaged over heads.
+
+    Args:
+        correct: (S, N), whether each head is right about each row.
+        group: (N,).
+    """
+    rng = np.random.default_rng(seed)
+    lowest = np.full((resamples, len(correct)), np.inf)
+    for g in np.unique(group):
+        members = correct[:, group == g]
+        n = members.shape[1]
+        # How often heads agree is all that matters: rows with the same pattern over heads are drawn as one.
+        patterns, count = np.unique(members, axis=1, return_counts=True)
+        drawn = rng.multinomial(n, count / n, size=resamples)
+        lowest = np.minimum(lowest, drawn @ patterns.T / n)
+    low, high = np.percentile(lowest.mean(1), [2.5, 97.5])
+    return float(low), float(high)
