@@ -161,7 +161,9 @@ def _top_k(value: float) -> float:
 class SaliencyParams(_Block):
     """`saliency`: map and mask of every training image."""
 
-    method: Literal["xgradcam", "random", "foreground"] = Field(description="random and foreground (true masks) are controls")
+    method: Literal["xgradcam", "gradcam", "gradcam++", "scorecam", "layercam", "eigencam", "random", "foreground"] = Field(
+        description="random and foreground (true masks) are controls"
+    )
     balance: Literal["none", "class"] = Field(description="class: a seeded retraining set with as many images of each class")
     target: Literal["label", "prediction"] = Field(description="class that the map explains")
     layer: str = Field(description="last (closed form), or a module of the trunk (autograd)")

@@ -7,6 +7,7 @@ A method is a function from a batch to raw maps: one entry in METHODS.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import backbone, device, store, visual, xgradcam
+from pipeline import backbone, device, package_cams, store, visual, xgradcam
 from pipeline.engine import Arrays, Block, Shards, blocks
 from pipeline.errors import MacError
 from pipeline.inputs import normalize, to_input_grid
@@ -83,7 +84,17 @@ def _foreground(model: backbone.Classifier, batch: Batch, params: SaliencyParams
     return Maps(F.adaptive_avg_pool2d(batch.foreground[:, None].float(), (height, width))[:, 0], batch.label)
 
 
-METHODS: dict[str, Method] = {"xgradcam": _xgradcam, "random": _random, "foreground": _foreground}
+def _package(method: str, model: backbone.Classifier, batch: Batch, params: SaliencyParams) -> Maps:
+    target = batch.label if params.target == "label" else _target(model(batch.x), batch, params)
+    return Maps(package_cams.raw_maps(method, model, batch.x, target, params.layer), target)
+
+
+METHODS: dict[str, Method] = {
+    "xgradcam": _xgradcam,
+    "random": _random,
+    "foreground": _foreground,
+    **{name: partial(_package, name) for name in package_cams.CLASSES},
+}
 
 
 def saliency(images_path: Path, erm_path: Path, out: Path, params: SaliencyParams, on: torch.device, scratch: Path) -> None:

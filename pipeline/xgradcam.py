@@ -6,7 +6,7 @@ The map is raw: neither rectified nor scaled. Same definition (and ε) as `XGrad
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.backbone import Classifier
 from pipeline.errors import MacError
@@ -31,6 +31,19 @@ def closed_form(activations: Tensor, head_weight: Tensor, target: Tensor) -> Ten
     return torch.einsum("bc,bchw->bhw", weight, maps)
 
 
+def find_layer(model: Classifier, layer: str) -> nn.Module:
+    """The trunk's module of that dotted name.
+
+    Raises:
+        MacError: there is none.
+    """
+    try:
+        return model.trunk.get_submodule(layer)
+    except AttributeError:
+        names = ", ".join(name for name, _ in model.trunk.named_children())
+        raise MacError(f"saliency.layer: the trunk has no layer '{layer}' (its outermost layers: {names})") from None
+
+
 def by_autograd(model: Classifier, x: Tensor, target: Tensor, layer: str) -> Tensor:
     """The map of any layer of the trunk, by a backward pass.
 
@@ -45,11 +58,7 @@ def by_autograd(model: Classifier, x: Tensor, target: Tensor, layer: str) -> Ten
     Raises:
         MacError: no such layer, or its output is not (B, C, h, w).
     """
-    try:
-        module = model.trunk.get_submodule(layer)
-    except AttributeError:
-        names = ", ".join(name for name, _ in model.trunk.named_children())
-        raise MacError(f"saliency.layer: the trunk has no layer '{layer}' (its outermost layers: {names})") from None
+    module = find_layer(model, layer)
     kept: list[Tensor] = []
 
     def keep(_module: torch.nn.Module, _inputs: object, output: Tensor) -> Tensor:
