@@ -1,23 +1,18 @@
 """What is in an artefact: as text, and one training image as a picture (`mac inspect`)."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import evaluate, interventions, store, visual
+from pipeline import evaluate, store, visual
+from pipeline.coverage import coverage
 from pipeline.errors import MacError
-from pipeline.inputs import to_input_grid
-from pipeline.masks import coverage, upsample
+from pipeline.examples import training_example
 from pipeline.metrics import Groups
 from pipeline.store import Artefact
-
-READ_ROWS = 512
 
 
 def describe(path: Path) -> str:
@@ -108,46 +103,11 @@ def _coverage_lines(masks: Artefact) -> list[str]:
         return [f"coverage by group: needs {beside}"]
     with store.open_artefact(beside, "images") as images:
         masks.provenance.require("masks", masks.path, {"images": images.digest})
-        table = mask_coverage(images, masks)
-    if np.isnan(table["mask_fg"]).all():
+        table = coverage(images, masks)
+    if not any(row.n for row in table):
         return ["coverage by group: the dataset has no true masks"]
     lines = [f"{'mean coverage, %':<24}{'n':>8}{'Mask/FG':>10}{'Mask/BG':>10}"]
-    for name, n, inside, outside in zip(table["group"], table["n"], table["mask_fg"], table["mask_bg"], strict=True):
-        lines.append(f"{name:<24}{n:>8}{100 * inside:>10.1f}{100 * outside:>10.1f}")
-    return lines
-
-
-def mask_coverage(images: Artefact, masks: Artefact) -> dict[str, NDArray[np.generic]]:
-    """Mask/FG and Mask/BG per group (paper Table 1), over the rows whose true mask is known.
-
-    Returns:
-        Columns `group` (name), `n` (rows with a true mask), `mask_fg`, `mask_bg` (means in [0, 1], NaN where n is 0).
-    """
-    groups, rows = Groups.of(images), masks["row"][:]
-    described = groups.described(images["label"][:][rows], images["attribute"][:][rows])
-    known = images["has_foreground"][:][rows] if "has_foreground" in images else np.zeros(len(rows), np.bool_)
-    inside, outside = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-    for samples in _blocks(np.flatnonzero(known)):
-        foreground = _grid(images, images.rows("foreground", rows[samples]))
-        covered = coverage(torch.from_numpy(masks.rows("mask", samples)), foreground)
-        inside[samples], outside[samples] = (part.numpy() for part in covered)
-    members = [(described.index == g) & known & ~np.isnan(inside) for g in range(len(described.names))]
-    return {
-        "group": np.array(described.names),
-        "n": np.array([m.sum() for m in members]),
-        "mask_fg": np.array([inside[m].mean() if m.any() else np.nan for m in members]),
-        "mask_bg": np.array([outside[m].mean() if m.any() else np.nan for m in members]),
-    }
-
-
-def _blocks(samples: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(samples), READ_ROWS):
-        yield samples[start : start + READ_ROWS]
-
-
-def _grid(images: Artefact, stored: NDArray[np.generic]) -> torch.Tensor:
-    params = images.provenance.params
-    return to_input_grid(torch.from_numpy(stored), params["input_size"], params["to_input"])
+    return lines + [f"{row.group:<24}{row.n:>8}{100 * row.mask_fg:>10.1f}{100 * row.mask_bg:>10.1f}" for row in table]
 
 
 def picture(masks_path: Path, row: int) -> Image.Image:
@@ -168,23 +128,13 @@ def picture(masks_path: Path, row: int) -> Image.Image:
         found = np.flatnonzero(rows == row)
         if len(found) == 0:
             raise MacError(f"{masks_path}: row {row} has no mask; it holds {len(rows)} rows from {rows.min()} to {rows.max()}")
-        i = int(found[0])
-        j = int(features["train/partner"][0, i])
-        x_i, x_j = (_grid(images, images["image"][int(rows[k])][None]).float() / 255 for k in (i, j))
-        m_i, m_j = (torch.from_numpy(masks["mask"][k][None, None]) for k in (i, j))
-        b = torch.from_numpy(features["train/fill"][0, i]).view(1, 3, 1, 1)
-        cam = upsample(torch.from_numpy(masks["cam"][i][None]), m_i.shape[-1])[0].numpy()
-        groups = Groups.of(images)
-        described = groups.described(*(images.rows(name, rows[[i, j]]) for name in ("label", "attribute")))
-        names = [described.names[g] for g in described.index]
-        target = groups.classes[int(masks["target"][i])]
-    original = visual.to_picture(x_i[0].numpy())
+        example = training_example(images, masks, features, int(found[0]))
     panels = {
-        f"row {row}, {names[0]}": original,
-        f"map for {target}": visual.heat(cam),
-        "mask": visual.overlay(original, m_i[0, 0].numpy()),
-        "masked": visual.to_picture(interventions.masked(x_i, m_i, b)[0].numpy()),
-        f"combined, {names[1]}": visual.to_picture(interventions.combined(x_i, m_i, x_j, m_j, b)[0].numpy()),
+        f"row {row}, {example.group}": example.original,
+        f"map for {example.target}": example.heat,
+        "mask": example.core,
+        "masked": example.masked,
+        f"combined, {example.partner_group}": example.combined,
     }
     return _strip(panels)
 

@@ -1,5 +1,7 @@
 """Pictures of maps and masks, as (H, W, 3) uint8 arrays."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,12 +11,18 @@ _INFERNO = np.array([(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (2
 Picture = NDArray[np.uint8]
 
 
-def heat(scores: NDArray[np.floating]) -> Picture:
-    """A map (H, W) as colours, its lowest value black, its highest pale yellow."""
-    low, high = float(scores.min()), float(scores.max())
+def heat(scores: NDArray[np.floating], low: float | None = None, high: float | None = None) -> Picture:
+    """A map (H, W) as colours, `low` (its lowest value) black, `high` (its highest) pale yellow."""
+    low, high = float(scores.min()) if low is None else low, float(scores.max()) if high is None else high
     position = (scores - low) / (high - low) if high > low else np.zeros_like(scores)
     anchors = np.linspace(0, 1, len(_INFERNO))
     return np.stack([np.interp(position, anchors, _INFERNO[:, c]) for c in range(3)], -1).round().astype(np.uint8)
+
+
+def heat_over(image: Picture, maps: Sequence[NDArray[np.floating]]) -> list[Picture]:
+    """Maps over one image, half and half, in one scale: from 0, or the lowest if all are higher, to the highest value."""
+    low, high = min(0.0, *(float(m.min()) for m in maps)), max(float(m.max()) for m in maps)
+    return [((image.astype(np.float64) + heat(m, low, high)) / 2).round().astype(np.uint8) for m in maps]
 
 
 def overlay(image: Picture, mask: NDArray[np.bool_]) -> Picture:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import inspection, interventions, store, visual
+from pipeline import interventions, store, visual
 from pipeline.inputs import to_input_grid
 from tests.conftest import Project
 
@@ -29,19 +29,6 @@ def test_every_artefact_can_be_described(finished: Project, artefact: str) -> No
     }
     for text in expected[artefact]:
         assert text in output
-
-
-def test_coverage_per_group_against_a_count(finished: Project) -> None:
-    with store.open_artefact(finished.data / "images.h5") as images, store.open_artefact(finished.data / "masks.h5") as masks:
-        table = inspection.mask_coverage(images, masks)
-        inside = []
-        for sample, row in enumerate(masks["row"][:]):
-            foreground = to_input_grid(torch.from_numpy(images["foreground"][row][None]), 64, "center_crop")[0].numpy()
-            if images["label"][row] == 1 and images["attribute"][row] == 0:
-                inside.append((masks["mask"][sample] & foreground).sum() / foreground.sum())
-    assert table["group"][2] == "waterbird_land"
-    assert table["n"][2] == 4
-    assert table["mask_fg"][2] == pytest.approx(np.mean(inside))
 
 
 def test_a_picture_of_one_row_shows_the_five_panels(finished: Project, tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""Pictures of single images: what the mask keeps, what retraining sees, where two heads look."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline import interventions, visual, xgradcam
+from pipeline.backbone import Classifier
+from pipeline.coverage import input_grid
+from pipeline.inputs import normalize
+from pipeline.masks import upsample
+from pipeline.metrics import Groups
+from pipeline.store import Artefact
+from pipeline.visual import Picture
+
+
+@dataclass(frozen=True)
+class TrainingExample:
+    """A training image and what becomes of it in draw 0 (paper Figure 1); pictures on the input grid."""
+
+    row: int
+    group: str
+    target: str
+    partner_group: str
+    original: Picture
+    heat: Picture
+    core: Picture
+    masked: Picture
+    combined: Picture
+
+
+def training_example(images: Artefact, masks: Artefact, features: Artefact, sample: int) -> TrainingExample:
+    """The image at position `sample` of masks.h5."""
+    rows, partner = masks["row"][:], int(features["train/partner"][0, sample])
+    pair = [int(rows[sample]), int(rows[partner])]
+    x_i, x_j = (input_grid(images, images["image"][row][None]).float() / 255 for row in pair)
+    m_i, m_j = (torch.from_numpy(masks["mask"][k][None, None]) for k in (sample, partner))
+    b = torch.from_numpy(features["train/fill"][0, sample]).view(1, 3, 1, 1)
+    groups = Groups.of(images)
+    described = groups.described(*(np.array([images[name][row] for row in pair]) for name in ("label", "attribute")))
+    names = [described.names[g] for g in described.index]
+    original = visual.to_picture(x_i[0].numpy())
+    return TrainingExample(
+        row=pair[0],
+        group=names[0],
+        target=groups.classes[int(masks["target"][sample])],
+        partner_group=names[1],
+        original=original,
+        heat=visual.heat(upsample(torch.from_numpy(masks["cam"][sample][None]), m_i.shape[-1])[0].numpy()),
+        core=visual.overlay(original, m_i[0, 0].numpy()),
+        masked=visual.to_picture(interventions.masked(x_i, m_i, b)[0].numpy()),
+        combined=visual.to_picture(interventions.combined(x_i, m_i, x_j, m_j, b)[0].numpy()),
+    )
+
+
+@dataclass(frozen=True)
+class HeldOutExample:
+    """A held-out image, and the maps of its class before and after retraining (paper Figures 3 and 4)."""
+
+    original: Picture
+    before: Picture
+    after: Picture
+
+
+@torch.no_grad()
+def held_out_examples(
+    images: Artefact, model: Classifier, heads: tuple[torch.Tensor, torch.Tensor], rows: NDArray[np.int64], on: torch.device
+) -> list[HeldOutExample]:
+    """xGradCAM of the true class under two heads, weights (C, D) each, for `rows` of images.h5.
+
+    Both maps of an image share one colour scale.
+    """
+    examples = []
+    label = torch.from_numpy(images["label"][:])
+    for row in rows:
+        pixels = input_grid(images, images["image"][int(row)][None])
+        activations = model.activations(normalize(pixels.to(on)))
+        target = label[[int(row)]].to(on)
+        maps = [upsample(xgradcam.closed_form(activations, weight.to(on), target), pixels.shape[-1])[0].cpu().numpy() for weight in heads]
+        original = pixels[0].permute(1, 2, 0).numpy()
+        examples.append(HeldOutExample(original, *visual.heat_over(original, maps)))
+    return examples
