@@ -16,9 +16,23 @@ HELD_OUT = ("val", "test")
 def evaluate(images_path: Path, features_path: Path, erm_path: Path, retrained_path: Path, metrics_path: Path, plots_path: Path) -> str:
     """Write metrics.json and the folder of plot data; return the table to print.
 
-    metrics.json: `erm.<split>.<metric>` and `mac.<split>.<metric>.{mean, std}` over the retraining seeds, with the metrics
-    of `scores.scores`. The plots' folder has groups.csv, a bar a group and method, and confusion.csv, a row a test image with the
-    class that the chosen MaC head sees in it.
+    The plots' folder has groups.csv, a bar a group and method, and confusion.csv.
+    """
+    metrics, confusion = measure(images_path, features_path, erm_path, retrained_path)
+    store.write_json(metrics_path, metrics)
+    with store.create_folder(plots_path) as folder:
+        store.write_csv(folder / "groups.csv", _plot_rows(metrics))
+        store.write_csv(folder / "confusion.csv", confusion)
+    return table(metrics)
+
+
+def measure(images_path: Path, features_path: Path, erm_path: Path, retrained_path: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """ERM and MaC on the validation and the test split.
+
+    Returns:
+        The metrics: `erm.<split>.<metric>` and `mac.<split>.<metric>.{mean, std}` over the retraining seeds, with the metrics of
+        `scores.scores`; `count.<split>.<group>`; `seeds`. And the confusion: a row a test image with its class and the class
+        that the chosen MaC head sees in it.
     """
     with store.open_artefact(images_path, "images") as images:
         erm = store.open_model(erm_path, "erm", {"images": images.digest})
@@ -43,11 +57,7 @@ def evaluate(images_path: Path, features_path: Path, erm_path: Path, retrained_p
         "count": {split: dict(zip(held_out[split].names, held_out[split].count.tolist(), strict=True)) for split in HELD_OUT},
         "seeds": len(seeds["weight"]),
     }
-    store.write_json(metrics_path, metrics)
-    with store.create_folder(plots_path) as folder:
-        store.write_csv(folder / "groups.csv", _plot_rows(metrics))
-        store.write_csv(folder / "confusion.csv", confusion)
-    return table(metrics)
+    return metrics, confusion
 
 
 def only_means(metrics: dict[str, Any]) -> dict[str, Any]:

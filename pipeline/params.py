@@ -212,6 +212,14 @@ class SweepParams(_Block):
     betas: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
 
 
+class ReportParams(_Block):
+    """`report`: what the page shows."""
+
+    training_examples: int = Field(ge=0, description="training images with map, mask and interventions")
+    mistakes: int = Field(ge=0, description="test images that ERM gets wrong, with both heads' maps")
+    seed: Seed = Field(description="of the choice of images")
+
+
 class Params(_Block):
     """All of params.yaml."""
 
@@ -223,6 +231,7 @@ class Params(_Block):
     retrain: RetrainParams
     baselines: BaselinesParams
     sweep: SweepParams
+    report: ReportParams
 
 
 def load(path: Path) -> Params:

@@ -20,7 +20,7 @@ def sweep(features_path: Path, erm_path: Path, out: Path, params: SweepParams, r
 
     seeds.csv has a row a setting and seed: alpha, beta, seed, `val_worst`, `val_mean`, `test_worst`, `test_mean`. mean.csv has a row a
     setting: their means over the seeds, and `picked`: 1 for the setting with the best validation worst group (ties: the mean, then
-    the first), 0 for the others.
+    the first), 0 for the others. picked.json has that row.
     """
     settings = list(product(params.alphas, params.betas))
     with store.open_artefact(features_path, "features") as features:
@@ -32,6 +32,7 @@ def sweep(features_path: Path, erm_path: Path, out: Path, params: SweepParams, r
         heads = fit(views, validation, Heads.of(*erm.head()).to(on), retraining, alphas, betas, seeds).heads
         val = torch.stack(validation.scores(validation.accuracy(heads))).cpu()  # (worst and mean, S, K)
         test = _test_scores(features, heads.to(torch.device("cpu")))
+        made_from = {"features": features.digest, "erm": erm.digest}
     worst, mean = (score.mean(0).tolist() for score in val)
     picked = max(range(len(settings)), key=lambda k: (worst[k], mean[k], -k))
     names = ("val_worst", "val_mean", "test_worst", "test_mean")
@@ -48,6 +49,7 @@ def sweep(features_path: Path, erm_path: Path, out: Path, params: SweepParams, r
     with store.create_folder(out) as folder:
         store.write_csv(folder / "seeds.csv", each)
         store.write_csv(folder / "mean.csv", means)
+        store.write_json(folder / "picked.json", {"made_from": made_from, **means[picked]})
     log.info("validation picks alpha=%g, beta=%g (worst %s %.3f)", *settings[picked], validation.grouping.kind, worst[picked])
 
 

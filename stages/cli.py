@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "ERM and MaC side by side on the test split",
     "baselines": "other last-layer methods on the same features",
     "sweep": "every alpha and beta at once",
+    "report": "the page that says whether it is worth it",
     "inspect": "what is in an artefact",
 }
 

@@ -62,6 +62,15 @@ class Layout:
         return self.data / "sweep"
 
     @property
+    def comparison(self) -> Path:
+        """What the second pipeline makes."""
+        return self.data / "comparison"
+
+    @property
+    def timings(self) -> Path:
+        return self.data / "timings"
+
+    @property
     def scratch(self) -> Path:
         """Unfinished work, outside DVC's outs: DVC deletes those before a stage runs."""
         return self.data / "scratch"
@@ -79,6 +88,6 @@ def recorded(layout: Layout, stage: str, device: str) -> Iterator[None]:
         "python": platform.python_version(),
         "torch": version("torch"),
     }
-    path = layout.data / "timings" / f"{stage}.json"
+    path = layout.timings / f"{stage}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")

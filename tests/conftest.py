@@ -20,7 +20,7 @@ from stages.cli import main
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
-STAGES = ("prepare", "train", "saliency", "features", "retrain", "evaluate", "baselines", "sweep")
+STAGES = ("prepare", "train", "saliency", "features", "retrain", "evaluate", "baselines", "sweep", "report")
 COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}
 
 

@@ -20,6 +20,7 @@ BLOCKS = {
     "evaluate": [],
     "baselines": ["baselines", "retrain"],
     "sweep": ["sweep", "retrain"],
+    "report": ["report"],
 }
 # What they do not look at, so that another alpha does not run them again.
 UNREAD = {
