@@ -19,7 +19,7 @@ from pipeline.metrics import Groups
 from pipeline.params import BaselinesParams, RetrainParams
 from pipeline.parts import held_out
 from pipeline.progress import log, track
-from pipeline.scores import scores
+from pipeline.scores import head_scores
 
 METHODS: dict[str, Method] = {
     "erm": Method("ERM", "the head as trained", "none", lambda cached: Fitted(cached.erm, {})),
@@ -74,10 +74,7 @@ def baselines(
                 heads = fitted.heads.to(torch.device("cpu"))
                 log.info("%s: fitted", method.title)
                 results[name] = _described(method, fitted) | {
-                    part: scores(
-                        features, part, heads, groups.grouping(features[f"{part}/label"][:], features[f"{part}/attribute"][:]), training
-                    )
-                    for part in ("val", "test")
+                    part: head_scores(features, part, heads, training) for part in ("val", "test")
                 }
             made_from = {"features": features.digest, "erm": erm.digest}
     store.write_json(out, {"made_from": made_from, "methods": results})

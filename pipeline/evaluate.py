@@ -8,7 +8,7 @@ import torch
 from pipeline import store
 from pipeline.last_layer.heads import Heads
 from pipeline.metrics import Groups
-from pipeline.scores import scores
+from pipeline.scores import head_scores
 
 HELD_OUT = ("val", "test")
 
@@ -45,8 +45,7 @@ def measure(images_path: Path, features_path: Path, erm_path: Path, retrained_pa
             seeds = retrained.read("head")
             heads = {"erm": Heads.of(*erm.head()), "mac": Heads.of(seeds["weight"], seeds["bias"])}
             results = {
-                name: {split: scores(features, split, fitted, held_out[split], training) for split in HELD_OUT}
-                for name, fitted in heads.items()
+                name: {split: head_scores(features, split, fitted, training) for split in HELD_OUT} for name, fitted in heads.items()
             }
             chosen = Heads.of(*retrained.head()).logits(torch.from_numpy(features["test/original"][:]))[0, 0].argmax(-1)
             pairs = zip(features["test/label"][:], chosen, strict=True)

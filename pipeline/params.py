@@ -212,6 +212,23 @@ class SweepParams(_Block):
     betas: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
 
 
+class JttParams(_Block):
+    """`jtt`: Just Train Twice, otherwise as `train`."""
+
+    first_epochs: Positive = Field(description="T, epochs before the error set is taken")
+    upweight: int = Field(ge=1, description="lambda, how often an image of the error set counts")
+    epochs: Positive = Field(description="of the second training")
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+
+
+class MaskTuneParams(_Block):
+    """`masktune`: one epoch on masked images, otherwise as `train`."""
+
+    sigmas: float = Field(description="pixels above the map's mean by so many deviations are masked")
+    lr: float = Field(gt=0)
+
+
 class ReportParams(_Block):
     """`report`: what the page shows."""
 
@@ -231,6 +248,8 @@ class Params(_Block):
     retrain: RetrainParams
     baselines: BaselinesParams
     sweep: SweepParams
+    jtt: JttParams
+    masktune: MaskTuneParams
     report: ReportParams
 
 

@@ -97,8 +97,19 @@ METHODS: dict[str, Method] = {
 }
 
 
-def saliency(images_path: Path, erm_path: Path, out: Path, params: SaliencyParams, on: torch.device, scratch: Path) -> None:
+def saliency(
+    images_path: Path,
+    erm_path: Path,
+    out: Path,
+    params: SaliencyParams,
+    on: torch.device,
+    scratch: Path,
+    rows: NDArray[np.int64] | None = None,
+) -> None:
     """Write masks.h5: map and mask of every row of the retraining set (the training split, or a class-balanced part of it).
+
+    Args:
+        rows: the retraining set, if it is given already.
 
     Raises:
         MacError: `top_k` beyond the input grid; true masks asked for where the dataset has none.
@@ -110,8 +121,8 @@ def saliency(images_path: Path, erm_path: Path, out: Path, params: SaliencyParam
         if k > size * size:
             raise MacError(f"saliency.top_k: {k} pixels, but the input grid has only {size}² = {size * size}")
         made_from = {"images": images.digest, "erm": erm.digest}
-        rows = _retraining_rows(images, params)
-        shards = Shards(scratch, "saliency", params.model_dump(exclude={"previews"}), made_from, on.type)
+        rows = _retraining_rows(images, params) if rows is None else rows
+        shards = Shards(scratch, "saliency", params.model_dump(exclude={"previews"}), made_from, on.type, rows.tolist())
         work = _Work(images, erm, backbone.load(erm, on), params, rows, k, on)
         maps = shards.map_blocks(work.block, blocks(len(rows), BLOCK), workers=1)
         with store.create(out, "masks", params.model_dump(), made_from) as artefact:
@@ -131,7 +142,12 @@ def saliency(images_path: Path, erm_path: Path, out: Path, params: SaliencyParam
 def _retraining_rows(images: store.Artefact, params: SaliencyParams) -> NDArray[np.int64]:
     rows: NDArray[np.int64] = np.flatnonzero(images["split"][:] == 0)
     if params.method == "foreground":
-        rows = _with_foreground(images, rows)
+        known = with_foreground(images, rows)
+        if not len(known):
+            raise MacError(f"{images.path}: no training image has a true mask, so saliency.method cannot be foreground")
+        if len(known) < len(rows):
+            log.info("true masks are known for %d of %d training images; the others are left out", len(known), len(rows))
+        rows = known
     return balanced(rows, images["label"][:][rows], params.seed) if params.balance == "class" else rows
 
 
@@ -150,13 +166,11 @@ def balanced(rows: NDArray[np.int64], label: NDArray[np.int64], seed: int) -> ND
     return np.sort(np.concatenate([rng.choice(m, smallest, replace=False) for m in members]))
 
 
-def _with_foreground(images: store.Artefact, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    known = images["has_foreground"][:][rows] if "has_foreground" in images else np.zeros(len(rows), np.bool_)
-    if not known.any():
-        raise MacError(f"{images.path}: no training image has a true mask, so saliency.method cannot be foreground")
-    if not known.all():
-        log.info("true masks are known for %d of %d training images; the others are left out of the retraining set", known.sum(), len(rows))
-    return np.asarray(rows[known])
+def with_foreground(images: store.Artefact, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of the rows whose true mask is known."""
+    if "has_foreground" not in images:
+        return rows[:0]
+    return np.asarray(rows[images["has_foreground"][:][rows]])
 
 
 @dataclass(frozen=True)

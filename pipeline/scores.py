@@ -9,30 +9,36 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from pipeline.last_layer.heads import Heads
-from pipeline.metrics import Grouping, as_dict, group_accuracy, over_seeds
+from pipeline.metrics import Grouping, Groups, as_dict, group_accuracy, over_seeds
 from pipeline.store import Artefact
 
 ECE_BINS = 15
 
 
-def scores(features: Artefact, split: str, heads: Heads, grouping: Grouping, training: Grouping) -> dict[str, Any]:
-    """The metrics of S heads of one setting on a split of features.h5.
+def scores(logits: Tensor, label: Tensor, grouping: Grouping, training: Grouping) -> dict[str, Any]:
+    """The metrics of S classifiers on one split.
 
     Args:
-        heads: (S, 1, …) on the CPU.
-        training: the training split's grouping, for the adjusted mean.
+        logits: (S, N, C). label: (N,) int64.
+        grouping: the split's.
+        training: the training split's, for the adjusted mean.
 
     Returns:
-        `{mean, std}` over the heads of each of `metrics.as_dict` and `quality`; and `worst_group_interval`, or
+        `{mean, std}` over the classifiers of each of `metrics.as_dict` and `quality`; and `worst_group_interval`, or
         `worst_class_interval`, `{low, high}`.
     """
-    logits = heads.logits(torch.from_numpy(features[f"{split}/original"][:]))[:, 0]
-    label = torch.from_numpy(features[f"{split}/label"][:])
     correct = logits.argmax(-1) == label
     accuracy = group_accuracy(correct, torch.from_numpy(grouping.index), len(grouping.names))
-    merged = over_seeds([as_dict(a, grouping, training) | quality(head, label) for a, head in zip(accuracy, logits, strict=True)])
+    merged = over_seeds([as_dict(a, grouping, training) | quality(each, label) for a, each in zip(accuracy, logits, strict=True)])
     low, high = worst_group_interval(correct.numpy(), grouping.index)
     return merged | {f"worst_{grouping.kind}_interval": {"low": low, "high": high}}
+
+
+def head_scores(features: Artefact, split: str, heads: Heads, training: Grouping) -> dict[str, Any]:
+    """`scores` of S heads of one setting, (S, 1, …) on the CPU, on a split of features.h5."""
+    label, attribute = features[f"{split}/label"][:], features[f"{split}/attribute"][:]
+    logits = heads.logits(torch.from_numpy(features[f"{split}/original"][:]))[:, 0]
+    return scores(logits, torch.from_numpy(label), Groups.of(features).grouping(label, attribute), training)
 
 
 def quality(logits: Tensor, label: Tensor) -> dict[str, float]:

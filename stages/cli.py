@@ -21,6 +21,9 @@ COMMANDS = {
     "evaluate": "ERM and MaC side by side on the test split",
     "baselines": "other last-layer methods on the same features",
     "sweep": "every alpha and beta at once",
+    "jtt": "Just Train Twice, to compare with",
+    "masktune": "MaskTune, to compare with",
+    "ablation": "MaC with random and with true masks",
     "report": "the page that says whether it is worth it",
     "inspect": "what is in an artefact",
 }

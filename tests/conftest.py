@@ -21,6 +21,7 @@ from stages.cli import main
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
 STAGES = ("prepare", "train", "saliency", "features", "retrain", "evaluate", "baselines", "sweep", "report")
+COMPARED = ("jtt", "masktune", "ablation")  # the second pipeline
 COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}
 
 
@@ -58,8 +59,9 @@ class Project:
 
     def run(self, *arguments: str) -> Result:
         """Run `mac` with these arguments; a stage gets this project's params and data folder."""
-        options = [] if arguments[0] not in STAGES else ["--data", str(self.data)]
-        if arguments[0] in STAGES and arguments[0] != "evaluate":
+        takes_data = arguments[0] in (*STAGES, *COMPARED)
+        options = ["--data", str(self.data)] if takes_data else []
+        if takes_data and arguments[0] != "evaluate":
             options += ["--params", str(self.params_file)]
         return CliRunner().invoke(main, [*arguments, *options])
 

@@ -11,7 +11,15 @@ from pipeline.errors import MacError
 
 VERSION = 1  # of the artefacts' layout
 # Which command makes which artefact: every error names the remedy.
-MADE_BY = {"images": "prepare", "erm": "train", "masks": "saliency", "features": "features", "retrained": "retrain"}
+MADE_BY = {
+    "images": "prepare",
+    "erm": "train",
+    "masks": "saliency",
+    "features": "features",
+    "retrained": "retrain",
+    "jtt": "jtt",
+    "masktune": "masktune",
+}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from pipeline import backbone, device, store, train
+from pipeline import backbone, device, store, train, training
 from pipeline.errors import MacError
 from tests.conftest import Project
 
@@ -23,7 +23,7 @@ def test_learning_rates_are_pytorch_s(schedule: str) -> None:
         # PyTorch's cycle ends on its last step, ours one after, as its cosine does.
         reference = OneCycleLR(optimizer, 0.1, total_steps=steps + 1, pct_start=(0.3 * steps + 1) / (steps + 1), final_div_factor=1e9)
     for step in range(steps):
-        assert train.learning_rate(schedule, 0.1, step / steps) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6, abs=1e-9)
+        assert training.learning_rate(schedule, 0.1, step / steps) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6, abs=1e-9)
         optimizer.step()
         if reference:
             reference.step()
@@ -73,15 +73,15 @@ class _KilledError(BaseException):
 def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(project: Project, monkeypatch: pytest.MonkeyPatch, momentum: float) -> None:
     project.set(train__epochs=3, train__schedule="one_cycle", train__momentum=momentum)
     whole = run(project, "whole")
-    original, epochs = train._Run.train_epoch, []
+    original, epochs = training.Run.train_epoch, []
 
-    def cut_off(self: train._Run) -> None:
+    def cut_off(self: training.Run) -> None:
         if len(epochs) == 2:
             raise _KilledError
         epochs.append(self.epoch)
         original(self)
 
-    monkeypatch.setattr(train._Run, "train_epoch", cut_off)
+    monkeypatch.setattr(training.Run, "train_epoch", cut_off)
     with pytest.raises(_KilledError):
         run(project, "pieces")
     assert not (project.data / "pieces").exists()
@@ -94,14 +94,14 @@ def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(project: Project, monk
 
 def test_a_damaged_checkpoint_starts_anew(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[Path] = []
-    original = train._Run.save
+    original = training.Run.save
 
-    def cut_off(self: train._Run, path: Path) -> None:
+    def cut_off(self: training.Run, path: Path) -> None:
         original(self, path)
         saved.append(path)
         raise _KilledError
 
-    monkeypatch.setattr(train._Run, "save", cut_off)
+    monkeypatch.setattr(training.Run, "save", cut_off)
     with pytest.raises(_KilledError):
         run(project, "again")
     monkeypatch.undo()

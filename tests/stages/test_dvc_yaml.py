@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.params import Params
-from tests.conftest import REPOSITORY, STAGES
+from tests.conftest import REPOSITORY
 
 # What each stage reads of params.yaml; evaluate reads none.
 BLOCKS = {
@@ -21,11 +21,16 @@ BLOCKS = {
     "baselines": ["baselines", "retrain"],
     "sweep": ["sweep", "retrain"],
     "report": ["report"],
+    "jtt": ["jtt"],
+    "masktune": ["masktune"],
+    "ablation": ["saliency", "features", "retrain", "sweep"],
+    "comparison_report": ["report"],
 }
 # What they do not look at, so that another alpha does not run them again.
 UNREAD = {
     "baselines": {"retrain.alpha", "retrain.beta", "retrain.class_weights"},
     "sweep": {"retrain.alpha", "retrain.beta"},
+    "ablation": {"saliency.balance", "saliency.previews", "retrain.alpha", "retrain.beta"},
 }
 
 
@@ -33,8 +38,14 @@ def stages(file: Path) -> dict[str, Any]:
     return YAML(typ="safe").load(file)["stages"]  # type: ignore[no-any-return]
 
 
+def all_stages() -> dict[str, Any]:
+    """The main pipeline's stages, and those that compare with whole-network methods."""
+    return stages(REPOSITORY / "dvc.yaml") | stages(REPOSITORY / "data/comparison/dvc.yaml")
+
+
 def modules(stage: str) -> set[str]:
     """Files of the stage's module and of everything that it imports, directly or not; a package used as a whole is its folder."""
+    stage = {"comparison_report": "report"}.get(stage, stage)
     graph = grimp.build_graph("pipeline", "stages")
     names = {f"stages.{stage}"} | graph.find_upstream_modules(f"stages.{stage}")
     whole = {name for name in names if (parts := graph.find_descendants(name)) and parts <= names}
@@ -49,9 +60,9 @@ def leaves(stage: str) -> list[str]:
     return [key for key in found if key not in UNREAD.get(stage, set())]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", BLOCKS)
 def test_module_dependencies_are_the_import_closure(stage: str) -> None:
-    listed = {dep for dep in stages(REPOSITORY / "dvc.yaml")[stage]["deps"] if dep.startswith(("pipeline", "stages"))}
+    listed = {dep for dep in all_stages()[stage]["deps"] if dep.startswith(("pipeline", "stages"))}
     assert listed == modules(stage)
 
 
@@ -61,11 +72,11 @@ def test_module_dependencies_of_the_demo_are_the_import_closure() -> None:
     assert listed == modules("demo")
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", BLOCKS)
 def test_parameters_are_the_leaves_of_the_stage_s_blocks(stage: str) -> None:
-    assert stages(REPOSITORY / "dvc.yaml")[stage].get("params", []) == leaves(stage)
+    assert all_stages()[stage].get("params", []) == leaves(stage)
 
 
 def test_every_stage_says_what_it_is_for() -> None:
-    for stage in stages(REPOSITORY / "dvc.yaml").values():
+    for stage in all_stages().values():
         assert stage["desc"]
