@@ -16,10 +16,10 @@ from pipeline.training import Run
 def jtt(images_path: Path, erm_path: Path, out: Path, params: JttParams, on: torch.device, scratch: Path) -> None:
     """Write the model folder `out`: the epoch with the best validation worst group.
 
-    Both trainings start where ERM started, with its batch size, augmentation and seed.
+    Both trainings start where ERM started, with its batch size, schedule, augmentation and seed.
     """
     with whole_network.base(images_path, erm_path) as start:
-        shared = {"lr": params.lr, "weight_decay": params.weight_decay, "schedule": "constant", "select": "best"}
+        shared = {"lr": params.lr, "weight_decay": params.weight_decay, "select": "best"}
         short = start.train.model_copy(update={**shared, "epochs": params.first_epochs})
         long = start.train.model_copy(update={**shared, "epochs": params.epochs})
         shards = Shards(scratch, "jtt", params.model_dump(), start.made_from)

@@ -188,7 +188,8 @@ class RetrainParams(_Block):
     solver: Literal["adam", "lbfgs"]
     alpha: float = Field(ge=0, description="weight of the masked views")
     beta: float = Field(ge=0, description="weight of the combined views")
-    seeds: Positive = Field(description="heads to fit, seeds 0 … n−1 (adam)")
+    seeds: Positive = Field(description="heads to report, for a mean and a spread (adam)")
+    average: Positive = Field(description="fits of different seeds whose mean is one such head (adam)")
     init: Literal["erm", "zeros"]
     standardize: bool = Field(description="features by the originals' mean and deviation")
     class_weights: Literal["none", "balanced"]

@@ -50,6 +50,10 @@ class Heads:
     def to(self, device: torch.device) -> "Heads":
         return Heads(self.weight.to(device), self.bias.to(device))
 
+    def averaged(self, members: int) -> "Heads":
+        """(S · members, K, …) to (S, K, …): the mean of each run of `members` heads."""
+        return Heads(*(part.unflatten(0, (-1, members)).mean(1) for part in (self.weight, self.bias)))
+
     def logits(self, features: Tensor) -> Tensor:
         """(N, D) to (S, K, N, C), in one matrix product."""
         flat = F.linear(features, self.weight.flatten(0, 2), self.bias.flatten())

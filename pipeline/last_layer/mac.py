@@ -15,12 +15,12 @@ from pipeline.store import Artefact
 
 @dataclass
 class Fit:
-    """Fitted heads, on raw features, each at its best epoch.
+    """Fitted heads, on raw features.
 
     Attributes:
-        heads: (S, K, …).
-        epoch: (S, K) int64, from 1; the epoch kept.
-        history: a row an epoch and seed (of the first setting), for history.csv.
+        heads: (S, K, …), each the mean of `average` fits at their best epochs.
+        epoch: (S · average, K) int64, from 1; the epoch kept of each fit.
+        history: a row an epoch and fit (of the first setting), for history.csv; `seed` is the fit's.
     """
 
     heads: Heads
@@ -54,8 +54,9 @@ def fit(
 ) -> Fit:
     """Fit a head for every seed and every setting (alphas[k], betas[k]) at once.
 
-    With `adam`, each head is kept at the epoch with the best validation worst-group (or worst-class) accuracy (ties: higher mean, then
-    earlier); `lbfgs` takes the minimum, and no seed changes it.
+    With `adam`, each fit is kept at the epoch with the best validation worst-group (or worst-class) accuracy (ties: higher mean, then
+    earlier), and head s is the mean of the fits with the seeds s · average … s · average + average − 1; `lbfgs` takes the minimum, and
+    no seed changes it.
 
     Args:
         reduce: how the losses of a batch make one (adam).
@@ -104,5 +105,6 @@ def fit(
     device = views.original.device
     alpha, beta = (torch.tensor(values, dtype=torch.float32, device=device) for values in (alphas, betas))
     solver = Adam(params.epochs, params.lr, params.lr_step, params.lr_gamma)
+    seeds = [seed * params.average + member for seed in seeds for member in range(params.average)]
     heads.fit_adam(views, alpha, beta, seeds, start, params.l2, solver, keep_best, reduce)
-    return Fit(best.heads, best.epoch, history)
+    return Fit(best.heads.averaged(params.average), best.epoch, history)

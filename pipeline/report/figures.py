@@ -104,20 +104,22 @@ def learning_curves(history: Sequence[Mapping[str, str]]) -> Picture:
 
 
 def retraining_curves(history: Sequence[Mapping[str, str]]) -> Picture:
-    """Validation worst group of every seed by epoch of retraining."""
+    """Validation worst group of every fit by epoch of retraining."""
     with _figure(4.6, 2.8) as (figure, (axes,)):
-        for seed in sorted({row["seed"] for row in history}, key=int):
+        seeds = sorted({row["seed"] for row in history}, key=int)
+        for seed in seeds:
             of_seed = [row for row in history if row["seed"] == seed]
             epochs, worst = [int(row["epoch"]) for row in of_seed], [100 * float(row["val_worst"]) for row in of_seed]
-            axes.plot(epochs, worst, marker="o", markersize=3, label=f"seed {seed}")
-        return _curves(figure, axes, "Retraining: validation worst-group accuracy by epoch, a line a seed", history)
+            axes.plot(epochs, worst, marker="o", markersize=3, linewidth=1, label=f"seed {seed}" if len(seeds) <= 8 else None)
+        return _curves(figure, axes, f"Retraining: validation worst-group accuracy by epoch, a line for each of {len(seeds)} fits", history)
 
 
 def _curves(figure: Figure, axes: Axes, alt: str, history: Sequence[Mapping[str, str]]) -> Picture:
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation accuracy, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8)
     last = max(history, key=lambda row: int(row["epoch"]))
     return _picture(figure, f"{alt}. In the last epoch, {last['epoch']}: worst {100 * float(last['val_worst']):.1f} percent.")
 
@@ -142,13 +144,15 @@ def confusion(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> Pictu
 
 def differences(rows: Sequence[Mapping[str, Any]]) -> Picture:
     """Paired differences of the mask ablation with their 95 % intervals, in points."""
-    with _figure(4.8, 1.2 + 0.5 * len(rows)) as (figure, (axes,)):
+    with _figure(4.8, 1 + 0.65 * len(rows)) as (figure, (axes,)):
         y = np.arange(len(rows))[::-1]
         mean, low, high = (np.array([100 * row[key] for row in rows]) for key in ("mean", "low", "high"))
         axes.errorbar(mean, y, xerr=[mean - low, high - mean], fmt="o", color=MAC, capsize=4)
         axes.axvline(0, color="#555555", linewidth=1)
-        axes.set_yticks(y, [str(row["name"]) for row in rows])
-        axes.set_ylim(-0.6, len(rows) - 0.4)
+        for at, row in zip(y, rows, strict=True):
+            axes.text(0, at + 0.25, str(row["name"]), transform=axes.get_yaxis_transform(), fontsize=9)
+        axes.set_yticks([])
+        axes.set_ylim(-0.5, len(rows) - 0.3)
         axes.set_xlabel("difference in test worst-group accuracy, points")
         said = (f"{row['name']}: {100 * row['mean']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})" for row in rows)
         return _picture(figure, "Mask ablation, paired differences. " + "; ".join(said))

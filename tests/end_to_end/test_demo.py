@@ -17,9 +17,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 
 def test_the_demo_shows_the_paper_s_situation(clone: Clone) -> None:
-    assert (clone.folder / "first.txt").read_text().split() == [
-        "data/raw/dvc.yaml:demo", "prepare", "train", "saliency", "features", "retrain", "evaluate"
-    ]  # fmt: skip
+    ran = (clone.folder / "first.txt").read_text().split()
+    assert ran[:5] == ["data/raw/dvc.yaml:demo", "prepare", "train", "saliency", "features"]
+    assert sorted(ran[5:]) == ["baselines", "evaluate", "report", "retrain", "sweep"]
     metrics = clone.metrics()
     erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
     # Kept loose: other hardware rounds otherwise. README.md has the figures of one machine.
@@ -33,11 +33,11 @@ def test_a_second_repro_does_nothing(clone: Clone) -> None:
     assert "up to date" in clone.run("dvc", "status")
 
 
-def test_another_alpha_runs_retrain_and_evaluate_alone(clone: Clone) -> None:
+def test_another_alpha_runs_retrain_evaluate_and_report_alone(clone: Clone) -> None:
     clone.run("git", "add", "-A")
     clone.run("git", "commit", "-qm", "results")
     before = clone.metrics()
-    assert clone.stages_run("dvc", "exp", "run", "-S", "retrain.alpha=1.25") == ["retrain", "evaluate"]
+    assert clone.stages_run("dvc", "exp", "run", "-S", "retrain.alpha=1.25") == ["retrain", "evaluate", "report"]
     after = clone.metrics()
     assert after["erm"] == before["erm"]
     assert after["mac"] != before["mac"]
@@ -48,7 +48,8 @@ def test_another_alpha_runs_retrain_and_evaluate_alone(clone: Clone) -> None:
     plots = clone.run("dvc", "plots", "show")
     page = (clone.folder / "dvc_plots/index.html").read_text()
     assert "index.html" in plots
-    for title in ("ERM: validation accuracy", "Retraining: validation worst-group accuracy", "Test accuracy by group"):
+    titles = ("ERM: validation accuracy", "Retraining: validation worst-group accuracy", "Sweep: validation", "Test accuracy by group")
+    for title in (*titles, "MaC: test images by class"):
         assert title in page
 
 
@@ -80,4 +81,22 @@ def test_a_parameter_touches_its_own_stage_first(clone: Clone, block: str, old: 
 
 def test_another_top_k_does_not_train_the_backbone_again(clone: Clone) -> None:
     ran = clone.stages_run("dvc", "exp", "run", "-S", "saliency.top_k=0.2", "-S", "features.draws=1")
-    assert ran == ["saliency", "features", "retrain", "evaluate"]
+    assert ran[:2] == ["saliency", "features"]
+    assert sorted(ran[2:]) == ["baselines", "evaluate", "report", "retrain", "sweep"]
+
+
+def test_the_second_pipeline_ends_with_the_whole_report(clone: Clone) -> None:
+    path = clone.folder / "params.yaml"
+    lines = path.read_text().splitlines()
+    start = lines.index("jtt:")
+    for i, line in enumerate(lines[start:], start):
+        if line.startswith(("  first_epochs:", "  epochs:")):
+            lines[i] = line.partition(":")[0] + ": 1"
+    path.write_text("\n".join(lines) + "\n")
+    ran = clone.stages_run("dvc", "repro", "data/comparison/dvc.yaml")
+    assert [name.rpartition(":")[2] for name in ran][-1] == "comparison_report"
+    page = (clone.folder / "data/comparison/report.html").read_text()
+    for name in ("JTT", "MaskTune", "Is it the masks?", "DFR"):
+        assert name in page
+    assert len(page) < 5_000_000
+    assert clone.stages_run("dvc", "repro") == []  # the main pipeline is not touched

@@ -150,6 +150,19 @@ def test_many_settings_at_once_equal_one_at_a_time(finished: Project) -> None:
             assert grid.epoch[0, k] == alone.epoch[0, 0]
 
 
+def test_a_head_is_the_mean_of_as_many_fits(finished: Project) -> None:
+    params = finished.params.retrain
+    with store.open_artefact(finished.data / "features.h5", "features") as cached:
+        views, validation = mac.load_views(cached, params, CPU), Validation.of(cached, CPU)
+    start = Heads.of(*store.open_model(finished.data / "erm", "erm").head())
+    single = mac.fit(views, validation, start, params, [1.0], [2.0], [0, 1, 2, 3])
+    pairs = mac.fit(views, validation, start, params.model_copy(update={"average": 2}), [1.0], [2.0], [0, 1])
+    torch.testing.assert_close(pairs.heads.weight[:, 0], single.heads.weight[:, 0].view(2, 2, 2, -1).mean(1))
+    torch.testing.assert_close(pairs.heads.bias[:, 0], single.heads.bias[:, 0].view(2, 2, 2).mean(1))
+    assert pairs.epoch.tolist() == single.epoch.tolist()
+    assert {row["seed"] for row in pairs.history} == {0, 1, 2, 3}
+
+
 def test_a_diverging_fit_is_told_and_the_earlier_model_stays(project: Project) -> None:
     before = (project.data / "retrained/model.safetensors").read_bytes()
     project.set(retrain__lr=1e37)

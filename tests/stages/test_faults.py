@@ -38,7 +38,8 @@ def test_a_truncated_artefact(project: Project, broken: str, stage: str, kept: s
 def test_a_missing_artefact_names_the_command_that_makes_it(project: Project, stage: str) -> None:
     needed, command = {
         "train": ("images.h5", "prepare"), "saliency": ("images.h5", "prepare"), "features": ("masks.h5", "saliency"),
-        "retrain": ("features.h5", "features"), "evaluate": ("features.h5", "features"),
+        "retrain": ("features.h5", "features"), "evaluate": ("features.h5", "features"), "baselines": ("features.h5", "features"),
+        "sweep": ("features.h5", "features"), "report": ("masks.h5", "saliency"),
     }[stage]  # fmt: skip
     (project.data / needed).unlink()
     assert f"{project.data / needed}: no such file; run 'mac {command}'" in project.fail(stage)

@@ -50,7 +50,9 @@ def cached() -> Cached:
         held_out=torch.arange(60) % 3 == 0,
         validation=Validation(features, val_label, val_group, Grouping("group", names, val_group.numpy())),
         erm=erm,
-        params=parse(default_params(), "params.yaml").retrain.model_copy(update={"seeds": 2, "standardize": False, "epochs": 3}),
+        params=parse(default_params(), "params.yaml").retrain.model_copy(
+            update={"seeds": 2, "standardize": False, "epochs": 3, "average": 1}
+        ),
     )
 
 
