@@ -21,7 +21,7 @@ demo: $(INSTALLED) ## run the whole pipeline on the demo dataset
 	@echo
 	@mac inspect data/metrics.json
 	@echo
-	@echo "Results: data/metrics.json, data/plots/, data/retrained/ (the robust classifier), data/masks.h5 (what ERM looks at)."
+	@echo "Results: data/report.html (open it), data/retrained/ (the robust classifier), data/masks.h5 (what ERM looks at), data/metrics.json."
 	@echo "Next:    edit retrain.alpha or retrain.beta in params.yaml and run 'dvc repro' again (. .venv/bin/activate first)."
 
 test: lint ## lint, types, layers, and the whole test suite

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import evaluate, store, visual
+from pipeline import ablation, baselines, evaluate, store, visual
 from pipeline.coverage import coverage
 from pipeline.errors import MacError
 from pipeline.examples import training_example
@@ -48,12 +48,18 @@ def _describe_model(path: Path) -> str:
 
 
 def _describe_metrics(path: Path) -> str:
+    """The table of metrics.json, of baselines.json, or of the ablation's metrics.json."""
     try:
-        return evaluate.table(json.loads(path.read_text()))
+        found = json.loads(path.read_text())
+        if "methods" in found:
+            return baselines.table(found["methods"])
+        return ablation.table(found) if "differences" in found else evaluate.table(found)
     except OSError as error:
         raise MacError(f"{path}: cannot be read ({error.strerror}); run 'mac evaluate'") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise MacError(f"{path}: is not the metrics.json that 'mac evaluate' writes ({type(error).__name__}: {error})") from None
+        raise MacError(
+            f"{path}: is neither a metrics.json nor a baselines.json that mac writes ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _schema(path: Path) -> object:

@@ -114,6 +114,7 @@ def test_the_ablation_compares_like_with_like(compared: Project) -> None:
     ]  # fmt: skip
     own, random = (mask["test"]["worst_group"]["mean"] for mask in found["masks"][:2])  # type: ignore[index]
     assert found["differences"][0]["mean"] == pytest.approx(own - random)  # type: ignore[index]
+    assert "true masks − xgradcam (MaC): " in compared.succeed("inspect", str(compared.data / "comparison/ablation/metrics.json")).output
     picked = json.loads((compared.data / "sweep/picked.json").read_text())
     assert (found["masks"][0]["alpha"], found["masks"][0]["beta"]) == (picked["alpha"], picked["beta"])  # type: ignore[index]
     assert own == pytest.approx(picked["test_worst"])

@@ -11,7 +11,7 @@ from pipeline.inputs import to_input_grid
 from tests.conftest import Project
 
 
-@pytest.mark.parametrize("artefact", ["images.h5", "masks.h5", "features.h5", "erm", "retrained", "metrics.json"])
+@pytest.mark.parametrize("artefact", ["images.h5", "masks.h5", "features.h5", "erm", "retrained", "metrics.json", "baselines.json"])
 def test_every_artefact_can_be_described(finished: Project, artefact: str) -> None:
     output = finished.succeed("inspect", str(finished.data / artefact)).output
     expected = {
@@ -26,6 +26,7 @@ def test_every_artefact_can_be_described(finished: Project, artefact: str) -> No
         "erm": ("architecture: ", '"epochs": 2', "worst_group"),
         "retrained": ("made from features ", "solver: adam", "head_seed"),
         "metrics.json": ("worst group", "waterbird_water"),
+        "baselines.json": ("Group DRO (last layer)", "✓✓ validation, to train"),
     }
     for text in expected[artefact]:
         assert text in output
@@ -59,7 +60,7 @@ def test_what_cannot_be_inspected_is_one_line(project: Project, tmp_path: Path) 
     assert "no such file" in project.fail("inspect", "nowhere.h5")
     assert project.run("inspect", masks, "--image", "0").exit_code == 2
     (tmp_path / "other.json").write_text("{}")
-    assert "is not the metrics.json" in project.fail("inspect", str(tmp_path / "other.json"))
+    assert "is neither a metrics.json nor a baselines.json" in project.fail("inspect", str(tmp_path / "other.json"))
     (tmp_path / "empty").mkdir()
     assert "model.json: no such file" in project.fail("inspect", str(tmp_path / "empty"))
     with h5py.File(tmp_path / "plain.h5", "w"):
