@@ -24,7 +24,6 @@ class Base:
     """The ERM run: its images, its model, and how it was trained.
 
     Attributes:
-        rows: rows of images.h5 that it was trained on.
         label: (N,) int64, of all images.
     """
 

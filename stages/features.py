@@ -1,22 +1,10 @@
 """Stage features: images.h5, erm/, masks.h5 -> features.h5."""
 
-from pathlib import Path
-
-import click
-
-from pipeline import params
-from pipeline.device import pick
 from pipeline.features import features
-from stages.common import Layout, data_option, device_option, params_option, recorded
+from stages.on_device import Run, stage
 
 
-@click.command("features")
-@params_option
-@data_option
-@device_option
-def command(params_path: Path, data: Path, device: str) -> None:
+@stage("features")
+def command(run: Run) -> None:
     """Cache the features of originals, masked and combined images."""
-    layout, on = Layout(data), pick(device)
-    chosen = params.load(params_path)
-    with recorded(layout, "features", on.type):
-        features(layout.images, layout.erm, layout.masks, layout.features, chosen.features, on, layout.scratch)
+    features(run.layout.images, run.layout.erm, run.layout.masks, run.layout.features, run.params.features, run.on, run.layout.scratch)

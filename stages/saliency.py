@@ -1,22 +1,10 @@
 """Stage saliency: images.h5, erm/ -> masks.h5."""
 
-from pathlib import Path
-
-import click
-
-from pipeline import params
-from pipeline.device import pick
 from pipeline.saliency import saliency
-from stages.common import Layout, data_option, device_option, params_option, recorded
+from stages.on_device import Run, stage
 
 
-@click.command("saliency")
-@params_option
-@data_option
-@device_option
-def command(params_path: Path, data: Path, device: str) -> None:
-    """Find the core of every training image: its top-K pixels by xGradCAM."""
-    layout, on = Layout(data), pick(device)
-    chosen = params.load(params_path)
-    with recorded(layout, "saliency", on.type):
-        saliency(layout.images, layout.erm, layout.masks, chosen.saliency, on, layout.scratch)
+@stage("saliency")
+def command(run: Run) -> None:
+    """Compute the map and the top-K mask of every training image."""
+    saliency(run.layout.images, run.layout.erm, run.layout.masks, run.params.saliency, run.on, run.layout.scratch)

@@ -1,22 +1,10 @@
 """Stage sweep: features.h5, erm/ -> sweep/."""
 
-from pathlib import Path
-
-import click
-
-from pipeline import params
-from pipeline.device import pick
 from pipeline.sweep import sweep
-from stages.common import Layout, data_option, device_option, params_option, recorded
+from stages.on_device import Run, stage
 
 
-@click.command("sweep")
-@params_option
-@data_option
-@device_option
-def command(params_path: Path, data: Path, device: str) -> None:
+@stage("sweep")
+def command(run: Run) -> None:
     """Retrain with every alpha and beta of the grid at once."""
-    layout, on = Layout(data), pick(device)
-    chosen = params.load(params_path)
-    with recorded(layout, "sweep", on.type):
-        sweep(layout.features, layout.erm, layout.sweep, chosen.sweep, chosen.retrain, on)
+    sweep(run.layout.features, run.layout.erm, run.layout.sweep, run.params.sweep, run.params.retrain, run.on)
