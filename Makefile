@@ -41,7 +41,7 @@ waterbirds: $(INSTALLED) ## the pipeline on Waterbirds: make waterbirds WATERBIR
 	@test -n "$(WATERBIRDS)" -a -n "$(WEIGHTS)" || { echo "usage: make waterbirds WATERBIRDS=<folder of metadata.csv> WEIGHTS=<mobilenet_v2 weights: a file, or IMAGENET1K_V2>"; exit 2; }
 	@dvc exp remove waterbirds > /dev/null 2>&1 || true  # an earlier one; what it computed stays in the cache
 	dvc exp run --name waterbirds \
-	  -S dataset.name=waterbirds -S 'dataset.root="$(abspath $(WATERBIRDS))"' -S dataset.stored_size=256 \
+	  -S dataset.name=waterbirds -S 'dataset.root="$(abspath $(WATERBIRDS))"' -S dataset.stored_size=256 -S dataset.input_size=224 \
 	  -S model.architecture=mobilenet_v2 -S 'model.weights="$(if $(wildcard $(WEIGHTS)),$(abspath $(WEIGHTS)),$(WEIGHTS))"' \
 	  -S train.epochs=6 -S train.lr=0.002 -S train.batch_size=32 -S train.weight_decay=0.001 -S train.schedule=constant \
 	  -S saliency.top_k=15000 -S features.draws=2 -S features.precision=auto \
