@@ -11,7 +11,7 @@ import torch
 from pipeline import store
 from pipeline.errors import MacError
 from pipeline.last_layer import afr, dfr, group_dro, llr
-from pipeline.last_layer.baselines import SIGNS, Cached, Fitted, Method
+from pipeline.last_layer.baselines import SIGNS, Cached, Fitted, Method, NotApplicableError
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.mac import load_views
 from pipeline.last_layer.validation import Validation
@@ -38,10 +38,10 @@ def baselines(
     """Fit each of `params.methods` and write `out`, a JSON file; return the table to print.
 
     `methods.<name>` says what the method is, the group labels that it saw, what validation chose, and has the metrics of
-    `scores.scores` on the validation and the test split.
+    `scores.scores` on the validation and the test split; `left_out.<title>` says why a method cannot be had on this dataset.
 
     Raises:
-        MacError: no such method, or one that needs group labels that are not known.
+        MacError: no such method, or none of them can be had here.
     """
     unknown = [name for name in params.methods if name not in METHODS]
     if unknown:
@@ -66,19 +66,28 @@ def baselines(
                 params=retraining,
             )
             results: dict[str, Any] = {}
+            left_out: dict[str, str] = {}
             for name in track(params.methods, "baselines", len(params.methods), "methods"):
                 method = METHODS[name]
                 if name == "erm" and trained["select"] == "best":
                     method = replace(method, labels="validation, to choose")
-                fitted = method.fit(cached)
+                try:
+                    fitted = method.fit(cached)
+                except NotApplicableError as reason:
+                    left_out[method.title] = str(reason)
+                    log.warning("%s is left out: %s", method.title, reason)
+                    continue
                 heads = fitted.heads.to(torch.device("cpu"))
                 log.info("%s: fitted", method.title)
                 results[name] = _described(method, fitted) | {
                     part: head_scores(features, part, heads, training) for part in ("val", "test")
                 }
+            if not results:
+                raise MacError(f"baselines.methods: none of them can be had on this dataset ({'; '.join(left_out.values())})")
             made_from = {"features": features.digest, "erm": erm.digest}
-    store.write_json(out, {"made_from": made_from, "methods": results})
-    return table(results)
+    found = {"made_from": made_from, "methods": results, "left_out": left_out}
+    store.write_json(out, found)
+    return table(found)
 
 
 def _described(method: Method, fitted: Fitted) -> dict[str, object]:
@@ -86,8 +95,9 @@ def _described(method: Method, fitted: Fitted) -> dict[str, object]:
     return described | {"chosen": fitted.chosen, "note": fitted.note, "seeds": len(fitted.heads.bias)}
 
 
-def table(results: dict[str, Any]) -> str:
-    """The methods' test metrics as text, in percent."""
+def table(found: dict[str, Any]) -> str:
+    """The methods' test metrics in baselines.json as text, in percent."""
+    results = found["methods"]
     worst = next(key for key in next(iter(results.values()))["test"] if key in ("worst_group", "worst_class"))
     columns = {worst: worst.replace("_", " "), "raw_mean": "mean", "adjusted_mean": "adj. mean"}
     columns = {key: name for key, name in columns.items() if key in next(iter(results.values()))["test"]}
@@ -99,4 +109,5 @@ def table(results: dict[str, Any]) -> str:
         ]
         lines.append(f"{result['title']:<24}" + "".join(f"{cell:>16}" for cell in cells) + f"  {result['sign']} {result['labels']}")
     lines += [f"{result['title']}: {result['note']}" for result in results.values() if result["note"]]
+    lines += [f"{title} is left out: {reason}" for title, reason in found["left_out"].items()]
     return "\n".join(lines)

@@ -52,7 +52,7 @@ def _describe_metrics(path: Path) -> str:
     try:
         found = json.loads(path.read_text())
         if "methods" in found:
-            return baselines.table(found["methods"])
+            return baselines.table(found)
         return ablation.table(found) if "differences" in found else evaluate.table(found)
     except OSError as error:
         raise MacError(f"{path}: cannot be read ({error.strerror}); run 'mac evaluate'") from None

@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from pipeline.errors import MacError
 from pipeline.last_layer.heads import Heads, Views
 from pipeline.last_layer.validation import Validation
 from pipeline.params import RetrainParams
@@ -56,6 +57,10 @@ class Fitted:
     heads: Heads
     chosen: dict[str, object]
     note: str = ""
+
+
+class NotApplicableError(MacError):
+    """A method cannot be had on this dataset: it needs labels or images that are not there."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
-from pipeline.errors import MacError
-from pipeline.last_layer.baselines import Cached, Fitted
+from pipeline.last_layer.baselines import Cached, Fitted, NotApplicableError
 from pipeline.last_layer.heads import Heads, Scale
 
 STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # C
@@ -37,10 +36,10 @@ def fit(cached: Cached, split: Literal["training", "validation"]) -> Fitted:
     """Train on the groups of `split`.
 
     Raises:
-        MacError: a group label that is needed is unknown, or a half of validation lacks a group that the other has.
+        NotApplicableError: a group label that is needed is unknown, or a half of validation lacks a group that the other has.
     """
     if cached.validation.grouping.kind != "group" or (split == "training" and cached.group is None):
-        raise MacError(f"baselines: DFR on {split} groups needs the attribute of every {split} image; leave it out of baselines.methods")
+        raise NotApplicableError(f"needs the spurious attribute of every validation{' and training' if split == 'training' else ''} image")
     scale, validation = Scale.of(cached.views.original), cached.validation
     held_out = _rows(scale, validation.features, validation.label, validation.group)
     source = (
@@ -84,7 +83,7 @@ def averaged(rows: Rows, draws: list[NDArray[np.int64]], strength: float, classe
 def _coefficients(rows: Rows, strength: float, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     regression = LogisticRegression(l1_ratio=1.0, C=strength, solver="liblinear", random_state=0)
     if len(np.unique(rows.label)) < classes:
-        raise MacError("baselines: DFR finds a class without images in a part of the validation split; leave dfr out of baselines.methods")
+        raise NotApplicableError("a part of the validation split has no image of some class")
     if classes == 2:  # one decision value: of the second class against none of the first
         one = regression.fit(rows.x, rows.label)
         return np.concatenate([np.zeros_like(one.coef_), one.coef_]), np.concatenate([[0.0], one.intercept_])

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.errors import MacError
 from pipeline.last_layer import mac
-from pipeline.last_layer.baselines import Cached, Fitted
+from pipeline.last_layer.baselines import Cached, Fitted, NotApplicableError
 
 ETA = 0.01  # step of the group weights, as in the authors' code
 
@@ -43,9 +42,9 @@ class GroupLoss:
 
 
 def fit(cached: Cached) -> Fitted:
-    """Raises MacError where the group of a training image is unknown."""
+    """Raises NotApplicableError where the group of a training image is unknown."""
     if cached.group is None:
-        raise MacError("baselines: group_dro needs the spurious attribute of every training image; leave it out of baselines.methods")
+        raise NotApplicableError("needs the spurious attribute of every training image")
     params = cached.params.model_copy(update={"solver": "adam"})  # full-batch solvers have no batches to weigh
     loss = GroupLoss(cached.group)
     return Fitted(mac.fit(cached.views, cached.validation, cached.erm, params, [0.0], [0.0], cached.seeds, loss).heads, {"eta": ETA})

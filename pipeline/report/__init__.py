@@ -51,7 +51,7 @@ def report(inputs: Inputs, out: Path, params: ReportParams, on: torch.device) ->
         masks = stack.enter_context(store.open_artefact(inputs.masks, "masks", {"images": images.digest}))
         features = stack.enter_context(store.open_artefact(inputs.features, "features", {"images": images.digest, "masks": masks.digest}))
         erm, retrained = store.open_model(inputs.erm, "erm"), store.open_model(inputs.retrained, "retrained")
-        baselines = _made_from(inputs.baselines, features.digest, "mac baselines")["methods"]
+        baselines = _made_from(inputs.baselines, features.digest, "mac baselines")
         sweep = _made_from(inputs.sweep / "picked.json", features.digest, "mac sweep")
         compared = _compared(inputs.comparison, images.digest)
         made = retrained.provenance.params
@@ -65,7 +65,8 @@ def report(inputs: Inputs, out: Path, params: ReportParams, on: torch.device) ->
             "group_bars": _group_bars(metrics),
             "table_1": table_1,
             "table_1_mean": _mean_coverage(table_1),
-            "methods": _methods(metrics, baselines, compared, retrained, erm),
+            "methods": _methods(metrics, baselines["methods"], compared, retrained, erm),
+            "left_out": baselines["left_out"],
             "worst": _worst(metrics),
             "adjusted": "adjusted_mean" in metrics["erm"]["test"],
             "ablation": compared.get("ablation"),

@@ -51,6 +51,12 @@ def test_three_classes_of_a_table(tmp_path: Path) -> None:
     test = json.loads((project.data / "metrics.json").read_text())["mac"]["test"]
     assert "adjusted_mean" not in test  # nothing is known of the training images' attributes
     assert set(test["groups"]) == {f"{c}_{a}" for c in CLASSES for a in ATTRIBUTES} - {"stripe_blue"}
+    found = json.loads((project.data / "baselines.json").read_text())
+    assert found["left_out"] == {
+        "DFR (training groups)": "needs the spurious attribute of every validation and training image",
+        "Group DRO (last layer)": "needs the spurious attribute of every training image",
+    }
+    assert "Group DRO (last layer) is left out: needs the spurious" in (project.data / "report.html").read_text()
     table = project.succeed("inspect", str(project.data / "metrics.json")).output
     assert "no test images of: stripe_blue" in table
     assert "square_green" in table

@@ -11,9 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.errors import MacError
 from pipeline.last_layer import afr, dfr, group_dro, llr, mac
-from pipeline.last_layer.baselines import Cached
+from pipeline.last_layer.baselines import Cached, NotApplicableError
 from pipeline.last_layer.heads import Heads, Views
 from pipeline.last_layer.validation import BestSoFar, Validation
 from pipeline.metrics import Grouping
@@ -198,5 +197,5 @@ def test_llr_is_mac_without_interventions(cached: Cached) -> None:
 )
 def test_methods_that_need_groups_say_so(cached: Cached, fit: Callable[[Cached], object]) -> None:
     by_class = replace(cached.validation, grouping=Grouping("class", ["a", "b"], cached.validation.label.numpy()))
-    with pytest.raises(MacError, match="leave it out of baselines.methods"):
+    with pytest.raises(NotApplicableError, match="needs the spurious attribute of every"):
         fit(replace(cached, group=None, validation=by_class))
