@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from pipeline import store
 from pipeline.engine import Shards
 from pipeline.errors import MacError
 from pipeline.features import features
+from pipeline.last_layer.grid import fit_grid, test_scores
 from pipeline.last_layer.heads import Heads
-from pipeline.last_layer.mac import fit, load_views
-from pipeline.last_layer.validation import Validation
 from pipeline.masks import pixel_count
 from pipeline.metrics import Grouping, Groups
 from pipeline.params import FeaturesParams, RetrainParams, SaliencyParams, SweepParams
@@ -120,20 +118,13 @@ def _fitted(
     on: torch.device,
 ) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """The row of one kind of mask, and each seed's test worst group, (S,)."""
-    settings = list(product(sweep.alphas, sweep.betas))
     with store.open_artefact(path, "features") as cached:
-        views, validation = load_views(cached, retraining, on), Validation.of(cached, on)
-        seeds = list(range(retraining.seeds)) if retraining.solver == "adam" else [0]
-        alphas, betas = [a for a, _ in settings], [b for _, b in settings]
-        heads = fit(views, validation, Heads.of(*erm).to(on), retraining, alphas, betas, seeds).heads
-        worst, mean = (score.mean(0).tolist() for score in validation.scores(validation.accuracy(heads)))
-        k = max(range(len(settings)), key=lambda k: (worst[k], mean[k], -k))
-        chosen = Heads(heads.weight[:, [k]], heads.bias[:, [k]]).to(torch.device("cpu"))
+        grid = fit_grid(cached, Heads.of(*erm), retraining, sweep, on)
+        chosen = Heads(grid.heads.weight[:, [grid.picked]], grid.heads.bias[:, [grid.picked]])
         measured = {part: head_scores(cached, part, chosen, training) for part in ("val", "test")}
-        by_seed = [head_scores(cached, "test", Heads(chosen.weight[[s]], chosen.bias[[s]]), training) for s in range(len(seeds))]
-    key = "worst_group" if "worst_group" in measured["test"] else "worst_class"
-    row = {"alpha": alphas[k], "beta": betas[k], "seeds": len(seeds), **measured}
-    return row, np.array([scores[key]["mean"] for scores in by_seed])
+        worst = test_scores(cached, chosen)[0, :, 0].numpy()
+    alpha, beta = grid.settings[grid.picked]
+    return {"alpha": alpha, "beta": beta, "seeds": len(grid.seeds), **measured}, worst
 
 
 def paired(differences: NDArray[np.float64]) -> dict[str, float]:
