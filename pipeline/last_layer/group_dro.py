@@ -15,8 +15,8 @@ from pipeline.last_layer.baselines import Cached, Fitted, NotApplicableError
 ETA = 0.01  # step of the group weights, as in the authors' code
 
 
-class GroupLoss:
-    """`heads.Reduce` with a weight for each head's every group; groups that a batch lacks keep theirs.
+class GroupWeights:
+    """`heads.Weigh` with a weight for each head's every group; groups that a batch lacks keep theirs.
 
     Args:
         group: (M,) int64.
@@ -30,15 +30,13 @@ class GroupLoss:
 
     def __call__(self, loss: Tensor, share: Tensor, term_weight: Tensor, rows: Tensor) -> Tensor:
         member = self._member[rows] * (rows >= 0)[..., None]  # (S, B, G)
-        count = member.sum(1)
-        total = torch.einsum("svkb,vk->skb", loss, term_weight)
-        by_group = torch.einsum("skb,sbg->skg", total, member) / count.clamp(min=1)[:, None]
-        with torch.no_grad():
-            if self.weight is None:
-                self.weight = torch.full_like(by_group, 1 / by_group.shape[-1])
-            grown = self.weight * torch.exp(self._eta * by_group)
-            self.weight = grown / grown.sum(-1, keepdim=True)
-        return (self.weight * by_group).sum(-1)
+        mean = member / member.sum(1, keepdim=True).clamp(min=1)  # each row's share of its group's loss
+        by_group = torch.einsum("svbk,vk,sbg->skg", loss, term_weight, mean)
+        if self.weight is None:
+            self.weight = torch.full_like(by_group, 1 / by_group.shape[-1])
+        grown = self.weight * torch.exp(self._eta * by_group)
+        self.weight = grown / grown.sum(-1, keepdim=True)
+        return torch.einsum("skg,sbg,vk->svbk", self.weight, mean, term_weight)
 
 
 def fit(cached: Cached) -> Fitted:
@@ -46,5 +44,7 @@ def fit(cached: Cached) -> Fitted:
     if cached.group is None:
         raise NotApplicableError("needs the spurious attribute of every training image")
     params = cached.params.model_copy(update={"solver": "adam"})  # full-batch solvers have no batches to weigh
-    loss = GroupLoss(cached.group)
-    return Fitted(mac.fit(cached.views, cached.validation, cached.erm, params, [0.0], [0.0], cached.seeds, loss).heads, {"eta": ETA})
+    return Fitted(
+        mac.fit(cached.views, cached.validation, cached.erm, params, [0.0], [0.0], cached.seeds, GroupWeights(cached.group)).heads,
+        {"eta": ETA},
+    )

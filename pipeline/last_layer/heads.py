@@ -21,17 +21,26 @@ class Views:
     """The retraining set on the device.
 
     Attributes:
-        original: (M, D) float32. masked, combined: (R, M, D) float32.
+        table: (T, D) float32, features of all views one below another, so that any batch is one gather: the M originals, then, unless
+            they are left out, R · M masked and R · M combined.
         label: (M,) int64. batch: (R, M) int64, the batch of each row in each draw.
         weight: (M,) float32 weight of each row in every loss term, 1 on average.
     """
 
-    original: Tensor
-    masked: Tensor
-    combined: Tensor
+    table: Tensor
     label: Tensor
     batch: Tensor
     weight: Tensor
+
+    @property
+    def original(self) -> Tensor:
+        """(M, D)."""
+        return self.table[: len(self.label)]
+
+    @property
+    def interventions(self) -> Tensor:
+        """(2, R, M, D): masked, combined."""
+        return self.table[len(self.label) :].view(2, *self.batch.shape, -1)
 
 
 @dataclass(frozen=True)
@@ -95,59 +104,75 @@ def _terms(views: Views, alpha: Tensor, beta: Tensor) -> tuple[list[int], Tensor
     return used, weights[used]
 
 
-# From the losses (S, V, K, B) of a batch's rows in every term, each row's share (S, B) of the batch, the terms' weights (V, K) and
-# the rows (S, B; −1 where there is none) to each head's loss (S, K).
-Reduce = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+# From the losses (S, V, B, K) of a batch's rows in every term, each row's share (S, B) of the batch, the terms' weights (V, K) and the
+# rows (S, B): the weight (S, V, B, K) of each loss in its head's.
+Weigh = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def weighted_mean_loss(loss: Tensor, share: Tensor, term_weight: Tensor, rows: Tensor) -> Tensor:
-    """The sum of the terms, each the mean over the batch (paper equation 6)."""
-    return torch.einsum("svkb,sb,vk->sk", loss, share, term_weight)
+def mean_of_batch(loss: Tensor, share: Tensor, term_weight: Tensor, rows: Tensor) -> Tensor:
+    """A head's loss is the sum of the terms, each the mean over the batch (paper equation 6)."""
+    return share[:, None, :, None] * term_weight[:, None]
 
 
+@torch.no_grad()
 def fit_adam(
     views: Views, alpha: Tensor, beta: Tensor, seeds: list[int], start: Heads, l2: float, solver: Adam,
-    after_epoch: Callable[[int, Heads, Tensor], None], reduce: Reduce = weighted_mean_loss,
+    after_epoch: Callable[[int, Heads, Tensor], None], weigh: Weigh = mean_of_batch,
 ) -> None:  # fmt: skip
     """Fit S·K heads in one pass over the features an epoch.
 
-    Epoch e of seed s visits the batches of draw `draw_of(s, e)` in the order `batch_order(s, e)`. A head's loss is the mean
-    over its batch; heads do not touch each other, so each is what it would be if fitted alone.
+    Epoch e of seed s visits the batches of draw `draw_of(s, e)` in the order `batch_order(s, e)`. A head's loss is the weighted sum
+    of its batch's losses; heads do not touch each other, so each is what it would be if fitted alone. The gradient of softmax
+    regression is written out: with x (V·B, D) the views of a batch, p its probabilities and w the weights of its losses,
+    ∂L/∂W = (w (p − onehot y))ᵀ x.
 
     Args:
         alpha, beta: (K,).
         start: the heads to start from, (1 or S, 1 or K, …).
         after_epoch: called with the epoch (from 0), the heads, and the mean training loss (S, K).
-        reduce: from the losses of a batch's rows to each head's.
+        weigh: the weights of a batch's losses.
     """
-    device, classes, width = views.original.device, start.bias.shape[-1], views.original.shape[1]
-    shape = (len(seeds), len(alpha), classes)
-    weight = start.weight.expand(*shape, width).clone().requires_grad_()
-    bias = start.bias.expand(shape).clone().requires_grad_()
-    optimizer = torch.optim.Adam([weight, bias], lr=solver.lr)
+    device, classes, width = views.table.device, start.bias.shape[-1], views.table.shape[1]
+    count, many, rows_of_a_table = len(seeds), len(alpha), len(views.label)
+    # Classes before settings: a softmax over an inner axis of two is slow.
+    shape = (count, classes, many)
+    weight = start.weight.transpose(1, 2).expand(*shape, width).clone(memory_format=torch.contiguous_format).requires_grad_()
+    bias = start.bias.transpose(1, 2).expand(shape).clone(memory_format=torch.contiguous_format).requires_grad_()
+    weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
+    optimizer = torch.optim.Adam([weight, bias], lr=solver.lr, fused=True)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, solver.lr_step, solver.lr_gamma)
+    flat_weight, flat_bias, weight_grad, bias_grad = (
+        part.view(count, classes * many, -1) for part in (weight, bias, weight.grad, bias.grad)
+    )
     used, term_weight = _terms(views, alpha, beta)
-    draws, members = len(views.batch), [_members(batch) for batch in views.batch]
-    tables = (views.original, views.masked, views.combined)
+    draws, members = len(views.batch), torch.stack([_members(batch) for batch in views.batch])
+    onehot = F.one_hot(views.label, classes).float()
     for epoch in range(solver.epochs):
         draw = torch.tensor([draw_of(seed, epoch, draws) for seed in seeds], device=device)
-        order = np.stack([batch_order(seed, epoch, len(members[0])) for seed in seeds])  # (S, batches)
-        total = torch.zeros(shape[:2], device=device)
-        for step in range(order.shape[1]):
-            rows = torch.stack([members[int(d)][order[s, step]] for s, d in enumerate(draw)])  # (S, B), -1 where the batch is shorter
+        order = torch.from_numpy(np.stack([batch_order(seed, epoch, members.shape[1]) for seed in seeds])).to(device)  # (S, batches)
+        all_rows = members[draw[:, None], order]  # (S, batches, B), −1 where the batch is shorter
+        # Where the terms of each seed's draw begin in the table, (S, V, 1).
+        begin = torch.stack([torch.zeros_like(draw), 1 + draw, 1 + draws + draw], 1)[:, used, None] * rows_of_a_table
+        total = torch.zeros(count, many, device=device)
+        for rows in all_rows.unbind(1):  # (S, B)
             present = rows >= 0
             share = views.weight[rows] * present / present.sum(1, keepdim=True)  # (S, B)
-            x = torch.stack([views.original[rows] if term == 0 else tables[term][draw[:, None], rows] for term in used], 1)  # (S, V, B, D)
-            logits = torch.einsum("svbd,skcd->svkbc", x, weight) + bias[:, None, :, None, :]
-            y = views.label[rows][:, None, None, :].expand(logits.shape[:-1])
-            loss = F.cross_entropy(logits.flatten(0, 3), y.flatten(), reduction="none").view(y.shape)
-            heads_loss = reduce(loss, share, term_weight, rows) + l2 * weight.square().sum((2, 3))
-            optimizer.zero_grad()
-            heads_loss.sum().backward()
+            x = views.table[(begin + rows.clamp(min=0)[:, None]).flatten(1)]  # (S, V·B, D)
+            logits = torch.baddbmm(flat_bias.mT, x, flat_weight.mT).view(count, len(used), -1, classes, many)
+            log_p = logits.log_softmax(3)  # (S, V, B, C, K)
+            y = onehot[rows][:, None, :, :, None]
+            loss = -(log_p * y).sum(3)  # (S, V, B, K)
+            share_of_head = weigh(loss, share, term_weight, rows)
+            by_logits = log_p.exp_().sub_(y).mul_(share_of_head[:, :, :, None]).view(count, -1, classes * many)
+            torch.bmm(by_logits.mT, x, out=weight_grad)
+            torch.sum(by_logits, 1, out=bias_grad[..., 0])
+            total += (loss * share_of_head).sum((1, 2))
+            if l2:
+                weight.grad.add_(weight, alpha=2 * l2)
+                total += l2 * weight.square().sum((1, 3))
             optimizer.step()
-            total += heads_loss.detach()
         schedule.step()
-        after_epoch(epoch, Heads(weight.detach(), bias.detach()), total / order.shape[1])
+        after_epoch(epoch, Heads(weight.detach().transpose(1, 2), bias.detach().transpose(1, 2)), total / all_rows.shape[1])
 
 
 def _members(batch: Tensor) -> Tensor:
@@ -170,7 +195,8 @@ def fit_lbfgs(views: Views, alpha: float, beta: float, classes: int, l2: float, 
     # Features are multiplied in float32; losses and the solver's own vectors are float64, so that its line search sees progress.
     parameters = torch.zeros(classes, width + 1, dtype=torch.float64, device=device, requires_grad=True)
     tables = [(views.original, 1.0)]
-    tables += [(table.flatten(0, 1), term) for table, term in ((views.masked, alpha), (views.combined, beta)) if term]
+    if alpha or beta:
+        tables += [(table.flatten(0, 1), term) for table, term in zip(views.interventions, (alpha, beta), strict=True) if term]
     optimizer = torch.optim.LBFGS(
         [parameters], max_iter=max_iterations, tolerance_grad=1e-6, tolerance_change=1e-10, history_size=20, line_search_fn="strong_wolfe"
     )
@@ -207,7 +233,7 @@ class Scale:
 
     def views(self, views: Views) -> Views:
         """The views with standardised features."""
-        return replace(views, **{name: (getattr(views, name) - self.mean) / self.deviation for name in ("original", "masked", "combined")})
+        return replace(views, table=(views.table - self.mean).div_(self.deviation))
 
     def into(self, heads: Heads) -> Heads:
         """Heads on raw features to the same heads on standardised ones."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,13 +30,16 @@ class Fit:
 
 
 def load_views(features: Artefact, params: RetrainParams, on: torch.device, interventions: bool = True) -> Views:
-    """The retraining set of features.h5 on the device; without `interventions` the masked and combined views are left empty."""
+    """The retraining set of features.h5 on the device, with or without the masked and combined views."""
     label = torch.from_numpy(features["train/label"][:]).to(on)
-    rows = slice(None) if interventions else slice(0)
+    draws, rows, width = features["train/masked"].shape
+    table = np.empty((1 + 2 * draws if interventions else 1, rows, width), np.float32)
+    features["train/original"].read_direct(table[0])
+    if interventions:
+        features["train/masked"].read_direct(table[1 : 1 + draws])
+        features["train/combined"].read_direct(table[1 + draws :])
     return Views(
-        original=torch.from_numpy(features["train/original"][:]).to(on),
-        masked=torch.from_numpy(features["train/masked"][:, rows]).to(on),
-        combined=torch.from_numpy(features["train/combined"][:, rows]).to(on),
+        table=torch.from_numpy(table).flatten(0, 1).to(on),
         label=label,
         batch=torch.from_numpy(features["train/batch"][:]).long().to(on),
         weight=heads.class_weights(label, len(features.attribute("classes")), params.class_weights),
@@ -50,7 +54,7 @@ def fit(
     alphas: list[float],
     betas: list[float],
     seeds: list[int],
-    reduce: heads.Reduce = heads.weighted_mean_loss,
+    weigh: heads.Weigh = heads.mean_of_batch,
 ) -> Fit:
     """Fit a head for every seed and every setting (alphas[k], betas[k]) at once.
 
@@ -59,7 +63,7 @@ def fit(
     no seed changes it.
 
     Args:
-        reduce: how the losses of a batch make one (adam).
+        weigh: the weights of a batch's losses (adam).
 
     Raises:
         MacError: the loss is not finite.
@@ -102,9 +106,9 @@ def fit(
     def keep_best(epoch: int, fitted: Heads, loss: Tensor) -> None:
         record(epoch, best.offer(epoch + 1, raw(fitted)), loss)
 
-    device = views.original.device
+    device = views.table.device
     alpha, beta = (torch.tensor(values, dtype=torch.float32, device=device) for values in (alphas, betas))
     solver = Adam(params.epochs, params.lr, params.lr_step, params.lr_gamma)
     seeds = [seed * params.average + member for seed in seeds for member in range(params.average)]
-    heads.fit_adam(views, alpha, beta, seeds, start, params.l2, solver, keep_best, reduce)
+    heads.fit_adam(views, alpha, beta, seeds, start, params.l2, solver, keep_best, weigh)
     return Fit(best.heads.averaged(params.average), best.epoch, history)

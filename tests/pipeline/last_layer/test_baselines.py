@@ -40,11 +40,10 @@ def cached() -> Cached:
     names = ["a_l", "a_w", "b_l", "b_w"]
     rng = np.random.default_rng(2)
     batch = np.stack([rng.permutation(60) // BATCH for _ in range(2)])
-    empty = torch.empty(2, 0, WIDTH)
     generator = torch.Generator().manual_seed(0)
     erm = Heads(torch.randn(1, 1, 2, WIDTH, generator=generator) / 4, torch.zeros(1, 1, 2))
     return Cached(
-        views=Views(x, empty, empty, label, torch.from_numpy(batch), torch.ones(60)),
+        views=Views(x, label, torch.from_numpy(batch), torch.ones(60)),
         group=group,
         held_out=torch.arange(60) % 3 == 0,
         validation=Validation(features, val_label, val_group, Grouping("group", names, val_group.numpy())),
@@ -177,13 +176,14 @@ def test_group_dro_s_weights_grow_with_the_loss_of_a_group() -> None:
     group = torch.tensor([0, 0, 1, 2])
     loss = torch.tensor([1.0, 3.0, 0.5, 9.0])
     rows = torch.tensor([[0, 1, 2, -1]])
-    reduce = group_dro.GroupLoss(group, eta=0.1)
-    found = reduce(loss.view(1, 1, 1, 4), torch.empty(0), torch.ones(1, 1), rows)
+    weights = group_dro.GroupWeights(group, eta=0.1)
+    found = weights(loss.view(1, 1, 4, 1), torch.empty(0), torch.ones(1, 1), rows)
     q = np.exp(0.1 * np.array([2.0, 0.5, 0.0]))
     q /= q.sum()
-    assert found.item() == pytest.approx(q[0] * 2.0 + q[1] * 0.5)
-    assert reduce.weight is not None
-    np.testing.assert_allclose(reduce.weight[0, 0].numpy(), q, rtol=1e-6)
+    assert (found.flatten() * loss).sum().item() == pytest.approx(q[0] * 2.0 + q[1] * 0.5)
+    assert found.flatten().tolist() == pytest.approx([q[0] / 2, q[0] / 2, q[1], 0.0])
+    assert weights.weight is not None
+    np.testing.assert_allclose(weights.weight[0, 0].numpy(), q, rtol=1e-6)
 
 
 def test_llr_is_mac_without_interventions(cached: Cached) -> None:

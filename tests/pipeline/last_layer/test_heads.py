@@ -22,7 +22,8 @@ def views() -> Views:
     tables = (rng.normal(size=shape).astype(np.float32) + label[:, None] * 0.3 for shape in ((M, D), (R, M, D), (R, M, D)))
     original, masked, combined = (torch.from_numpy(table.astype(np.float32)) for table in tables)
     batch = torch.from_numpy(np.stack([draw.batch for draw in draws])).long()
-    return Views(original, masked, combined, torch.from_numpy(label), batch, torch.ones(M))
+    table = torch.cat([original, masked.flatten(0, 1), combined.flatten(0, 1)])
+    return Views(table, torch.from_numpy(label), batch, torch.ones(M))
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ def one_at_a_time(views: Views, start: Heads, alpha: float, beta: float, seed: i
     with torch.no_grad():
         head.weight.copy_(start.weight[0, 0])
         head.bias.copy_(start.bias[0, 0])
+    masked, combined = views.interventions
     optimizer = torch.optim.Adam(head.parameters(), lr=SOLVER.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, SOLVER.lr_step, SOLVER.lr_gamma)
     epochs = []
@@ -55,7 +57,7 @@ def one_at_a_time(views: Views, start: Heads, alpha: float, beta: float, seed: i
         for number in heads.batch_order(seed, epoch, -(-M // BATCH)):
             rows = (views.batch[draw] == number).nonzero()[:, 0]
             y = views.label[rows]
-            terms = [F.cross_entropy(head(x), y) for x in (views.original[rows], views.masked[draw, rows], views.combined[draw, rows])]
+            terms = [F.cross_entropy(head(x), y) for x in (views.original[rows], masked[draw, rows], combined[draw, rows])]
             loss = terms[0] + alpha * terms[1] + beta * terms[2] + l2 * head.weight.square().sum()
             optimizer.zero_grad()
             loss.backward()
@@ -87,7 +89,7 @@ def test_seeds_differ_and_repeat(views: Views, start: Heads) -> None:
 def test_lbfgs_equals_scikit_learn(views: Views) -> None:
     l2, alpha, beta = 0.02, 2.0, 3.0
     found, loss = heads.fit_lbfgs(views, alpha, beta, CLASSES, l2)
-    x = np.concatenate([views.original, views.masked.flatten(0, 1), views.combined.flatten(0, 1)])
+    x = np.concatenate([views.original, *views.interventions.flatten(1, 2)])
     y = np.tile(views.label, 1 + 2 * R)
     weight = np.concatenate([np.full(M, 1 / M), np.full(R * M, alpha / (R * M)), np.full(R * M, beta / (R * M))])
     # scikit-learn minimises C Σ weight · CE + ½ Σ W²
@@ -111,7 +113,7 @@ def test_a_head_means_the_same_on_raw_and_on_standardised_features(views: Views,
     assert torch.allclose(scaled.original.mean(0), torch.zeros(D), atol=1e-6)
     assert torch.allclose(scaled.original.std(0, correction=0), torch.ones(D), atol=1e-6)
     there = scale.into(start)
-    assert torch.allclose(there.logits(scaled.masked[0]), start.logits(views.masked[0]), atol=1e-5)
+    assert torch.allclose(there.logits(scaled.interventions[0, 0]), start.logits(views.interventions[0, 0]), atol=1e-5)
     assert torch.allclose(scale.out_of(there).weight, start.weight, atol=1e-6)
     assert torch.allclose(scale.out_of(there).bias, start.bias, atol=1e-6)
 
