@@ -12,7 +12,11 @@ import torch
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 repeats_option = click.option("--repeats", default=5, show_default=True, help="Rounds; the median is told.")
 precision_option = click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of forward passes, on both sides."
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of forward passes, on both sides.",
 )
 
 

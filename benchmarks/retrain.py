@@ -116,7 +116,9 @@ def main(rows: int, width: int, draws: int, data: Path | None, device: str, repe
         for s in range(SEEDS)
         for a, b in settings
     )
-    apart = max(float((head.weight - fits[-1].heads.weight[n // len(settings), n % len(settings)]).abs().max()) for n, head in enumerate(alone))
+    apart = max(
+        float((head.weight - fits[-1].heads.weight[n // len(settings), n % len(settings)]).abs().max()) for n, head in enumerate(alone)
+    )
     many = SEEDS * len(settings)
     size = f"{len(views.label)} x {views.table.shape[1]}, R = {len(views.batch)}, {PARAMS.epochs} epochs"
     tell(

@@ -1,5 +1,7 @@
 """Which device computes, and in which precision."""
 
+import ctypes
+import sys
 from contextlib import AbstractContextManager
 
 import torch
@@ -20,10 +22,26 @@ def pick(name: str) -> torch.device:
     torch.backends.cudnn.benchmark = False
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    _keep_freed_memory()
     try:
         return torch.device(name)
     except RuntimeError:
         raise MacError(f"--device {name}: should be auto, cpu, cuda or cuda:N") from None
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc's malloc keep what is freed: it returns large blocks to the kernel, which clears every page of the next batch anew."""
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+        if mallopt:
+            m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
+            mallopt(m_mmap_max, 0)
+            mallopt(m_trim_threshold, -1)
+
+
+def forward_batch(device: torch.device) -> int:
+    """Images a forward pass: on a CPU so few that activations stay in its caches, on a GPU enough to fill it."""
+    return 128 if device.type == "cuda" else 16
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -33,7 +51,12 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported())
 
 
+def dtype(device: torch.device, precision: Precision) -> torch.dtype:
+    """What forward passes in `precision` compute in: float32 or bfloat16."""
+    in_bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+    return torch.bfloat16 if in_bfloat16 else torch.float32
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """A context in which forward passes run in `precision`."""
-    enabled = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    """A context in which the passes of a float32 model run in `precision`."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype(device, precision) == torch.bfloat16)

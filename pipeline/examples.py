@@ -36,7 +36,7 @@ def training_example(images: Artefact, masks: Artefact, features: Artefact, samp
     rows, partner = masks["row"][:], int(features["train/partner"][0, sample])
     pair = [int(rows[sample]), int(rows[partner])]
     x_i, x_j = (input_grid(images, images["image"][row][None]).float() / 255 for row in pair)
-    m_i, m_j = (torch.from_numpy(masks["mask"][k][None, None]) for k in (sample, partner))
+    m_i, m_j = (torch.from_numpy(masks["mask"][k][None, None]).float() for k in (sample, partner))
     b = torch.from_numpy(features["train/fill"][0, sample]).view(1, 3, 1, 1)
     groups = Groups.of(images)
     described = groups.described(*(np.array([images[name][row] for row in pair]) for name in ("label", "attribute")))
@@ -49,7 +49,7 @@ def training_example(images: Artefact, masks: Artefact, features: Artefact, samp
         partner_group=names[1],
         original=original,
         heat=visual.heat(upsample(torch.from_numpy(masks["cam"][sample][None]), m_i.shape[-1])[0].numpy()),
-        core=visual.overlay(original, m_i[0, 0].numpy()),
+        core=visual.overlay(original, masks["mask"][sample]),
         masked=visual.to_picture(interventions.masked(x_i, m_i, b)[0].numpy()),
         combined=visual.to_picture(interventions.combined(x_i, m_i, x_j, m_j, b)[0].numpy()),
     )

@@ -16,11 +16,11 @@ from torch import Tensor
 from pipeline import backbone, device, interventions, pairing, store
 from pipeline.engine import Arrays, Block, Shards, blocks
 from pipeline.inputs import normalize, to_input_grid
+from pipeline.loading import image_batches, prefetch, to_pinned
 from pipeline.params import FeaturesParams
 from pipeline.store import SPLITS, Artefact, ModelFolder
 
-BATCH = 64  # images a forward pass
-BLOCK = 4 * BATCH  # rows a shard; whole batches, as in stage saliency
+BATCHES = 16  # in a shard; whole batches, as in stage saliency
 
 
 def features(
@@ -32,11 +32,13 @@ def features(
         with store.open_artefact(masks_path, "masks", {"images": images.digest, "erm": erm.digest}) as masks:
             made_from = {"images": images.digest, "erm": erm.digest, "masks": masks.digest}
             plan = Plan.make(images, masks, params)
-            work = _Work(images, masks, erm, backbone.load(erm, on), params, plan, on)
+            model = backbone.for_inference(backbone.load(erm, on), device.dtype(on, params.precision))
+            work = _Work(images, masks, erm, model, params, plan, on)
+            block = BATCHES * device.forward_batch(on)
             rows = {part: np.flatnonzero(images["split"][:] == number) for number, part in enumerate(SPLITS)} | {"train": plan.rows}
             shards = {part: Shards(scratch, f"features-{part}", params.model_dump(), made_from, on.type) for part in SPLITS}
             functions = {part: work.train_block if part == "train" else partial(work.block, rows[part]) for part in SPLITS}
-            views = {part: shards[part].map_blocks(functions[part], blocks(len(rows[part]), BLOCK), workers=1) for part in SPLITS}
+            views = {part: shards[part].map_blocks(functions[part], blocks(len(rows[part]), block), workers=1) for part in SPLITS}
             label, attribute = images["label"][:], images["attribute"][:]
             names = {"classes": images.attribute("classes"), "attributes": images.attribute("attributes")}
             with store.create(out, "features", params.model_dump(), made_from, **names) as artefact:
@@ -102,41 +104,51 @@ class _Work:
     plan: Plan
     on: torch.device
 
-    @torch.no_grad()
-    def forward(self, pixels: Tensor) -> NDArray[np.float32]:
-        """φ of (B, 3, H, W) pixels, uint8 or float in [0, 1]: (B, D) float32."""
-        with device.autocast(self.on, self.params.precision):
-            return self.model.features(normalize(pixels)).cpu().numpy()
-
-    def pixels(self, rows: NDArray[np.integer]) -> Tensor:
-        """(B,) rows of images.h5 to (B, 3, H, W) uint8 on the device."""
-        stored = torch.from_numpy(self.images.rows("image", rows)).to(self.on)
-        return to_input_grid(stored, self.erm.spec["input_size"], self.erm.spec["to_input"])
-
-    def core(self, samples: NDArray[np.integer]) -> Tensor:
-        """(B,) positions in masks.h5 to masks (B, 1, H, W) bool on the device."""
-        return torch.from_numpy(self.masks.rows("mask", samples)).to(self.on)[:, None]
-
     def block(self, rows: NDArray[np.int64], block: Block) -> Arrays:
         """φ(x) of a block of `rows`."""
-        part = rows[block.slice]
-        return {
-            "original": np.concatenate([self.forward(self.pixels(part[start : start + BATCH])) for start in range(0, len(part), BATCH)])
-        }
+        batches = [rows[samples] for samples in self._batches(block)]
+        return {"original": np.concatenate([self._forward(self._input(stored)) for stored in image_batches(self.images, batches, self.on)])}
 
     def train_block(self, block: Block) -> Arrays:
         """φ of all views of a block of the retraining set."""
-        parts = [self._views(np.arange(start, min(start + BATCH, block.stop))) for start in range(block.start, block.stop, BATCH)]
+        batches = self._batches(block)
+        parts = [self._views(samples, read) for samples, read in zip(batches, prefetch(map(self._read, batches)), strict=True)]
         return {name: np.concatenate([part[name] for part in parts], axis=0 if name == "original" else 1) for name in parts[0]}
 
-    def _views(self, samples: NDArray[np.int64]) -> Arrays:
-        original = self.pixels(self.plan.rows[samples])
-        x_i, m_i = original.float() / 255, self.core(samples)
+    def _batches(self, block: Block) -> list[NDArray[np.int64]]:
+        size = device.forward_batch(self.on)
+        return [np.arange(start, min(start + size, block.stop)) for start in range(block.start, block.stop, size)]
+
+    def _read(self, samples: NDArray[np.int64]) -> list[tuple[Tensor, Tensor]]:
+        """Stored images (B, H, W, 3) and masks (B, H, W) of positions in masks.h5, then of their partners in each draw."""
+        of_each = [samples, *self.plan.partner[:, samples]]
+        stored = [(self.images.rows("image", self.plan.rows[each]), self.masks.rows("mask", each)) for each in of_each]
+        return [(to_pinned(image, self.on), to_pinned(mask, self.on)) for image, mask in stored]
+
+    def _views(self, samples: NDArray[np.int64], read: list[tuple[Tensor, Tensor]]) -> Arrays:
+        (x_i, m_i), *partners = ((self._input(image), self._core(mask)) for image, mask in read)
         masked, combined = [], []
-        for r in range(self.params.draws):
-            j = self.plan.partner[r, samples]
-            b = torch.from_numpy(self.plan.fill[r, samples]).to(self.on)[:, :, None, None]
-            x_j, m_j = self.pixels(self.plan.rows[j]).float() / 255, self.core(j)
-            masked.append(self.forward(interventions.masked(x_i, m_i, b)))
-            combined.append(self.forward(interventions.combined(x_i, m_i, x_j, m_j, b)))
-        return {"original": self.forward(original), "masked": np.stack(masked), "combined": np.stack(combined)}
+        for fill, (x_j, m_j) in zip(self.plan.fill[:, samples], partners, strict=True):
+            b = _everywhere(normalize(torch.from_numpy(fill).to(self.on)[:, :, None, None], self.model.dtype), x_i.shape[-1])
+            masked.append(self._forward(interventions.masked(x_i, m_i, b)))
+            combined.append(self._forward(interventions.combined(x_i, m_i, x_j, m_j, b)))
+        return {"original": self._forward(x_i), "masked": np.stack(masked), "combined": np.stack(combined)}
+
+    def _input(self, stored: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 stored images to the network's input (B, 3, size, size)."""
+        grid = to_input_grid(stored.to(self.on, non_blocking=True), self.erm.spec["input_size"], self.erm.spec["to_input"])
+        return normalize(grid, self.model.dtype)
+
+    def _core(self, mask: Tensor) -> Tensor:
+        """(B, size, size) bool to (B, 3, size, size), 1 in the core."""
+        return _everywhere(mask.to(self.on, non_blocking=True)[:, None].to(self.model.dtype), mask.shape[-1])
+
+    @torch.no_grad()
+    def _forward(self, x: Tensor) -> NDArray[np.float32]:
+        """φ, (B, D) float32."""
+        return self.model.features(x).cpu().numpy()
+
+
+def _everywhere(values: Tensor, size: int) -> Tensor:
+    """(B, 1 or 3, 1 or size, 1 or size) written out to (B, 3, size, size): what is laid out like the images is blended much faster."""
+    return values.expand(-1, 3, size, size).contiguous(memory_format=torch.channels_last)

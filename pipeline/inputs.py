@@ -43,12 +43,12 @@ def to_input_grid(images: Tensor, size: int, how: ToInput) -> Tensor:
     return pixels[:, 0] if foreground else pixels
 
 
-def normalize(pixels: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8, or float in [0, 1], to the float32 channels-last tensor that the trunk takes."""
-    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=pixels.device).view(3, 1, 1)
-    values = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
-    return ((values - mean) / std).contiguous(memory_format=torch.channels_last)
+def normalize(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(B, 3, H, W) uint8, or float32 in [0, 1], to the channels-last tensor of `dtype` that the trunk takes; computed in float32."""
+    rows = pixels.permute(0, 2, 3, 1).contiguous().flatten(2)  # (B, H, W · 3): what runs along a whole row is vectorised
+    mean, std = (torch.tensor(each, device=pixels.device).repeat(pixels.shape[3]) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    values = rows.float().div_(255).sub_(mean) if rows.dtype == torch.uint8 else rows - mean
+    return values.div_(std).to(dtype).view(*rows.shape[:2], -1, 3).permute(0, 3, 1, 2)
 
 
 def random_resized_crop_and_flip(images: Tensor, size: int, scale: tuple[float, float], flip: bool, generator: torch.Generator) -> Tensor:
@@ -78,5 +78,5 @@ def random_resized_crop_and_flip(images: Tensor, size: int, scale: tuple[float, 
     theta[:, 0, 2] = (2 * place[0] - 1) * (1 - box_width)
     theta[:, 1, 2] = (2 * place[1] - 1) * (1 - box_height)
     grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False).to(images.device)
-    pixels = images.permute(0, 3, 1, 2).float() / 255
+    pixels = images.permute(0, 3, 1, 2).float().div_(255)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

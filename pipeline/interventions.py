@@ -5,17 +5,17 @@ from torch import Tensor
 
 
 def masked(x: Tensor, m: Tensor, b: Tensor) -> Tensor:
-    """Equation 1, blank out the rest: m x + (1 − m) b.
+    """Equation 1, blank out the rest: m x + (1 − m) b, exactly x or b everywhere.
 
     Args:
-        x: (B, 3, H, W) float in [0, 1].
-        m: (B, 1, H, W) bool, the core of x.
-        b: (B, 3, 1, 1) float in [0, 1], the fill.
+        x: (B, 3, H, W) float, pixels in [0, 1] or normalised ones.
+        m: (B, 1 or 3, H, W) of the same type, 1 in the core of x, else 0.
+        b: (B, 3, 1 or H, 1 or W) of the same type, the fill.
 
     Returns:
-        (B, 3, H, W) float.
+        (B, 3, H, W).
     """
-    return torch.where(m, x, b)
+    return torch.lerp(b, x, m)
 
 
 def combined(x_i: Tensor, m_i: Tensor, x_j: Tensor, m_j: Tensor, b: Tensor) -> Tensor:
@@ -23,4 +23,4 @@ def combined(x_i: Tensor, m_i: Tensor, x_j: Tensor, m_j: Tensor, b: Tensor) -> T
 
     Shapes as in `masked`; j is the partner of i, of another class.
     """
-    return torch.where(m_i, x_i, torch.where(m_j, b, x_j))
+    return torch.lerp(torch.lerp(x_j, b, m_j), x_i, m_i)

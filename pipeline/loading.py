@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -54,7 +54,13 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
         thread.join()
 
 
+def to_pinned(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A tensor on the host that `to(device, non_blocking=True)` copies while the device computes."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
 def image_batches(images: Artefact, batches: Iterable[NDArray[np.integer]], device: torch.device) -> Iterator[Tensor]:
     """Stored images of each batch of rows: (B, H, W, 3) uint8 on the device."""
-    for batch in prefetch(torch.from_numpy(images.rows("image", rows)) for rows in batches):
+    for batch in prefetch(to_pinned(images.rows("image", rows), device) for rows in batches):
         yield batch.to(device, non_blocking=True)

@@ -17,7 +17,7 @@ def pixel_count(top_k: float, size: int) -> int:
 def top_k_mask(scores: Tensor, k: int) -> Tensor:
     """The K highest pixels of each map; of equal scores the lower pixel index (row-major) comes first.
 
-    Threshold and tie count instead of a sort: the same mask on every device.
+    Threshold, and only where too many are equal to it a count of ties, instead of a sort: the same mask on every device.
 
     Args:
         scores: (B, H, W) float, unrectified, no NaN.
@@ -28,10 +28,13 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
     """
     flat = scores.flatten(1)
     threshold = flat.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
-    above = flat > threshold
-    tied = flat == threshold
-    missing = k - above.sum(1, keepdim=True)
-    return (above | (tied & (tied.cumsum(1) <= missing))).view_as(scores)
+    mask = flat >= threshold
+    crowded = mask.sum(1) > k
+    if crowded.any():
+        above, tied = flat[crowded] > threshold[crowded], flat[crowded] == threshold[crowded]
+        missing = k - above.sum(1, keepdim=True)
+        mask[crowded] = above | (tied & (tied.cumsum(1) <= missing))
+    return mask.view_as(scores)
 
 
 def coverage(mask: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,12 +21,12 @@ from pipeline import backbone, device, package_cams, store, visual, xgradcam
 from pipeline.engine import Arrays, Block, Shards, blocks
 from pipeline.errors import MacError
 from pipeline.inputs import normalize, to_input_grid
+from pipeline.loading import image_batches
 from pipeline.masks import pixel_count, top_k_mask, upsample
 from pipeline.params import SaliencyParams
 from pipeline.progress import log
 
-BATCH = 64  # images a forward pass
-BLOCK = 8 * BATCH  # rows a shard; whole batches, so that cutting otherwise would not change what shares a batch
+BATCHES = 32  # in a shard; whole batches, so that cutting otherwise would not change what shares a batch
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Batch:
 
     Attributes:
         row: (B,) int64, rows of images.h5.
-        x: (B, 3, H, W) float32, normalised.
+        x: (B, 3, H, W), normalised, of the model's dtype.
         label: (B,) int64.
         foreground: (B, H, W) bool true masks, only for the `foreground` control.
     """
@@ -62,8 +62,9 @@ def _xgradcam(model: backbone.Classifier, batch: Batch, params: SaliencyParams) 
         activations = model.activations(batch.x)  # one forward pass gives the prediction and the map
         target = _target(model.head(model.pool(activations)), batch, params)
         return Maps(xgradcam.closed_form(activations, model.head.weight, target), target)
-    target = batch.label if params.target == "label" else _target(model(batch.x), batch, params)
-    return Maps(xgradcam.by_autograd(model, batch.x, target, params.layer), target)
+    with device.autocast(batch.x.device, params.precision):
+        target = batch.label if params.target == "label" else _target(model(batch.x), batch, params)
+        return Maps(xgradcam.by_autograd(model, batch.x, target, params.layer), target)
 
 
 def _target(logits: Tensor, batch: Batch, params: SaliencyParams) -> Tensor:
@@ -123,8 +124,8 @@ def saliency(
         made_from = {"images": images.digest, "erm": erm.digest}
         rows = _retraining_rows(images, params) if rows is None else rows
         shards = Shards(scratch, "saliency", params.model_dump(exclude={"previews"}), made_from, on.type, rows.tolist())
-        work = _Work(images, erm, backbone.load(erm, on), params, rows, k, on)
-        maps = shards.map_blocks(work.block, blocks(len(rows), BLOCK), workers=1)
+        work = _Work(images, erm, _model(erm, params, on), params, rows, k, on)
+        maps = shards.map_blocks(work.block, blocks(len(rows), BATCHES * device.forward_batch(on)), workers=1)
         with store.create(out, "masks", params.model_dump(), made_from) as artefact:
             artefact.write("row", rows)
             targets = np.empty(len(rows), np.int64)
@@ -133,10 +134,18 @@ def saliency(
             for block, arrays in maps:
                 if cam is None:
                     cam = artefact.create("cam", (len(rows), *arrays["cam"].shape[1:]))
-                targets[block.slice], mask[block.slice], cam[block.slice] = arrays["target"], arrays["mask"], arrays["cam"]
+                targets[block.slice], cam[block.slice] = arrays["target"], arrays["cam"]
+                mask[block.slice] = np.unpackbits(arrays["mask"], axis=2, count=size).view(np.bool_)
             artefact.write("target", targets)
             _write_previews(artefact.file, images, rows, erm, params.previews)
         shards.remove()
+
+
+def _model(erm: store.ModelFolder, params: SaliencyParams, on: torch.device) -> backbone.Classifier:
+    model = backbone.load(erm, on)
+    if params.method in package_cams.CLASSES or params.layer != "last":
+        return model  # they look into the network as it was trained
+    return backbone.for_inference(model, device.dtype(on, params.precision))
 
 
 def _retraining_rows(images: store.Artefact, params: SaliencyParams) -> NDArray[np.int64]:
@@ -191,21 +200,21 @@ class _Work:
 
     @torch.no_grad()
     def _batches(self, rows: NDArray[np.int64]) -> Iterator[Arrays]:
-        size, how = self.erm.spec["input_size"], self.erm.spec["to_input"]
-        for start in range(0, len(rows), BATCH):
-            part = rows[start : start + BATCH]
-            x = normalize(to_input_grid(torch.from_numpy(self.images.rows("image", part)).to(self.on), size, how))
+        size, how, batch = self.erm.spec["input_size"], self.erm.spec["to_input"], device.forward_batch(self.on)
+        batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+        for part, stored in zip(batches, image_batches(self.images, batches, self.on), strict=True):
+            x = normalize(to_input_grid(stored, size, how), self.model.dtype)
             label = torch.from_numpy(self.images.rows("label", part)).to(self.on)
             foreground = None
             if self.params.method == "foreground":
                 foreground = to_input_grid(torch.from_numpy(self.images.rows("foreground", part)).to(self.on), size, how)
-            with device.autocast(self.on, self.params.precision):
-                maps = METHODS[self.params.method](self.model, Batch(part, x, label, foreground), self.params)
+            maps = METHODS[self.params.method](self.model, Batch(part, x, label, foreground), self.params)
             if not maps.cam.isfinite().all():
                 bad = int(part[int((~maps.cam.isfinite()).flatten(1).any(1).nonzero()[0, 0])])
                 raise MacError(f"saliency: the map of row {bad} is not finite; the model in {self.erm.path} has diverged, lower train.lr")
             mask = foreground if foreground is not None else top_k_mask(upsample(maps.cam, size), self.k)
-            yield {"cam": maps.cam.cpu().numpy(), "mask": mask.cpu().numpy(), "target": maps.target.cpu().numpy()}
+            packed = np.packbits(mask.cpu().numpy(), axis=2)
+            yield {"cam": maps.cam.cpu().numpy(), "mask": packed, "target": maps.target.cpu().numpy()}
 
 
 def _write_previews(file: h5py.File, images: store.Artefact, rows: NDArray[np.int64], erm: store.ModelFolder, count: int) -> None:

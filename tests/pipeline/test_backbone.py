@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,25 @@ def test_the_forward_pass_is_torchvision_s(architecture: str, tmp_path: Path) ->
     with torch.no_grad():
         expected, found = reference(x), model(x)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max())
+
+
+@pytest.mark.parametrize("architecture", [*SAME_FORWARD, "squeezenet1_1"])
+def test_made_for_inference_it_computes_the_same(architecture: str, sample) -> None:  # type: ignore[no-untyped-def]
+    model = backbone.build(architecture, 3).eval().requires_grad_(False)
+    for module in model.trunk.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # as after training, where folding has something to do
+            for part in (module.running_mean, module.running_var, module.weight, module.bias):
+                part.copy_(sample(len(part)) + 0.5)  # type: ignore[union-attr, arg-type]
+    x = sample(2, 3, 64, 64) - 0.5
+    expected, logits = model.activations(x), model(x)
+    fast = backbone.for_inference(copy.deepcopy(model), torch.float32)
+    left = sum(isinstance(module, torch.nn.BatchNorm2d) for module in fast.trunk.modules())
+    assert left < sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.trunk.modules()) or architecture == "squeezenet1_1"
+    assert (fast.activations(x) - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert (fast(x) - logits).abs().max() < 1e-4 * logits.abs().max()
+    coarse = backbone.for_inference(model, torch.bfloat16)
+    assert coarse.features(x.bfloat16()).dtype == torch.float32
+    assert (coarse.features(x.bfloat16()) - expected.mean((2, 3))).abs().max() < 0.1 * expected.mean((2, 3)).abs().max()
 
 
 def test_weights_from_a_pth_file(tmp_path: Path) -> None:

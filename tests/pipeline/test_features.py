@@ -50,7 +50,7 @@ def test_every_view_equals_one_made_alone(finished: Project) -> None:
 
 def test_making_the_features_again_gives_the_same_bytes(project: Project, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     before = (project.data / "features.h5").read_bytes()
-    monkeypatch.setattr(features, "BLOCK", features.BATCH)
+    monkeypatch.setattr(features, "BATCHES", 1)
     project.succeed("features")
     assert (project.data / "features.h5").read_bytes() == before
     assert not list((project.data / "scratch").iterdir())

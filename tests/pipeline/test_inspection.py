@@ -39,7 +39,7 @@ def test_a_picture_of_one_row_shows_the_five_panels(finished: Project, tmp_path:
     assert picture.shape == (270, 5 * 248 + 8, 3)
     with store.open_artefact(finished.data / "images.h5") as images, store.open_artefact(finished.data / "masks.h5") as masks:
         x = to_input_grid(torch.from_numpy(images["image"][3][None]), 64, "center_crop").float() / 255
-        mask = torch.from_numpy(masks["mask"][3][None, None])
+        mask = torch.from_numpy(masks["mask"][3][None, None]).float()
         with store.open_artefact(finished.data / "features.h5") as cached:
             fill = torch.from_numpy(cached["train/fill"][0, 3]).view(1, 3, 1, 1)
     expected = Image.fromarray(visual.to_picture(interventions.masked(x, mask, fill)[0].numpy())).resize(

@@ -5,7 +5,7 @@ from pipeline.interventions import combined, masked
 
 def test_both_equations_against_a_loop_over_pixels(sample) -> None:  # type: ignore[no-untyped-def]
     x_i, x_j, b = sample(2, 3, 5, 4), sample(2, 3, 5, 4), sample(2, 3, 1, 1)
-    m_i, m_j = sample(2, 1, 5, 4) > 0.5, sample(2, 1, 5, 4) > 0.5
+    m_i, m_j = (sample(2, 1, 5, 4) > 0.5).float(), (sample(2, 1, 5, 4) > 0.5).float()
     one, two = masked(x_i, m_i, b), combined(x_i, m_i, x_j, m_j, b)
     for n in range(2):
         for row in range(5):

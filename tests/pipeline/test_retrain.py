@@ -63,7 +63,7 @@ def test_cached_retraining_equals_the_online_algorithm_step_by_step(project: Pro
         scores = F.interpolate(cam[:, None], (64, 64), mode="bilinear").flatten(1)
         mask = torch.zeros_like(scores, dtype=torch.bool)
         mask.scatter_(1, scores.argsort(dim=1, descending=True, stable=True)[:, :k], True)
-        return mask.view(-1, 1, 64, 64)
+        return mask.view(-1, 1, 64, 64).float()
 
     def phi(x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():

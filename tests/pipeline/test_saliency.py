@@ -46,7 +46,7 @@ def test_making_the_masks_again_gives_the_same_bytes(project: Project) -> None:
 
 def test_blocks_may_be_cut_anywhere_between_batches(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (project.data / "masks.h5").read_bytes()
-    monkeypatch.setattr(saliency, "BLOCK", saliency.BATCH)
+    monkeypatch.setattr(saliency, "BATCHES", 1)
     make(project)
     assert (project.data / "masks.h5").read_bytes() == before
 

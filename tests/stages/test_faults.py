@@ -87,8 +87,10 @@ import pipeline.engine as engine
 import pipeline.{stage} as module
 compute = engine._compute
 engine._compute = lambda *task: (time.sleep(0.05), compute(*task))[1]
-if hasattr(module, "BLOCK"):
-    module.BLOCK = module.BATCH = {block}
+import pipeline.device as device
+if hasattr(module, "BATCHES"):
+    module.BATCHES = 1
+    device.forward_batch = lambda _on: {block}
 from stages.cli import main
 main()
 """
