@@ -6,7 +6,7 @@ logits = W φ(x) + b            the head, the only thing that MaC retrains
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -106,27 +106,72 @@ def load(folder: ModelFolder, device: torch.device) -> Classifier:
 
 
 def for_inference(model: Classifier, dtype: torch.dtype) -> Classifier:
-    """The same classifier made fast, in place: each batch normalisation folded into the convolution before it, the trunk in `dtype`.
+    """The same classifier made fast: batch normalisation folded into the convolutions before it, the trunk in `dtype`.
 
-    The last activations are the same up to rounding; those of a folded convolution are not, so inner layers are for the model as loaded.
+    What it puts out is the same up to rounding. Its trunk is a traced graph: inner layers are for the model as loaded.
 
     Args:
-        model: in eval mode, its parameters frozen.
+        model: in eval mode, its parameters frozen; its trunk is replaced.
         dtype: float32 or bfloat16. The trunk takes its input in it; features, head and logits stay float32.
     """
-    modules = dict(model.trunk.named_modules())
-    for node in fx.symbolic_trace(model.trunk).graph.nodes:
-        norm = modules.get(str(node.target))
-        if not isinstance(norm, nn.BatchNorm2d):
-            continue
-        before = node.args[0]
-        convolution = modules.get(str(before.target))
-        if isinstance(convolution, nn.Conv2d) and len(before.users) == 1:
-            fused = fuse_conv_bn_eval(convolution, norm)
-            convolution.weight, convolution.bias = fused.weight, fused.bias
-            model.trunk.set_submodule(node.target, nn.Identity())
-    model.trunk.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trunk = fx.symbolic_trace(model.trunk)
+    _fold_normalisation(trunk)
+    trunk.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    on_cpu = model.head.weight.device.type == "cpu"
+    if on_cpu and dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():
+        _fuse_activations(trunk)
+    trunk.delete_all_unused_submodules()
+    trunk.recompile()
+    model.trunk = trunk
     return model.requires_grad_(False)
+
+
+def _convolutions(trunk: fx.GraphModule, *following: type[nn.Module]) -> Iterator[tuple[fx.Node, nn.Conv2d, fx.Node, nn.Module]]:
+    """Each convolution that a module of the given types takes its input from, alone: node and module of both."""
+    modules = dict(trunk.named_modules())
+    for node in list(trunk.graph.nodes):
+        convolution = modules.get(str(node.target))
+        if isinstance(convolution, nn.Conv2d) and len(node.users) == 1:
+            (user,) = node.users
+            after = modules.get(str(user.target))
+            if isinstance(after, following):
+                yield node, convolution, user, after
+
+
+def _fold_normalisation(trunk: fx.GraphModule) -> None:
+    for node, convolution, user, norm in _convolutions(trunk, nn.BatchNorm2d):
+        assert isinstance(norm, nn.BatchNorm2d)
+        trunk.set_submodule(str(node.target), fuse_conv_bn_eval(convolution, norm))
+        user.replace_all_uses_with(node)
+        trunk.graph.erase_node(user)
+
+
+def _fuse_activations(trunk: fx.GraphModule) -> None:
+    """A convolution and the activation after it in one pass over memory, as torch.compile has it; bfloat16 on a CPU gains up to 2×."""
+    for node, convolution, user, activation in _convolutions(trunk, *_FUSED):
+        trunk.set_submodule(str(node.target), _ConvolutionAndActivation(convolution, *_FUSED[type(activation)]))
+        user.replace_all_uses_with(node)
+        trunk.graph.erase_node(user)
+
+
+# Activations that oneDNN computes with the convolution: its name for each, and the name's arguments.
+_FUSED: dict[type[nn.Module], tuple[str, list[float]]] = {
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    nn.Hardswish: ("hardswish", []),
+    nn.SiLU: ("swish", []),
+}
+
+
+class _ConvolutionAndActivation(nn.Module):
+    def __init__(self, convolution: nn.Conv2d, activation: str, arguments: list[float]) -> None:
+        super().__init__()
+        self.weight, self.bias = convolution.weight, convolution.bias
+        c = convolution
+        self._arguments = (c.padding, c.stride, c.dilation, c.groups, activation, arguments, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self._arguments))
 
 
 def _load_trunk(trunk: nn.Module, path: Path) -> None:
