@@ -10,7 +10,7 @@ import torch
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
 from pipeline import backbone, store
-from pipeline.device import autocast, dtype, pick
+from pipeline.device import autocast, dtype, keep_freed_memory, pick
 from pipeline.features import features
 from pipeline.saliency import saliency
 
@@ -24,6 +24,7 @@ from pipeline.saliency import saliency
 @repeats_option
 def main(architecture: str, rows: int, draws: int, precision: str, device: str, repeats: int) -> None:
     on = pick(device)
+    keep_freed_memory()
     with project.folder() as folder:
         images, erm_path, masks = folder / "images.h5", folder / "erm", folder / "masks.h5"
         project.write_images(images, rows)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import device_option, medians, repeats_option, seconds, tell
 from pipeline import pairing, store
-from pipeline.device import pick
+from pipeline.device import keep_freed_memory, pick
 from pipeline.last_layer import heads, mac
 from pipeline.last_layer.heads import Heads, Views
 from pipeline.last_layer.validation import Validation
@@ -92,6 +92,7 @@ def one_head(views: Views, validation: Validation, start: Heads, alpha: float, b
 @repeats_option
 def main(rows: int, width: int, draws: int, data: Path | None, device: str, repeats: int) -> None:
     on = pick(device)
+    keep_freed_memory()
     if data:
         with store.open_artefact(data / "features.h5", "features") as features:
             views, validation = mac.load_views(features, PARAMS, on), Validation.of(features, on)

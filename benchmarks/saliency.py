@@ -13,15 +13,15 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
 from pipeline import backbone, store
-from pipeline.device import dtype, forward_batch, pick
+from pipeline.device import dtype, forward_batch, keep_freed_memory, pick
 from pipeline.masks import pixel_count, top_k_mask, upsample
 from pipeline.saliency import METHODS, Batch, saliency
 
 
 @click.command(help=__doc__)
 @click.option("--architecture", default="resnet50", show_default=True)
-@click.option("--images", "count", default=64, show_default=True)
-@click.option("--package-batch", default=16, show_default=True, help="Images that the package takes at once.")
+@click.option("--images", "count", default=96, show_default=True)
+@click.option("--package-batch", default=32, show_default=True, help="Images that the package takes at once; ours takes as many.")
 @precision_option
 @device_option
 @repeats_option
@@ -38,31 +38,26 @@ def main(architecture: str, count: int, package_batch: int, precision: str, devi
         label = torch.arange(count) % 2
         fast = backbone.for_inference(backbone.load(erm, on), dtype(on, params.precision))
         model = backbone.load(erm, on).requires_grad_()  # the package wants a graph; this is how its own examples have it
-        masks: dict[str, np.ndarray] = {}
 
         @torch.no_grad()
         def ours() -> None:
-            parts = []
             for part in torch.arange(count).split(forward_batch(on)):
                 batch = Batch(part.numpy(), x[part].to(fast.dtype), label[part].to(on), None)
-                parts.append(top_k_mask(upsample(METHODS["xgradcam"](fast, batch, params).cam, 224), k).cpu().numpy())
-            masks["ours"] = np.concatenate(parts)
+                top_k_mask(upsample(METHODS["xgradcam"](fast, batch, params).cam, 224), k).cpu().numpy()
 
         def package() -> None:
-            parts = []
             with XGradCAM(model, [model.trunk]) as cam:
                 for part in torch.arange(count).split(package_batch):
                     maps = cam(x[part], [ClassifierOutputTarget(int(c)) for c in label[part]]).reshape(len(part), -1)
                     mask = np.zeros(maps.shape, bool)
                     np.put_along_axis(mask, np.argpartition(-maps, k, axis=1)[:, :k], True, axis=1)
-                    parts.append(mask.reshape(-1, 224, 224))
-            masks["package"] = np.concatenate(parts)
 
         def stage() -> None:
             saliency(images, erm_path, folder / "masks.h5", params, on, folder / "scratch")
 
-        times = medians({"ours": ours, "package": package, "stage": stage}, on, repeats)
-    differ = float((masks["ours"] != masks["package"]).mean())
+        times = medians({"package": package}, on, repeats)  # first: as it is where malloc is left alone
+        keep_freed_memory()
+        times |= medians({"ours": ours, "package, our malloc": package, "stage": stage}, on, repeats)
     tell(
         "saliency",
         on,
@@ -71,12 +66,12 @@ def main(architecture: str, count: int, package_batch: int, precision: str, devi
             ("maps and masks", f"{count / times['ours']:.1f} images/s"),
             ("the whole stage", f"{count / times['stage']:.1f} images/s"),
             ("grad-cam XGradCAM and argpartition, float32", f"{count / times['package']:.1f} images/s"),
-            ("mask pixels that differ (the package rectifies, which makes ties)", f"{100 * differ:.3f} %"),
+            ("the same with this project's setting of malloc", f"{count / times['package, our malloc']:.1f} images/s"),
         ],
         ratio=times["package"] / times["ours"],
         stage_ratio=times["package"] / times["stage"],
         images_per_second=count / times["ours"],
-        masks_differ=differ,
+        ratio_with_our_malloc=times["package, our malloc"] / times["ours"],
         architecture=architecture,
         precision=precision,
     )

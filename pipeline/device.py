@@ -22,26 +22,24 @@ def pick(name: str) -> torch.device:
     torch.backends.cudnn.benchmark = False
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    _keep_freed_memory()
     try:
         return torch.device(name)
     except RuntimeError:
         raise MacError(f"--device {name}: should be auto, cpu, cuda or cuda:N") from None
 
 
-def _keep_freed_memory() -> None:
-    """Have glibc's malloc keep what is freed: it returns large blocks to the kernel, which clears every page of the next batch anew."""
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-        if mallopt:
-            m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
-            mallopt(m_mmap_max, 0)
-            mallopt(m_trim_threshold, -1)
+def keep_freed_memory() -> None:
+    """Have glibc's malloc keep what is freed: by default it gives large blocks back, and the kernel clears each page of the next batch."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # other C libraries have none
+    if mallopt:
+        m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, -1)
 
 
 def forward_batch(device: torch.device) -> int:
-    """Images a forward pass: on a CPU so few that activations stay in its caches, on a GPU enough to fill it."""
-    return 128 if device.type == "cuda" else 16
+    """Images a forward pass: on a CPU few, as large activations fall out of its caches; on a GPU enough to fill it."""
+    return 128 if device.type == "cuda" else 32
 
 
 def has_bfloat16(device: torch.device) -> bool:

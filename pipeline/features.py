@@ -20,7 +20,7 @@ from pipeline.loading import image_batches, prefetch, to_pinned
 from pipeline.params import FeaturesParams
 from pipeline.store import SPLITS, Artefact, ModelFolder
 
-BATCHES = 16  # in a shard; whole batches, as in stage saliency
+BATCHES = 8  # in a shard; whole batches, as in stage saliency
 
 
 def features(
@@ -129,7 +129,8 @@ class _Work:
         (x_i, m_i), *partners = ((self._input(image), self._core(mask)) for image, mask in read)
         masked, combined = [], []
         for fill, (x_j, m_j) in zip(self.plan.fill[:, samples], partners, strict=True):
-            b = _everywhere(normalize(torch.from_numpy(fill).to(self.on)[:, :, None, None], self.model.dtype), x_i.shape[-1])
+            b = normalize(torch.from_numpy(fill).to(self.on)[:, :, None, None], self.model.dtype)
+            b = _laid_out(b, (3, 1, x_i.shape[3]))
             masked.append(self._forward(interventions.masked(x_i, m_i, b)))
             combined.append(self._forward(interventions.combined(x_i, m_i, x_j, m_j, b)))
         return {"original": self._forward(x_i), "masked": np.stack(masked), "combined": np.stack(combined)}
@@ -141,7 +142,7 @@ class _Work:
 
     def _core(self, mask: Tensor) -> Tensor:
         """(B, size, size) bool to (B, 3, size, size), 1 in the core."""
-        return _everywhere(mask.to(self.on, non_blocking=True)[:, None].to(self.model.dtype), mask.shape[-1])
+        return _laid_out(mask.to(self.on, non_blocking=True)[:, None].to(self.model.dtype), (3, *mask.shape[1:]))
 
     @torch.no_grad()
     def _forward(self, x: Tensor) -> NDArray[np.float32]:
@@ -149,6 +150,6 @@ class _Work:
         return self.model.features(x).cpu().numpy()
 
 
-def _everywhere(values: Tensor, size: int) -> Tensor:
-    """(B, 1 or 3, 1 or size, 1 or size) written out to (B, 3, size, size): what is laid out like the images is blended much faster."""
-    return values.expand(-1, 3, size, size).contiguous(memory_format=torch.channels_last)
+def _laid_out(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Written out to (B, *shape) in the layout of the images: rows that lie alike are blended several times faster."""
+    return values.expand(-1, *shape).contiguous(memory_format=torch.channels_last)

@@ -26,7 +26,7 @@ from pipeline.masks import pixel_count, top_k_mask, upsample
 from pipeline.params import SaliencyParams
 from pipeline.progress import log
 
-BATCHES = 32  # in a shard; whole batches, so that cutting otherwise would not change what shares a batch
+BATCHES = 16  # in a shard; whole batches, so that cutting otherwise would not change what shares a batch
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,12 @@ class Run:
 
     def train_epoch(self) -> None:
         """One pass over the training rows, then validation."""
+        loss, accuracy, rate = self.train_batches()
+        self.epoch += 1
+        self._validate(loss, accuracy, rate)
+
+    def train_batches(self) -> tuple[float, float, float]:
+        """One pass over the training rows: mean loss, accuracy on the way, last learning rate."""
         params, epoch = self.params, self.epoch + 1
         batches = self._batches(epoch)
         losses = torch.empty(len(batches), device=self.on)
@@ -126,8 +132,7 @@ class Run:
             raise MacError(
                 f"{self.name}: the loss is {losses[bad[0, 0]].item()} in epoch {epoch}, batch {int(bad[0, 0]) + 1}; lower {self.name}.lr"
             )
-        self.epoch = epoch
-        self._validate(losses.mean().item(), correct.item() / sum(map(len, batches)), rate)
+        return losses.mean().item(), correct.item() / sum(map(len, batches)), rate
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
         order = np.random.default_rng([self.params.seed, epoch]).permutation(self.rows)

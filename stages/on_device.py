@@ -8,7 +8,7 @@ import click
 import torch
 
 from pipeline import params
-from pipeline.device import pick
+from pipeline.device import keep_freed_memory, pick
 from pipeline.params import Params
 from stages.common import Layout, data_option, device_option, params_option, recorded
 
@@ -31,6 +31,7 @@ def stage(name: str) -> Callable[[Callable[[Run], str | None]], click.Command]:
         @data_option
         @device_option
         def command(params_path: Path, data: Path, device: str) -> None:
+            keep_freed_memory()
             run = Run(Layout(data), params.load(params_path), pick(device))
             with recorded(run.layout, name, run.on.type):
                 text = function(run)
