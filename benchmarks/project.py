@@ -3,14 +3,16 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from pipeline import backbone, store
+from pipeline import backbone, pairing, store
 from pipeline.inputs import IMAGENET_MEAN, IMAGENET_STD
-from pipeline.params import FeaturesParams, SaliencyParams, TrainParams
+from pipeline.params import FeaturesParams, RetrainParams, SaliencyParams, TrainParams
 
 SALIENCY = SaliencyParams.model_validate(
     {
@@ -31,6 +33,14 @@ TRAIN = TrainParams.model_validate(
         "crop_scale": [0.7, 1.0], "flip": True, "precision": "float32", "select": "last", "hold_out": 0.0, "seed": 0,
     }
 )  # fmt: skip
+RETRAIN = RetrainParams.model_validate(
+    {
+        "solver": "adam", "alpha": 2, "beta": 3, "seeds": 1, "average": 1, "init": "erm", "standardize": False,
+        "class_weights": "none", "l2": 0, "epochs": 10, "lr": 0.005, "lr_step": 5, "lr_gamma": 0.5,
+    }
+)  # fmt: skip
+GRID = list(product((0.0, 1.0, 2.0), (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)))  # (α, β), the paper's
+SEEDS = 5
 
 
 def settle(precision: str, draws: int = 4) -> tuple[SaliencyParams, FeaturesParams, TrainParams]:
@@ -81,3 +91,36 @@ def write_erm(path: Path, images_path: Path, architecture: str, seed: int = 0) -
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     with store.create_folder(path) as made:
         store.write_model(made, "erm", tensors, spec, {}, made_from)
+
+
+def write_features(path: Path, erm_path: Path, rows: int, width: int, draws: int, held_out: int) -> None:
+    """features.h5 of noise behind a ReLU, of two classes with a shift between them; validation and test have `held_out` rows each."""
+    rng = np.random.default_rng(0)
+    shift = rng.standard_normal(width, np.float32) / 4
+
+    def phi(label: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.maximum(rng.standard_normal((len(label), width), np.float32) + label[:, None] * shift, 0).astype(np.float32)
+
+    label = (rng.random(rows) < 0.23).astype(np.int64)  # as many waterbirds as in Waterbirds
+    plan = [pairing.draw(label, FEATURES.batch_size, FEATURES.seed, r) for r in range(draws)]
+    made_from = {"images": "", "erm": store.open_model(erm_path, "erm").digest, "masks": ""}
+    names = {"classes": ["class0", "class1"], "attributes": ["a", "b"]}
+    with store.create(path, "features", FEATURES.model_dump(), made_from, **names) as artefact:
+        artefact.write("train/partner", np.stack([draw.partner for draw in plan]))
+        artefact.write("train/batch", np.stack([draw.batch for draw in plan]))
+        artefact.write("train/fill", np.full((draws, rows, 3), 0.5, np.float32))
+        for split, count in (("train", rows), ("val", held_out), ("test", held_out)):
+            of = label if split == "train" else np.arange(count) % 2
+            artefact.write(f"{split}/row", np.arange(count))
+            artefact.write(f"{split}/label", of)
+            artefact.write(f"{split}/attribute", np.arange(count) // 2 % 2)
+            artefact.write(f"{split}/original", phi(of))
+        for view in ("masked", "combined"):
+            artefact.write(f"train/{view}", np.stack([phi(label) for _ in range(draws)]))
+
+
+def write_head(path: Path, width: int) -> None:
+    """A model folder that has a head of `width` features and nothing else: all that retraining reads of it."""
+    weight = np.random.default_rng(1).standard_normal((2, width), np.float32) / 50
+    with store.create_folder(path) as made:
+        store.write_model(made, "erm", {"head.weight": weight, "head.bias": np.zeros(2, np.float32)}, {}, {}, {})
