@@ -59,7 +59,7 @@ def main(architecture: str, rows: int, batches: int, draws: int, precision: str,
         times |= medians({"cache": cache}, on, repeats)
         width = online.model.head.in_features
         project.write_head(folder / "head", width)
-        project.write_features(cached, folder / "head", ROWS, width, draws, held_out=1199)
+        project.write_features(cached, folder / "head", ROWS, draws, held_out=(1199, 1199))
         params = RETRAIN.model_copy(update={"epochs": EPOCHS})
 
         def sweep() -> None:

@@ -1,7 +1,7 @@
 """Artefacts to measure on: random pixels in the layout of a real project, or those of a real one."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -41,6 +41,7 @@ RETRAIN = RetrainParams.model_validate(
 )  # fmt: skip
 GRID = list(product((0.0, 1.0, 2.0), (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)))  # (α, β), the paper's
 SEEDS = 5
+NAMES = {"classes": ["class0", "class1"], "attributes": ["a", "b"]}
 
 
 def settle(precision: str, draws: int = 4) -> tuple[SaliencyParams, FeaturesParams, TrainParams]:
@@ -56,16 +57,20 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def write_images(path: Path, rows: int, held_out: int = 4, stored: int = 256, size: int = 224, classes: int = 2) -> None:
-    """images.h5 with `rows` training images of noise, and `held_out` validation and as many test images."""
-    total = rows + 2 * held_out
+def labels(rows: int, held_out: tuple[int, int]) -> NDArray[np.int64]:
+    """Classes of all rows, training first: 23 % of them 1, as in Waterbirds."""
+    return (np.arange(rows + sum(held_out)) * 23 % 100 < 23).astype(np.int64)
+
+
+def write_images(path: Path, rows: int, held_out: tuple[int, int] = (4, 4), stored: int = 256, size: int = 224) -> None:
+    """images.h5 with `rows` training images of noise, and `held_out` validation and test images."""
+    total = rows + sum(held_out)
     params = {"name": "noise", "stored_size": stored, "input_size": size, "to_stored": "squash", "to_input": "center_crop", "options": {}}
     rng = np.random.default_rng(0)
-    names = {"classes": [f"class{c}" for c in range(classes)], "attributes": ["a", "b"]}
-    with store.create(path, "images", params, {}, **names) as artefact:
-        artefact.write("label", np.arange(total) % classes)
-        artefact.write("attribute", np.arange(total) // classes % 2)
-        artefact.write("split", np.repeat(np.array([0, 1, 2], np.int8), (rows, held_out, held_out)))
+    with store.create(path, "images", params, {}, **NAMES) as artefact:
+        artefact.write("label", labels(rows, held_out))
+        artefact.write("attribute", np.arange(total) // 2 % 2)
+        artefact.write("split", np.repeat(np.array([0, 1, 2], np.int8), (rows, *held_out)))
         artefact.write("path", [f"{row}.jpg" for row in range(total)])
         image = artefact.create("image", (total, stored, stored, 3))
         for start in range(0, total, 512):
@@ -93,30 +98,50 @@ def write_erm(path: Path, images_path: Path, architecture: str, seed: int = 0) -
         store.write_model(made, "erm", tensors, spec, {}, made_from)
 
 
-def write_features(path: Path, erm_path: Path, rows: int, width: int, draws: int, held_out: int) -> None:
-    """features.h5 of noise behind a ReLU, of two classes with a shift between them; validation and test have `held_out` rows each."""
+def write_masks(path: Path, images_path: Path, erm_path: Path) -> None:
+    """masks.h5 of a square in every training image."""
+    erm = store.open_model(erm_path, "erm")
+    size = erm.spec["input_size"]
+    square = np.zeros((size, size), np.bool_)
+    square[size // 4 : size * 3 // 4, size // 4 : size * 3 // 4] = True
+    with store.open_artefact(images_path, "images") as images:
+        rows = np.flatnonzero(images["split"][:] == 0)
+        with store.create(path, "masks", SALIENCY.model_dump(), {"images": images.digest, "erm": erm.digest}) as artefact:
+            artefact.write("row", rows)
+            artefact.write("target", images["label"][:][rows])
+            artefact.write("cam", np.zeros((len(rows), size // 32, size // 32), np.float32))
+            mask = artefact.create("mask", (len(rows), size, size))
+            for sample in range(len(rows)):
+                mask[sample] = square
+
+
+def write_features(
+    path: Path, erm_path: Path, rows: int, draws: int, held_out: tuple[int, int], made_from: Mapping[str, str] | None = None
+) -> None:
+    """features.h5 of noise behind a ReLU, of two classes with a shift between them; as wide as the head in `erm_path`."""
     rng = np.random.default_rng(0)
+    erm = store.open_model(erm_path, "erm")
+    width = erm.head()[0].shape[1]
     shift = rng.standard_normal(width, np.float32) / 4
 
     def phi(label: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.maximum(rng.standard_normal((len(label), width), np.float32) + label[:, None] * shift, 0).astype(np.float32)
 
-    label = (rng.random(rows) < 0.23).astype(np.int64)  # as many waterbirds as in Waterbirds
-    plan = [pairing.draw(label, FEATURES.batch_size, FEATURES.seed, r) for r in range(draws)]
-    made_from = {"images": "", "erm": store.open_model(erm_path, "erm").digest, "masks": ""}
-    names = {"classes": ["class0", "class1"], "attributes": ["a", "b"]}
-    with store.create(path, "features", FEATURES.model_dump(), made_from, **names) as artefact:
+    label = labels(rows, held_out)
+    splits = np.split(np.arange(len(label)), np.cumsum((rows, held_out[0])))
+    plan = [pairing.draw(label[:rows], FEATURES.batch_size, FEATURES.seed, r) for r in range(draws)]
+    sources = {"images": "", "masks": "", **(made_from or {}), "erm": erm.digest}
+    with store.create(path, "features", FEATURES.model_dump(), sources, **NAMES) as artefact:
         artefact.write("train/partner", np.stack([draw.partner for draw in plan]))
         artefact.write("train/batch", np.stack([draw.batch for draw in plan]))
         artefact.write("train/fill", np.full((draws, rows, 3), 0.5, np.float32))
-        for split, count in (("train", rows), ("val", held_out), ("test", held_out)):
-            of = label if split == "train" else np.arange(count) % 2
-            artefact.write(f"{split}/row", np.arange(count))
-            artefact.write(f"{split}/label", of)
-            artefact.write(f"{split}/attribute", np.arange(count) // 2 % 2)
-            artefact.write(f"{split}/original", phi(of))
+        for split, members in zip(store.SPLITS, splits, strict=True):
+            artefact.write(f"{split}/row", members)
+            artefact.write(f"{split}/label", label[members])
+            artefact.write(f"{split}/attribute", members // 2 % 2)
+            artefact.write(f"{split}/original", phi(label[members]))
         for view in ("masked", "combined"):
-            artefact.write(f"train/{view}", np.stack([phi(label) for _ in range(draws)]))
+            artefact.write(f"train/{view}", np.stack([phi(label[:rows]) for _ in range(draws)]))
 
 
 def write_head(path: Path, width: int) -> None:

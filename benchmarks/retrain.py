@@ -64,7 +64,7 @@ def main(rows: int, width: int, draws: int, data: Path | None, device: str, repe
     with project.folder() as folder:
         if data is None:
             project.write_head(folder / "erm", width)
-            project.write_features(folder / "features.h5", folder / "erm", rows, width, draws, held_out=1199)
+            project.write_features(folder / "features.h5", folder / "erm", rows, draws, held_out=(1199, 1199))
         with store.open_artefact((data or folder) / "features.h5", "features") as features:
             views, validation = mac.load_views(features, RETRAIN, on), Validation.of(features, on)
         start = Heads.of(*store.open_model((data or folder) / "erm", "erm").head()).to(on)

@@ -92,7 +92,7 @@ class Shards:
 
 def _compute(function: Callable[[Block], Arrays], block: Block, path: Path) -> int:
     arrays = {name: np.ascontiguousarray(array) for name, array in function(block).items()}
-    with replacing(path) as temporary:
+    with replacing(path, durable=False) as temporary:
         save_file(arrays, temporary)
     return len(block)
 

@@ -66,7 +66,9 @@ def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
         stop = 0
         for block, arrays in decoded:
             keep = kept[block.slice]
-            start, stop = stop, stop + int(keep.sum())
+            if keep.all():
+                keep = np.s_[:]  # a view in place of a copy
+            start, stop = stop, stop + int(kept[block.slice].sum())
             image[start:stop] = arrays["image"][keep]
             channel_mean[start:stop] = arrays["channel_mean"][keep]
             if foreground is not None:
@@ -135,7 +137,7 @@ def decode(record: Record, root: Path, side: int, how: ToStored) -> tuple[NDArra
         MacError: a file cannot be read as an image, or the mask has another size than the image.
     """
     picture = record.image.load(root)
-    image = np.asarray(_to_stored(picture.convert("RGB"), side, how))
+    image = np.asarray(_to_stored(picture if picture.mode == "RGB" else picture.convert("RGB"), side, how))
     if record.foreground is None:
         return image, None
     mask = record.foreground.load(root)

@@ -14,8 +14,11 @@ from pipeline.errors import MacError, first_line
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     """A temporary name beside `path`; what the block writes there takes the place of `path` if the block ends well.
+
+    Args:
+        durable: whether it must outlive a power cut; not for what is checked before it is used and can be made again.
 
     Raises:
         MacError: the folder cannot be written, or the disk is full; what was at `path` is untouched.
@@ -24,9 +27,11 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _sync(temporary)
+        if durable:
+            _sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        if durable:
+            _sync(path.parent)
     except OSError as error:
         _remove(temporary)
         if "read data" in str(error):  # HDF5, of a file that the block reads

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,8 +90,11 @@ def _content_digest(file: h5py.File, kind: str) -> str:
         dataset = file[name]
         digest.update(f"{name} {dataset.dtype.str} {dataset.shape}\n".encode())
         block = max(1, (16 << 20) // max(1, dataset.nbytes // max(1, len(dataset))))
-        for start in range(0, len(dataset), block):
-            digest.update(np.ascontiguousarray(dataset[start : start + block]).data)
+        with ThreadPoolExecutor(1) as reader:  # the next block is read while one is hashed; both release the GIL
+            reads = deque([reader.submit(dataset.__getitem__, np.s_[:block])])
+            for start in range(block, len(dataset) + block, block):
+                reads.append(reader.submit(dataset.__getitem__, np.s_[start : start + block]))
+                digest.update(np.ascontiguousarray(reads.popleft().result()).data)
     return digest.hexdigest()
 
 
