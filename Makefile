@@ -4,7 +4,7 @@ export PATH := $(BIN):$(PATH)
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-waterbirds lint waterbirds pretrain clean
+.PHONY: help install demo test test-waterbirds bench lint waterbirds pretrain clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
@@ -29,6 +29,9 @@ test: lint ## lint, types, layers, and the whole test suite
 
 test-waterbirds: $(INSTALLED) ## the tests on real images with all of Waterbirds: half an hour
 	MAC_REAL_IMAGES=all pytest tests/end_to_end/test_real_images.py
+
+bench: $(INSTALLED) ## how fast it is: every benchmark, written to benchmarks/RESULTS.md; 20 minutes on two cores
+	python -m benchmarks --device $(or $(DEVICE),auto)
 
 lint: $(INSTALLED)
 	ruff check .

@@ -21,8 +21,8 @@ from pipeline.prepare import prepare
 def main(rows: int, root: Path | None, repeats: int) -> None:
     with project.folder() as folder:
         params = DatasetParams(
-            name="folder", root=str(root or folder / "raw"), options={"metadata": None}, stored_size=256, to_stored="squash", input_size=224,
-            to_input="center_crop", on_error="fail",
+            name="folder", root=str(root or folder / "raw"), options={"metadata": None}, stored_size=256, to_stored="squash",
+            input_size=224, to_input="center_crop", on_error="fail",
         )  # fmt: skip
         if root is None:
             write_jpegs(folder / "raw", rows)

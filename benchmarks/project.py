@@ -95,7 +95,7 @@ def write_erm(path: Path, images_path: Path, architecture: str, seed: int = 0) -
         model.train()(torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(seed)))
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     with store.create_folder(path) as made:
-        store.write_model(made, "erm", tensors, spec, {}, made_from)
+        store.write_model(made, "erm", tensors, spec, {"model": {"architecture": architecture}, "train": TRAIN.model_dump()}, made_from)
 
 
 def write_masks(path: Path, images_path: Path, erm_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,10 +66,9 @@ def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
             foreground = artefact.create("foreground", (len(records), stored, stored))
         stop = 0
         for block, arrays in decoded:
-            keep = kept[block.slice]
-            if keep.all():
-                keep = np.s_[:]  # a view in place of a copy
-            start, stop = stop, stop + int(kept[block.slice].sum())
+            count = int(kept[block.slice].sum())
+            keep = kept[block.slice] if count < len(block) else slice(None)  # a view in place of a copy
+            start, stop = stop, stop + count
             image[start:stop] = arrays["image"][keep]
             channel_mean[start:stop] = arrays["channel_mean"][keep]
             if foreground is not None:
@@ -117,7 +117,7 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
     # Sums of bytes are exact, so the mean does not depend on how the rows were cut into blocks. A column first: 32 bits hold that.
     total = np.stack([each.sum(0, dtype=np.uint32).sum(0, dtype=np.uint64) for each in grid])
     mean = (total / (255 * params.input_size**2)).astype(np.float32)
-    arrays = {"image": image, "channel_mean": mean, "errors": np.frombuffer(json.dumps(errors).encode(), np.uint8)}
+    arrays: dict[str, NDArray[Any]] = {"image": image, "channel_mean": mean, "errors": np.frombuffer(json.dumps(errors).encode(), np.uint8)}
     return arrays | {"foreground": foreground} if with_foreground else arrays
 
 

@@ -1,0 +1,138 @@
+"""Run every benchmark here and write what was found to RESULTS.md: `python -m benchmarks [--device cuda]`, or `make bench`.
+
+A section a machine; what else is on the page is kept as it is.
+"""
+
+import json
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import torch
+
+from benchmarks.measure import device_option
+from pipeline.device import pick
+from pipeline.store import write_text
+
+FILE = Path(__file__).parent / "RESULTS.md"
+PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pillow", "grad-cam", "dask", "dvc")
+
+# Program and options; sizes for a CPU, and for a GPU.
+RUNS: dict[str, list[list[str]]] = {
+    "cpu": [
+        ["saliency", "--images", "64", "--repeats", "3"],
+        ["saliency", "--architecture", "mobilenet_v2", "--repeats", "3"],
+        ["features", "--rows", "64", "--draws", "2", "--repeats", "3"],
+        ["features", "--architecture", "mobilenet_v2", "--draws", "2", "--repeats", "3"],
+        ["train", "--rows", "64", "--repeats", "3"],
+        ["train", "--architecture", "mobilenet_v2", "--repeats", "3"],
+        ["retrain", "--repeats", "3"],
+        ["online", "--rows", "64", "--batches", "2", "--repeats", "3"],
+        ["online", "--architecture", "mobilenet_v2", "--rows", "128", "--batches", "2", "--repeats", "3"],
+        ["repro"],
+        ["prepare", "--repeats", "3"],
+        ["memory"],
+    ],
+    "cuda": [
+        *(
+            [name, "--architecture", architecture, size, count, "--precision", precision]
+            for precision in ("float32", "bfloat16")
+            for name, size, count in (("saliency", "--images", "2048"), ("features", "--rows", "4096"), ("train", "--rows", "4096"))
+            for architecture in ("resnet50", "mobilenet_v2")
+            if (name, precision) != ("saliency", "bfloat16")
+        ),
+        ["retrain"],
+        ["online", "--rows", "4096", "--batches", "20"],
+        ["repro"],
+        ["prepare", "--rows", "8192"],
+        ["memory"],
+    ],
+}
+# Which figures of a program answer the issue's questions, with the goal of each on a CPU and on a GPU.
+GOALS: dict[str, list[tuple[str, str, tuple[str, str]]]] = {
+    "saliency": [("maps and masks, against grad-cam and argpartition", "ratio", ("≥ 6", "≥ 15"))],
+    "features": [("all views through the stage, against the network's bare forward", "ratio", ("≥ 0.90", "≥ 0.80"))],
+    "train": [("an epoch with augmentation, against the bare step", "ratio", ("≥ 0.90", "≥ 0.85"))],
+    "retrain": [
+        ("90 heads at once, against nn.Linear and Adam 90 times", "ratio", ("≥ 20", "≥ 50")),
+        ("90 heads, in times of one", "heads_to_one", ("≤ 10", "≤ 2")),
+    ],
+    "online": [
+        ("first answer, against the online way", "ratio", ("≥ 5", "≥ 5")),
+        ("next answer (α or β), against the online way", "ratio_next", ("≥ 300", "≥ 300")),
+        ("sweep of 18 × 5, against the online way 90 times", "ratio_sweep", ("≥ 5000", "≥ 5000")),
+    ],
+    "repro": [("`dvc repro` after a new α, seconds", "seconds", ("< 12", "< 12"))],
+    "prepare": [("decode and resize, against the bare loop × cores", "ratio", ("≥ 0.85", "≥ 0.85"))],
+    "memory": [("peak memory at 40,000 rows, in times of 10,000", "ratio", ("≤ 1.1", "≤ 1.1"))],
+}
+
+
+@click.command(help=__doc__)
+@device_option
+@click.option("--only", multiple=True, help="A program; may be given again.")
+def main(device: str, only: tuple[str, ...]) -> None:
+    on = pick(device)
+    rows, outputs, name = [], [], ""
+    for program, *options in RUNS[on.type]:
+        if only and program not in only:
+            continue
+        command = f"python -m benchmarks.{' '.join([program, *options])}"
+        click.echo(f"$ {command}", err=True)
+        arguments = [] if program == "prepare" else ["--device", device]
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{program}", *options, *arguments], stdout=subprocess.PIPE, text=True, check=True
+        )
+        click.echo(done.stdout)
+        *table, last = done.stdout.strip().splitlines()
+        figures = json.loads(last)
+        name = figures["device"] if program != "prepare" else name
+        outputs.append(f"$ {command}\n" + "\n".join(table))
+        network = figures.get("architecture", "") + (f", {figures['precision']}" if "precision" in figures else "")
+        for question, key, goals in GOALS[program]:
+            rows.append((question, network, figures[key], goals[on.type == "cuda"]))
+    write_text(FILE, _page(FILE.read_text(encoding="utf-8") if FILE.is_file() else "", _section(name, rows, outputs)))
+    click.echo(f"wrote {FILE}")
+
+
+def _section(device: str, rows: list[tuple[str, str, float, str]], outputs: list[str]) -> str:
+    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    table = [f"| {question} | {network} | **{figure:.4g}** | {goal} |" for question, network, figure, goal in rows]
+    return "\n".join(
+        [
+            f"## {device}, {_processor()}",
+            "",
+            f"Python {platform.python_version()}, {versions}.",
+            "",
+            "| question | network | found | goal |",
+            "|---|---|---|---|",
+            *table,
+            "",
+            "```",
+            "\n\n".join(outputs),
+            "```",
+            "",
+        ]
+    )
+
+
+def _processor() -> str:
+    """The CPU and the instructions that its forward passes can use."""
+    found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
+    return f"{found[1] if found else platform.processor()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _page(old: str, section: str) -> str:
+    """The old page with this section in place of the one with the same heading, or as the first one."""
+    head, *sections = re.split(r"(?m)^(?=## )", old)
+    heading = section.partition("\n")[0]
+    kept = [each for each in sections if each.partition("\n")[0] != heading]
+    return "".join([head, section + "\n", *kept])
+
+
+if __name__ == "__main__":
+    main()
