@@ -26,12 +26,11 @@ RUNS: dict[str, list[list[str]]] = {
     "cpu": [
         ["saliency", "--images", "64", "--repeats", "3"],
         ["saliency", "--architecture", "mobilenet_v2", "--repeats", "3"],
-        ["features", "--rows", "64", "--draws", "2", "--repeats", "3"],
+        ["features", "--rows", "64", "--draws", "2", "--repeats", "1"],
         ["features", "--architecture", "mobilenet_v2", "--draws", "2", "--repeats", "3"],
         ["train", "--rows", "64", "--repeats", "3"],
         ["train", "--architecture", "mobilenet_v2", "--repeats", "3"],
         ["retrain", "--repeats", "3"],
-        ["online", "--rows", "64", "--batches", "2", "--repeats", "3"],
         ["online", "--architecture", "mobilenet_v2", "--rows", "128", "--batches", "2", "--repeats", "3"],
         ["repro"],
         ["prepare", "--repeats", "3"],

@@ -67,45 +67,44 @@ def ablation(
         training = groups.grouping(images["label"][:][in_training], images["attribute"][:][in_training])
 
     # What is done is kept until all is: the folder's name says what it depends on.
-    kept = Shards(scratch, "ablation", saliency_params.model_dump(), features_params.model_dump(), made_from, rows.tolist())
+    with Shards(scratch, "ablation", saliency_params.model_dump(), features_params.model_dump(), made_from, rows.tolist()) as kept:
 
-    def made(name: str, method: str, of: NDArray[np.int64]) -> Path:
-        """features.h5 with masks of `method` on the rows `of`."""
-        changed = saliency_params.model_copy(update={"method": method, "previews": 0})
-        target = kept.folder / name
-        if (target / "features.h5").is_file():
+        def made(name: str, method: str, of: NDArray[np.int64]) -> Path:
+            """features.h5 with masks of `method` on the rows `of`."""
+            changed = saliency_params.model_copy(update={"method": method, "previews": 0})
+            target = kept.folder / name
+            if (target / "features.h5").is_file():
+                return target / "features.h5"
+            saliency(images_path, erm_path, target / "masks.h5", changed, on, scratch, rows=of)
+            features(images_path, erm_path, target / "masks.h5", target / "features.h5", features_params, on, scratch)
             return target / "features.h5"
-        saliency(images_path, erm_path, target / "masks.h5", changed, on, scratch, rows=of)
-        features(images_path, erm_path, target / "masks.h5", target / "features.h5", features_params, on, scratch)
-        return target / "features.h5"
 
-    files = {"own": features_path, "random": made("random", "random", rows)}
-    if len(known):
-        files["own_known"] = features_path if len(known) == len(rows) else made("own_known", method, known)
-        files["foreground"] = made("foreground", "foreground", known)
-    found: dict[str, tuple[dict[str, Any], NDArray[np.float64]]] = {}
-    for name, file in files.items():
-        if name == "own_known" and file == features_path:
-            found[name] = found["own"]
-            continue
-        found[name] = _fitted(file, erm.head(), retraining, sweep, training, on)
-        log.info("ablation, %s: alpha=%g, beta=%g", name, found[name][0]["alpha"], found[name][0]["beta"])
-    names = {name: text.format(method=method) for name, text in NAMES.items()}
-    if files.get("own_known") == features_path:  # all are known: one and the same row
-        names["own_known"] = names["own"]
-    kinds = {names[name]: row for name, (row, _) in found.items()}
-    pairs = [("own", "random")] + ([("foreground", "own_known")] if len(known) else [])
-    differences = [{"name": f"{names[a]} − {names[b]}", **paired(found[a][1] - found[b][1])} for a, b in pairs]
-    result = {
-        "made_from": made_from,
-        "pixels": pixel_count(saliency_params.top_k, size),
-        "settings": "α and β picked by validation for each kind of mask",
-        "masks": [{"name": name, **row} for name, row in kinds.items()],
-        "differences": differences,
-    }
-    with store.create_folder(out) as written:
-        store.write_json(written / "metrics.json", result)
-    kept.remove()
+        files = {"own": features_path, "random": made("random", "random", rows)}
+        if len(known):
+            files["own_known"] = features_path if len(known) == len(rows) else made("own_known", method, known)
+            files["foreground"] = made("foreground", "foreground", known)
+        found: dict[str, tuple[dict[str, Any], NDArray[np.float64]]] = {}
+        for name, file in files.items():
+            if name == "own_known" and file == features_path:
+                found[name] = found["own"]
+                continue
+            found[name] = _fitted(file, erm.head(), retraining, sweep, training, on)
+            log.info("ablation, %s: alpha=%g, beta=%g", name, found[name][0]["alpha"], found[name][0]["beta"])
+        names = {name: text.format(method=method) for name, text in NAMES.items()}
+        if files.get("own_known") == features_path:  # all are known: one and the same row
+            names["own_known"] = names["own"]
+        kinds = {names[name]: row for name, (row, _) in found.items()}
+        pairs = [("own", "random")] + ([("foreground", "own_known")] if len(known) else [])
+        differences = [{"name": f"{names[a]} − {names[b]}", **paired(found[a][1] - found[b][1])} for a, b in pairs]
+        result = {
+            "made_from": made_from,
+            "pixels": pixel_count(saliency_params.top_k, size),
+            "settings": "α and β picked by validation for each kind of mask",
+            "masks": [{"name": name, **row} for name, row in kinds.items()],
+            "differences": differences,
+        }
+        with store.create_folder(out) as written:
+            store.write_json(written / "metrics.json", result)
     return table(result)
 
 

@@ -3,9 +3,9 @@
 For a training image i and each draw r: φ(x_i), φ(masked), φ(combined with its partner j); for validation and test φ(x).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import backbone, device, interventions, pairing, store
-from pipeline.engine import Arrays, Block, Shards, blocks
+from pipeline.engine import Arrays, Block, Cluster, Shards, blocks
 from pipeline.inputs import normalize, to_input_grid
 from pipeline.loading import image_batches, prefetch, to_pinned
 from pipeline.params import FeaturesParams
@@ -24,21 +24,29 @@ BATCHES = 8  # in a shard; whole batches, as in stage saliency
 
 
 def features(
-    images_path: Path, erm_path: Path, masks_path: Path, out: Path, params: FeaturesParams, on: torch.device, scratch: Path
+    images_path: Path,
+    erm_path: Path,
+    masks_path: Path,
+    out: Path,
+    params: FeaturesParams,
+    on: torch.device,
+    scratch: Path,
+    cluster: Cluster | None = None,
 ) -> None:
-    """Write features.h5."""
+    """Write features.h5; `cluster` does the work in place of this process."""
     with store.open_artefact(images_path, "images") as images:
         erm = store.open_model(erm_path, "erm", {"images": images.digest})
-        with store.open_artefact(masks_path, "masks", {"images": images.digest, "erm": erm.digest}) as masks:
+        with store.open_artefact(masks_path, "masks", {"images": images.digest, "erm": erm.digest}) as masks, ExitStack() as stack:
             made_from = {"images": images.digest, "erm": erm.digest, "masks": masks.digest}
             plan = Plan.make(images, masks, params)
-            model = backbone.for_inference(backbone.load(erm, on), device.dtype(on, params.precision))
-            work = _Work(images, masks, erm, model, params, plan, on)
-            block = BATCHES * device.forward_batch(on)
             rows = {part: np.flatnonzero(images["split"][:] == number) for number, part in enumerate(SPLITS)} | {"train": plan.rows}
-            shards = {part: Shards(scratch, f"features-{part}", params.model_dump(), made_from, on.type) for part in SPLITS}
-            functions = {part: work.train_block if part == "train" else partial(work.block, rows[part]) for part in SPLITS}
-            views = {part: shards[part].map_blocks(functions[part], blocks(len(rows[part]), block), workers=1) for part in SPLITS}
+            views = {}
+            for part in SPLITS:
+                paths = (images_path.resolve(), erm_path.resolve(), masks_path.resolve())
+                work = _Work(*paths, made_from, params, plan if part == "train" else rows[part], on.type if cluster else str(on))
+                cut = blocks(len(rows[part]), BATCHES * device.forward_batch(on))
+                shards = stack.enter_context(Shards(scratch, f"features-{part}", params.model_dump(), made_from, on.type))
+                views[part] = shards.map_blocks(work, cut, cluster=cluster)
             label, attribute = images["label"][:], images["attribute"][:]
             names = {"classes": images.attribute("classes"), "attributes": images.attribute("attributes")}
             with store.create(out, "features", params.model_dump(), made_from, **names) as artefact:
@@ -50,8 +58,6 @@ def features(
                     artefact.write(f"{part}/label", label[rows[part]])
                     artefact.write(f"{part}/attribute", attribute[rows[part]])
                     _merge(artefact, part, views[part], (params.draws, len(rows[part]), erm.head()[0].shape[1]))
-            for done in shards.values():
-                done.remove()
 
 
 def _merge(artefact: store.Writer, part: str, views: Iterable[tuple[Block, Arrays]], shape: tuple[int, int, int]) -> None:
@@ -96,28 +102,77 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Work:
+    """The work as it travels: files by name, and what they must be; of the training split with the plan, of another its rows."""
+
+    images: Path
+    erm: Path
+    masks: Path
+    made_from: Mapping[str, str]
+    params: FeaturesParams
+    of: Plan | NDArray[np.int64]
+    on: str
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Block], Arrays]]:
+        on = device.pick(self.on)
+        with (
+            store.open_artefact(self.images, "images", digest=self.made_from["images"]) as images,
+            store.open_artefact(self.masks, "masks", digest=self.made_from["masks"]) as masks,
+        ):
+            erm = store.open_model(self.erm, "erm", digest=self.made_from["erm"])
+            model = backbone.for_inference(backbone.load(erm, on), device.dtype(on, self.params.precision))
+            if isinstance(self.of, Plan):
+                yield _Training(images, erm, model, on, masks, self.of).block
+            else:
+                yield _HeldOut(images, erm, model, on, self.of).block
+
+
+@dataclass(frozen=True)
+class _Opened:
     images: Artefact
-    masks: Artefact
     erm: ModelFolder
     model: backbone.Classifier
-    params: FeaturesParams
-    plan: Plan
     on: torch.device
-
-    def block(self, rows: NDArray[np.int64], block: Block) -> Arrays:
-        """φ(x) of a block of `rows`."""
-        batches = [rows[samples] for samples in self._batches(block)]
-        return {"original": np.concatenate([self._forward(self._input(stored)) for stored in image_batches(self.images, batches, self.on)])}
-
-    def train_block(self, block: Block) -> Arrays:
-        """φ of all views of a block of the retraining set."""
-        batches = self._batches(block)
-        parts = [self._views(samples, read) for samples, read in zip(batches, prefetch(map(self._read, batches)), strict=True)]
-        return {name: np.concatenate([part[name] for part in parts], axis=0 if name == "original" else 1) for name in parts[0]}
 
     def _batches(self, block: Block) -> list[NDArray[np.int64]]:
         size = device.forward_batch(self.on)
         return [np.arange(start, min(start + size, block.stop)) for start in range(block.start, block.stop, size)]
+
+    def _input(self, stored: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 stored images to the network's input (B, 3, size, size)."""
+        grid = to_input_grid(stored.to(self.on, non_blocking=True), self.erm.spec["input_size"], self.erm.spec["to_input"])
+        return normalize(grid, self.model.dtype)
+
+    def _core(self, mask: Tensor) -> Tensor:
+        """(B, size, size) bool to (B, 3, size, size), 1 in the core."""
+        return _laid_out(mask.to(self.on, non_blocking=True)[:, None].to(self.model.dtype), (3, *mask.shape[1:]))
+
+    @torch.no_grad()
+    def _forward(self, x: Tensor) -> NDArray[np.float32]:
+        """φ, (B, D) float32."""
+        return self.model.features(x).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class _HeldOut(_Opened):
+    rows: NDArray[np.int64]
+
+    def block(self, block: Block) -> Arrays:
+        """φ(x) of a block of rows."""
+        batches = [self.rows[samples] for samples in self._batches(block)]
+        return {"original": np.concatenate([self._forward(self._input(stored)) for stored in image_batches(self.images, batches, self.on)])}
+
+
+@dataclass(frozen=True)
+class _Training(_Opened):
+    masks: Artefact
+    plan: Plan
+
+    def block(self, block: Block) -> Arrays:
+        """φ of all views of a block of the retraining set."""
+        batches = self._batches(block)
+        parts = [self._views(samples, read) for samples, read in zip(batches, prefetch(map(self._read, batches)), strict=True)]
+        return {name: np.concatenate([part[name] for part in parts], axis=0 if name == "original" else 1) for name in parts[0]}
 
     def _read(self, samples: NDArray[np.int64]) -> list[tuple[Tensor, Tensor]]:
         """Stored images (B, H, W, 3) and masks (B, H, W) of positions in masks.h5, then of their partners in each draw."""
@@ -134,20 +189,6 @@ class _Work:
             masked.append(self._forward(interventions.masked(x_i, m_i, b)))
             combined.append(self._forward(interventions.combined(x_i, m_i, x_j, m_j, b)))
         return {"original": self._forward(x_i), "masked": np.stack(masked), "combined": np.stack(combined)}
-
-    def _input(self, stored: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 stored images to the network's input (B, 3, size, size)."""
-        grid = to_input_grid(stored.to(self.on, non_blocking=True), self.erm.spec["input_size"], self.erm.spec["to_input"])
-        return normalize(grid, self.model.dtype)
-
-    def _core(self, mask: Tensor) -> Tensor:
-        """(B, size, size) bool to (B, 3, size, size), 1 in the core."""
-        return _laid_out(mask.to(self.on, non_blocking=True)[:, None].to(self.model.dtype), (3, *mask.shape[1:]))
-
-    @torch.no_grad()
-    def _forward(self, x: Tensor) -> NDArray[np.float32]:
-        """φ, (B, D) float32."""
-        return self.model.features(x).cpu().numpy()
 
 
 def _laid_out(values: Tensor, shape: tuple[int, int, int]) -> Tensor:

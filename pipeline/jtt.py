@@ -18,11 +18,10 @@ def jtt(images_path: Path, erm_path: Path, out: Path, params: JttParams, on: tor
 
     Both trainings start where ERM started, with its batch size, schedule, augmentation and seed.
     """
-    with whole_network.base(images_path, erm_path) as start:
+    with whole_network.base(images_path, erm_path) as start, Shards(scratch, "jtt", params.model_dump(), start.made_from) as shards:
         shared = {"lr": params.lr, "weight_decay": params.weight_decay, "select": "best"}
         short = start.train.model_copy(update={**shared, "epochs": params.first_epochs})
         long = start.train.model_copy(update={**shared, "epochs": params.epochs})
-        shards = Shards(scratch, "jtt", params.model_dump(), start.made_from)
         first = Run(start.images, start.model, short, on, name="jtt")
         first.to_end(shards.folder / "first.safetensors")
         errors = error_set(first)
@@ -37,7 +36,6 @@ def jtt(images_path: Path, erm_path: Path, out: Path, params: JttParams, on: tor
         }
         about = whole_network.About("jtt", "JTT", "Liu et al. 2021", "validation, to choose", chosen)
         whole_network.write(out, start, second, second.best, about, params.model_dump())
-    shards.remove()
 
 
 def error_set(run: Run) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from pipeline.training import Run
 
 def masktune(images_path: Path, erm_path: Path, out: Path, params: MaskTuneParams, on: torch.device, scratch: Path) -> None:
     """Write the model folder `out`: ERM after one more epoch on masked images. No group label is looked at."""
-    with whole_network.base(images_path, erm_path) as start:
+    with whole_network.base(images_path, erm_path) as start, Shards(scratch, "masktune", params.model_dump(), start.made_from) as shards:
         changed = {"lr": params.lr, "schedule": "constant", "select": "last", "epochs": 1}
         tuned = start.train.model_copy(update=changed)
         looking = backbone.load(start.erm, on)
@@ -32,12 +32,10 @@ def masktune(images_path: Path, erm_path: Path, out: Path, params: MaskTuneParam
             seen = highest(upsample(xgradcam.closed_form(activations, looking.head.weight, target), size), params.sigmas)
             return normalize(torch.where(seen[:, None], 0, grid))
 
-        shards = Shards(scratch, "masktune", params.model_dump(), start.made_from)
         run = Run(start.images, start.model, tuned, on, start=load_file(start.erm.tensors), make_input=masked_input, name="masktune")
         run.to_end(shards.folder / "checkpoint.safetensors")
         about = whole_network.About("masktune", "MaskTune", "Asgari et al. 2022", "none", {"sigmas": params.sigmas})
         whole_network.write(out, start, run, run.state(), about, params.model_dump())
-    shards.remove()
 
 
 def highest(maps: Tensor, sigmas: float) -> Tensor:

@@ -2,7 +2,9 @@
 
 import json
 import os
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from PIL import Image, ImageOps
 from pipeline import store
 from pipeline.datasets import read
 from pipeline.datasets.record import Dataset, Record
-from pipeline.engine import Arrays, Block, Shards, blocks
+from pipeline.engine import Arrays, Block, Cluster, Shards, blocks
 from pipeline.errors import MacError
 from pipeline.inputs import to_input_grid
 from pipeline.params import DatasetParams, ToStored
@@ -25,11 +27,11 @@ LISTED = 20  # unreadable files that are told one by one
 BLOCK = 64  # rows a shard: at 256 px, 13 MB
 
 
-def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
+def prepare(params: DatasetParams, images: Path, scratch: Path, cluster: Cluster | None = None) -> None:
     """Read `params.root` and write images.h5 to `images`.
 
     Files that cannot be read are all found, and listed in prepare_errors.csv beside it; then it fails, or goes on without
-    them where `params.on_error` is `skip`.
+    them where `params.on_error` is `skip`. `cluster` does the work in place of this process.
 
     Raises:
         MacError: bad metadata, an image that cannot be read, or a split or class left without images.
@@ -43,38 +45,38 @@ def prepare(params: DatasetParams, images: Path, scratch: Path) -> None:
     records = dataset.records
     stored = params.stored_size
     sources = [source and (source.name, source.stamp(dataset.root)) for record in records for source in (record.image, record.foreground)]
-    shards = Shards(scratch, "prepare", params.model_dump(exclude={"on_error"}), sources)
     has_foreground = np.array([record.foreground is not None for record in records])
     made = params.model_dump(exclude={"root", "on_error"})
     names = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
-    decode = partial(_decode_block, dataset, params, bool(has_foreground.any()))
-    decoded = shards.map_blocks(decode, blocks(len(records), BLOCK), workers=os.cpu_count() or 1)
-    errors = [error for block in decoded.each("errors") for error in json.loads(block.tobytes())]
-    _report(dataset, errors, images.with_name("prepare_errors.csv"), params.on_error)
-    kept = np.array([not error for error in errors])
-    records, has_foreground = [record for record, keep in zip(records, kept, strict=True) if keep], has_foreground[kept]
-    with store.create(images, "images", made, {}, **names) as artefact:
-        artefact.write("label", np.array([record.label for record in records], np.int64))
-        artefact.write("attribute", np.array([record.attribute for record in records], np.int64))
-        artefact.write("split", np.array([record.split for record in records], np.int8))
-        artefact.write("path", [record.image.name for record in records])
-        image = artefact.create("image", (len(records), stored, stored, 3))
-        channel_mean = np.empty((len(records), 3), np.float32)
-        foreground = None
-        if has_foreground.any():
-            artefact.write("has_foreground", has_foreground)
-            foreground = artefact.create("foreground", (len(records), stored, stored))
-        stop = 0
-        for block, arrays in decoded:
-            count = int(kept[block.slice].sum())
-            keep = kept[block.slice] if count < len(block) else slice(None)  # a view in place of a copy
-            start, stop = stop, stop + count
-            image[start:stop] = arrays["image"][keep]
-            channel_mean[start:stop] = arrays["channel_mean"][keep]
-            if foreground is not None:
-                foreground[start:stop] = arrays["foreground"][keep]
-        artefact.write("channel_mean", channel_mean)
-    shards.remove()
+    with Shards(scratch, "prepare", params.model_dump(exclude={"on_error"}), sources) as shards:
+        # A worker has a working directory of its own.
+        work = _Work(replace(dataset, root=dataset.root.resolve()) if cluster else dataset, params, bool(has_foreground.any()))
+        decoded = shards.map_blocks(work, blocks(len(records), BLOCK), threads=os.cpu_count() or 1, cluster=cluster)
+        errors = [error for block in decoded.each("errors") for error in json.loads(block.tobytes())]
+        _report(dataset, errors, images.with_name("prepare_errors.csv"), params.on_error)
+        kept = np.array([not error for error in errors])
+        records, has_foreground = [record for record, keep in zip(records, kept, strict=True) if keep], has_foreground[kept]
+        with store.create(images, "images", made, {}, **names) as artefact:
+            artefact.write("label", np.array([record.label for record in records], np.int64))
+            artefact.write("attribute", np.array([record.attribute for record in records], np.int64))
+            artefact.write("split", np.array([record.split for record in records], np.int8))
+            artefact.write("path", [record.image.name for record in records])
+            image = artefact.create("image", (len(records), stored, stored, 3))
+            channel_mean = np.empty((len(records), 3), np.float32)
+            foreground = None
+            if has_foreground.any():
+                artefact.write("has_foreground", has_foreground)
+                foreground = artefact.create("foreground", (len(records), stored, stored))
+            stop = 0
+            for block, arrays in decoded:
+                count = int(kept[block.slice].sum())
+                keep = kept[block.slice] if count < len(block) else slice(None)  # a view in place of a copy
+                start, stop = stop, stop + count
+                image[start:stop] = arrays["image"][keep]
+                channel_mean[start:stop] = arrays["channel_mean"][keep]
+                if foreground is not None:
+                    foreground[start:stop] = arrays["foreground"][keep]
+            artefact.write("channel_mean", channel_mean)
 
 
 def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> None:
@@ -98,6 +100,17 @@ def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> N
     log.warning("%d of %d images cannot be read and are left out (%s); all are listed in %s", len(bad), len(errors), by_group, file)
     left = replace(dataset, records=[record for record, error in zip(records, errors, strict=True) if not error])
     left.check("readable image")
+
+
+@dataclass(frozen=True)
+class _Work:
+    dataset: Dataset
+    params: DatasetParams
+    with_foreground: bool
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Block], Arrays]]:
+        yield partial(_decode_block, self.dataset, self.params, self.with_foreground)
 
 
 def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool, block: Block) -> Arrays:

@@ -5,7 +5,8 @@
 A method is a function from a batch to raw maps: one entry in METHODS.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import backbone, device, package_cams, store, visual, xgradcam
-from pipeline.engine import Arrays, Block, Shards, blocks
+from pipeline.engine import Arrays, Block, Cluster, Shards, blocks
 from pipeline.errors import MacError
 from pipeline.inputs import normalize, to_input_grid
 from pipeline.loading import image_batches
@@ -106,11 +107,13 @@ def saliency(
     on: torch.device,
     scratch: Path,
     rows: NDArray[np.int64] | None = None,
+    cluster: Cluster | None = None,
 ) -> None:
     """Write masks.h5: map and mask of every row of the retraining set (the training split, or a class-balanced part of it).
 
     Args:
         rows: the retraining set, if it is given already.
+        cluster: does the work in place of this process.
 
     Raises:
         MacError: `top_k` beyond the input grid; true masks asked for where the dataset has none.
@@ -123,22 +126,22 @@ def saliency(
             raise MacError(f"saliency.top_k: {k} pixels, but the input grid has only {size}² = {size * size}")
         made_from = {"images": images.digest, "erm": erm.digest}
         rows = _retraining_rows(images, params) if rows is None else rows
-        shards = Shards(scratch, "saliency", params.model_dump(exclude={"previews"}), made_from, on.type, rows.tolist())
-        work = _Work(images, erm, _model(erm, params, on), params, rows, k, on)
-        maps = shards.map_blocks(work.block, blocks(len(rows), BATCHES * device.forward_batch(on)), workers=1)
-        with store.create(out, "masks", params.model_dump(), made_from) as artefact:
-            artefact.write("row", rows)
-            targets = np.empty(len(rows), np.int64)
-            mask = artefact.create("mask", (len(rows), size, size))
-            cam: h5py.Dataset | None = None
-            for block, arrays in maps:
-                if cam is None:
-                    cam = artefact.create("cam", (len(rows), *arrays["cam"].shape[1:]))
-                targets[block.slice], cam[block.slice] = arrays["target"], arrays["cam"]
-                mask[block.slice] = np.unpackbits(arrays["mask"], axis=2, count=size).view(np.bool_)
-            artefact.write("target", targets)
-            _write_previews(artefact.file, images, rows, erm, params.previews)
-        shards.remove()
+        work = _Work(images_path.resolve(), erm_path.resolve(), made_from, params, rows, k, on.type if cluster else str(on))
+        cut = blocks(len(rows), BATCHES * device.forward_batch(on))
+        with Shards(scratch, "saliency", params.model_dump(exclude={"previews"}), made_from, on.type, rows.tolist()) as shards:
+            maps = shards.map_blocks(work, cut, cluster=cluster)
+            with store.create(out, "masks", params.model_dump(), made_from) as artefact:
+                artefact.write("row", rows)
+                targets = np.empty(len(rows), np.int64)
+                mask = artefact.create("mask", (len(rows), size, size))
+                cam: h5py.Dataset | None = None
+                for block, arrays in maps:
+                    if cam is None:
+                        cam = artefact.create("cam", (len(rows), *arrays["cam"].shape[1:]))
+                    targets[block.slice], cam[block.slice] = arrays["target"], arrays["cam"]
+                    mask[block.slice] = np.unpackbits(arrays["mask"], axis=2, count=size).view(np.bool_)
+                artefact.write("target", targets)
+                _write_previews(artefact.file, images, rows, erm, params.previews)
 
 
 def _model(erm: store.ModelFolder, params: SaliencyParams, on: torch.device) -> backbone.Classifier:
@@ -184,6 +187,26 @@ def with_foreground(images: store.Artefact, rows: NDArray[np.int64]) -> NDArray[
 
 @dataclass(frozen=True)
 class _Work:
+    """The work as it travels: files by name, and what they must be."""
+
+    images: Path
+    erm: Path
+    made_from: Mapping[str, str]
+    params: SaliencyParams
+    rows: NDArray[np.int64]
+    k: int
+    on: str
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Block], Arrays]]:
+        with store.open_artefact(self.images, "images", digest=self.made_from["images"]) as images:
+            erm = store.open_model(self.erm, "erm", {"images": images.digest}, digest=self.made_from["erm"])
+            on = device.pick(self.on)
+            yield _Opened(images, erm, _model(erm, self.params, on), self.params, self.rows, self.k, on).block
+
+
+@dataclass(frozen=True)
+class _Opened:
     """What a block needs; `block` is a pure function of the block."""
 
     images: store.Artefact

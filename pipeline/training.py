@@ -22,6 +22,7 @@ from pipeline.metrics import Groups, as_dict, group_accuracy, weighted_mean, wor
 from pipeline.params import ModelParams, TrainParams
 from pipeline.parts import held_out
 from pipeline.progress import Progress, log
+from pipeline.ranks import ALONE, Ranks
 
 EVAL_BATCH = 64
 
@@ -51,6 +52,7 @@ class Run:
         start: state dict to start from in place of `model_params.weights` and a fresh head.
         make_input: None augments by random crop and flip.
         name: what progress and messages call it.
+        ranks: the processes that train together.
     """
 
     def __init__(
@@ -63,8 +65,9 @@ class Run:
         start: dict[str, Tensor] | None = None,
         make_input: MakeInput | None = None,
         name: str = "train",
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.images, self.params, self.on, self.name = images, params, on, name
+        self.images, self.params, self.on, self.name, self.ranks = images, params, on, name, ranks
         self.size, self.to_input = images.provenance.params["input_size"], images.provenance.params["to_input"]
         self.groups = Groups.of(images)
         split = images["split"][:]
@@ -77,6 +80,7 @@ class Run:
         self.model = backbone.build(model_params.architecture, len(self.groups.classes), model_params.weights, params.seed).to(on)
         if start is not None:
             self.model.load_state_dict(start)
+        self.parallel = ranks.wrap(self.model)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay)
         self.epoch = 0
         self.history: list[dict[str, object]] = []
@@ -88,9 +92,12 @@ class Run:
     def to_end(self, checkpoint: Path) -> None:
         """Train all epochs, from `checkpoint` on if there is one; it is kept up to date."""
         self.resume(checkpoint)
+        self.ranks.wait()
         while self.epoch < self.params.epochs:
             self.train_epoch()
-            self.save(checkpoint)
+            if self.ranks.first:
+                self.save(checkpoint)
+            self.ranks.wait()
 
     def _augmented(self, _rows: NDArray[np.integer], stored: Tensor, generator: torch.Generator) -> Tensor:
         return normalize(random_resized_crop_and_flip(stored, self.size, self.params.crop_scale, self.params.flip, generator))
@@ -99,7 +106,8 @@ class Run:
         """One pass over the training rows, then validation."""
         loss, accuracy, rate = self.train_batches()
         self.epoch += 1
-        self._validate(loss, accuracy, rate)
+        if self.ranks.first:
+            self._validate(loss, accuracy, rate)
 
     def train_batches(self) -> tuple[float, float, float]:
         """One pass over the training rows: mean loss, accuracy on the way, last learning rate."""
@@ -108,8 +116,9 @@ class Run:
         losses = torch.empty(len(batches), device=self.on)
         correct = torch.zeros((), dtype=torch.int64, device=self.on)
         # Augmentation, dropout and stochastic depth depend on (seed, epoch) alone, so that a resumed run repeats them.
-        generator = torch.Generator().manual_seed(_seed(params.seed, epoch))
-        torch.manual_seed(_seed(params.seed, epoch))
+        seed = _seed(params.seed, epoch, *([] if self.ranks.first else [self.ranks.rank]))
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
         self.model.train()
         with Progress(f"{self.name}, epoch {epoch} of {params.epochs}", sum(map(len, batches)), "images") as progress:
             for step, (rows, stored) in enumerate(zip(batches, image_batches(self.images, batches, self.on), strict=True)):
@@ -119,7 +128,7 @@ class Run:
                 x = self.make_input(rows, stored, generator)
                 y = self.label[rows].to(self.on)
                 with device.autocast(self.on, params.precision):
-                    logits = self.model(x)
+                    logits = self.parallel(x)
                 loss = F.cross_entropy(logits.float(), y)
                 self.optimizer.zero_grad()
                 loss.backward()
@@ -127,18 +136,23 @@ class Run:
                 losses[step] = loss.detach()
                 correct += (logits.detach().argmax(1) == y).sum()
                 progress.update(len(rows))
+        losses = self.ranks.total(losses) / self.ranks.count
+        correct = self.ranks.total(correct)
         bad = (~losses.isfinite()).nonzero()
         if len(bad):
             raise MacError(
                 f"{self.name}: the loss is {losses[bad[0, 0]].item()} in epoch {epoch}, batch {int(bad[0, 0]) + 1}; lower {self.name}.lr"
             )
-        return losses.mean().item(), correct.item() / sum(map(len, batches)), rate
+        return losses.mean().item(), correct.item() / (sum(map(len, batches)) * self.ranks.count), rate
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
         order = np.random.default_rng([self.params.seed, epoch]).permutation(self.rows)
         batches = [order[start : start + self.params.batch_size] for start in range(0, len(order), self.params.batch_size)]
-        # Batch normalisation has no statistics of a single image.
-        return batches if len(batches[-1]) > 1 or len(batches) == 1 else batches[:-1]
+        # Batch normalisation has no statistics of a single image; processes that train together have as many images each.
+        count = self.ranks.count
+        if len(batches) > 1 and len(batches[-1]) < 2 * count:
+            batches.pop()
+        return [batch[self.ranks.rank : len(batch) // count * count : count] for batch in batches]
 
     def _validate(self, loss: float, train_accuracy: float, rate: float) -> None:
         validation = self.validation

@@ -26,6 +26,7 @@ COMMANDS = {
     "ablation": "MaC with random and with true masks",
     "report": "the page that says whether it is worth it",
     "inspect": "what is in an artefact",
+    "clean": "what unfinished runs left behind",
 }
 
 

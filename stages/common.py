@@ -72,8 +72,8 @@ class Layout:
 
     @property
     def scratch(self) -> Path:
-        """Unfinished work, outside DVC's outs: DVC deletes those before a stage runs."""
-        return self.data / "scratch"
+        """Unfinished work, outside DVC's outs: DVC deletes those before a stage runs. MAC_SCRATCH puts it where experiments share it."""
+        return Path(os.environ.get("MAC_SCRATCH") or self.data / "scratch")
 
 
 @contextmanager
@@ -81,6 +81,8 @@ def recorded(layout: Layout, stage: str, device: str) -> Iterator[None]:
     """Write timings/<stage>.json when the block ends well: what may differ between runs stays out of the artefacts."""
     start = time.monotonic()
     yield
+    if os.environ.get("RANK", "0") != "0":  # of processes that train together the first one writes
+        return
     record = {
         "seconds": round(time.monotonic() - start, 2),
         "device": device,

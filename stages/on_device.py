@@ -31,13 +31,18 @@ def stage(name: str) -> Callable[[Callable[[Run], str | None]], click.Command]:
         @data_option
         @device_option
         def command(params_path: Path, data: Path, device: str) -> None:
-            keep_freed_memory()
-            run = Run(Layout(data), params.load(params_path), pick(device))
-            with recorded(run.layout, name, run.on.type):
-                text = function(run)
-            if text:
-                click.echo(text)
+            execute(name, function, params_path, data, device)
 
         return command
 
     return decorate
+
+
+def execute(name: str, function: Callable[[Run], str | None], params_path: Path, data: Path, device: str) -> None:
+    """Call the function of a stage."""
+    keep_freed_memory()
+    run = Run(Layout(data), params.load(params_path), pick(device))
+    with recorded(run.layout, name, run.on.type):
+        text = function(run)
+    if text:
+        click.echo(text)

@@ -1,5 +1,6 @@
-"""Stage train: images.h5 -> erm/."""
+"""Stage train: images.h5 -> erm/. On several GPUs: `torchrun --nproc-per-node=N -m stages.train`."""
 
+from pipeline.ranks import ranks
 from pipeline.train import train
 from stages.on_device import Run, stage
 
@@ -7,4 +8,13 @@ from stages.on_device import Run, stage
 @stage("train")
 def command(run: Run) -> None:
     """Train the classifier by ERM."""
-    train(run.layout.images, run.layout.erm, run.params.model, run.params.train, run.on, run.layout.scratch)
+    with ranks(run.on) as (together, on):
+        train(run.layout.images, run.layout.erm, run.params.model, run.params.train, on, run.layout.scratch, together)
+
+
+if __name__ == "__main__":  # as torchrun starts it
+    import sys
+
+    from stages.cli import main
+
+    main(["train", *sys.argv[1:]])

@@ -69,6 +69,13 @@ class Heads:
         return flat.view(len(features), *self.bias.shape).permute(1, 2, 0, 3)
 
 
+class NotFiniteError(ArithmeticError):
+    """The loss of a head is NaN or infinite: `str(error)` says what it is, in which epoch and batch (from 1), and of which seed."""
+
+    def __init__(self, loss: float, epoch: int, batch: int, seed: int) -> None:
+        super().__init__(f"the loss is {loss} in epoch {epoch}, batch {batch}, seed {seed}")
+
+
 @dataclass(frozen=True)
 class Adam:
     """The paper's solver: Adam with StepLR over the draws' batches."""
@@ -131,6 +138,9 @@ def fit_adam(
         start: the heads to start from, (1 or S, 1 or K, …).
         after_epoch: called with the epoch (from 0), the heads, and the mean training loss (S, K).
         weigh: the weights of a batch's losses.
+
+    Raises:
+        NotFiniteError: a loss is NaN or infinite.
     """
     device, classes, width = views.table.device, start.bias.shape[-1], views.table.shape[1]
     count, many, rows_of_a_table = len(seeds), len(alpha), len(views.label)
@@ -153,8 +163,8 @@ def fit_adam(
         all_rows = members[draw[:, None], order]  # (S, batches, B), −1 where the batch is shorter
         # Where the terms of each seed's draw begin in the table, (S, V, 1).
         begin = torch.stack([torch.zeros_like(draw), 1 + draw, 1 + draws + draw], 1)[:, used, None] * rows_of_a_table
-        total = torch.zeros(count, many, device=device)
-        for rows in all_rows.unbind(1):  # (S, B)
+        losses = torch.empty(all_rows.shape[1], count, many, device=device)
+        for step, rows in enumerate(all_rows.unbind(1)):  # (S, B)
             present = rows >= 0
             share = views.weight[rows] * present / present.sum(1, keepdim=True)  # (S, B)
             x = views.table[(begin + rows.clamp(min=0)[:, None]).flatten(1)]  # (S, V·B, D)
@@ -166,13 +176,17 @@ def fit_adam(
             by_logits = log_p.exp_().sub_(y).mul_(share_of_head[:, :, :, None]).view(count, -1, classes * many)
             torch.bmm(by_logits.mT, x, out=weight_grad)
             torch.sum(by_logits, 1, out=bias_grad[..., 0])
-            total += (loss * share_of_head).sum((1, 2))
+            torch.sum(loss * share_of_head, (1, 2), out=losses[step])
             if l2:
                 weight.grad.add_(weight, alpha=2 * l2)
-                total += l2 * weight.square().sum((1, 3))
+                losses[step] += l2 * weight.square().sum((1, 3))
             optimizer.step()
         schedule.step()
-        after_epoch(epoch, Heads(weight.detach().transpose(1, 2), bias.detach().transpose(1, 2)), total / all_rows.shape[1])
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            step, s, k = bad[0].tolist()
+            raise NotFiniteError(losses[step, s, k].item(), epoch + 1, step + 1, seeds[s])
+        after_epoch(epoch, Heads(weight.detach().transpose(1, 2), bias.detach().transpose(1, 2)), losses.mean(0))
 
 
 def _members(batch: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Masking and combining in the last layer (paper equation 6); with α = β = 0 it is plain last-layer retraining."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,11 +79,6 @@ def fit(
     names = [f"val_{name}" for name in validation.grouping.names]
 
     def record(epoch: int, accuracy: Tensor, loss: Tensor) -> None:
-        bad = (~loss.isfinite()).nonzero()
-        if len(bad):
-            raise MacError(
-                f"retrain: the loss is {loss[tuple(bad[0])].item()} in epoch {epoch + 1}, seed {seeds[int(bad[0, 0])]}; lower retrain.lr"
-            )
         worst, mean = validation.scores(accuracy)
         for s, seed in enumerate(seeds):
             row = {
@@ -97,6 +93,8 @@ def fit(
     if params.solver == "lbfgs":
         pairs = [heads.fit_lbfgs(views, a, b, start.bias.shape[-1], params.l2) for a, b in zip(alphas, betas, strict=True)]
         solved = raw(Heads(torch.cat([h.weight for h, _ in pairs], 1), torch.cat([h.bias for h, _ in pairs], 1)))
+        if bad := [loss for _, loss in pairs if not math.isfinite(loss)]:
+            raise MacError(f"retrain: the loss is {bad[0]} at the end of L-BFGS; raise retrain.l2")
         seeds = seeds[:1]
         record(0, validation.accuracy(solved), torch.tensor([[loss for _, loss in pairs]]))
         return Fit(solved, torch.ones(1, len(alphas), dtype=torch.int64), history)
@@ -110,5 +108,8 @@ def fit(
     alpha, beta = (torch.tensor(values, dtype=torch.float32, device=device) for values in (alphas, betas))
     solver = Adam(params.epochs, params.lr, params.lr_step, params.lr_gamma)
     seeds = [seed * params.average + member for seed in seeds for member in range(params.average)]
-    heads.fit_adam(views, alpha, beta, seeds, start, params.l2, solver, keep_best, weigh)
+    try:
+        heads.fit_adam(views, alpha, beta, seeds, start, params.l2, solver, keep_best, weigh)
+    except heads.NotFiniteError as error:
+        raise MacError(f"retrain: {error}; lower retrain.lr") from None
     return Fit(best.heads.averaged(params.average), best.epoch, history)

@@ -5,7 +5,7 @@ import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,13 @@ def create(path: Path, kind: str, params: Mapping[str, Any], made_from: Mapping[
         yield Writer(file, kind)
         file.attrs["digest"] = _content_digest(file, kind)
         file.attrs["complete"] = True
+    _remember(path)
 
 
 def _content_digest(file: h5py.File, kind: str) -> str:
     """sha256 over the schema's datasets (name, shape, bytes) and the root attributes, in schema order."""
     digest = hashlib.sha256()
-    for name in sorted(file.attrs):
+    for name in sorted(set(file.attrs) - {"digest", "complete"}):
         digest.update(f"{name}={file.attrs[name]}\n".encode())
     for name in SCHEMAS[kind]:
         if name not in file:
@@ -135,15 +136,18 @@ class Artefact:
 
 
 @contextmanager
-def open_artefact(path: Path, kind: str | None = None, made_from: Mapping[str, str] | None = None) -> Iterator[Artefact]:
-    """Open an HDF5 artefact and check all that can be checked without reading its data.
+def open_artefact(
+    path: Path, kind: str | None = None, made_from: Mapping[str, str] | None = None, digest: str | None = None
+) -> Iterator[Artefact]:
+    """Open an HDF5 artefact, checked: its layout, and, where the file is new or has changed since it was last opened, its contents.
 
     Args:
         kind: the expected schema; None takes any.
         made_from: digests that it must have been made from.
+        digest: the digest that it must have.
 
     Raises:
-        MacError: missing, not HDF5, truncated, of another schema or version, incomplete, with a missing or misshapen
+        MacError: missing, not HDF5, truncated, damaged, of another schema or version, incomplete, with a missing or misshapen
             dataset, or made from something else. One line that names file, dataset and remedy.
     """
     remedy = f"run 'mac {MADE_BY[kind]}'" if kind else "see 'mac --help'"
@@ -154,7 +158,16 @@ def open_artefact(path: Path, kind: str | None = None, made_from: Mapping[str, s
     except OSError as error:
         raise MacError(f"{path}: cannot be read as HDF5 ({first_line(error)}); {remedy}") from None
     with file:
-        artefact = _checked(path, kind, file, remedy)
+        try:
+            artefact = _checked(path, kind, file, remedy)
+            if not _is_remembered(path):
+                if _content_digest(file, artefact.kind) != artefact.digest:
+                    raise MacError(f"{path}: damaged, its contents are not what was written; {remedy}")
+                _remember(path)
+        except _BROKEN as error:
+            raise MacError(f"{path}: damaged ({type(error).__name__}: {first_line(error)}); {remedy}") from None
+        if digest is not None and artefact.digest != digest:
+            raise MacError(f"{path}: was replaced while it was in use; run the same command again")
         if made_from:
             artefact.provenance.require(artefact.kind, path, made_from)
         try:
@@ -165,9 +178,35 @@ def open_artefact(path: Path, kind: str | None = None, made_from: Mapping[str, s
             raise
 
 
+# What h5py raises for a file whose structure is damaged, besides OSError.
+_BROKEN = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError, MemoryError)
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f".{path.name}.verified")
+
+
+def _state(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+
+
+def _remember(path: Path) -> None:
+    """Note beside the file that its contents are right as it is now, so that they are not read through again."""
+    with suppress(OSError):  # a folder that cannot be written to: then they are
+        _note(path).write_text(_state(path))
+
+
+def _is_remembered(path: Path) -> bool:
+    try:
+        return _note(path).read_text() == _state(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def _checked(path: Path, kind: str | None, file: h5py.File, remedy: str) -> Artefact:
     found = file.attrs.get("schema")
-    if found not in SCHEMAS or (kind and found != kind):
+    if not isinstance(found, str) or found not in SCHEMAS or (kind and found != kind):
         raise MacError(f"{path}: holds '{found or 'no MaC artefact'}', expected {kind or 'one of ' + ', '.join(SCHEMAS)}; {remedy}")
     if file.attrs.get("version") != VERSION:
         raise MacError(f"{path}: schema version {file.attrs.get('version')}, this program reads {VERSION}; {remedy}")
@@ -180,6 +219,8 @@ def _checked(path: Path, kind: str | None, file: h5py.File, remedy: str) -> Arte
                 continue
             raise MacError(f"{path}: dataset '{name}' is missing; {remedy}")
         dataset = file[name]
+        if not isinstance(dataset, h5py.Dataset):
+            raise MacError(f"{path}: '{name}' is not a dataset; {remedy}")
         is_right = dataset.dtype.kind == "S" if field.dtype == "utf-8" else dataset.dtype == np.dtype(field.dtype)
         if not is_right or dataset.ndim != len(field.dims):
             raise MacError(f"{path}: dataset '{name}' is {dataset.dtype} {dataset.shape}, expected {field.dtype} {field.dims}; {remedy}")
@@ -187,4 +228,17 @@ def _checked(path: Path, kind: str | None, file: h5py.File, remedy: str) -> Arte
             expected = dim if isinstance(dim, int) else lengths.setdefault(dim, length)
             if length != expected:
                 raise MacError(f"{path}: dataset '{name}' has {length} along '{dim}', expected {expected}; {remedy}")
+        _bound(path, name, dataset, remedy)
     return Artefact(path, str(found), file)
+
+
+def _bound(path: Path, name: str, dataset: h5py.Dataset, remedy: str) -> None:
+    """Refuse a dataset that says it is larger than its file can hold, before memory is taken for it."""
+    most = path.stat().st_size * (_DEFLATE if dataset.compression else 1)
+    if dataset.nbytes > most or (dataset.chunks and np.prod(dataset.chunks[1:], dtype=object) > np.prod(dataset.shape[1:], dtype=object)):
+        raise MacError(f"{path}: dataset '{name}' says that it has {dataset.nbytes} bytes, more than the file can hold; {remedy}")
+    if dataset.chunks and dataset.chunks[0] != 1:
+        raise MacError(f"{path}: dataset '{name}' has chunks of {dataset.chunks[0]} rows, expected 1; {remedy}")
+
+
+_DEFLATE = 1100  # the most that gzip makes of a byte, rounded up

@@ -73,7 +73,7 @@ def write_model(
     write_json(folder / "model.json", {**about, "files": digests})
 
 
-def open_model(path: Path, kind: str, made_from: Mapping[str, str] | None = None) -> ModelFolder:
+def open_model(path: Path, kind: str, made_from: Mapping[str, str] | None = None, digest: str | None = None) -> ModelFolder:
     """Open a model folder and check that description and tensors belong together.
 
     Raises:
@@ -98,5 +98,7 @@ def open_model(path: Path, kind: str, made_from: Mapping[str, str] | None = None
             raise MacError(f"{file}: no such file; {remedy}")
         if file_digest(file) != digests[name]:
             raise MacError(f"{file}: truncated or changed: its digest is not the one in model.json; {remedy}")
+    if digest is not None and provenance.digest != digest:
+        raise MacError(f"{path}: was replaced while it was in use; run the same command again")
     provenance.require(kind, path, made_from or {})
     return ModelFolder(path, spec, provenance)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pipeline import interventions, store, visual
 from pipeline.inputs import to_input_grid
-from tests.conftest import Project
+from tests.conftest import Project, edited
 
 
 @pytest.mark.parametrize("artefact", ["images.h5", "masks.h5", "features.h5", "erm", "retrained", "metrics.json", "baselines.json"])
@@ -70,7 +70,7 @@ def test_what_cannot_be_inspected_is_one_line(project: Project, tmp_path: Path) 
 
 
 def test_masks_of_other_images_are_refused(project: Project) -> None:
-    with h5py.File(project.data / "images.h5", "r+") as file:
+    with edited(project.data / "images.h5") as file:
         file.attrs["digest"] = "0" * 64
     assert "was made from other images" in project.fail("inspect", str(project.data / "masks.h5"))
     (project.data / "images.h5").unlink()

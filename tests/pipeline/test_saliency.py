@@ -7,7 +7,7 @@ from pipeline import backbone, saliency, store, xgradcam
 from pipeline.errors import MacError
 from pipeline.inputs import normalize, to_input_grid
 from pipeline.masks import top_k_mask, upsample
-from tests.conftest import Project
+from tests.conftest import Project, edited
 
 
 def test_maps_and_masks_are_those_of_the_definition(finished: Project) -> None:
@@ -77,14 +77,14 @@ def test_random_masks_have_k_pixels_and_a_seed(project: Project) -> None:
 
 
 def test_foreground_masks_are_the_true_ones_and_rows_without_are_left_out(project: Project) -> None:
-    with h5py.File(project.data / "images.h5", "r+") as file:
+    with edited(project.data / "images.h5") as file:
         file["has_foreground"][:5] = False
     found = make(project, method="foreground")
     assert found["row"].tolist() == list(range(5, 70))
     with store.open_artefact(project.data / "images.h5") as images:
         expected = to_input_grid(torch.from_numpy(images["foreground"][:][5:70]), 64, "center_crop")
     np.testing.assert_array_equal(found["mask"], expected)
-    with h5py.File(project.data / "images.h5", "r+") as file:
+    with edited(project.data / "images.h5") as file:
         file["has_foreground"][:] = False
     assert "no training image has a true mask" in project.fail("saliency")
 

@@ -1,15 +1,19 @@
 """Broken input and killed stages: one clear line, a non-zero exit, and what was there before is still there."""
 
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import STAGES, Project
+from tests.conftest import REPOSITORY, STAGES, Project
 
 
 @pytest.mark.parametrize(
@@ -85,8 +89,8 @@ def start(project: Project, stage: str, *, block: int = 64) -> subprocess.Popen[
 import time
 import pipeline.engine as engine
 import pipeline.{stage} as module
-compute = engine._compute
-engine._compute = lambda *task: (time.sleep(0.05), compute(*task))[1]
+write_shard = engine.write_shard
+engine.write_shard = lambda *task: (time.sleep(0.05), write_shard(*task))[1]
 import pipeline.device as device
 if hasattr(module, "BATCHES"):
     module.BATCHES = 1
@@ -150,3 +154,107 @@ def test_training_killed_half_way_goes_on_after_its_last_epoch(project: Project)
     resumed = {file.name: file.read_bytes() for file in (project.data / "erm").iterdir()}
     finish(start(project, "train"))
     assert resumed == {file.name: file.read_bytes() for file in (project.data / "erm").iterdir()}
+
+
+def test_killed_at_random_moments_twenty_times(project: Project) -> None:
+    project.set(features__draws=8)
+    finish(start(project, "features", block=4))
+    expected = (project.data / "features.h5").read_bytes()
+    (project.data / "features.h5").unlink()
+    rng = random.Random(0)
+    for _ in range(20):
+        process = start(project, "features", block=4)
+        time.sleep(rng.uniform(0.5, 3.5))
+        process.kill()
+        process.communicate()
+    finish(start(project, "features", block=4))
+    assert (project.data / "features.h5").read_bytes() == expected
+    assert not list((project.data / "scratch").iterdir())
+
+
+def test_two_at_once_do_not_disturb_each_other(project: Project) -> None:
+    before = (project.data / "masks.h5").read_bytes()
+    both = [start(project, "saliency", block=4) for _ in range(2)]
+    assert sorted("another process is at the same work" in finish(process) for process in both) == [False, True]
+    assert (project.data / "masks.h5").read_bytes() == before
+
+
+def test_ctrl_c_ends_the_workers_too(project: Project) -> None:
+    """As a terminal has it: the signal goes to the whole process group."""
+    before = (project.data / "masks.h5").read_bytes()
+    command = [sys.executable, "-m", "stages", "saliency", "--data", str(project.data), "--params", str(project.params_file)]
+    process = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, start_new_session=True)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert line.startswith("Dask cluster of 2 workers, dashboard: http://127.0.0.1:")
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert error.strip().endswith("Interrupted; the same command continues where it was.")
+    assert "Traceback" not in error
+    assert (project.data / "masks.h5").read_bytes() == before
+    deadline = time.monotonic() + 30
+    while alive := in_session(process.pid):
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.1)
+
+
+def in_session(session: int) -> list[str]:
+    """Command lines of the processes of a session that are not dead."""
+    listed = subprocess.run(["ps", "-s", str(session), "-o", "stat=,args="], capture_output=True, text=True)
+    return [line for line in listed.stdout.splitlines() if not line.startswith("Z")]
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A small file system in memory at `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "saliency", "features", "retrain"])
+def test_a_full_disk(project: Project, tmp_path: Path, stage: str) -> None:
+    artefact = {"prepare": "images.h5", "saliency": "masks.h5", "features": "features.h5", "retrain": "retrained/model.safetensors"}[stage]
+    small = Project(tmp_path / "small")
+    with mounted(small.folder, "size=64m"):
+        shutil.copytree(project.folder, small.folder, dirs_exist_ok=True)
+        before = (small.data / artefact).read_bytes()
+        free = shutil.disk_usage(small.folder).free
+        with (small.folder / "filler").open("wb") as filler:
+            filler.write(bytes(free - 65536))
+        line = small.fail(stage)
+        assert "cannot be written" in line
+        assert "No space left" in line or "errno = 28" in line or "os error 28" in line
+        assert (small.data / artefact).read_bytes() == before
+        (small.folder / "filler").unlink()
+        small.succeed(stage)
+        assert (small.data / artefact).read_bytes() == before
+
+
+@pytest.mark.parametrize("stage", ["train", "saliency", "retrain", "evaluate", "sweep"])
+def test_a_folder_that_may_only_be_read(project: Project, tmp_path: Path, stage: str) -> None:
+    frozen = Project(tmp_path / "frozen")
+    with mounted(frozen.folder, "size=64m"):
+        shutil.copytree(project.folder, frozen.folder, dirs_exist_ok=True)
+        subprocess.run(["mount", "-o", "remount,ro", frozen.folder], check=True)
+        line = frozen.fail(stage)
+        assert "cannot be written" in line
+        assert "Read-only file system" in line
+
+
+def test_what_a_broken_off_run_left_is_listed_and_removed(project: Project) -> None:
+    process = start(project, "features", block=4)
+    kill_when(process, project.data / "scratch", "features*/*.safetensors", signal.SIGKILL)
+    said = project.succeed("clean").output
+    assert "left by a run that was broken off" in said
+    assert "'mac clean --remove' removes it" in said
+    assert list((project.data / "scratch").iterdir())
+    assert "nothing left" in project.succeed("clean", "--older-than", "1").output
+    assert "removed" in project.succeed("clean", "--remove").output
+    assert not list((project.data / "scratch").iterdir())
+    assert "nothing left" in project.succeed("clean").output

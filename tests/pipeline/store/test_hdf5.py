@@ -7,6 +7,7 @@ import pytest
 
 from pipeline import store
 from pipeline.errors import MacError
+from pipeline.store import hdf5
 
 
 def make(path: Path, rows: int = 4, **changes: object) -> None:
@@ -75,6 +76,37 @@ def test_data_cut_out_of_a_file_is_found_when_it_is_read(masks: Path) -> None:
         artefact["mask"][:]
 
 
+def test_one_bit_of_the_data_is_found_when_the_file_is_opened(masks: Path) -> None:
+    with h5py.File(masks) as file:
+        place = file["cam"].id.get_offset() + 5
+    content = bytearray(masks.read_bytes())
+    content[place] ^= 1
+    masks.write_bytes(content)
+    assert "damaged, its contents are not what was written; run 'mac saliency'" in error_of(masks)
+
+
+def test_a_dataset_that_says_it_is_larger_than_its_file_is_refused_before_memory_is_taken(tmp_path: Path, masks: Path) -> None:
+    with h5py.File(masks, "r+") as file:
+        del file["row"], file["target"], file["mask"], file["cam"]
+        for name in ("row", "target"):
+            file.create_dataset(name, (10**12,), np.int64)
+        file.create_dataset("mask", (10**12, 224, 224), bool, chunks=(1, 224, 224), compression="gzip")
+        file.create_dataset("cam", (10**12, 7, 7), np.float32)
+    assert "'row' says that it has 8000000000000 bytes, more than the file can hold" in error_of(masks)
+
+
+def test_what_was_verified_is_not_read_through_again_until_it_changes(masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_arguments: object) -> str:
+        raise AssertionError
+
+    monkeypatch.setattr(hdf5, "_content_digest", never)
+    with store.open_artefact(masks, "masks"):
+        pass
+    os.utime(masks)
+    with pytest.raises(AssertionError), store.open_artefact(masks, "masks"):
+        pass
+
+
 def test_another_schema(tmp_path: Path, masks: Path) -> None:
     with pytest.raises(MacError, match=r"holds 'masks', expected images; run 'mac prepare'"), store.open_artefact(masks, "images"):
         pass
@@ -110,7 +142,7 @@ def test_a_failure_while_writing_leaves_the_old_artefact(masks: Path) -> None:
         artefact.write("row", np.arange(9))
         raise RuntimeError("half-way")
     assert masks.read_bytes() == before
-    assert [p.name for p in masks.parent.iterdir()] == ["masks.h5"]
+    assert sorted(p.name for p in masks.parent.iterdir()) == [".masks.h5.verified", "masks.h5"]
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

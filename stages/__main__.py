@@ -1,0 +1,5 @@
+"""`python -m stages` is `mac`."""
+
+from stages.cli import main
+
+main()

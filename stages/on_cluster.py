@@ -1,0 +1,61 @@
+"""The frame of a stage whose work the workers of a Dask cluster can do: that of `on_device`, and where the work is to be done."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from pipeline.engine import Cluster
+from stages import on_device
+from stages.common import data_option, device_option, params_option
+
+_workers = click.option("--workers", type=click.IntRange(1), help="Processes that do the work here; on CUDA devices one a GPU.")
+_scheduler = click.option(
+    "--scheduler-address", envvar="DASK_SCHEDULER_ADDRESS", help="A Dask scheduler whose workers do the work, such as tcp://host:8786."
+)
+
+
+def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command whose work a Dask cluster can do."""
+    return _workers(_scheduler(function))
+
+
+def cluster_of(workers: int | None, address: str | None, on: torch.device) -> "AbstractContextManager[Cluster | None]":
+    """The cluster that the options ask for; None where they ask for none."""
+    if workers is None and address is None:
+        return nullcontext()
+    from pipeline.cluster import connect  # distributed takes a while to import
+
+    return connect(workers, address, on)
+
+
+@dataclass(frozen=True)
+class Run(on_device.Run):
+    """What a stage is called with."""
+
+    cluster: Cluster | None
+
+
+def stage(name: str) -> Callable[[Callable[[Run], str | None]], click.Command]:
+    """Make `mac <name>` of a function; its docstring is the help, and what it returns is printed."""
+
+    def decorate(function: Callable[[Run], str | None]) -> click.Command:
+        @click.command(name, help=function.__doc__)
+        @params_option
+        @data_option
+        @device_option
+        @cluster_options
+        def command(params_path: Path, data: Path, device: str, workers: int | None, scheduler_address: str | None) -> None:
+            def with_cluster(run: on_device.Run) -> str | None:
+                with cluster_of(workers, scheduler_address, run.on) as cluster:
+                    return function(Run(run.layout, run.params, run.on, cluster))
+
+            on_device.execute(name, with_cluster, params_path, data, device)
+
+        return command
+
+    return decorate

@@ -1,0 +1,144 @@
+"""Workers in processes of their own: the same bytes, whatever happens to them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import torch
+
+from pipeline import cluster, features, prepare, saliency
+from pipeline.cluster import DaskCluster
+from pipeline.engine import Arrays, Block, Computed, Shards, blocks
+from pipeline.errors import MacError
+from tests.conftest import Project
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[DaskCluster]:
+    """A cluster of two worker processes on this machine."""
+    with cluster.connect(2, None, CPU) as found:
+        assert found is not None
+        yield found
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Work that leaves a file for every block begun, named for its process, and may fail or hang in block `bad`, the first time."""
+
+    folder: Path
+    bad: int = -1
+    how: str = ""
+    seconds: float = 0.05
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Block], Arrays]]:
+        yield self.block
+
+    def block(self, block: Block) -> Arrays:
+        first = not list(self.folder.glob(f"{block.start}-*"))
+        (self.folder / f"{block.start}-{os.getpid()}").touch()
+        if block.start == self.bad and self.how == "refuse":
+            raise MacError("row 6 is no good")
+        if block.start == self.bad and first and self.how == "hang":
+            time.sleep(1000)
+        time.sleep(self.seconds)
+        return {"square": np.arange(block.start, block.stop) ** 2}
+
+
+def squares(computed: Computed) -> list[int]:
+    return [int(value) for _, arrays in computed for value in arrays["square"]]
+
+
+def test_the_artefacts_are_the_same_bytes(two: DaskCluster, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, params = project.data, project.params
+    before = {name: (data / name).read_bytes() for name in ("images.h5", "masks.h5", "features.h5")}
+    for module in (saliency, features):
+        monkeypatch.setattr(module, "BATCHES", 1)
+    monkeypatch.setattr(prepare, "BLOCK", 7)
+    erm, scratch = data / "erm", data / "scratch"
+    prepare.prepare(params.dataset, data / "images.h5", scratch, two)
+    saliency.saliency(data / "images.h5", erm, data / "masks.h5", params.saliency, CPU, scratch, cluster=two)
+    features.features(data / "images.h5", erm, data / "masks.h5", data / "features.h5", params.features, CPU, scratch, two)
+    assert {name: (data / name).read_bytes() for name in before} == before
+    assert not list(scratch.iterdir())
+
+
+def test_a_worker_killed_in_the_middle_of_a_block(two: DaskCluster, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    work = Squares(begun, seconds=0.3)
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not (started := list(begun.glob("6-*"))):
+            time.sleep(0.01)
+        killed.append(int(started[0].name.split("-")[1]))
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with Shards(tmp_path, "squares", 1) as shards:
+        assert squares(shards.map_blocks(work, blocks(30, 3), cluster=two)) == [i * i for i in range(30)]
+    thread.join()
+    assert len(list(begun.glob("6-*"))) == 2  # the block was begun again, in another process
+
+
+def test_a_worker_that_hangs_is_started_anew(two: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "STALLED", 3.0)
+    (tmp_path / "begun").mkdir()
+    work = Squares(tmp_path / "begun", bad=6, how="hang")
+    with Shards(tmp_path, "squares", 1) as shards:
+        assert squares(shards.map_blocks(work, blocks(30, 3), cluster=two)) == [i * i for i in range(30)]
+    assert len(list((tmp_path / "begun").glob("6-*"))) == 2
+
+
+def test_a_user_s_mistake_is_told_as_it_is_and_what_was_done_is_kept(two: DaskCluster, tmp_path: Path) -> None:
+    (tmp_path / "begun").mkdir()
+    with pytest.raises(MacError, match="row 6 is no good"), Shards(tmp_path, "squares", 1) as shards:
+        shards.map_blocks(Squares(tmp_path / "begun", bad=6, how="refuse"), blocks(9, 3), cluster=two)
+    done = len(list(shards.folder.glob("*.safetensors")))
+    with Shards(tmp_path, "squares", 1) as shards:
+        assert squares(shards.map_blocks(Squares(tmp_path / "begun"), blocks(9, 3), cluster=two)) == [i * i for i in range(9)]
+    assert len(list((tmp_path / "begun").iterdir())) <= 3 + 3 - done + 1
+
+
+def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
+    """In a mount namespace of its own, where another file system hides the folder."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    python = sys.executable
+    inside = f"mount -t tmpfs none {hidden} && exec {python} -m distributed.cli.dask_worker $0 --nthreads 1 --no-dashboard"
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", hidden], capture_output=True).returncode:
+        pytest.skip("no mount namespace may be made here")
+    with cluster.connect(0, None, CPU) as found:
+        assert found is not None
+        address = found.client.scheduler.address
+        worker = subprocess.Popen(["unshare", "-m", "sh", "-c", inside, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            found.client.wait_for_workers(1, timeout=60)
+            with pytest.raises(MacError, match=rf"worker tcp://.* does not see {hidden}.*same file system"), Shards(hidden, "a") as shards:
+                shards.map_blocks(Squares(tmp_path), blocks(9, 3), cluster=found)
+        finally:
+            worker.kill()
+            worker.wait()
+
+
+def test_what_cannot_be_connected_to_is_one_line() -> None:
+    with pytest.raises(MacError, match="give one of them"), cluster.connect(2, "tcp://127.0.0.1:1", CPU):
+        pass
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):  # noqa: SIM117
+        with pytest.raises(MacError, match=r"--scheduler-address tcp://127.0.0.1:1: no Dask scheduler answers"):
+            with cluster.connect(None, "tcp://127.0.0.1:1", CPU):
+                pass

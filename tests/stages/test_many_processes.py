@@ -1,0 +1,92 @@
+"""The README's commands for more than one process, as they are written there, and ERM by torchrun."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import REPOSITORY, Project
+
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+
+
+DIES_AFTER_AN_EPOCH = """
+import os, sys
+from pipeline import training
+from stages.cli import main
+
+save = training.Run.save
+
+def dies(run, path):
+    save(run, path)
+    os._exit(1)
+
+training.Run.save = dies
+main(["train", *sys.argv[1:]])
+"""
+
+
+def commands(having: str) -> str:
+    """The block of README's section that has this line."""
+    section = (REPOSITORY / "README.md").read_text().partition("## More than one machine")[2].partition("\n## ")[0]
+    (block,) = [block for block in re.findall(r"```\n(.*?)```", section, re.DOTALL) if having in block]
+    return block
+
+
+@pytest.mark.parametrize(("having", "artefact"), [("--workers 2", "masks.h5"), ("dask scheduler --host 127.0.0.1", "features.h5")])
+def test_the_readme_s_commands_as_they_are_written(project: Project, having: str, artefact: str) -> None:
+    before = (project.data / artefact).read_bytes()
+    (project.data / artefact).unlink()
+    shell = subprocess.Popen(
+        ["bash", "-ec", commands(having)], cwd=project.folder, env=ENVIRONMENT, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert shell.wait(timeout=180) == 0, shell.stderr and shell.stderr.read()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+    assert (project.data / artefact).read_bytes() == before
+
+
+def torchrun(project: Project, processes: int) -> str:
+    command = [BIN / "torchrun", "--standalone", f"--nproc-per-node={processes}", "-m", "stages.train"]
+    options = ["--data", str(project.data), "--params", str(project.params_file), "--device", "cpu"]
+    done = subprocess.run([*command, *options], env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_two_processes_train_what_one_does(project: Project) -> None:
+    """Without batch normalisation, dropout and augmentation the mean gradient of two halves is the gradient of the whole."""
+    project.set(model__architecture="squeezenet1_1", train__crop_scale=[1.0, 1.0], train__flip=False, train__batch_size=14, train__epochs=2)
+    project.succeed("train")
+    alone = load_file(project.data / "erm/model.safetensors")
+    said = torchrun(project, 2)
+    together = load_file(project.data / "erm/model.safetensors")
+    assert said.count("epoch 2 of 2") == 1
+    for name, tensor in alone.items():
+        assert torch.allclose(together[name], tensor, rtol=1e-3, atol=1e-5), name
+
+
+def test_two_processes_go_on_after_their_last_epoch(project: Project) -> None:
+    project.set(train__epochs=2)
+    torchrun(project, 2)
+    whole = (project.data / "erm/model.safetensors").read_bytes()
+    history = (project.data / "erm/history.csv").read_bytes()
+    broken = project.folder / "broken.py"
+    broken.write_text(DIES_AFTER_AN_EPOCH)
+    options = ["--data", str(project.data), "--params", str(project.params_file), "--device", "cpu"]
+    command = [BIN / "torchrun", "--standalone", "--nproc-per-node=2", broken, *options]
+    died = subprocess.run(command, env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"}, capture_output=True, cwd=REPOSITORY)
+    assert died.returncode != 0
+    assert "continuing after epoch 1 of 2" in torchrun(project, 2)
+    assert (project.data / "erm/model.safetensors").read_bytes() == whole
+    assert (project.data / "erm/history.csv").read_bytes() == history
