@@ -58,7 +58,7 @@ def main(rows: int, architecture: str, draws: int, answers: int, device: str) ->
         ],
         seconds=total,
         architecture=architecture,
-        rows=rows,
+        training_rows=rows,
     )
 
 

@@ -137,7 +137,12 @@ class DaskCluster:
         (folder / TOKEN).write_text(token)
         key = f"{name}-{token[:8]}"
         wanted = {"GPU": 1} if any("GPU" in worker["resources"] for worker in _workers(client)) else None
-        client.register_plugin(_Carrier(key, work, folder, token))
+        try:
+            client.register_plugin(_Carrier(key, work, folder, token))
+        except Exception as error:  # whatever the worker could not do with it comes back as a bare Exception
+            raise MacError(
+                f"{name}: the workers cannot take the work ({first_line(error)}); install the same mac-robust on all of them"
+            ) from error
         watch = _Watch(client)
         try:
             futures = {

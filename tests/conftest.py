@@ -101,10 +101,13 @@ def erased(project: Project, folder: Path, splits: str) -> Project:
 
 
 @contextmanager
-def edited(path: Path) -> Iterator[h5py.File]:
-    """Change an artefact in place so that it still passes for what was written."""
+def edited(path: Path, *, sealed: bool = False) -> Iterator[h5py.File]:
+    """Change an artefact in place: it still passes for what was written or, `sealed`, for another one."""
     with h5py.File(path, "r+") as file:
         yield file
+    if sealed:
+        with path.open("r+b") as whole:
+            whole.write(hdf5._seal(store.file_digest(path, hdf5.SEAL)))
     hdf5._remember(path)
 
 

@@ -1,10 +1,7 @@
 """HDF5 artefacts: written by `create` with the datasets of SCHEMAS, opened by `open_artefact`, which checks them."""
 
-import hashlib
 import json
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,8 +12,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MacError, first_line
 from pipeline.store.files import replacing
-from pipeline.store.provenance import MADE_BY, VERSION, Provenance
+from pipeline.store.provenance import MADE_BY, VERSION, Provenance, file_digest
 from pipeline.store.schemas import SCHEMAS, Field
+
+SEAL = 512  # bytes of the HDF5 user block
 
 
 class Writer:
@@ -67,46 +66,46 @@ def create(path: Path, kind: str, params: Mapping[str, Any], made_from: Mapping[
     Raises:
         MacError: the folder cannot be written, or the disk is full; what was at `path` is untouched.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver=("v108", "v108")) as file:
-        file.attrs["schema"] = kind
-        file.attrs["version"] = VERSION
-        file.attrs["params"] = json.dumps(params, sort_keys=True)
-        file.attrs["made_from"] = json.dumps(made_from, sort_keys=True)
-        for name, value in attributes.items():
-            file.attrs[name] = json.dumps(value, ensure_ascii=False)
-        yield Writer(file, kind)
-        file.attrs["digest"] = _content_digest(file, kind)
-        file.attrs["complete"] = True
+    with replacing(path) as temporary:
+        with h5py.File(temporary, "w", libver=("v108", "v108"), userblock_size=SEAL) as file:
+            file.attrs["schema"] = kind
+            file.attrs["version"] = VERSION
+            file.attrs["params"] = json.dumps(params, sort_keys=True)
+            file.attrs["made_from"] = json.dumps(made_from, sort_keys=True)
+            for name, value in attributes.items():
+                file.attrs[name] = json.dumps(value, ensure_ascii=False)
+            yield Writer(file, kind)
+            file.attrs["complete"] = True
+        with temporary.open("r+b") as sealed:
+            sealed.write(_seal(file_digest(temporary, SEAL)))
     _remember(path)
 
 
-def _content_digest(file: h5py.File, kind: str) -> str:
-    """sha256 over the schema's datasets (name, shape, bytes) and the root attributes, in schema order."""
-    digest = hashlib.sha256()
-    for name in sorted(set(file.attrs) - {"digest", "complete"}):
-        digest.update(f"{name}={file.attrs[name]}\n".encode())
-    for name in SCHEMAS[kind]:
-        if name not in file:
-            continue
-        dataset = file[name]
-        digest.update(f"{name} {dataset.dtype.str} {dataset.shape}\n".encode())
-        block = max(1, (16 << 20) // max(1, dataset.nbytes // max(1, len(dataset))))
-        with ThreadPoolExecutor(1) as reader:  # the next block is read while one is hashed; both release the GIL
-            reads = deque([reader.submit(dataset.__getitem__, np.s_[:block])])
-            for start in range(block, len(dataset) + block, block):
-                reads.append(reader.submit(dataset.__getitem__, np.s_[start : start + block]))
-                digest.update(np.ascontiguousarray(reads.popleft().result()).data)
-    return digest.hexdigest()
+def _seal(digest: str) -> bytes:
+    """What stands before the HDF5 data, in its user block: the digest of all that follows.
+
+    HDF5 itself does not notice a flipped bit in the data, and can run in circles over one in its structure. So the bytes are checked
+    before it looks at them.
+    """
+    return f"MaC artefact; sha256 of what follows these {SEAL} bytes: {digest}\n".encode().ljust(SEAL, b"\0")
+
+
+def _sealed(path: Path) -> str | None:
+    """The digest that the file says it has; None if it has no seal."""
+    with path.open("rb") as file:
+        start = file.read(SEAL)
+    digest = start.partition(b"bytes: ")[2][:64].decode("ascii", "replace")
+    return digest if start == _seal(digest) else None
 
 
 class Artefact:
     """An HDF5 artefact open for reading, checked. Index it by dataset name: `artefact["label"][:]`."""
 
-    def __init__(self, path: Path, kind: str, file: h5py.File) -> None:
+    def __init__(self, path: Path, kind: str, file: h5py.File, digest: str) -> None:
         self.path = path
         self.kind = kind
         self.file = file
-        self.provenance = Provenance(json.loads(file.attrs["params"]), json.loads(file.attrs["made_from"]), str(file.attrs["digest"]))
+        self.provenance = Provenance(json.loads(file.attrs["params"]), json.loads(file.attrs["made_from"]), digest)
 
     def __getitem__(self, name: str) -> h5py.Dataset:
         return self.file[name]
@@ -147,23 +146,26 @@ def open_artefact(
         digest: the digest that it must have.
 
     Raises:
-        MacError: missing, not HDF5, truncated, damaged, of another schema or version, incomplete, with a missing or misshapen
+        MacError: missing, no artefact, truncated, damaged, of another schema or version, incomplete, with a missing or misshapen
             dataset, or made from something else. One line that names file, dataset and remedy.
     """
     remedy = f"run 'mac {MADE_BY[kind]}'" if kind else "see 'mac --help'"
     if not path.is_file():
         raise MacError(f"{path}: no such file; {remedy}")
     try:
+        sealed = _sealed(path)
+        if sealed is None:
+            raise MacError(f"{path}: is no MaC artefact, or damaged; {remedy}")
+        if not _is_remembered(path):
+            if file_digest(path, SEAL) != sealed:
+                raise MacError(f"{path}: truncated or damaged, its contents are not what was written; {remedy}")
+            _remember(path)
         file = h5py.File(path, "r")
     except OSError as error:
-        raise MacError(f"{path}: cannot be read as HDF5 ({first_line(error)}); {remedy}") from None
+        raise MacError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from None
     with file:
         try:
-            artefact = _checked(path, kind, file, remedy)
-            if not _is_remembered(path):
-                if _content_digest(file, artefact.kind) != artefact.digest:
-                    raise MacError(f"{path}: damaged, its contents are not what was written; {remedy}")
-                _remember(path)
+            artefact = _checked(path, kind, file, sealed, remedy)
         except _BROKEN as error:
             raise MacError(f"{path}: damaged ({type(error).__name__}: {first_line(error)}); {remedy}") from None
         if digest is not None and artefact.digest != digest:
@@ -204,7 +206,7 @@ def _is_remembered(path: Path) -> bool:
         return False
 
 
-def _checked(path: Path, kind: str | None, file: h5py.File, remedy: str) -> Artefact:
+def _checked(path: Path, kind: str | None, file: h5py.File, digest: str, remedy: str) -> Artefact:
     found = file.attrs.get("schema")
     if not isinstance(found, str) or found not in SCHEMAS or (kind and found != kind):
         raise MacError(f"{path}: holds '{found or 'no MaC artefact'}', expected {kind or 'one of ' + ', '.join(SCHEMAS)}; {remedy}")
@@ -229,7 +231,7 @@ def _checked(path: Path, kind: str | None, file: h5py.File, remedy: str) -> Arte
             if length != expected:
                 raise MacError(f"{path}: dataset '{name}' has {length} along '{dim}', expected {expected}; {remedy}")
         _bound(path, name, dataset, remedy)
-    return Artefact(path, str(found), file)
+    return Artefact(path, str(found), file, digest)
 
 
 def _bound(path: Path, name: str, dataset: h5py.Dataset, remedy: str) -> None:

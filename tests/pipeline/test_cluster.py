@@ -15,12 +15,13 @@ import dask
 import numpy as np
 import pytest
 import torch
+from distributed import LocalCluster
 
 from pipeline import cluster, features, prepare, saliency
 from pipeline.cluster import DaskCluster
 from pipeline.engine import Arrays, Block, Computed, Shards, blocks
 from pipeline.errors import MacError
-from tests.conftest import Project
+from tests.conftest import REPOSITORY, Project
 
 CPU = torch.device("cpu")
 
@@ -122,10 +123,12 @@ def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
     inside = f"mount -t tmpfs none {hidden} && exec {python} -m distributed.cli.dask_worker $0 --nthreads 1 --no-dashboard"
     if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", hidden], capture_output=True).returncode:
         pytest.skip("no mount namespace may be made here")
-    with cluster.connect(0, None, CPU) as found:
+    with LocalCluster(n_workers=0, dashboard_address=":0") as empty, cluster.connect(None, empty.scheduler_address, CPU) as found:
         assert found is not None
-        address = found.client.scheduler.address
-        worker = subprocess.Popen(["unshare", "-m", "sh", "-c", inside, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        address = empty.scheduler_address
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, Path(__file__).parent)))}
+        command = ["unshare", "-m", "sh", "-c", inside, address]
+        worker = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             found.client.wait_for_workers(1, timeout=60)
             with pytest.raises(MacError, match=rf"worker tcp://.* does not see {hidden}.*same file system"), Shards(hidden, "a") as shards:

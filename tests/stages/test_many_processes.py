@@ -33,6 +33,15 @@ training.Run.save = dies
 main(["train", *sys.argv[1:]])
 """
 
+WITHOUT_AUGMENTATION = """
+import sys
+from pipeline import training
+from stages.cli import main
+
+training.random_resized_crop_and_flip = lambda stored, size, *_: training.to_input_grid(stored, size, "center_crop").float() / 255
+main(["train", *sys.argv[1:]])
+"""
+
 
 def commands(having: str) -> str:
     """The block of README's section that has this line."""
@@ -45,33 +54,39 @@ def commands(having: str) -> str:
 def test_the_readme_s_commands_as_they_are_written(project: Project, having: str, artefact: str) -> None:
     before = (project.data / artefact).read_bytes()
     (project.data / artefact).unlink()
-    shell = subprocess.Popen(
-        ["bash", "-ec", commands(having)], cwd=project.folder, env=ENVIRONMENT, start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert shell.wait(timeout=180) == 0, shell.stderr and shell.stderr.read()
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(shell.pid, signal.SIGKILL)
+    said = project.folder / "said.txt"
+    with said.open("w") as log:
+        shell = subprocess.Popen(
+            ["bash", "-ec", commands(having)], cwd=project.folder, env=ENVIRONMENT, start_new_session=True, stdout=log, stderr=log
+        )
+        try:
+            assert shell.wait(timeout=180) == 0, said.read_text()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
     assert (project.data / artefact).read_bytes() == before
 
 
-def torchrun(project: Project, processes: int) -> str:
-    command = [BIN / "torchrun", "--standalone", f"--nproc-per-node={processes}", "-m", "stages.train"]
-    options = ["--data", str(project.data), "--params", str(project.params_file), "--device", "cpu"]
+def torchrun(project: Project, processes: int, *program: str | Path, code: int = 0) -> str:
+    """Train; what was said on standard error."""
+    command = [BIN / "torchrun", "--standalone", f"--nproc-per-node={processes}", *(program or ("-m", "stages.train"))]
+    options = ["--data", project.data, "--params", project.params_file, "--device", "cpu"]
     done = subprocess.run([*command, *options], env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stderr
 
 
 def test_two_processes_train_what_one_does(project: Project) -> None:
-    """Without batch normalisation, dropout and augmentation the mean gradient of two halves is the gradient of the whole."""
-    project.set(model__architecture="squeezenet1_1", train__crop_scale=[1.0, 1.0], train__flip=False, train__batch_size=14, train__epochs=2)
-    project.succeed("train")
+    """Without batch normalisation and augmentation the mean gradient of two halves is the gradient of the whole."""
+    project.set(model__architecture="squeezenet1_1", train__batch_size=14, train__epochs=2)
+    program = project.folder / "plain.py"
+    program.write_text(WITHOUT_AUGMENTATION)
+    torchrun(project, 1, program)
     alone = load_file(project.data / "erm/model.safetensors")
-    said = torchrun(project, 2)
+    said = torchrun(project, 2, program)
     together = load_file(project.data / "erm/model.safetensors")
     assert said.count("epoch 2 of 2") == 1
+    assert any(not torch.equal(together[name], tensor) for name, tensor in alone.items())  # it did train again
     for name, tensor in alone.items():
         assert torch.allclose(together[name], tensor, rtol=1e-3, atol=1e-5), name
 
@@ -79,14 +94,9 @@ def test_two_processes_train_what_one_does(project: Project) -> None:
 def test_two_processes_go_on_after_their_last_epoch(project: Project) -> None:
     project.set(train__epochs=2)
     torchrun(project, 2)
-    whole = (project.data / "erm/model.safetensors").read_bytes()
-    history = (project.data / "erm/history.csv").read_bytes()
+    whole = {file: (project.data / "erm" / file).read_bytes() for file in ("model.safetensors", "history.csv")}
     broken = project.folder / "broken.py"
     broken.write_text(DIES_AFTER_AN_EPOCH)
-    options = ["--data", str(project.data), "--params", str(project.params_file), "--device", "cpu"]
-    command = [BIN / "torchrun", "--standalone", "--nproc-per-node=2", broken, *options]
-    died = subprocess.run(command, env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"}, capture_output=True, cwd=REPOSITORY)
-    assert died.returncode != 0
+    torchrun(project, 2, broken, code=1)
     assert "continuing after epoch 1 of 2" in torchrun(project, 2)
-    assert (project.data / "erm/model.safetensors").read_bytes() == whole
-    assert (project.data / "erm/history.csv").read_bytes() == history
+    assert {file: (project.data / "erm" / file).read_bytes() for file in whole} == whole

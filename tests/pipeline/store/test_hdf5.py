@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import h5py
@@ -8,6 +9,7 @@ import pytest
 from pipeline import store
 from pipeline.errors import MacError
 from pipeline.store import hdf5
+from tests.conftest import edited
 
 
 def make(path: Path, rows: int = 4, **changes: object) -> None:
@@ -63,17 +65,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [0, 10, 700, -1])
 def test_a_truncated_file(masks: Path, keep: int) -> None:
     os.truncate(masks, keep if keep >= 0 else masks.stat().st_size - 1)
-    assert "cannot be read as HDF5" in error_of(masks)
-
-
-def test_data_cut_out_of_a_file_is_found_when_it_is_read(masks: Path) -> None:
-    with h5py.File(masks) as file:
-        chunk = file["mask"].id.get_chunk_info(2)
-    with masks.open("r+b") as file:
-        file.seek(chunk.byte_offset)
-        file.write(b"\xff" * chunk.size)
-    with pytest.raises(MacError, match="damaged.*run 'mac saliency'"), store.open_artefact(masks, "masks") as artefact:
-        artefact["mask"][:]
+    assert re.search("truncated|is no MaC artefact, or damaged", error_of(masks))
 
 
 def test_one_bit_of_the_data_is_found_when_the_file_is_opened(masks: Path) -> None:
@@ -82,11 +74,11 @@ def test_one_bit_of_the_data_is_found_when_the_file_is_opened(masks: Path) -> No
     content = bytearray(masks.read_bytes())
     content[place] ^= 1
     masks.write_bytes(content)
-    assert "damaged, its contents are not what was written; run 'mac saliency'" in error_of(masks)
+    assert "truncated or damaged, its contents are not what was written; run 'mac saliency'" in error_of(masks)
 
 
 def test_a_dataset_that_says_it_is_larger_than_its_file_is_refused_before_memory_is_taken(tmp_path: Path, masks: Path) -> None:
-    with h5py.File(masks, "r+") as file:
+    with edited(masks) as file:
         del file["row"], file["target"], file["mask"], file["cam"]
         for name in ("row", "target"):
             file.create_dataset(name, (10**12,), np.int64)
@@ -99,7 +91,7 @@ def test_what_was_verified_is_not_read_through_again_until_it_changes(masks: Pat
     def never(*_arguments: object) -> str:
         raise AssertionError
 
-    monkeypatch.setattr(hdf5, "_content_digest", never)
+    monkeypatch.setattr(hdf5, "file_digest", never)
     with store.open_artefact(masks, "masks"):
         pass
     os.utime(masks)
@@ -112,7 +104,7 @@ def test_another_schema(tmp_path: Path, masks: Path) -> None:
         pass
     with h5py.File(tmp_path / "plain.h5", "w") as file:
         file["x"] = 1
-    with pytest.raises(MacError, match="holds 'no MaC artefact'"), store.open_artefact(tmp_path / "plain.h5"):
+    with pytest.raises(MacError, match="is no MaC artefact"), store.open_artefact(tmp_path / "plain.h5"):
         pass
 
 
@@ -127,7 +119,7 @@ def test_another_schema(tmp_path: Path, masks: Path) -> None:
     ],
 )
 def test_an_artefact_that_does_not_hold_what_it_should(masks: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
-    with h5py.File(masks, "r+") as file:
+    with edited(masks) as file:
         damage(file)
     assert message in error_of(masks)
 
