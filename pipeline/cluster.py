@@ -4,7 +4,9 @@ Images, masks and shards move through the file system that all share; the schedu
 work once. Blocks of a worker that dies are done by another; a worker that makes no sign, or no progress, is started anew.
 """
 
+import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -43,6 +45,8 @@ def connect(workers: int | None, address: str | None, on: torch.device) -> Itera
         return
     if workers is not None and address is not None:
         raise MacError("--workers starts a cluster here, --scheduler-address takes one that is there: give one of them")
+    for name in ("distributed", "distributed.http.proxy", "distributed.scheduler", "distributed.nanny", "distributed.core"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": FAILURES}))
         if workers is not None:
@@ -73,9 +77,13 @@ def _local(workers: int, on: torch.device) -> SpecCluster:
         return {"nthreads": 1, "env": environment | gpu, "memory_limit": 0, "resources": {"GPU": 1} if gpus else {}, "silence_logs": 50}
 
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
-    return SpecCluster(
-        workers={number: {"cls": Nanny, "options": options(number)} for number in range(workers)}, scheduler=scheduler, silence_logs=50
-    )
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process alone: the workers inherit that they ignore it
+    try:
+        return SpecCluster(
+            workers={number: {"cls": Nanny, "options": options(number)} for number in range(workers)}, scheduler=scheduler, silence_logs=50
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Carrier(WorkerPlugin):

@@ -28,7 +28,7 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline.errors import MacError, first_line
 from pipeline.progress import Progress, log
-from pipeline.store import digest_of, replacing
+from pipeline.store import digest_of, replacing, tensor_errors
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -133,11 +133,8 @@ class Shards:
 def write_shard(function: Callable[[Block], Arrays], block: Block, path: Path) -> int:
     """Compute a block and write its shard; the number of its rows."""
     arrays = {name: np.ascontiguousarray(array) for name, array in function(block).items()}
-    with replacing(path, durable=False) as temporary:
-        try:
-            save_file(arrays, temporary, {"sha256": _digest(arrays)})
-        except SafetensorError as error:  # a full disk, for one
-            raise OSError(first_line(error)) from error
+    with replacing(path, durable=False) as temporary, tensor_errors():
+        save_file(arrays, temporary, {"sha256": _digest(arrays)})
     return len(block)
 
 

@@ -214,7 +214,7 @@ class Run:
             if buffer is not None:
                 tensors[f"momentum.{number}"] = buffer.cpu().contiguous()
         progress = {name: getattr(self, name) for name in ("epoch", "history", "val_metrics", "best_epoch", "_best_score")}
-        with store.replacing(path) as temporary:
+        with store.replacing(path) as temporary, store.tensor_errors():
             save_file(tensors, temporary, {"progress": json.dumps(progress)})
 
     def resume(self, path: Path) -> None:

@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from pipeline.errors import MacError, first_line
 
@@ -70,6 +72,27 @@ def create_folder(path: Path) -> Iterator[Path]:
         raise MacError(f"{path}: cannot be written ({first_line(error)})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def tensor_errors() -> Iterator[None]:
+    """safetensors raises an exception of its own where a file cannot be written (a full disk); an OSError leaves the block."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(first_line(error)) from error
+
+
+@contextmanager
+def ballast(path: Path) -> Iterator[Callable[[], None]]:
+    """Keep 4 MiB free beside `path`; what is yielded lets go of them, for a library that cannot even close a file on a full disk."""
+    file = path.with_name(f".{path.name}.ballast.tmp")
+    try:
+        with file.open("wb") as reserved:
+            os.posix_fallocate(reserved.fileno(), 0, 4 << 20)
+        yield lambda: file.unlink(missing_ok=True)
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:

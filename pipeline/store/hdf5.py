@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MacError, first_line
-from pipeline.store.files import replacing
+from pipeline.store.files import ballast, replacing
 from pipeline.store.provenance import MADE_BY, VERSION, Provenance, file_digest
 from pipeline.store.schemas import SCHEMAS, Field
 
@@ -67,15 +67,25 @@ def create(path: Path, kind: str, params: Mapping[str, Any], made_from: Mapping[
         MacError: the folder cannot be written, or the disk is full; what was at `path` is untouched.
     """
     with replacing(path) as temporary:
-        with h5py.File(temporary, "w", libver=("v108", "v108"), userblock_size=SEAL) as file:
-            file.attrs["schema"] = kind
-            file.attrs["version"] = VERSION
-            file.attrs["params"] = json.dumps(params, sort_keys=True)
-            file.attrs["made_from"] = json.dumps(made_from, sort_keys=True)
-            for name, value in attributes.items():
-                file.attrs[name] = json.dumps(value, ensure_ascii=False)
-            yield Writer(file, kind)
-            file.attrs["complete"] = True
+        try:
+            with ballast(temporary) as let_go, h5py.File(temporary, "w", libver=("v108", "v108"), userblock_size=SEAL) as file:
+                try:
+                    file.attrs["schema"] = kind
+                    file.attrs["version"] = VERSION
+                    file.attrs["params"] = json.dumps(params, sort_keys=True)
+                    file.attrs["made_from"] = json.dumps(made_from, sort_keys=True)
+                    for name, value in attributes.items():
+                        file.attrs[name] = json.dumps(value, ensure_ascii=False)
+                    yield Writer(file, kind)
+                    file.attrs["complete"] = True
+                    file.flush()
+                except BaseException:
+                    let_go()
+                    raise
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # HDF5 could not even close the file
+                raise error.__context__ from None
+            raise
         with temporary.open("r+b") as sealed:
             sealed.write(_seal(file_digest(temporary, SEAL)))
     _remember(path)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from pipeline.errors import MacError, first_line
-from pipeline.store.files import write_json
+from pipeline.store.files import tensor_errors, write_json
 from pipeline.store.provenance import MADE_BY, VERSION, Provenance, file_digest
 
 TENSORS = "model.safetensors"
@@ -66,7 +66,8 @@ def write_model(
     digests = {}
     for name, values in {"model": tensors, **others}.items():
         path = folder / f"{name}.safetensors"
-        save_file({key: np.asarray(value, order="C") for key, value in values.items()}, path)
+        with tensor_errors():
+            save_file({key: np.asarray(value, order="C") for key, value in values.items()}, path)
         path.chmod(0o644)  # safetensors makes its files for the owner alone
         digests[path.name] = file_digest(path)
     about = {"schema": kind, "version": VERSION, "spec": spec, "params": params, "made_from": made_from}

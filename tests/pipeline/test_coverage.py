@@ -27,7 +27,7 @@ def test_coverage_per_group_against_a_count(finished: Project) -> None:
 
 def test_a_dataset_without_true_masks_has_nothing_to_count(project: Project) -> None:
     with store.open_artefact(project.data / "images.h5") as images, store.open_artefact(project.data / "masks.h5") as masks:
-        without = store.Artefact(images.path, "images", _Without(images.file))  # type: ignore[arg-type]
+        without = store.Artefact(images.path, "images", _Without(images.file), images.digest)  # type: ignore[arg-type]
         assert [row.n for row in coverage(without, masks)] == [0, 0, 0, 0]
 
 

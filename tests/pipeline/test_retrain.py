@@ -146,7 +146,8 @@ def test_many_settings_at_once_equal_one_at_a_time(finished: Project) -> None:
         grid = mac.fit(views, validation, start, chosen, [0, 1, 2], [3, 0, 1], [0, 1] if chosen.solver == "adam" else [0])
         for k, (alpha, beta) in enumerate(((0, 3), (1, 0), (2, 1))):
             alone = mac.fit(views, validation, start, chosen, [alpha], [beta], [0])
-            assert torch.allclose(grid.heads.weight[0, k], alone.heads.weight[0, 0], atol=1e-5)
+            scale = alone.heads.weight.abs().max().item()  # features that hardly vary have large weights
+            assert torch.allclose(grid.heads.weight[0, k], alone.heads.weight[0, 0], atol=1e-5 * max(1, scale))
             assert grid.epoch[0, k] == alone.epoch[0, 0]
 
 
