@@ -32,17 +32,14 @@ TOKEN = ".seen-by-all"
 
 
 @contextmanager
-def connect(workers: int | None, address: str | None, on: torch.device) -> Iterator["DaskCluster | None"]:
-    """The cluster at `address`, or one with `workers` processes on this machine; None if neither is given.
+def connect(workers: int | None, address: str | None, on: torch.device) -> Iterator["DaskCluster"]:
+    """The cluster at `address`, or one with `workers` processes on this machine.
 
     On CUDA devices each local worker has a GPU of its own; elsewhere the cores are divided among them.
 
     Raises:
         MacError: both given, no scheduler there, or more workers than GPUs.
     """
-    if workers is None and address is None:
-        yield None
-        return
     if workers is not None and address is not None:
         raise MacError("--workers starts a cluster here, --scheduler-address takes one that is there: give one of them")
     for name in ("distributed", "distributed.http.proxy", "distributed.scheduler", "distributed.nanny", "distributed.core"):
@@ -60,7 +57,7 @@ def connect(workers: int | None, address: str | None, on: torch.device) -> Itera
         page = (
             client.dashboard_link if find_spec("bokeh") else f"{client.dashboard_link} (needs bokeh: pip install 'mac-robust[dashboard]')"
         )
-        log.info("Dask cluster of %d workers, dashboard: %s", len(client.scheduler_info(n_workers=-1)["workers"]), page)
+        log.info("Dask cluster of %d workers, dashboard: %s", len(_workers(client)), page)
         yield DaskCluster(client)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from functools import wraps
 from typing import Any
 
 import click
@@ -11,7 +11,6 @@ import torch
 
 from pipeline.engine import Cluster
 from stages import on_device
-from stages.common import data_option, device_option, params_option
 
 _workers = click.option("--workers", type=click.IntRange(1), help="Processes that do the work here; on CUDA devices one a GPU.")
 _scheduler = click.option(
@@ -40,22 +39,15 @@ class Run(on_device.Run):
     cluster: Cluster | None
 
 
-def stage(name: str) -> Callable[[Callable[[Run], str | None]], click.Command]:
-    """Make `mac <name>` of a function; its docstring is the help, and what it returns is printed."""
+def stage(name: str) -> on_device.Stage:
+    """`on_device.stage` for a function that takes the cluster too."""
 
     def decorate(function: Callable[[Run], str | None]) -> click.Command:
-        @click.command(name, help=function.__doc__)
-        @params_option
-        @data_option
-        @device_option
-        @cluster_options
-        def command(params_path: Path, data: Path, device: str, workers: int | None, scheduler_address: str | None) -> None:
-            def with_cluster(run: on_device.Run) -> str | None:
-                with cluster_of(workers, scheduler_address, run.on) as cluster:
-                    return function(Run(run.layout, run.params, run.on, cluster))
+        @wraps(function)
+        def with_cluster(run: on_device.Run, workers: int | None, scheduler_address: str | None) -> str | None:
+            with cluster_of(workers, scheduler_address, run.on) as cluster:
+                return function(Run(run.layout, run.params, run.on, cluster))
 
-            on_device.execute(name, with_cluster, params_path, data, device)
-
-        return command
+        return on_device.stage(name, cluster_options)(with_cluster)
 
     return decorate

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -11,6 +12,8 @@ from pipeline import params
 from pipeline.device import keep_freed_memory, pick
 from pipeline.params import Params
 from stages.common import Layout, data_option, device_option, params_option, recorded
+
+Stage = Callable[[Callable[..., str | None]], click.Command]
 
 
 @dataclass(frozen=True)
@@ -22,27 +25,27 @@ class Run:
     on: torch.device
 
 
-def stage(name: str) -> Callable[[Callable[[Run], str | None]], click.Command]:
-    """Make `mac <name>` of a function; its docstring is the help, and what it returns is printed."""
+def stage(name: str, options: Callable[[Callable[..., None]], Callable[..., None]] = lambda command: command) -> Stage:
+    """Make `mac <name>` of a function; its docstring is the help, and what it returns is printed.
 
-    def decorate(function: Callable[[Run], str | None]) -> click.Command:
+    Args:
+        options: a decorator that adds further options, which the function then takes by name.
+    """
+
+    def decorate(function: Callable[..., str | None]) -> click.Command:
         @click.command(name, help=function.__doc__)
         @params_option
         @data_option
         @device_option
-        def command(params_path: Path, data: Path, device: str) -> None:
-            execute(name, function, params_path, data, device)
+        @options
+        def command(params_path: Path, data: Path, device: str, **further: Any) -> None:
+            keep_freed_memory()
+            run = Run(Layout(data), params.load(params_path), pick(device))
+            with recorded(run.layout, name, run.on.type):
+                text = function(run, **further)
+            if text:
+                click.echo(text)
 
         return command
 
     return decorate
-
-
-def execute(name: str, function: Callable[[Run], str | None], params_path: Path, data: Path, device: str) -> None:
-    """Call the function of a stage."""
-    keep_freed_memory()
-    run = Run(Layout(data), params.load(params_path), pick(device))
-    with recorded(run.layout, name, run.on.type):
-        text = function(run)
-    if text:
-        click.echo(text)

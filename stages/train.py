@@ -1,5 +1,8 @@
 """Stage train: images.h5 -> erm/. On several GPUs: `torchrun --nproc-per-node=N -m stages.train`."""
 
+import runpy
+import sys
+
 from pipeline.ranks import ranks
 from pipeline.train import train
 from stages.on_device import Run, stage
@@ -12,9 +15,6 @@ def command(run: Run) -> None:
         train(run.layout.images, run.layout.erm, run.params.model, run.params.train, on, run.layout.scratch, together)
 
 
-if __name__ == "__main__":  # as torchrun starts it
-    import sys
-
-    from stages.cli import main
-
-    main(["train", *sys.argv[1:]])
+if __name__ == "__main__":  # as torchrun starts it: `mac train`, without an import that would make DVC train again for any new command
+    sys.argv.insert(1, "train")
+    runpy.run_module("stages", run_name="__main__")

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -168,4 +169,11 @@ def test_a_diverging_fit_is_told_and_the_earlier_model_stays(project: Project) -
     before = (project.data / "retrained/model.safetensors").read_bytes()
     project.set(retrain__lr=1e37)
     assert "retrain: the loss is" in project.fail("retrain")
+    assert (project.data / "retrained/model.safetensors").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_names_epoch_batch_and_seed_and_keeps_the_earlier_heads(project: Project) -> None:
+    before = (project.data / "retrained/model.safetensors").read_bytes()
+    project.set(retrain__lr=1e30)
+    assert re.search(r"retrain: the loss is (nan|inf) in epoch \d+, batch \d+, seed \d+; lower retrain.lr", project.fail("retrain"))
     assert (project.data / "retrained/model.safetensors").read_bytes() == before

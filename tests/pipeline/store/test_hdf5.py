@@ -68,6 +68,16 @@ def test_a_truncated_file(masks: Path, keep: int) -> None:
     assert re.search("truncated|is no MaC artefact, or damaged", error_of(masks))
 
 
+def test_data_cut_out_of_a_file_is_found_when_it_is_read(masks: Path) -> None:
+    with h5py.File(masks) as file:
+        chunk = file["mask"].id.get_chunk_info(2)
+    with masks.open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
+    with pytest.raises(MacError, match="damaged.*run 'mac saliency'"), store.open_artefact(masks, "masks") as artefact:
+        artefact["mask"][:]
+
+
 def test_one_bit_of_the_data_is_found_when_the_file_is_opened(masks: Path) -> None:
     with h5py.File(masks) as file:
         place = file["cam"].id.get_offset() + 5
