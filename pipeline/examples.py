@@ -1,84 +1,90 @@
-"""Pictures of single images: what the mask keeps, what retraining sees, where two heads look."""
+"""Stage examples: what the report shows of the ERM classifier, and what retraining does not change.
 
-from dataclasses import dataclass
+Single images, how far maps and masks lie on the true foregrounds (paper Table 1), and the last activation maps of test images that ERM
+gets wrong, from which the map of any head is a weighted sum. So a new α or β makes a new report without running the network.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline import interventions, visual, xgradcam
+from pipeline import backbone, store
 from pipeline.backbone import Classifier
-from pipeline.coverage import input_grid
+from pipeline.coverage import coverage, input_grid
 from pipeline.inputs import normalize
-from pipeline.masks import upsample
+from pipeline.last_layer.heads import Heads
 from pipeline.metrics import Groups
+from pipeline.params import ExamplesParams
+from pipeline.pictures import training_example
 from pipeline.store import Artefact
-from pipeline.visual import Picture
+
+BATCH = 32
+PICTURES = ("original", "heat", "core", "masked", "combined")  # of a training image, fields of `TrainingExample`
 
 
-@dataclass(frozen=True)
-class TrainingExample:
-    """A training image and what becomes of it in draw 0 (paper Figure 1); pictures on the input grid."""
+def examples(
+    images_path: Path, erm_path: Path, masks_path: Path, features_path: Path, out: Path, params: ExamplesParams, on: torch.device
+) -> None:
+    """Write examples.h5.
 
-    row: int
-    group: str
-    target: str
-    partner_group: str
-    original: Picture
-    heat: Picture
-    core: Picture
-    masked: Picture
-    combined: Picture
+    Training images come in turn from every group and from those that ERM gets right and wrong, as far as there are; test images
+    from those that ERM gets wrong, in turn from every group.
+    """
+    with (
+        store.open_artefact(images_path, "images") as images,
+        store.open_artefact(masks_path, "masks", {"images": images.digest}) as masks,
+        store.open_artefact(features_path, "features", {"images": images.digest, "masks": masks.digest}) as features,
+    ):
+        erm = store.open_model(erm_path, "erm", {"images": images.digest})
+        features.provenance.require("features", features_path, {"erm": erm.digest})
+        head, groups = Heads.of(*erm.head()), Groups.of(images)
 
+        def judged(split: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+            """Group, and whether ERM is right, of every row of a split."""
+            label = features[f"{split}/label"][:]
+            seen = head.logits(torch.from_numpy(features[f"{split}/original"][:]))[0, 0].argmax(-1).numpy()
+            return groups.described(label, features[f"{split}/attribute"][:]).index, seen == label
 
-def training_example(images: Artefact, masks: Artefact, features: Artefact, sample: int) -> TrainingExample:
-    """The image at position `sample` of masks.h5."""
-    rows, partner = masks["row"][:], int(features["train/partner"][0, sample])
-    pair = [int(rows[sample]), int(rows[partner])]
-    x_i, x_j = (input_grid(images, images["image"][row][None]).float() / 255 for row in pair)
-    m_i, m_j = (torch.from_numpy(masks["mask"][k][None, None]).float() for k in (sample, partner))
-    b = torch.from_numpy(features["train/fill"][0, sample]).view(1, 3, 1, 1)
-    groups = Groups.of(images)
-    described = groups.described(*(np.array([images[name][row] for row in pair]) for name in ("label", "attribute")))
-    names = [described.names[g] for g in described.index]
-    original = visual.to_picture(x_i[0].numpy())
-    return TrainingExample(
-        row=pair[0],
-        group=names[0],
-        target=groups.classes[int(masks["target"][sample])],
-        partner_group=names[1],
-        original=original,
-        heat=visual.heat(upsample(torch.from_numpy(masks["cam"][sample][None]), m_i.shape[-1])[0].numpy()),
-        core=visual.overlay(original, masks["mask"][sample]),
-        masked=visual.to_picture(interventions.masked(x_i, m_i, b)[0].numpy()),
-        combined=visual.to_picture(interventions.combined(x_i, m_i, x_j, m_j, b)[0].numpy()),
-    )
-
-
-@dataclass(frozen=True)
-class HeldOutExample:
-    """A held-out image, and the maps of its class before and after retraining (paper Figures 3 and 4)."""
-
-    original: Picture
-    before: Picture
-    after: Picture
+        group, right = judged("train")
+        samples = spread(2 * group + right, params.training, params.seed)
+        shown = [training_example(images, masks, features, int(sample)) for sample in samples]
+        group, right = judged("test")
+        wrong = np.flatnonzero(~right)
+        mistakes = wrong[spread(group[wrong], params.mistakes, params.seed)]
+        pixels, activations = _activations(images, backbone.load(erm, on), features["test/row"][:][mistakes], on)
+        side = images.provenance.params["input_size"]
+        made_from = {"images": images.digest, "erm": erm.digest, "masks": masks.digest, "features": features.digest}
+        table = [asdict(row) for row in coverage(images, masks) if row.n]
+        with store.create(out, "examples", params.model_dump(), made_from, coverage=table) as file:
+            file.write("train/sample", samples)
+            pictures = [[getattr(example, name) for name in PICTURES] for example in shown]
+            file.write("train/picture", np.array(pictures, np.uint8).reshape(-1, len(PICTURES), side, side, 3))
+            file.write("test/sample", mistakes)
+            file.write("test/image", pixels)
+            file.write("test/activations", activations)
 
 
 @torch.no_grad()
-def held_out_examples(
-    images: Artefact, model: Classifier, heads: tuple[torch.Tensor, torch.Tensor], rows: NDArray[np.int64], on: torch.device
-) -> list[HeldOutExample]:
-    """xGradCAM of the true class under two heads, weights (C, D) each, for `rows` of images.h5.
+def _activations(
+    images: Artefact, model: Classifier, rows: NDArray[np.int64], on: torch.device
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Pixels (n, H, W, 3) on the input grid and last activation maps (n, C, h, w) of rows of images.h5."""
+    pixels = input_grid(images, images.rows("image", rows))
+    found = [model.activations(normalize(batch.to(on))).float().cpu().numpy() for batch in pixels.split(BATCH) if len(batch)]
+    width = model.head.in_features
+    return pixels.permute(0, 2, 3, 1).numpy(), np.concatenate(found) if found else np.empty((0, width, 1, 1), np.float32)
 
-    Both maps of an image share one colour scale.
-    """
-    examples = []
-    label = torch.from_numpy(images["label"][:])
-    for row in rows:
-        pixels = input_grid(images, images["image"][int(row)][None])
-        activations = model.activations(normalize(pixels.to(on)))
-        target = label[[int(row)]].to(on)
-        maps = [upsample(xgradcam.closed_form(activations, weight.to(on), target), pixels.shape[-1])[0].cpu().numpy() for weight in heads]
-        original = pixels[0].permute(1, 2, 0).numpy()
-        examples.append(HeldOutExample(original, *visual.heat_over(original, maps)))
-    return examples
+
+def spread(kind: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """At most `count` positions, in turn from every kind that occurs; seeded."""
+    rng = np.random.default_rng(seed)
+    queues = [rng.permutation(np.flatnonzero(kind == each)).tolist() for each in np.unique(kind)]
+    taken: list[int] = []
+    while len(taken) < count and any(queues):
+        for queue in queues:
+            if queue and len(taken) < count:
+                taken.append(queue.pop())
+    return np.sort(np.array(taken, np.int64))

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline import ablation, baselines, evaluate, store, visual
 from pipeline.coverage import coverage
 from pipeline.errors import MacError
-from pipeline.examples import training_example
 from pipeline.metrics import Groups
+from pipeline.pictures import training_example
 from pipeline.store import Artefact
 
 

@@ -230,10 +230,10 @@ class MaskTuneParams(_Block):
     lr: float = Field(gt=0)
 
 
-class ReportParams(_Block):
-    """`report`: what the page shows."""
+class ExamplesParams(_Block):
+    """`examples`: which images the report shows."""
 
-    training_examples: int = Field(ge=0, description="training images with map, mask and interventions")
+    training: int = Field(ge=0, description="training images with map, mask and interventions")
     mistakes: int = Field(ge=0, description="test images that ERM gets wrong, with both heads' maps")
     seed: Seed = Field(description="of the choice of images")
 
@@ -251,7 +251,7 @@ class Params(_Block):
     sweep: SweepParams
     jtt: JttParams
     masktune: MaskTuneParams
-    report: ReportParams
+    examples: ExamplesParams
 
 
 def load(path: Path) -> Params:

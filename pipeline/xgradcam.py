@@ -5,11 +5,17 @@
 The map is raw: neither rectified nor scaled. Same definition (and ε) as `XGradCAM` in the grad-cam package.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbone import Classifier
 from pipeline.errors import MacError
+
+if TYPE_CHECKING:  # torchvision takes seconds to import, and the report needs only `closed_form`
+    from pipeline.backbone import Classifier
 
 EPSILON = 1e-7
 

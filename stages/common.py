@@ -46,6 +46,10 @@ class Layout:
         return self.data / "retrained"
 
     @property
+    def examples(self) -> Path:
+        return self.data / "examples.h5"
+
+    @property
     def metrics(self) -> Path:
         return self.data / "metrics.json"
 

@@ -23,7 +23,7 @@ from stages.cli import main
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
-STAGES = ("prepare", "train", "saliency", "features", "retrain", "evaluate", "baselines", "sweep", "report")
+STAGES = ("prepare", "train", "saliency", "features", "retrain", "evaluate", "baselines", "sweep", "examples", "report")
 COMPARED = ("jtt", "masktune", "ablation")  # the second pipeline
 COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}
 
@@ -64,7 +64,7 @@ class Project:
         """Run `mac` with these arguments; a stage gets this project's params and data folder."""
         takes_data = arguments[0] in (*STAGES, *COMPARED, "clean")
         options = ["--data", str(self.data)] if takes_data else []
-        if takes_data and arguments[0] not in ("evaluate", "clean"):
+        if takes_data and arguments[0] not in ("evaluate", "report", "clean"):
             options += ["--params", str(self.params_file)]
         return CliRunner().invoke(main, [*arguments, *options])
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.adam import adam
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,9 @@ def fit_adam(
     weight = start.weight.transpose(1, 2).expand(*shape, width).clone(memory_format=torch.contiguous_format).requires_grad_()
     bias = start.bias.transpose(1, 2).expand(shape).clone(memory_format=torch.contiguous_format).requires_grad_()
     weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
-    optimizer = torch.optim.Adam([weight, bias], lr=solver.lr, fused=True)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, solver.lr_step, solver.lr_gamma)
+    # Adam's function: the class torch.optim.Adam imports all of TorchDynamo, which takes as long as the fit of five heads.
+    averages, squares = ([torch.zeros_like(part) for part in (weight, bias)] for _ in range(2))
+    steps = [torch.zeros((), device=device) for _ in range(2)]
     flat_weight, flat_bias, weight_grad, bias_grad = (
         part.view(count, classes * many, -1) for part in (weight, bias, weight.grad, bias.grad)
     )
@@ -158,6 +160,7 @@ def fit_adam(
     draws, members = len(views.batch), torch.stack([_members(batch) for batch in views.batch])
     onehot = F.one_hot(views.label, classes).float()
     for epoch in range(solver.epochs):
+        lr = solver.lr * solver.lr_gamma ** (epoch // solver.lr_step)
         draw = torch.tensor([draw_of(seed, epoch, draws) for seed in seeds], device=device)
         order = torch.from_numpy(np.stack([batch_order(seed, epoch, members.shape[1]) for seed in seeds])).to(device)  # (S, batches)
         all_rows = members[draw[:, None], order]  # (S, batches, B), −1 where the batch is shorter
@@ -180,8 +183,10 @@ def fit_adam(
             if l2:
                 weight.grad.add_(weight, alpha=2 * l2)
                 losses[step] += l2 * weight.square().sum((1, 3))
-            optimizer.step()
-        schedule.step()
+            adam(
+                [weight, bias], [weight.grad, bias.grad], averages, squares, [], steps, fused=True,
+                lr=lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, amsgrad=False, maximize=False,
+            )  # fmt: skip
         bad = (~losses.isfinite()).nonzero()
         if len(bad):
             step, s, k = bad[0].tolist()

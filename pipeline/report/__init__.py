@@ -9,15 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from jinja2 import Environment, PackageLoader
 
 from pipeline import store
-from pipeline.coverage import GroupCoverage, coverage
+from pipeline.coverage import GroupCoverage
 from pipeline.errors import MacError, first_line
 from pipeline.evaluate import measure
 from pipeline.last_layer.baselines import SIGNS
-from pipeline.params import ReportParams
 from pipeline.report import figures
 from pipeline.report.gallery import OUTCOMES, Sources, gallery
 
@@ -32,6 +30,7 @@ class Inputs:
     erm: Path
     masks: Path
     features: Path
+    examples: Path
     retrained: Path
     baselines: Path
     sweep: Path
@@ -39,7 +38,7 @@ class Inputs:
     comparison: Path | None
 
 
-def report(inputs: Inputs, out: Path, params: ReportParams, on: torch.device) -> None:
+def report(inputs: Inputs, out: Path) -> None:
     """Write the page.
 
     Raises:
@@ -51,11 +50,12 @@ def report(inputs: Inputs, out: Path, params: ReportParams, on: torch.device) ->
         masks = stack.enter_context(store.open_artefact(inputs.masks, "masks", {"images": images.digest}))
         features = stack.enter_context(store.open_artefact(inputs.features, "features", {"images": images.digest, "masks": masks.digest}))
         erm, retrained = store.open_model(inputs.erm, "erm"), store.open_model(inputs.retrained, "retrained")
+        examples = stack.enter_context(store.open_artefact(inputs.examples, "examples", {"features": features.digest, "erm": erm.digest}))
         baselines = _made_from(inputs.baselines, features.digest, "mac baselines")
         sweep = _made_from(inputs.sweep / "picked.json", features.digest, "mac sweep")
         compared = _compared(inputs.comparison, images.digest)
         made = retrained.provenance.params
-        table_1 = [row for row in coverage(images, masks) if row.n]
+        table_1 = [GroupCoverage(**row) for row in examples.attribute("coverage")]
         artefacts: dict[str, Any] = {"images.h5": images, "erm": erm, "masks.h5": masks, "features.h5": features, "retrained": retrained}
         page = {
             "dataset": f"{images.provenance.params['name']}",
@@ -76,7 +76,7 @@ def report(inputs: Inputs, out: Path, params: ReportParams, on: torch.device) ->
             "learning_curves": figures.learning_curves(_rows(inputs.erm / "history.csv")),
             "retraining_curves": figures.retraining_curves(_rows(inputs.retrained / "history.csv")) if made["solver"] == "adam" else None,
             "confusion": figures.confusion([(row["actual"], row["predicted"]) for row in confusion], erm.spec["classes"]),
-            "cards": gallery(Sources(images, masks, features, erm, retrained), params, on),
+            "cards": gallery(Sources(images, masks, features, examples, erm, retrained)),
             "outcomes": OUTCOMES,
             "artefacts": {name: artefact.provenance for name, artefact in artefacts.items()},
             "versions": _versions(),

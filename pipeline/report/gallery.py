@@ -9,11 +9,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import backbone, visual
-from pipeline.examples import held_out_examples, training_example
+from pipeline import visual, xgradcam
 from pipeline.last_layer.heads import Heads
+from pipeline.masks import upsample
 from pipeline.metrics import Groups
-from pipeline.params import ReportParams
 from pipeline.store import Artefact, ModelFolder
 
 SIDE = 176  # pixels of a picture on the page
@@ -49,13 +48,14 @@ class Sources:
     images: Artefact
     masks: Artefact
     features: Artefact
+    examples: Artefact
     erm: ModelFolder
     retrained: ModelFolder
 
 
-def gallery(sources: Sources, params: ReportParams, on: torch.device) -> list[Card]:
-    """Cards of training images, of every group and outcome as far as there are, and of test images that ERM gets wrong."""
-    images, masks, features = sources.images, sources.masks, sources.features
+def gallery(sources: Sources) -> list[Card]:
+    """A card of every image in examples.h5, with what both heads say of it."""
+    images, masks, features, examples = sources.images, sources.masks, sources.features, sources.examples
     heads = [Heads.of(*folder.head()) for folder in (sources.erm, sources.retrained)]
     groups = Groups.of(images)
     paths = images["path"]
@@ -69,47 +69,36 @@ def gallery(sources: Sources, params: ReportParams, on: torch.device) -> list[Ca
         outcome = np.select([before & after, ~before & after, before & ~after], OUTCOMES[:3], OUTCOMES[3])
         return features[f"{split}/row"][:], np.array(described.names)[described.index], outcome
 
-    cards = []
+    def card(split: str, row: int, group: str, outcome: str, panels: list[Panel]) -> Card:
+        return Card(row, paths[row].decode(), split, group, outcome, panels)
+
     rows, group, outcome = judged("train")
-    for sample in spread(group, outcome, params.training_examples, params.seed):
-        example = training_example(images, masks, features, int(sample))
-        pictures = {
-            "image": (example.original, f"training image of {example.group}"),
-            f"map for {example.target}": (example.heat, "xGradCAM map, bright where the class is seen"),
-            "mask": (example.core, "the core in colour, the rest dimmed"),
-            "masked": (example.masked, "the core on a plain fill"),
-            f"combined, on {example.partner_group}": (example.combined, f"the core on an image of {example.partner_group}"),
-        }
-        toggling = (f"map for {example.target}", "mask")
-        panels = [Panel(name, encoded(picture), alt, name in toggling) for name, (picture, alt) in pictures.items()]
-        cards.append(Card(int(rows[sample]), paths[int(rows[sample])].decode(), "train", str(group[sample]), str(outcome[sample]), panels))
+    cards = []
+    for sample, pictures in zip(examples["train/sample"][:], examples["train/picture"], strict=True):
+        target, partner = groups.classes[int(masks["target"][sample])], group[features["train/partner"][0, sample]]
+        panels = [
+            Panel("image", encoded(pictures[0]), f"training image of {group[sample]}"),
+            Panel(f"map for {target}", encoded(pictures[1]), "xGradCAM map, bright where the class is seen", True),
+            Panel("mask", encoded(pictures[2]), "the core in colour, the rest dimmed", True),
+            Panel("masked", encoded(pictures[3]), "the core on a plain fill"),
+            Panel(f"combined, on {partner}", encoded(pictures[4]), f"the core on an image of {partner}"),
+        ]
+        cards.append(card("train", int(rows[sample]), str(group[sample]), str(outcome[sample]), panels))
 
     rows, group, outcome = judged("test")
-    wrong = np.flatnonzero(np.isin(outcome, ("mended", "both wrong")))
-    wrong = wrong[spread(group[wrong], outcome[wrong], params.mistakes, params.seed)]
-    model = backbone.load(sources.erm, on)
-    weights = heads[0].weight[0, 0], heads[1].weight[0, 0]
-    for sample, held_out in zip(wrong, held_out_examples(images, model, weights, rows[wrong], on), strict=True):
+    weights = [head.weight[0, 0] for head in heads]
+    for number, sample in enumerate(examples["test/sample"][:]):
+        image, activations = examples["test/image"][number], torch.from_numpy(examples["test/activations"][number][None])
+        label = torch.from_numpy(features["test/label"][sample : sample + 1])
+        maps = [upsample(xgradcam.closed_form(activations, weight, label), len(image))[0].numpy() for weight in weights]
+        before, after = visual.heat_over(image, maps)
         panels = [
-            Panel("image", encoded(held_out.original), f"test image of {group[sample]}"),
-            Panel("ERM looks at", encoded(held_out.before), "map of its class under the ERM head, over the image", True),
-            Panel("MaC looks at", encoded(held_out.after), "map of its class under the retrained head, over the image", True),
+            Panel("image", encoded(image), f"test image of {group[sample]}"),
+            Panel("ERM looks at", encoded(before), "map of its class under the ERM head, over the image", True),
+            Panel("MaC looks at", encoded(after), "map of its class under the retrained head, over the image", True),
         ]
-        cards.append(Card(int(rows[sample]), paths[int(rows[sample])].decode(), "test", str(group[sample]), str(outcome[sample]), panels))
+        cards.append(card("test", int(rows[sample]), str(group[sample]), str(outcome[sample]), panels))
     return cards
-
-
-def spread(group: NDArray[np.str_], outcome: NDArray[np.str_], count: int, seed: int) -> NDArray[np.int64]:
-    """At most `count` positions, in turn from every pair of a group and an outcome that occurs; seeded."""
-    rng = np.random.default_rng(seed)
-    kinds = sorted(set(zip(group.tolist(), outcome.tolist(), strict=True)))
-    queues = [rng.permutation(np.flatnonzero((group == g) & (outcome == o))).tolist() for g, o in kinds]
-    taken: list[int] = []
-    while len(taken) < count and any(queues):
-        for queue in queues:
-            if queue and len(taken) < count:
-                taken.append(queue.pop())
-    return np.sort(np.array(taken, np.int64))
 
 
 def encoded(picture: visual.Picture) -> str:

@@ -17,6 +17,7 @@ MADE_BY = {
     "masks": "saliency",
     "features": "features",
     "retrained": "retrain",
+    "examples": "examples",
     "jtt": "jtt",
     "masktune": "masktune",
 }

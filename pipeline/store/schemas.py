@@ -60,4 +60,13 @@ SCHEMAS: dict[str, dict[str, Field]] = {
         **_split_fields("val"),
         **_split_fields("test"),
     },
+    "examples": {
+        "train/sample": Field("int64", ("example",), "training image, position in masks.h5"),
+        "train/picture": Field(
+            "uint8", ("example", "picture", "height", "width", 3), "original, map, mask, masked and combined of draw 0, as pictures"
+        ),
+        "test/sample": Field("int64", ("mistake",), "test image that ERM gets wrong, position in test/ of features.h5"),
+        "test/image": Field("uint8", ("mistake", "height", "width", 3), "its pixels on the input grid"),
+        "test/activations": Field("float32", ("mistake", "feature", "map height", "map width"), "the trunk's last activation maps"),
+    },
 }

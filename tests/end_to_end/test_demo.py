@@ -22,7 +22,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 def test_the_demo_shows_the_paper_s_situation(clone: Clone) -> None:
     ran = (clone.folder / "first.txt").read_text().split()
     assert ran[:5] == ["data/raw/dvc.yaml:demo", "prepare", "train", "saliency", "features"]
-    assert sorted(ran[5:]) == ["baselines", "evaluate", "report", "retrain", "sweep"]
+    assert sorted(ran[5:]) == ["baselines", "evaluate", "examples", "report", "retrain", "sweep"]
     metrics = clone.metrics()
     erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
     # Kept loose: other hardware rounds otherwise. README.md has the figures of one machine.
@@ -85,7 +85,7 @@ def test_a_parameter_touches_its_own_stage_first(clone: Clone, block: str, old: 
 def test_another_top_k_does_not_train_the_backbone_again(clone: Clone) -> None:
     ran = clone.stages_run("dvc", "exp", "run", "-S", "saliency.top_k=0.2", "-S", "features.draws=1")
     assert ran[:2] == ["saliency", "features"]
-    assert sorted(ran[2:]) == ["baselines", "evaluate", "report", "retrain", "sweep"]
+    assert sorted(ran[2:]) == ["baselines", "evaluate", "examples", "report", "retrain", "sweep"]
 
 
 def test_the_second_pipeline_ends_with_the_whole_report(clone: Clone) -> None:

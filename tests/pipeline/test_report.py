@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.report import figures, verdict
-from pipeline.report.gallery import OUTCOMES, spread
+from pipeline.report.gallery import OUTCOMES
 from tests.conftest import STAGES, Project
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -110,17 +110,6 @@ def test_it_says_so_when_retraining_does_harm() -> None:
     }  # fmt: skip
     assert verdict(metrics(0.6, 0.55))["gain"] < 0
     assert not verdict(metrics(0.6, 0.55))["apart"]
-
-
-def test_examples_are_spread_over_groups_and_outcomes() -> None:
-    group = np.array(["a"] * 50 + ["b"] * 3)
-    outcome = np.array((["both right"] * 48 + ["broken"] * 2) + ["mended"] * 3)
-    taken = spread(group, outcome, 8, 0)
-    assert len(taken) == len(set(taken.tolist())) == 8
-    assert {(group[i], outcome[i]) for i in taken} == {("a", "both right"), ("a", "broken"), ("b", "mended")}
-    assert np.array_equal(taken, spread(group, outcome, 8, 0))
-    assert len(spread(group, outcome, 99, 0)) == 53
-    assert len(spread(group[:0], outcome[:0], 8, 0)) == 0
 
 
 NASTY = ("<script>alert(1)</script>", "\"quoted\" & 'single'", "鳥 $x_1$ été")

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from pipeline.scores import quality, worst_group_interval
+from pipeline.scores import _auroc, quality, worst_group_interval
 
 
 def test_quality_against_definitions() -> None:
@@ -23,6 +23,13 @@ def test_quality_against_definitions() -> None:
         if rows.any():
             expected += rows.mean() * abs((predicted == label)[rows].mean() - confidence[rows].mean())
     assert found["ece"] == pytest.approx(expected)
+
+
+def test_auroc_is_sklearn_s_ties_included() -> None:
+    rng = np.random.default_rng(0)
+    for levels in (2, 7, 10**6):
+        truth, score = rng.integers(0, 2, 300), rng.integers(0, levels, 300) / levels
+        assert _auroc(score, truth) == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
 
 
 def test_auroc_is_left_out_where_it_has_no_meaning() -> None:

@@ -20,11 +20,12 @@ BLOCKS = {
     "evaluate": [],
     "baselines": ["baselines", "retrain"],
     "sweep": ["sweep", "retrain"],
-    "report": ["report"],
+    "examples": ["examples"],
+    "report": [],
     "jtt": ["jtt"],
     "masktune": ["masktune"],
     "ablation": ["saliency", "features", "retrain", "sweep"],
-    "comparison_report": ["report"],
+    "comparison_report": [],
 }
 # What they do not look at, so that another alpha does not run them again.
 UNREAD = {

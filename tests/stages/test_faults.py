@@ -43,7 +43,7 @@ def test_a_missing_artefact_names_the_command_that_makes_it(project: Project, st
     needed, command = {
         "train": ("images.h5", "prepare"), "saliency": ("images.h5", "prepare"), "features": ("masks.h5", "saliency"),
         "retrain": ("features.h5", "features"), "evaluate": ("features.h5", "features"), "baselines": ("features.h5", "features"),
-        "sweep": ("features.h5", "features"), "report": ("masks.h5", "saliency"),
+        "sweep": ("features.h5", "features"), "examples": ("masks.h5", "saliency"), "report": ("masks.h5", "saliency"),
     }[stage]  # fmt: skip
     (project.data / needed).unlink()
     assert f"{project.data / needed}: no such file; run 'mac {command}'" in project.fail(stage)
