@@ -120,8 +120,9 @@ def _fitted(
     with store.open_artefact(path, "features") as cached:
         grid = fit_grid(cached, Heads.of(*erm), retraining, sweep, on)
         chosen = Heads(grid.heads.weight[:, [grid.picked]], grid.heads.bias[:, [grid.picked]])
-        measured = {part: head_scores(cached, part, chosen, training) for part in ("val", "test")}
-        worst = test_scores(cached, chosen)[0, :, 0].numpy()
+        fitted = chosen.weight[:, 0].numpy(), chosen.bias[:, 0].numpy()
+        measured = {part: head_scores(cached, part, *fitted, training) for part in ("val", "test")}
+        worst = test_scores(cached, chosen)[0, :, 0]
     alpha, beta = grid.settings[grid.picked]
     return {"alpha": alpha, "beta": beta, "seeds": len(grid.seeds), **measured}, worst
 

@@ -11,11 +11,11 @@ import torch
 from pipeline import store
 from pipeline.errors import MacError
 from pipeline.last_layer import afr, dfr, group_dro, llr
-from pipeline.last_layer.baselines import SIGNS, Cached, Fitted, Method, NotApplicableError
+from pipeline.last_layer.baselines import Cached, Fitted, Method, NotApplicableError
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.mac import load_views
 from pipeline.last_layer.validation import Validation
-from pipeline.metrics import Groups
+from pipeline.metrics import SIGNS, Groups
 from pipeline.params import BaselinesParams, RetrainParams
 from pipeline.parts import held_out
 from pipeline.progress import log, track
@@ -77,10 +77,10 @@ def baselines(
                     left_out[method.title] = str(reason)
                     log.warning("%s is left out: %s", method.title, reason)
                     continue
-                heads = fitted.heads.to(torch.device("cpu"))
+                weight, bias = (part[:, 0].cpu().numpy() for part in (fitted.heads.weight, fitted.heads.bias))
                 log.info("%s: fitted", method.title)
                 results[name] = _described(method, fitted) | {
-                    part: head_scores(features, part, heads, training) for part in ("val", "test")
+                    part: head_scores(features, part, weight, bias, training) for part in ("val", "test")
                 }
             if not results:
                 raise MacError(f"baselines.methods: none of them can be had on this dataset ({'; '.join(left_out.values())})")

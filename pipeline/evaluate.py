@@ -3,12 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline import store
-from pipeline.last_layer.heads import Heads
 from pipeline.metrics import Groups
-from pipeline.scores import head_scores
+from pipeline.scores import head_logits, head_scores
 
 HELD_OUT = ("val", "test")
 
@@ -43,11 +40,12 @@ def measure(images_path: Path, features_path: Path, erm_path: Path, retrained_pa
             training = groups.grouping(images["label"][:][in_training], images["attribute"][:][in_training])
             held_out = {split: groups.grouping(features[f"{split}/label"][:], features[f"{split}/attribute"][:]) for split in HELD_OUT}
             seeds = retrained.read("head")
-            heads = {"erm": Heads.of(*erm.head()), "mac": Heads.of(seeds["weight"], seeds["bias"])}
+            weight, bias = erm.head()
+            heads = {"erm": (weight[None], bias[None]), "mac": (seeds["weight"], seeds["bias"])}
             results = {
-                name: {split: head_scores(features, split, fitted, training) for split in HELD_OUT} for name, fitted in heads.items()
+                name: {split: head_scores(features, split, *fitted, training) for split in HELD_OUT} for name, fitted in heads.items()
             }
-            chosen = Heads.of(*retrained.head()).logits(torch.from_numpy(features["test/original"][:]))[0, 0].argmax(-1)
+            chosen = head_logits(features["test/original"][:], *retrained.head()).argmax(-1)
             pairs = zip(features["test/label"][:], chosen, strict=True)
             confusion = [{"actual": groups.classes[int(actual)], "predicted": groups.classes[int(seen)]} for actual, seen in pairs]
     metrics = {

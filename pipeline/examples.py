@@ -1,7 +1,7 @@
 """Stage examples: what the report shows of the ERM classifier, and what retraining does not change.
 
-Single images, how far maps and masks lie on the true foregrounds (paper Table 1), and the last activation maps of test images that ERM
-gets wrong, from which the map of any head is a weighted sum. So a new α or β makes a new report without running the network.
+Single images, how far maps and masks lie on the true foregrounds (paper Table 1), and for test images that ERM
+gets wrong, what each feature adds to the map of any head. So a new α or β makes a new report without running the network.
 """
 
 from dataclasses import asdict
@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline import backbone, store
+from pipeline import backbone, store, xgradcam
 from pipeline.backbone import Classifier
 from pipeline.coverage import coverage, input_grid
 from pipeline.inputs import normalize
-from pipeline.last_layer.heads import Heads
 from pipeline.metrics import Groups
 from pipeline.params import ExamplesParams
 from pipeline.pictures import training_example
+from pipeline.scores import head_logits
 from pipeline.store import Artefact
 
 BATCH = 32
@@ -40,12 +40,12 @@ def examples(
     ):
         erm = store.open_model(erm_path, "erm", {"images": images.digest})
         features.provenance.require("features", features_path, {"erm": erm.digest})
-        head, groups = Heads.of(*erm.head()), Groups.of(images)
+        head, groups = erm.head(), Groups.of(images)
 
         def judged(split: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
             """Group, and whether ERM is right, of every row of a split."""
             label = features[f"{split}/label"][:]
-            seen = head.logits(torch.from_numpy(features[f"{split}/original"][:]))[0, 0].argmax(-1).numpy()
+            seen = head_logits(features[f"{split}/original"][:], *head).argmax(-1)
             return groups.described(label, features[f"{split}/attribute"][:]).index, seen == label
 
         group, right = judged("train")
@@ -54,7 +54,7 @@ def examples(
         group, right = judged("test")
         wrong = np.flatnonzero(~right)
         mistakes = wrong[spread(group[wrong], params.mistakes, params.seed)]
-        pixels, activations = _activations(images, backbone.load(erm, on), features["test/row"][:][mistakes], on)
+        pixels, maps = _maps(images, backbone.load(erm, on), features["test/row"][:][mistakes], on)
         side = images.provenance.params["input_size"]
         made_from = {"images": images.digest, "erm": erm.digest, "masks": masks.digest, "features": features.digest}
         table = [asdict(row) for row in coverage(images, masks) if row.n]
@@ -64,16 +64,14 @@ def examples(
             file.write("train/picture", np.array(pictures, np.uint8).reshape(-1, len(PICTURES), side, side, 3))
             file.write("test/sample", mistakes)
             file.write("test/image", pixels)
-            file.write("test/activations", activations)
+            file.write("test/map", maps)
 
 
 @torch.no_grad()
-def _activations(
-    images: Artefact, model: Classifier, rows: NDArray[np.int64], on: torch.device
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Pixels (n, H, W, 3) on the input grid and last activation maps (n, C, h, w) of rows of images.h5."""
+def _maps(images: Artefact, model: Classifier, rows: NDArray[np.int64], on: torch.device) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Pixels (n, H, W, 3) on the input grid and `xgradcam.per_feature` (n, C, h, w) of rows of images.h5."""
     pixels = input_grid(images, images.rows("image", rows))
-    found = [model.activations(normalize(batch.to(on))).float().cpu().numpy() for batch in pixels.split(BATCH) if len(batch)]
+    found = [xgradcam.per_feature(model.activations(normalize(batch.to(on)))).cpu().numpy() for batch in pixels.split(BATCH) if len(batch)]
     width = model.head.in_features
     return pixels.permute(0, 2, 3, 1).numpy(), np.concatenate(found) if found else np.empty((0, width, 1, 1), np.float32)
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.store import Artefact
 
 UNKNOWN = -1
+# The group labels that a method sees, and the sign that the paper's Table 2 has for it.
+Labels = Literal["none", "validation, to choose", "validation, to train", "training, to train"]
+SIGNS: dict[Labels, str] = {"none": "✗", "validation, to choose": "✓", "validation, to train": "✓✓", "training, to train": "✓✓"}
+Accuracy = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Groups:
         return Grouping("group", names, label.astype(np.int64) * attributes + known)
 
 
-def group_accuracy(correct: Tensor, group: Tensor, groups: int) -> Tensor:
+def group_accuracy(correct: NDArray[np.bool_], group: NDArray[np.int64], groups: int) -> Accuracy:
     """Accuracy of every group, for many heads at once.
 
     Args:
@@ -79,27 +81,27 @@ def group_accuracy(correct: Tensor, group: Tensor, groups: int) -> Tensor:
     Returns:
         (..., groups) float64 in [0, 1]; NaN for an empty group.
     """
-    member = torch.nn.functional.one_hot(group, groups).double()
-    return correct.double() @ member / member.sum(0)
+    member = np.eye(groups)[group]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(correct.astype(np.float64) @ member / member.sum(0))
 
 
-def worst_group(accuracy: Tensor) -> Tensor:
+def worst_group(accuracy: Accuracy) -> Accuracy:
     """(..., groups) to (...): the lowest accuracy over the groups that have rows."""
-    return accuracy.nan_to_num(nan=float("inf")).amin(-1)
+    return np.asarray(np.where(np.isnan(accuracy), np.inf, accuracy).min(-1))
 
 
-def weighted_mean(accuracy: Tensor, share: Tensor) -> Tensor:
+def weighted_mean(accuracy: Accuracy, share: NDArray[np.integer]) -> Accuracy:
     """(..., groups) to (...): groups weighted by `share` (groups,); empty groups are left out.
 
     With the split's own counts as the share it is the raw mean, with the training counts the *adjusted* mean
     (Sagawa et al. 2020).
     """
-    present = ~accuracy.isnan()
-    weight = share.double() * present
-    return (accuracy.nan_to_num() * weight).sum(-1) / weight.sum(-1)
+    weight = share.astype(np.float64) * ~np.isnan(accuracy)
+    return np.asarray((np.nan_to_num(accuracy) * weight).sum(-1) / weight.sum(-1))
 
 
-def as_dict(accuracy: Tensor, split: Grouping, training: Grouping | None) -> dict[str, object]:
+def as_dict(accuracy: Accuracy, split: Grouping, training: Grouping | None) -> dict[str, object]:
     """The metrics of one head on one split.
 
     Args:
@@ -115,10 +117,10 @@ def as_dict(accuracy: Tensor, split: Grouping, training: Grouping | None) -> dic
     kind, many = split.kind, {"group": "groups", "class": "classes"}[split.kind]
     metrics: dict[str, object] = {
         f"worst_{kind}": worst_group(accuracy).item(),
-        "raw_mean": weighted_mean(accuracy, torch.from_numpy(split.count)).item(),
+        "raw_mean": weighted_mean(accuracy, split.count).item(),
     }
     if training and split.kind == training.kind == "group":
-        metrics["adjusted_mean"] = weighted_mean(accuracy, torch.from_numpy(training.count)).item()
+        metrics["adjusted_mean"] = weighted_mean(accuracy, training.count).item()
     metrics[many] = {name: value for name, value in zip(split.names, accuracy.tolist(), strict=True) if value == value}
     return metrics
 

@@ -36,7 +36,7 @@ def retrain(features_path: Path, erm_path: Path, masks_path: Path, out: Path, pa
     accuracy = validation.accuracy(result.heads)[:, 0]
     worst, mean = (score.tolist() for score in validation.scores(accuracy))
     chosen = max(range(len(seeds)), key=lambda s: (worst[s], mean[s], -s))
-    val = over_seeds([as_dict(a.cpu(), validation.grouping, None) for a in accuracy])
+    val = over_seeds([as_dict(a, validation.grouping, None) for a in accuracy])
     weight, bias = result.heads.weight[:, 0].cpu().numpy(), result.heads.bias[:, 0].cpu().numpy()
     with store.create_folder(out) as folder:
         tensors = erm.read() | {"head.weight": weight[chosen], "head.bias": bias[chosen]}

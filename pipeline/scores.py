@@ -3,18 +3,15 @@
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pipeline.last_layer.heads import Heads
 from pipeline.metrics import Grouping, Groups, as_dict, group_accuracy, over_seeds
 from pipeline.store import Artefact
 
 ECE_BINS = 15
 
 
-def scores(logits: Tensor, label: Tensor, grouping: Grouping, training: Grouping) -> dict[str, Any]:
+def scores(logits: NDArray[np.floating], label: NDArray[np.int64], grouping: Grouping, training: Grouping) -> dict[str, Any]:
     """The metrics of S classifiers on one split.
 
     Args:
@@ -27,33 +24,40 @@ def scores(logits: Tensor, label: Tensor, grouping: Grouping, training: Grouping
         `worst_class_interval`, `{low, high}`.
     """
     correct = logits.argmax(-1) == label
-    accuracy = group_accuracy(correct, torch.from_numpy(grouping.index), len(grouping.names))
+    accuracy = group_accuracy(correct, grouping.index, len(grouping.names))
     merged = over_seeds([as_dict(a, grouping, training) | quality(each, label) for a, each in zip(accuracy, logits, strict=True)])
-    low, high = worst_group_interval(correct.numpy(), grouping.index)
+    low, high = worst_group_interval(correct, grouping.index)
     return merged | {f"worst_{grouping.kind}_interval": {"low": low, "high": high}}
 
 
-def head_scores(features: Artefact, split: str, heads: Heads, training: Grouping) -> dict[str, Any]:
-    """`scores` of S heads of one setting, (S, 1, …) on the CPU, on a split of features.h5."""
+def head_scores(
+    features: Artefact, split: str, weight: NDArray[np.float32], bias: NDArray[np.float32], training: Grouping
+) -> dict[str, Any]:
+    """`scores` of S heads, weight (S, C, D) and bias (S, C), on a split of features.h5."""
     label, attribute = features[f"{split}/label"][:], features[f"{split}/attribute"][:]
-    logits = heads.logits(torch.from_numpy(features[f"{split}/original"][:]))[:, 0]
-    return scores(logits, torch.from_numpy(label), Groups.of(features).grouping(label, attribute), training)
+    logits = head_logits(features[f"{split}/original"][:], weight, bias)
+    return scores(logits, label, Groups.of(features).grouping(label, attribute), training)
 
 
-def quality(logits: Tensor, label: Tensor) -> dict[str, float]:
+def head_logits(features: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features (N, D) to (S, N, C), or to (N, C) for a single head, weight (C, D) and bias (C,)."""
+    return np.asarray(features @ weight.swapaxes(-1, -2) + bias[..., None, :])
+
+
+def quality(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> dict[str, float]:
     """What is told of one head beside its accuracy by group.
 
     Args:
-        logits: (N, C) float.
-        label: (N,) int64.
+        logits: (N, C).
+        truth: (N,), classes.
 
     Returns:
         `balanced_accuracy`, the mean recall of the classes that have rows; `auroc` of the second class where there are two and both
         have rows; `ece`, the expected calibration error over 15 bins of confidence (Guo et al. 2017). Each in [0, 1].
     """
-    probability = logits.double().softmax(-1).numpy()
-    confidence, predicted, truth = probability.max(-1), probability.argmax(-1), label.numpy()
-    correct = predicted == truth
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    probability = shifted / shifted.sum(-1, keepdims=True)
+    confidence, correct = probability.max(-1), probability.argmax(-1) == truth
     found = {"balanced_accuracy": float(np.mean([correct[truth == c].mean() for c in np.unique(truth)]))}
     if probability.shape[1] == 2 and len(np.unique(truth)) == 2:
         found["auroc"] = _auroc(probability[:, 1], truth)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pipeline import store
@@ -22,7 +23,7 @@ def sweep(features_path: Path, erm_path: Path, out: Path, params: SweepParams, r
         erm = store.open_model(erm_path, "erm")
         features.provenance.require("features", features_path, {"erm": erm.digest})
         grid = fit_grid(features, Heads.of(*erm.head()), retraining, params, on)
-        found = torch.cat([grid.val, test_scores(features, grid.heads)])  # (names, S, K)
+        found = np.concatenate([grid.val, test_scores(features, grid.heads)])  # (names, S, K)
         made_from = {"features": features.digest, "erm": erm.digest}
     names = ("val_worst", "val_mean", "test_worst", "test_mean")
     each = [

@@ -157,8 +157,8 @@ class Run:
     def _validate(self, loss: float, train_accuracy: float, rate: float) -> None:
         validation = self.validation
         predicted = self.predict(self.val_rows)
-        accuracy = group_accuracy(predicted == self.label[self.val_rows], torch.from_numpy(validation.index), len(validation.names))
-        worst, mean = worst_group(accuracy).item(), weighted_mean(accuracy, torch.from_numpy(validation.count)).item()
+        accuracy = group_accuracy((predicted == self.label[self.val_rows]).numpy(), validation.index, len(validation.names))
+        worst, mean = worst_group(accuracy).item(), weighted_mean(accuracy, validation.count).item()
         if (worst, mean) > self._best_score:
             self._best_score, self.best_epoch, self.best = (worst, mean), self.epoch, self.state()
         self.val_metrics.append(as_dict(accuracy, validation, self.training))

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import store
-from pipeline.last_layer.baselines import SIGNS, Labels
-from pipeline.metrics import Groups
+from pipeline.metrics import SIGNS, Groups, Labels
 from pipeline.params import ModelParams, TrainParams
 from pipeline.scores import scores
 from pipeline.store import Artefact, ModelFolder
@@ -74,4 +73,4 @@ def _measured(start: Base, run: Run, split: int) -> dict[str, object]:
     images = start.images
     rows: NDArray[np.int64] = np.flatnonzero(images["split"][:] == split)
     label, attribute = images["label"][:][rows], images["attribute"][:][rows]
-    return scores(run.logits(rows)[None], torch.from_numpy(label), Groups.of(images).grouping(label, attribute), run.training)
+    return scores(run.logits(rows)[None].numpy(), label, Groups.of(images).grouping(label, attribute), run.training)

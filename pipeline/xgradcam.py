@@ -5,17 +5,11 @@
 The map is raw: neither rectified nor scaled. Same definition (and ε) as `XGradCAM` in the grad-cam package.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbone import Classifier
 from pipeline.errors import MacError
-
-if TYPE_CHECKING:  # torchvision takes seconds to import, and the report needs only `closed_form`
-    from pipeline.backbone import Classifier
 
 EPSILON = 1e-7
 
@@ -35,6 +29,20 @@ def closed_form(activations: Tensor, head_weight: Tensor, target: Tensor) -> Ten
     total = maps.sum((2, 3))  # (B, C)
     weight = head_weight.float()[target] / (maps.shape[2] * maps.shape[3]) * total / (total + EPSILON)
     return torch.einsum("bc,bchw->bhw", weight, maps)
+
+
+def per_feature(activations: Tensor) -> Tensor:
+    """What each feature adds to the map of a head that weighs it 1: `closed_form(A, W, t)` = Σ_k W[t, k] · `per_feature(A)`_k.
+
+    Args:
+        activations: A (B, C, h, w).
+
+    Returns:
+        (B, C, h, w) float32.
+    """
+    maps = activations.float()
+    total = maps.sum((2, 3), keepdim=True)
+    return maps * (total / (total + EPSILON) / (maps.shape[2] * maps.shape[3]))
 
 
 def find_layer(model: Classifier, layer: str) -> nn.Module:

@@ -2,18 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
 from pipeline.errors import MacError
 from pipeline.last_layer.heads import Heads, Views
 from pipeline.last_layer.validation import Validation
+from pipeline.metrics import Labels
 from pipeline.params import RetrainParams
-
-# The group labels that a method sees, and the sign that the paper's Table 2 has for it.
-Labels = Literal["none", "validation, to choose", "validation, to train", "training, to train"]
-SIGNS: dict[Labels, str] = {"none": "✗", "validation, to choose": "✓", "validation, to train": "✓✓", "training, to train": "✓✓"}
 
 
 @dataclass(frozen=True)

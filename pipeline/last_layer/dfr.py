@@ -41,10 +41,10 @@ def fit(cached: Cached, split: Literal["training", "validation"]) -> Fitted:
     if cached.validation.grouping.kind != "group" or (split == "training" and cached.group is None):
         raise NotApplicableError(f"needs the spurious attribute of every validation{' and training' if split == 'training' else ''} image")
     scale, validation = Scale.of(cached.views.original), cached.validation
-    held_out = _rows(scale, validation.features, validation.label, validation.group)
-    source = (
-        held_out if split == "validation" or cached.group is None else _rows(scale, cached.views.original, cached.views.label, cached.group)
-    )
+    held_out = _rows(scale, validation.features, validation.label, validation.grouping.index)
+    source = held_out
+    if split == "training" and cached.group is not None:
+        source = _rows(scale, cached.views.original, cached.views.label, cached.group.cpu().numpy())
     heads, chosen = [], []
     for seed in cached.seeds:
         rng = np.random.default_rng(seed)
@@ -62,9 +62,9 @@ def fit(cached: Cached, split: Literal["training", "validation"]) -> Fitted:
     return Fitted(Heads(torch.cat([h.weight for h in heads]), torch.cat([h.bias for h in heads])), {"C": chosen})
 
 
-def _rows(scale: Scale, features: Tensor, label: Tensor, group: Tensor) -> Rows:
+def _rows(scale: Scale, features: Tensor, label: Tensor, group: NDArray[np.int64]) -> Rows:
     x = (features - scale.mean) / scale.deviation
-    return Rows(x.cpu().numpy().astype(np.float64), label.cpu().numpy(), group.cpu().numpy())
+    return Rows(x.cpu().numpy().astype(np.float64), label.cpu().numpy(), group)
 
 
 def balanced(group: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.mac import fit, load_views
 from pipeline.last_layer.validation import Validation
-from pipeline.metrics import Groups, group_accuracy, weighted_mean, worst_group
+from pipeline.metrics import Accuracy, Groups, group_accuracy, weighted_mean, worst_group
 from pipeline.params import RetrainParams, SweepParams
 from pipeline.store import Artefact
 
@@ -29,7 +29,7 @@ class Grid:
     settings: list[tuple[float, float]]
     seeds: list[int]
     heads: Heads
-    val: Tensor
+    val: Accuracy
     picked: int
     kind: str
 
@@ -41,18 +41,19 @@ def fit_grid(features: Artefact, erm: Heads, retraining: RetrainParams, sweep: S
     seeds = list(range(retraining.seeds)) if retraining.solver == "adam" else [0]
     alphas, betas = [a for a, _ in settings], [b for _, b in settings]
     heads = fit(views, validation, erm.to(on), retraining, alphas, betas, seeds).heads
-    val = torch.stack(validation.scores(validation.accuracy(heads))).cpu()
+    val = np.stack(validation.scores(validation.accuracy(heads)))
     worst, mean = (score.mean(0).tolist() for score in val)
     picked = max(range(len(settings)), key=lambda k: (worst[k], mean[k], -k))
     return Grid(settings, seeds, heads.to(torch.device("cpu")), val, picked, validation.grouping.kind)
 
 
-def test_scores(features: Artefact, heads: Heads) -> Tensor:
+def test_scores(features: Artefact, heads: Heads) -> Accuracy:
     """Worst-group and mean accuracy of (S, K) heads on the test split, (2, S, K)."""
     label = features["test/label"][:]
     grouping = Groups.of(features).grouping(label, features["test/attribute"][:])
-    x, y, group = (torch.from_numpy(part) for part in (features["test/original"][:], label, grouping.index))
+    x = torch.from_numpy(features["test/original"][:])
     # A setting at a time: all logits at once would grow with the grid.
     settings = (Heads(heads.weight[:, [k]], heads.bias[:, [k]]) for k in range(heads.bias.shape[1]))
-    accuracy = torch.stack([group_accuracy(head.logits(x)[:, 0].argmax(-1) == y, group, len(grouping.names)) for head in settings], 1)
-    return torch.stack([worst_group(accuracy), weighted_mean(accuracy, torch.from_numpy(grouping.count))])
+    correct = (head.logits(x)[:, 0].argmax(-1).numpy() == label for head in settings)
+    accuracy = np.stack([group_accuracy(each, grouping.index, len(grouping.names)) for each in correct], 1)
+    return np.stack([worst_group(accuracy), weighted_mean(accuracy, grouping.count)])

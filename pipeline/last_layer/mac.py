@@ -11,6 +11,7 @@ from pipeline.errors import MacError
 from pipeline.last_layer import heads
 from pipeline.last_layer.heads import Adam, Heads, Scale, Views
 from pipeline.last_layer.validation import BestSoFar, Validation
+from pipeline.metrics import Accuracy
 from pipeline.params import RetrainParams
 from pipeline.store import Artefact
 
@@ -78,7 +79,7 @@ def fit(
     history: list[dict[str, object]] = []
     names = [f"val_{name}" for name in validation.grouping.names]
 
-    def record(epoch: int, accuracy: Tensor, loss: Tensor) -> None:
+    def record(epoch: int, accuracy: Accuracy, loss: Tensor) -> None:
         worst, mean = validation.scores(accuracy)
         for s, seed in enumerate(seeds):
             row = {

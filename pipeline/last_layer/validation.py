@@ -2,39 +2,38 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.last_layer.heads import Heads
-from pipeline.metrics import Grouping, Groups, group_accuracy, weighted_mean, worst_group
+from pipeline.metrics import Accuracy, Grouping, Groups, group_accuracy, weighted_mean, worst_group
 from pipeline.store import Artefact
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation split, on the device: features (n, D), label (n,), group (n,) or class where groups are unknown."""
+    """The validation split: features (n, D) and label (n,), on the device; its groups, or classes where groups are unknown."""
 
     features: Tensor
     label: Tensor
-    group: Tensor
     grouping: Grouping
 
     @classmethod
     def of(cls, features: Artefact, on: torch.device) -> "Validation":
         """The validation split of features.h5."""
         grouping = Groups.of(features).grouping(features["val/label"][:], features["val/attribute"][:])
-        original, label, group = (
-            torch.from_numpy(part).to(on) for part in (features["val/original"][:], features["val/label"][:], grouping.index)
-        )
-        return cls(original, label, group, grouping)
+        original, label = (torch.from_numpy(features[f"val/{name}"][:]).to(on) for name in ("original", "label"))
+        return cls(original, label, grouping)
 
-    def accuracy(self, heads: Heads) -> Tensor:
-        """(S, K, groups or classes) float64."""
-        return group_accuracy(heads.logits(self.features).argmax(-1) == self.label, self.group, len(self.grouping.names))
+    def accuracy(self, heads: Heads) -> Accuracy:
+        """(S, K, groups or classes)."""
+        correct = heads.logits(self.features).argmax(-1) == self.label
+        return group_accuracy(correct.cpu().numpy(), self.grouping.index, len(self.grouping.names))
 
-    def scores(self, accuracy: Tensor) -> tuple[Tensor, Tensor]:
+    def scores(self, accuracy: Accuracy) -> tuple[Accuracy, Accuracy]:
         """Worst-group (or worst-class) and mean accuracy, (S, K) each: what model selection looks at, in this order."""
-        return worst_group(accuracy), weighted_mean(accuracy, torch.bincount(self.group, minlength=len(self.grouping.names)))
+        return worst_group(accuracy), weighted_mean(accuracy, self.grouping.count)
 
     def prefers(self, heads: Heads) -> Tensor:
         """(S,) int64 on the CPU: which of each seed's K heads is best; of equal ones the first."""
@@ -47,11 +46,11 @@ class BestSoFar:
 
     def __init__(self, validation: Validation) -> None:
         self._validation = validation
-        self._scores: tuple[Tensor, Tensor] | None = None
+        self._scores: tuple[Accuracy, Accuracy] | None = None
         self.heads: Heads
         self.epoch: Tensor  # (S, K) int64
 
-    def offer(self, epoch: int, heads: Heads) -> Tensor:
+    def offer(self, epoch: int, heads: Heads) -> Accuracy:
         """Take over those heads that are better; return the accuracy of all, (S, K, groups)."""
         accuracy = self._validation.accuracy(heads)
         worst, mean = self._validation.scores(accuracy)
@@ -61,6 +60,8 @@ class BestSoFar:
             self._scores = worst, mean
             return accuracy
         better = (worst > self._scores[0]) | ((worst == self._scores[0]) & (mean > self._scores[1]))
-        self.heads.weight[better], self.heads.bias[better], self.epoch[better.cpu()] = heads.weight[better], heads.bias[better], epoch
-        self._scores = torch.where(better, worst, self._scores[0]), torch.where(better, mean, self._scores[1])
+        self.epoch[torch.from_numpy(better)] = epoch
+        there = torch.from_numpy(better).to(heads.bias.device)
+        self.heads.weight[there], self.heads.bias[there] = heads.weight[there], heads.bias[there]
+        self._scores = np.where(better, worst, self._scores[0]), np.where(better, mean, self._scores[1])
         return accuracy

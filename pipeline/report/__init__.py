@@ -12,10 +12,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from pipeline import store
-from pipeline.coverage import GroupCoverage
 from pipeline.errors import MacError, first_line
 from pipeline.evaluate import measure
-from pipeline.last_layer.baselines import SIGNS
+from pipeline.metrics import SIGNS
 from pipeline.report import figures
 from pipeline.report.gallery import OUTCOMES, Sources, gallery
 
@@ -55,7 +54,7 @@ def report(inputs: Inputs, out: Path) -> None:
         sweep = _made_from(inputs.sweep / "picked.json", features.digest, "mac sweep")
         compared = _compared(inputs.comparison, images.digest)
         made = retrained.provenance.params
-        table_1 = [GroupCoverage(**row) for row in examples.attribute("coverage")]
+        table_1 = examples.attribute("coverage")
         artefacts: dict[str, Any] = {"images.h5": images, "erm": erm, "masks.h5": masks, "features.h5": features, "retrained": retrained}
         page = {
             "dataset": f"{images.provenance.params['name']}",
@@ -107,13 +106,13 @@ def _group_bars(metrics: dict[str, Any]) -> figures.Picture:
     return figures.group_bars(list(erm[many]), list(erm[many].values()), list(mac[many].values()))
 
 
-def _mean_coverage(rows: list[GroupCoverage]) -> GroupCoverage | None:
+def _mean_coverage(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """All groups of Table 1 together."""
-    total = sum(row.n for row in rows)
+    total = sum(row["n"] for row in rows)
     if not total:
         return None
-    means = (sum(row.n * getattr(row, name) for row in rows) / total for name in ("map_fg", "map_bg", "mask_fg", "mask_bg"))
-    return GroupCoverage("all", total, *means)
+    means = {name: sum(row["n"] * row[name] for row in rows) / total for name in ("map_fg", "map_bg", "mask_fg", "mask_bg")}
+    return {"group": "all", "n": total, **means}
 
 
 def _methods(

@@ -5,14 +5,12 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import visual, xgradcam
-from pipeline.last_layer.heads import Heads
-from pipeline.masks import upsample
+from pipeline import visual
 from pipeline.metrics import Groups
+from pipeline.scores import head_logits
 from pipeline.store import Artefact, ModelFolder
 
 SIDE = 176  # pixels of a picture on the page
@@ -56,15 +54,15 @@ class Sources:
 def gallery(sources: Sources) -> list[Card]:
     """A card of every image in examples.h5, with what both heads say of it."""
     images, masks, features, examples = sources.images, sources.masks, sources.features, sources.examples
-    heads = [Heads.of(*folder.head()) for folder in (sources.erm, sources.retrained)]
+    heads = [folder.head() for folder in (sources.erm, sources.retrained)]
     groups = Groups.of(images)
     paths = images["path"]
 
     def judged(split: str) -> tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.str_]]:
         """Rows of images.h5, group names and outcomes of a split."""
         label = features[f"{split}/label"][:]
-        x = torch.from_numpy(features[f"{split}/original"][:])
-        before, after = (head.logits(x)[0, 0].argmax(-1).numpy() == label for head in heads)
+        x = features[f"{split}/original"][:]
+        before, after = (head_logits(x, *head).argmax(-1) == label for head in heads)
         described = groups.described(label, features[f"{split}/attribute"][:])
         outcome = np.select([before & after, ~before & after, before & ~after], OUTCOMES[:3], OUTCOMES[3])
         return features[f"{split}/row"][:], np.array(described.names)[described.index], outcome
@@ -86,12 +84,9 @@ def gallery(sources: Sources) -> list[Card]:
         cards.append(card("train", int(rows[sample]), str(group[sample]), str(outcome[sample]), panels))
 
     rows, group, outcome = judged("test")
-    weights = [head.weight[0, 0] for head in heads]
     for number, sample in enumerate(examples["test/sample"][:]):
-        image, activations = examples["test/image"][number], torch.from_numpy(examples["test/activations"][number][None])
-        label = torch.from_numpy(features["test/label"][sample : sample + 1])
-        maps = [upsample(xgradcam.closed_form(activations, weight, label), len(image))[0].numpy() for weight in weights]
-        before, after = visual.heat_over(image, maps)
+        image, per_feature, label = examples["test/image"][number], examples["test/map"][number], features["test/label"][sample]
+        before, after = visual.heat_over(image, [upsampled(np.tensordot(weight[label], per_feature, 1), len(image)) for weight, _ in heads])
         panels = [
             Panel("image", encoded(image), f"test image of {group[sample]}"),
             Panel("ERM looks at", encoded(before), "map of its class under the ERM head, over the image", True),
@@ -99,6 +94,11 @@ def gallery(sources: Sources) -> list[Card]:
         ]
         cards.append(card("test", int(rows[sample]), str(group[sample]), str(outcome[sample]), panels))
     return cards
+
+
+def upsampled(scores: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """A map (h, w) to (side, side), bilinear: what `masks.upsample` gives, without importing torch."""
+    return np.asarray(Image.fromarray(scores).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def encoded(picture: visual.Picture) -> str:

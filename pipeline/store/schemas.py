@@ -67,6 +67,8 @@ SCHEMAS: dict[str, dict[str, Field]] = {
         ),
         "test/sample": Field("int64", ("mistake",), "test image that ERM gets wrong, position in test/ of features.h5"),
         "test/image": Field("uint8", ("mistake", "height", "width", 3), "its pixels on the input grid"),
-        "test/activations": Field("float32", ("mistake", "feature", "map height", "map width"), "the trunk's last activation maps"),
+        "test/map": Field(
+            "float32", ("mistake", "feature", "map height", "map width"), "what each feature adds to the map of a head that weighs it 1"
+        ),
     },
 }

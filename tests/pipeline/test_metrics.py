@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 
 from pipeline.metrics import UNKNOWN, Groups, as_dict, group_accuracy, over_seeds, weighted_mean, worst_group
 
@@ -30,35 +29,35 @@ def test_a_description_says_the_most_that_is_known_of_each_row() -> None:
 def test_means_and_worst_are_named_for_what_is_known() -> None:
     known = GROUPS.grouping(np.array([0, 1]), np.array([0, 1]))
     unknown = GROUPS.grouping(np.array([0, 1]), np.array([0, UNKNOWN]))
-    accuracy = torch.tensor([0.5, float("nan"), float("nan"), 1.0], dtype=torch.float64)
+    accuracy = np.array([0.5, float("nan"), float("nan"), 1.0])
     assert as_dict(accuracy, known, unknown) == {
         "worst_group": 0.5,
         "raw_mean": 0.75,
         "groups": {"landbird_land": 0.5, "waterbird_water": 1.0},
     }
-    assert as_dict(torch.tensor([0.5, 1.0]), unknown, known) == {
+    assert as_dict(np.array([0.5, 1.0]), unknown, known) == {
         "worst_class": 0.5, "raw_mean": 0.75, "classes": {"landbird": 0.5, "waterbird": 1.0}
     }  # fmt: skip
 
 
 def test_accuracy_of_each_group_against_counting() -> None:
-    correct = torch.tensor([[True, False, True, True], [False, False, True, True]])
-    group = torch.tensor([0, 0, 1, 3])
+    correct = np.array([[True, False, True, True], [False, False, True, True]])
+    group = np.array([0, 0, 1, 3])
     accuracy = group_accuracy(correct, group, 4)
-    assert accuracy[0].nan_to_num(nan=-1).tolist() == [0.5, 1.0, -1.0, 1.0]
+    assert np.nan_to_num(accuracy[0], nan=-1).tolist() == [0.5, 1.0, -1.0, 1.0]
     assert worst_group(accuracy).tolist() == [0.5, 0.0]  # the empty group does not count
 
 
 def test_raw_mean_weighs_by_the_split_and_adjusted_mean_by_training() -> None:
-    accuracy = torch.tensor([0.5, 1.0], dtype=torch.float64)
-    assert weighted_mean(accuracy, torch.tensor([1, 1])) == 0.75
-    assert weighted_mean(accuracy, torch.tensor([9, 1])) == 0.55
-    assert weighted_mean(torch.tensor([0.5, float("nan")]), torch.tensor([1, 9])) == 0.5
+    accuracy = np.array([0.5, 1.0])
+    assert weighted_mean(accuracy, np.array([1, 1])) == 0.75
+    assert weighted_mean(accuracy, np.array([9, 1])) == 0.55
+    assert weighted_mean(np.array([0.5, float("nan")]), np.array([1, 9])) == 0.5
 
 
 def test_metrics_over_seeds_give_mean_and_sample_deviation() -> None:
     split = GROUPS.grouping(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
-    heads = [as_dict(torch.tensor(a, dtype=torch.float64), split, split) for a in ([0.5, 1, 1, 1], [0.7, 1, 1, 1])]
+    heads = [as_dict(np.array(a), split, split) for a in ([0.5, 1, 1, 1], [0.7, 1, 1, 1])]
     merged = over_seeds(heads)
     assert merged["worst_group"] == {"mean": pytest.approx(0.6), "std": pytest.approx(np.std([0.5, 0.7], ddof=1))}
     assert merged["groups"]["landbird_land"]["mean"] == pytest.approx(0.6)  # type: ignore[index]

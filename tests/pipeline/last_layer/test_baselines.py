@@ -46,7 +46,7 @@ def cached() -> Cached:
         views=Views(x, label, torch.from_numpy(batch), torch.ones(60)),
         group=group,
         held_out=torch.arange(60) % 3 == 0,
-        validation=Validation(features, val_label, val_group, Grouping("group", names, val_group.numpy())),
+        validation=Validation(features, val_label, Grouping("group", names, val_group.numpy())),
         erm=erm,
         params=parse(default_params(), "params.yaml").retrain.model_copy(
             update={"seeds": 2, "standardize": False, "epochs": 3, "average": 1}
@@ -56,11 +56,17 @@ def cached() -> Cached:
 
 def test_dfr_agrees_with_scikit_learn_alone(cached: Cached) -> None:
     """One draw, one strength: a scaler and a logistic regression of scikit-learn, fitted on the same rows."""
-    x, label, group = (part.numpy() for part in (cached.validation.features, cached.validation.label, cached.validation.group))
+    validation = cached.validation
+    x, label, group = validation.features.numpy(), validation.label.numpy(), validation.grouping.index
     chosen = np.concatenate([np.flatnonzero(group == g)[:5] for g in range(4)])
     scaler = StandardScaler().fit(cached.views.original.numpy())
     expected = LogisticRegression(l1_ratio=1.0, C=0.3, solver="liblinear", random_state=0).fit(scaler.transform(x[chosen]), label[chosen])
-    rows = dfr._rows(dfr.Scale.of(cached.views.original), cached.validation.features, cached.validation.label, cached.validation.group)
+    rows = dfr._rows(
+        dfr.Scale.of(cached.views.original),
+        cached.validation.features,
+        cached.validation.label,
+        torch.from_numpy(cached.validation.grouping.index),
+    )
     weight, bias = dfr.averaged(rows, [chosen], 0.3, 2)
     np.testing.assert_allclose(weight[1] - weight[0], expected.coef_[0], rtol=1e-3, atol=1e-4)
     fitted = make_pipeline(scaler, expected)
@@ -70,7 +76,12 @@ def test_dfr_agrees_with_scikit_learn_alone(cached: Cached) -> None:
 def test_dfr_s_heads_are_on_raw_features_and_average_the_draws(cached: Cached) -> None:
     """Repeated by hand, seed by seed: halves, draws, the choice of C, the average of 20."""
     heads = dfr.fit(cached, "validation")
-    rows = dfr._rows(dfr.Scale.of(cached.views.original), cached.validation.features, cached.validation.label, cached.validation.group)
+    rows = dfr._rows(
+        dfr.Scale.of(cached.views.original),
+        cached.validation.features,
+        cached.validation.label,
+        torch.from_numpy(cached.validation.grouping.index),
+    )
     rng = np.random.default_rng(1)
     order = rng.permutation(80)
     judge, learn = rows.take(order[:40]), rows.take(order[40:])
