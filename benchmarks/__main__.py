@@ -14,11 +14,12 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks.measure import device_option
+from benchmarks.measure import describe, device_option
 from pipeline.device import pick
 from pipeline.store import write_text
 
 FILE = Path(__file__).parent / "RESULTS.md"
+WITHOUT_DEVICE = ("prepare", "scaling")
 PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pillow", "grad-cam", "dask", "dvc")
 
 # Program and options; sizes for a CPU, and for a GPU.
@@ -34,6 +35,7 @@ RUNS: dict[str, list[list[str]]] = {
         ["online", "--architecture", "mobilenet_v2", "--rows", "128", "--batches", "2", "--repeats", "3"],
         ["repro"],
         ["prepare", "--repeats", "3"],
+        ["scaling", "--repeats", "3"],
         ["memory"],
     ],
     "cuda": [
@@ -67,6 +69,10 @@ GOALS: dict[str, list[tuple[str, str, tuple[str, str]]]] = {
     ],
     "repro": [("`dvc repro` after a new α, seconds", "seconds", ("< 12", "< 12"))],
     "prepare": [("decode and resize, against the bare loop × cores", "ratio", ("≥ 0.85", "≥ 0.85"))],
+    "scaling": [
+        ("saliency with 2 workers, in times of 1", "ratio", ("2", "2")),
+        ("the engine's part of a block of 512 rows", "engine_share", ("< 0.02", "< 0.02")),
+    ],
     "memory": [("peak memory at 40,000 rows, in times of 10,000", "ratio", ("≤ 1.1", "≤ 1.1"))],
 }
 
@@ -76,26 +82,29 @@ GOALS: dict[str, list[tuple[str, str, tuple[str, str]]]] = {
 @click.option("--only", multiple=True, help="A program; may be given again.")
 def main(device: str, only: tuple[str, ...]) -> None:
     on = pick(device)
-    rows, outputs, name = [], [], ""
+    rows, outputs, device_name, failed = [], [], describe(on), []
     for program, *options in RUNS[on.type]:
         if only and program not in only:
             continue
         command = f"python -m benchmarks.{' '.join([program, *options])}"
         click.echo(f"$ {command}", err=True)
-        arguments = [] if program == "prepare" else ["--device", device]
-        done = subprocess.run(
-            [sys.executable, "-m", f"benchmarks.{program}", *options, *arguments], stdout=subprocess.PIPE, text=True, check=True
-        )
+        arguments = [] if program in WITHOUT_DEVICE else ["--device", device]
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{program}", *options, *arguments], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            failed.append(command)
+            continue
         click.echo(done.stdout)
         *table, last = done.stdout.strip().splitlines()
         figures = json.loads(last)
-        name = figures["device"] if program != "prepare" else name
         outputs.append(f"$ {command}\n" + "\n".join(table))
         network = figures.get("architecture", "") + (f", {figures['precision']}" if "precision" in figures else "")
         for question, key, goals in GOALS[program]:
             rows.append((question, network, figures[key], goals[on.type == "cuda"]))
-    write_text(FILE, _page(FILE.read_text(encoding="utf-8") if FILE.is_file() else "", _section(name, rows, outputs)))
+        # After every program, so that what was measured is kept whatever comes next.
+        write_text(FILE, _page(FILE.read_text(encoding="utf-8") if FILE.is_file() else "", _section(device_name, rows, outputs)))
     click.echo(f"wrote {FILE}")
+    if failed:
+        raise click.ClickException(f"these failed: {'; '.join(failed)}")
 
 
 def _section(device: str, rows: list[tuple[str, str, float, str]], outputs: list[str]) -> str:

@@ -86,7 +86,8 @@ def write_erm(path: Path, images_path: Path, architecture: str, seed: int = 0) -
         model = backbone.build(architecture, len(images.attribute("classes")), seed=seed)
         spec = {
             "architecture": architecture, "classes": images.attribute("classes"), "attributes": images.attribute("attributes"),
-            "stored_size": params["stored_size"], "input_size": params["input_size"], "to_input": params["to_input"],
+            "stored_size": params["stored_size"], "to_stored": params["to_stored"],
+            "input_size": params["input_size"], "to_input": params["to_input"],
             "mean": IMAGENET_MEAN, "std": IMAGENET_STD,
         }  # fmt: skip
         made_from = {"images": images.digest}

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from pipeline import store
 from pipeline.datasets import read
 from pipeline.datasets.record import Dataset, Record
+from pipeline.datasets.sources import to_stored
 from pipeline.engine import Arrays, Block, Cluster, Shards, blocks
 from pipeline.errors import MacError
 from pipeline.inputs import to_input_grid
@@ -150,7 +150,7 @@ def decode(record: Record, root: Path, side: int, how: ToStored) -> tuple[NDArra
         MacError: a file cannot be read as an image, or the mask has another size than the image.
     """
     picture = record.image.load(root)
-    image = np.asarray(_to_stored(picture if picture.mode == "RGB" else picture.convert("RGB"), side, how))
+    image = np.asarray(to_stored(picture if picture.mode == "RGB" else picture.convert("RGB"), side, how))
     if record.foreground is None:
         return image, None
     mask = record.foreground.load(root)
@@ -160,10 +160,4 @@ def decode(record: Record, root: Path, side: int, how: ToStored) -> tuple[NDArra
             f"{root / record.foreground.name}: the mask is {mask_width} x {mask_height} pixels and its image {record.image.name} "
             f"{width} x {height}; give it the size of the image"
         )
-    return image, np.asarray(_to_stored(mask.convert("L"), side, how)) > 127
-
-
-def _to_stored(picture: Image.Image, side: int, how: ToStored) -> Image.Image:
-    if how == "center_crop":
-        return ImageOps.fit(picture, (side, side), Image.Resampling.BILINEAR)
-    return picture.resize((side, side), Image.Resampling.BILINEAR)
+    return image, np.asarray(to_stored(mask.convert("L"), side, how)) > 127

@@ -193,6 +193,7 @@ class Run:
             "classes": list(self.groups.classes),
             "attributes": list(self.groups.attributes),
             "stored_size": self.images["image"].shape[1],
+            "to_stored": self.images.provenance.params["to_stored"],
             "input_size": self.size,
             "to_input": self.to_input,
             "mean": IMAGENET_MEAN,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import MacError, first_line
+from pipeline.params import ToStored
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -88,6 +89,13 @@ def open_image(file: Path) -> Image.Image:
             f"{file}: cannot be read as an image ({' '.join(str(error).split())}); replace it, or take its row out of the metadata"
         ) from None
     return image
+
+
+def to_stored(picture: Image.Image, side: int, how: ToStored) -> Image.Image:
+    """A picture at the stored size, bilinear, antialiased: `squash` scales both sides, `center_crop` the largest square in its middle."""
+    if how == "center_crop":
+        return ImageOps.fit(picture, (side, side), Image.Resampling.BILINEAR)
+    return picture.resize((side, side), Image.Resampling.BILINEAR)
 
 
 def image_files(folder: Path, remedy: str) -> list[Path]:

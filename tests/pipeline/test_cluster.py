@@ -54,6 +54,8 @@ class Squares:
             raise MacError("row 6 is no good")
         if block.start == self.bad and first and self.how == "hang":
             time.sleep(1000)
+        if block.start == self.bad and first and self.how == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(self.seconds)
         return {"square": np.arange(block.start, block.stop) ** 2}
 
@@ -96,10 +98,13 @@ def test_a_worker_killed_in_the_middle_of_a_block(two: DaskCluster, tmp_path: Pa
     assert len(list(begun.glob("6-*"))) == 2  # the block was begun again, in another process
 
 
-def test_a_worker_that_hangs_is_started_anew(two: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["hang", "stop"])
+def test_a_worker_that_hangs_or_is_stopped_is_started_anew(
+    two: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     monkeypatch.setattr(cluster, "STALLED", 3.0)
     (tmp_path / "begun").mkdir()
-    work = Squares(tmp_path / "begun", bad=6, how="hang")
+    work = Squares(tmp_path / "begun", bad=6, how=how)
     with Shards(tmp_path, "squares", 1) as shards:
         assert squares(shards.map_blocks(work, blocks(30, 3), cluster=two)) == [i * i for i in range(30)]
     assert len(list((tmp_path / "begun").glob("6-*"))) == 2
