@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from pipeline import ablation, baselines, evaluate, store, visual
+from pipeline import ablation, baselines, evaluate, sheets, store
 from pipeline.coverage import coverage
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
 from pipeline.pictures import training_example
+from pipeline.prediction import model_kind
 from pipeline.store import Artefact
 
 
@@ -34,8 +36,30 @@ def describe(path: Path) -> str:
     return "\n".join(lines)
 
 
+def as_dict(path: Path) -> dict[str, Any]:
+    """Kind, parameters, provenance and datasets of an artefact, JSON-able; of a JSON file what is in it."""
+    if path.suffix == ".json":
+        _describe_metrics(path)  # refuses what is none of ours
+        return dict(json.loads(path.read_text()))
+    if path.is_dir():
+        folder = store.open_model(path, model_kind(path))
+        about: dict[str, Any] = {"kind": model_kind(path), "spec": dict(folder.spec)}
+        return about | _provenance(folder.provenance)
+    with store.open_artefact(path) as artefact:
+        datasets = {
+            name: {"dtype": str(artefact[name].dtype), "shape": list(artefact[name].shape), "about": field.about}
+            for name, field in store.SCHEMAS[artefact.kind].items()
+            if name in artefact
+        }
+        return {"kind": artefact.kind, "datasets": datasets} | _provenance(artefact.provenance)
+
+
+def _provenance(provenance: store.Provenance) -> dict[str, Any]:
+    return {"digest": provenance.digest, "made_from": dict(provenance.made_from), "params": dict(provenance.params)}
+
+
 def _describe_model(path: Path) -> str:
-    kind = next((kind for kind in ("erm", "retrained") if _schema(path) == kind), "erm")
+    kind = model_kind(path)
     folder = store.open_model(path, kind)
     tensors = folder.read()
     lines = [f"{path}: {kind}, schema version {store.VERSION}", *_provenance_lines(folder.provenance), "", "model"]
@@ -60,13 +84,6 @@ def _describe_metrics(path: Path) -> str:
         raise MacError(
             f"{path}: is neither a metrics.json nor a baselines.json that mac writes ({type(error).__name__}: {error})"
         ) from None
-
-
-def _schema(path: Path) -> object:
-    try:
-        return json.loads((path / "model.json").read_text()).get("schema")
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _provenance_lines(provenance: store.Provenance) -> list[str]:
@@ -142,15 +159,4 @@ def picture(masks_path: Path, row: int) -> Image.Image:
         "masked": example.masked,
         f"combined, {example.partner_group}": example.combined,
     }
-    return _strip(panels)
-
-
-def _strip(panels: dict[str, visual.Picture], side: int = 240, gap: int = 8, caption: int = 22) -> Image.Image:
-    """Panels in a row, each scaled to `side` pixels under its caption."""
-    strip = Image.new("RGB", (len(panels) * (side + gap) + gap, side + caption + gap), "white")
-    draw = ImageDraw.Draw(strip)
-    for number, (name, panel) in enumerate(panels.items()):
-        left = gap + number * (side + gap)
-        draw.text((left, 4), name, fill="black", font=ImageFont.load_default(14))
-        strip.paste(Image.fromarray(panel).resize((side, side), Image.Resampling.BICUBIC), (left, caption))
-    return strip
+    return sheets.strip(panels)

@@ -28,6 +28,10 @@ COMMANDS = {
     "examples": "the pictures of the report",
     "report": "the page that says whether it is worth it",
     "inspect": "what is in an artefact",
+    "explain": "where both heads look in an image, as a picture",
+    "predict": "classes and probabilities of image files",
+    "export": "the classifier as one file: ONNX, TorchScript, safetensors",
+    "doctor": "whether this machine and these parameters will do",
     "clean": "what unfinished runs left behind",
 }
 

@@ -62,9 +62,9 @@ class Project:
 
     def run(self, *arguments: str) -> Result:
         """Run `mac` with these arguments; a stage gets this project's params and data folder."""
-        takes_data = arguments[0] in (*STAGES, *COMPARED, "clean")
+        takes_data = arguments[0] in (*STAGES, *COMPARED, "clean", "predict", "explain", "export", "doctor")
         options = ["--data", str(self.data)] if takes_data else []
-        if takes_data and arguments[0] not in ("evaluate", "report", "clean"):
+        if takes_data and arguments[0] in (*(set(STAGES) - {"evaluate", "report"}), *COMPARED, "doctor"):
             options += ["--params", str(self.params_file)]
         return CliRunner().invoke(main, [*arguments, *options])
 

@@ -53,7 +53,8 @@ def test_what_cannot_be_inspected_is_one_line(project: Project, tmp_path: Path) 
     assert "row 9999 has no mask; it holds 70 rows from 0 to 69" in project.fail(
         "inspect", masks, "--image", "9999", "--out", str(tmp_path / "x.png")
     )
-    assert "cannot be written" in project.fail("inspect", masks, "--image", "0", "--out", str(tmp_path / "no" / "x.png"))
+    (tmp_path / "file").touch()
+    assert "cannot be written" in project.fail("inspect", masks, "--image", "0", "--out", str(tmp_path / "file" / "x.png"))
     assert "holds 'images', expected masks" in project.fail(
         "inspect", str(project.data / "images.h5"), "--image", "0", "--out", str(tmp_path / "x.png")
     )
