@@ -43,18 +43,18 @@ class Transform:
         except KeyError as error:
             raise MacError(f"{folder.path}: does not say {error}; it is of an earlier version, run 'mac train' again") from None
 
-    def pixels(self, image: Image.Image | Path) -> Tensor:
+    def pixels(self, image: Image.Image | str | Path) -> Tensor:
         """(3, S, S) uint8 on the input grid.
 
         Raises:
             MacError: the file cannot be read as an image.
         """
-        picture = image if isinstance(image, Image.Image) else open_image(image)
+        picture = image if isinstance(image, Image.Image) else open_image(Path(image))
         rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
         stored = torch.frombuffer(bytearray(to_stored(rgb, self.stored_size, self.to_stored).tobytes()), dtype=torch.uint8)
         return to_input_grid(stored.view(1, self.stored_size, self.stored_size, 3), self.input_size, self.to_input)[0]
 
-    def __call__(self, image: Image.Image | Path) -> Tensor:
+    def __call__(self, image: Image.Image | str | Path) -> Tensor:
         """(3, S, S) float32, normalised."""
         return normalize(self.pixels(image)[None])[0]
 

@@ -70,4 +70,5 @@ def main(quiet: bool) -> None:
 
     The stages read params.yaml and run in the order listed; `dvc repro` runs those that are out of date.
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING if quiet else logging.INFO, stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("mac").setLevel(logging.WARNING if quiet else logging.INFO)  # libraries speak of trouble alone

@@ -17,7 +17,6 @@ import click
 from pipeline.errors import MacError, first_line
 from stages.common import Layout, data_option, device_option, params_option
 
-
 PAINTED = "data/raw/demo"  # DVC runs mac demo where dataset.root is this
 
 

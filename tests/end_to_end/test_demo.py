@@ -1,9 +1,13 @@
 """The promise of the README, kept in a copy of the repository: `dvc repro` on the demo, then one changed parameter after another."""
 
 import json
+import re
+import shutil
+import sys
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.end_to_end.clone import DVC, Clone
 
 pytestmark = pytest.mark.skipif(not DVC.exists(), reason="DVC is not installed beside this Python (extra 'dvc')")
@@ -34,6 +38,22 @@ def test_the_demo_shows_the_paper_s_situation(clone: Clone) -> None:
 def test_a_second_repro_does_nothing(clone: Clone) -> None:
     assert clone.stages_run("dvc", "repro") == []
     assert "up to date" in clone.run("dvc", "status", *MAIN)
+
+
+def test_the_readme_s_commands_of_using_the_result(clone: Clone) -> None:
+    """As they are written there; and the Python beside them."""
+    section = (REPOSITORY / "README.md").read_text().partition("## Using the result")[2].partition("\n## ")[0]
+    (commands,) = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    (program,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    said = clone.run("bash", "-ec", commands)
+    for word in ("disk", "least", "grid.png", "wrong.csv", "x.png", "predictions.csv", "mac.onnx"):
+        assert word in said
+    left = ("grid.png", "wrong.csv", "x.png", "predictions.csv", "mac.onnx", "MODEL_CARD.md", "bird.jpg")
+    assert all((clone.folder / name).stat().st_size for name in left[:-1])
+    shutil.copy(next((clone.folder / "data/raw/demo/waterbird").glob("*.jpg")), clone.folder / "bird.jpg")
+    clone.run(sys.executable, "-c", program + "assert probabilities.shape == (1, 2)")
+    for name in left:
+        (clone.folder / name).unlink()
 
 
 def test_another_alpha_runs_retrain_evaluate_and_report_alone(clone: Clone) -> None:

@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 from pipeline import store
-from pipeline.errors import MacError
 from pipeline.export import FORMATS, TOLERANCE
-from pipeline.prediction import Pair, load_model
+from pipeline.prediction import load_model
 from pipeline.scores import head_logits
 from tests.conftest import Project
 
@@ -143,10 +142,3 @@ def test_a_model_in_two_lines(finished: Project, files: tuple[list[Path], np.nda
     np.testing.assert_allclose(probability, expected[0, 1], atol=1e-4)
     with Image.open(paths[0]) as image:
         assert torch.equal(transform(image), transform(paths[0]))
-
-
-def test_heads_of_another_backbone_are_refused(project: Project) -> None:
-    project.set(train__seed=1)
-    project.succeed("train")
-    with pytest.raises(MacError, match="was made from other erm"):
-        Pair.load(project.data / "erm", project.data / "retrained", torch.device("cpu"))

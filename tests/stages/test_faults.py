@@ -56,6 +56,7 @@ def test_masks_made_by_another_backbone(project: Project) -> None:
     assert f"{project.data / 'masks.h5'}: was made from other erm" in project.fail("features")
     assert f"{project.data / 'features.h5'}: was made from other erm" in project.fail("retrain")
     assert "was made from other erm" in project.fail("evaluate")
+    assert f"{project.data / 'retrained'}: was made from other erm" in project.fail("predict", str(project.params_file))
     assert (project.data / "features.h5").read_bytes() == before
     for stage in STAGES[2:]:
         project.succeed(stage)
