@@ -98,7 +98,8 @@ def weighted_mean(accuracy: Accuracy, share: NDArray[np.integer]) -> Accuracy:
     (Sagawa et al. 2020).
     """
     weight = share.astype(np.float64) * ~np.isnan(accuracy)
-    return np.asarray((np.nan_to_num(accuracy) * weight).sum(-1) / weight.sum(-1))
+    with np.errstate(invalid="ignore"):  # no group has both rows and weight: NaN
+        return np.asarray((np.nan_to_num(accuracy) * weight).sum(-1) / weight.sum(-1))
 
 
 def as_dict(accuracy: Accuracy, split: Grouping, training: Grouping | None) -> dict[str, object]:

@@ -76,6 +76,13 @@ def load_model(path: str | Path, device: str = "cpu") -> tuple[Classifier, Trans
 
     Raises:
         MacError: no model folder, or a damaged one.
+
+    >>> import pipeline
+    >>> from PIL import Image
+    >>> model, transform = pipeline.load_model("data/retrained")
+    >>> probabilities = model(transform(Image.new("RGB", (300, 200)))[None]).softmax(-1)
+    >>> round(float(probabilities.sum()), 3)
+    1.0
     """
     folder = Path(path)
     opened = store.open_model(folder, model_kind(folder))

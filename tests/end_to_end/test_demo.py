@@ -46,7 +46,7 @@ def test_the_readme_s_commands_of_using_the_result(clone: Clone) -> None:
     (commands,) = re.findall(r"```\n(.*?)```", section, re.DOTALL)
     (program,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     said = clone.run("bash", "-ec", commands)
-    for word in ("disk", "least", "grid.png", "wrong.csv", "x.png", "predictions.csv", "mac.onnx"):
+    for word in ("disk", "lowest first", "grid.png", "wrong.csv", "x.png", "predictions.csv", "mac.onnx"):
         assert word in said
     left = ("grid.png", "wrong.csv", "x.png", "predictions.csv", "mac.onnx", "MODEL_CARD.md", "bird.jpg")
     assert all((clone.folder / name).stat().st_size for name in left[:-1])

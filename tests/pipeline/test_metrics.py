@@ -55,6 +55,10 @@ def test_raw_mean_weighs_by_the_split_and_adjusted_mean_by_training() -> None:
     assert weighted_mean(np.array([0.5, float("nan")]), np.array([1, 9])) == 0.5
 
 
+def test_a_mean_without_any_weight_is_not_a_number() -> None:
+    assert np.isnan(weighted_mean(np.array([0.5, float("nan")]), np.array([0, 9])))
+
+
 def test_metrics_over_seeds_give_mean_and_sample_deviation() -> None:
     split = GROUPS.grouping(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
     heads = [as_dict(np.array(a), split, split) for a in ([0.5, 1, 1, 1], [0.7, 1, 1, 1])]
