@@ -1,6 +1,5 @@
 """Prepare: the whole stage, JPEG files to images.h5, against the bare loop of decoding and resizing in one process, times the cores."""
 
-import os
 from pathlib import Path
 
 import click
@@ -10,6 +9,7 @@ from PIL import Image
 
 from benchmarks import project
 from benchmarks.measure import medians, repeats_option, tell
+from pipeline.machine import usable_cores
 from pipeline.params import DatasetParams
 from pipeline.prepare import prepare
 
@@ -38,7 +38,7 @@ def main(rows: int, root: Path | None, repeats: int) -> None:
         times = medians(
             {"stage": lambda: prepare(params, folder / "images.h5", folder / "scratch"), "bare": bare}, torch.device("cpu"), repeats
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     rate, loop = len(files) / times["stage"], len(files) / times["bare"]
     tell(
         "prepare",

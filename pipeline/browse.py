@@ -1,7 +1,5 @@
 """The images of a masks.h5 as a table: how sure ERM is, where MaC disagrees, what the mask covers; sorted, filtered, as pictures."""
 
-import csv
-import io
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -13,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import masks as cores
 from pipeline import sheets, store, visual
-from pipeline.coverage import READ_ROWS, input_grid
+from pipeline.coverage import in_blocks, input_grid, shares
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
 from pipeline.scores import head_logits
@@ -26,6 +23,7 @@ SORTS = {
     "disagreement": "how far MaC's probability of the image's class is from ERM's, farthest first",
     "iou": "overlap with the mask of the other file, lowest first",
 }
+COLUMNS = ("row", "path", "group", "target", "erm", "mac", "right")  # of the table as it is written, and SORTS
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -90,7 +88,6 @@ def browse(masks_path: Path, against: Path | None = None) -> Table:
         before, after = (torch.from_numpy(each).double().softmax(-1).numpy() for each in logits)
         described = groups.described(label, features["train/attribute"][:])
         classes, of_label = np.array(groups.classes), (np.arange(len(label)), label)
-        covered, overlap = _overlaps(images, masks, against)
         return Table(
             sample=np.arange(len(rows)),
             row=rows,
@@ -101,41 +98,28 @@ def browse(masks_path: Path, against: Path | None = None) -> Table:
             mac=classes[after.argmax(1)],
             right=before.argmax(1) == label,
             values={
-                "coverage": covered,
+                "coverage": shares(images, masks)[2],
                 "confidence": before[of_label],
                 "disagreement": np.abs(after[of_label] - before[of_label]),
-                "iou": overlap,
+                "iou": np.full(len(rows), np.nan) if against is None else _overlap(images, masks, against),
             },
         )
 
 
-def _overlaps(images: store.Artefact, masks: store.Artefact, against: Path | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mask/FG of every mask, and its overlap (intersection over union) with the other file's mask of that image; NaN if not known."""
+def _overlap(images: store.Artefact, masks: store.Artefact, against: Path) -> NDArray[np.float64]:
+    """Overlap (intersection over union) of every mask with the other file's mask of that image; NaN where it has none."""
     rows = masks["row"][:]
-    covered, overlap = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-    known = images["has_foreground"][:][rows] if "has_foreground" in images else np.zeros(len(rows), np.bool_)
-    with ExitStack() as stack:
-        other, place = None, np.full(len(rows), -1)
-        if against is not None:
-            other = stack.enter_context(store.open_artefact(against, "masks", {"images": images.digest}))
-            if other["mask"].shape[1:] != masks["mask"].shape[1:]:
-                raise MacError(f"{against}: its masks are {other['mask'].shape[1:]}, those of {masks.path} {masks['mask'].shape[1:]}")
-            position = {row: number for number, row in enumerate(other["row"][:].tolist())}
-            place = np.array([position.get(row, -1) for row in rows.tolist()])
-            if (place < 0).all():
-                raise MacError(f"{against}: has none of the images of {masks.path}")
-        for start in range(0, len(rows), READ_ROWS):
-            part = np.arange(start, min(start + READ_ROWS, len(rows)))
-            mask = torch.from_numpy(masks.rows("mask", part))
-            true = known[part]
-            if true.any():
-                foreground = input_grid(images, images.rows("foreground", rows[part[true]]))
-                covered[part[true]] = cores.coverage(mask[torch.from_numpy(true)], foreground)[0].numpy()
-            there = place[part] >= 0
-            if other is not None and there.any():
-                theirs, ours = other.rows("mask", place[part[there]]), mask.numpy()[there]
-                overlap[part[there]] = (ours & theirs).sum((1, 2)) / np.maximum((ours | theirs).sum((1, 2)), 1)
-    return covered, overlap
+    overlap = np.full(len(rows), np.nan)
+    with store.open_artefact(against, "masks", {"images": images.digest}) as other:
+        if other["mask"].shape[1:] != masks["mask"].shape[1:]:
+            raise MacError(f"{against}: its masks are {other['mask'].shape[1:]}, those of {masks.path} {masks['mask'].shape[1:]}")
+        _, ours, theirs = np.intersect1d(rows, other["row"][:], assume_unique=True, return_indices=True)
+        if not len(ours):
+            raise MacError(f"{against}: has none of the images of {masks.path}")
+        for part in in_blocks(np.arange(len(ours))):
+            mine, yours = masks.rows("mask", ours[part]), other.rows("mask", theirs[part])
+            overlap[ours[part]] = (mine & yours).sum((1, 2)) / np.maximum((mine | yours).sum((1, 2)), 1)
+    return overlap
 
 
 def as_text(table: Table, name: str, limit: int) -> str:
@@ -165,21 +149,11 @@ def histogram(values: NDArray[np.float64], bins: int = 40) -> str:
 
 def as_rows(table: Table) -> list[dict[str, object]]:
     """Each image as a dict; None for what is not known."""
-    names = ("row", "path", "group", "target", "erm", "mac", "right")
     rows = []
     for number in range(len(table)):
-        row: dict[str, object] = {name: getattr(table, name)[number].item() for name in names}
+        row: dict[str, object] = {name: getattr(table, name)[number].item() for name in COLUMNS}
         rows.append(row | {name: None if np.isnan(v[number]) else float(v[number]) for name, v in table.values.items()})
     return rows
-
-
-def as_csv(table: Table) -> str:
-    """The whole table, with a header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["row", "path", "group", "target", "erm", "mac", "right", *SORTS], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(as_rows(table))
-    return text.getvalue()
 
 
 def as_grid(masks_path: Path, table: Table, name: str, columns: int, rows: int) -> Image.Image:

@@ -24,6 +24,7 @@ from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, Wor
 
 from pipeline.engine import Arrays, Block, Work, write_shard
 from pipeline.errors import MacError, first_line
+from pipeline.machine import usable_cores
 from pipeline.progress import Progress, log
 
 STALLED = 900.0  # seconds without any block done, after which the workers that have one are started anew
@@ -65,8 +66,7 @@ def _local(workers: int, on: torch.device) -> SpecCluster:
     gpus = torch.cuda.device_count() if on.type == "cuda" else 0
     if gpus and workers > gpus:
         raise MacError(f"--workers {workers}: one worker a GPU, and there are {gpus}; give --workers {gpus} or --device cpu")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = str(max(1, cores // workers))
+    threads = str(max(1, usable_cores() // workers))
 
     def options(number: int) -> dict[str, Any]:
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}

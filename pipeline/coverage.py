@@ -32,24 +32,31 @@ class GroupCoverage:
     mask_bg: float
 
 
-def coverage(images: Artefact, masks: Artefact) -> list[GroupCoverage]:
-    """A row for every group of the retraining set."""
-    groups, rows = Groups.of(images), masks["row"][:]
-    described = groups.described(images["label"][:][rows], images["attribute"][:][rows])
+def shares(images: Artefact, masks: Artefact) -> NDArray[np.float64]:
+    """map_fg, map_bg, mask_fg and mask_bg of every image of masks.h5, (4, M); NaN where they are not known."""
+    rows = masks["row"][:]
     known = images["has_foreground"][:][rows] if "has_foreground" in images else np.zeros(len(rows), np.bool_)
-    shares = np.full((4, len(rows)), np.nan)
-    for samples in _blocks(np.flatnonzero(known)):
+    found = np.full((4, len(rows)), np.nan)
+    for samples in in_blocks(np.flatnonzero(known)):
         foreground = input_grid(images, images.rows("foreground", rows[samples]))
         mask = torch.from_numpy(masks.rows("mask", samples))
         heights = cores.upsample(torch.from_numpy(masks.rows("cam", samples)), mask.shape[-1]).relu().double()
         heights /= heights.flatten(1).amax(1).clamp(min=1e-12)[:, None, None]
         inside, outside = foreground.double(), (~foreground).double()
         on_map = [(heights * part).sum((1, 2)) / part.sum((1, 2)) for part in (inside, outside)]
-        shares[:, samples] = torch.stack([*on_map, *cores.coverage(mask, foreground)]).numpy()
-    whole = known & ~np.isnan(shares).any(0)
+        found[:, samples] = torch.stack([*on_map, *cores.coverage(mask, foreground)]).numpy()
+    return found
+
+
+def coverage(images: Artefact, masks: Artefact) -> list[GroupCoverage]:
+    """A row for every group of the retraining set."""
+    groups, rows = Groups.of(images), masks["row"][:]
+    described = groups.described(images["label"][:][rows], images["attribute"][:][rows])
+    found = shares(images, masks)
+    whole = ~np.isnan(found).any(0)
     table = []
     for g, name in enumerate(described.names):
-        of_group = shares[:, whole & (described.index == g)]
+        of_group = found[:, whole & (described.index == g)]
         means = of_group.mean(1).tolist() if of_group.size else [float("nan")] * 4
         table.append(GroupCoverage(name, of_group.shape[1], *means))
     return table
@@ -61,6 +68,7 @@ def input_grid(images: Artefact, stored: NDArray[np.generic]) -> torch.Tensor:
     return to_input_grid(torch.from_numpy(stored), params["input_size"], params["to_input"])
 
 
-def _blocks(samples: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def in_blocks(samples: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Positions cut into runs of 512, which masks are read in."""
     for start in range(0, len(samples), READ_ROWS):
         yield samples[start : start + READ_ROWS]

@@ -54,18 +54,13 @@ def rate(model: Classifier, size: int, on: torch.device, least: float = 1.0) -> 
     """Images a second of a forward pass, over at least `least` seconds."""
     model = backbone.for_inference(model.eval().requires_grad_(False), torch.float32)
     x = normalize(torch.zeros(device.forward_batch(on), 3, size, size, dtype=torch.uint8).to(on))
-
-    def passes() -> float:
-        start, done = time.monotonic(), 0
-        while True:
-            model.features(x).cpu()
-            done += len(x)
-            if (spent := time.monotonic() - start) > least:
-                return done / spent
-
     with torch.no_grad():
         model.features(x)  # warm-up
-        return passes()
+        start, done, spent = time.monotonic(), 0, 0.0
+        while spent < least:
+            model.features(x).cpu()
+            done, spent = done + len(x), time.monotonic() - start
+    return done / spent
 
 
 def decoding(dataset: Dataset, params: Params) -> float:

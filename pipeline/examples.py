@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline import backbone, store, xgradcam
 from pipeline.backbone import Classifier
 from pipeline.coverage import coverage, input_grid
+from pipeline.device import forward_batch
 from pipeline.inputs import normalize
 from pipeline.metrics import Groups
 from pipeline.params import ExamplesParams
@@ -21,7 +22,6 @@ from pipeline.pictures import training_example
 from pipeline.scores import head_logits
 from pipeline.store import Artefact
 
-BATCH = 32
 PICTURES = ("original", "heat", "core", "masked", "combined")  # of a training image, fields of `TrainingExample`
 
 
@@ -71,9 +71,10 @@ def examples(
 def _maps(images: Artefact, model: Classifier, rows: NDArray[np.int64], on: torch.device) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Pixels (n, H, W, 3) on the input grid and `xgradcam.per_feature` (n, C, h, w) of rows of images.h5."""
     pixels = input_grid(images, images.rows("image", rows))
-    found = [xgradcam.per_feature(model.activations(normalize(batch.to(on)))).cpu().numpy() for batch in pixels.split(BATCH) if len(batch)]
-    width = model.head.in_features
-    return pixels.permute(0, 2, 3, 1).numpy(), np.concatenate(found) if found else np.empty((0, width, 1, 1), np.float32)
+    batches = pixels.split(forward_batch(on)) if len(pixels) else ()
+    found = [xgradcam.per_feature(model.activations(normalize(batch.to(on)))).cpu().numpy() for batch in batches]
+    none = np.empty((0, model.head.in_features, 1, 1), np.float32)
+    return pixels.permute(0, 2, 3, 1).numpy(), np.concatenate(found) if found else none
 
 
 def spread(kind: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:

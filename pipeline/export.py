@@ -4,7 +4,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -29,20 +29,33 @@ TOLERANCE = 1e-4
 CARD = "MODEL_CARD.md"
 
 
-def export(model_path: Path, images_path: Path, metrics_path: Path, out: Path, how: Format) -> float:
+class Checked(NamedTuple):
+    """How a file was held against PyTorch.
+
+    Attributes:
+        images: held-out images; 32, or as many as there are.
+        difference: the largest of a logit, in times of Σ |W φ| + |b| where that is above 1.
+    """
+
+    images: int
+    difference: float
+
+
+def export(model_path: Path, images_path: Path, metrics_path: Path, out: Path, how: Format) -> Checked:
     """Write the classifier of a model folder to `out`, and MODEL_CARD.md beside it.
 
     The file takes `image` (N, 3, S, S) float32, normalised, and gives `logits` (N, classes); it names the classes and every step from an
     image file to its input. What it computes is held against PyTorch on 32 held-out images before it takes its place.
 
     Returns:
-        The largest difference of a logit, in times of Σ |W φ| + |b| where that is above 1.
+        On how many images, and how far, it differs from PyTorch.
 
     Raises:
         MacError: an input is missing, a package for the format is not installed, or the results differ by more than 1e-4.
     """
-    folder = store.open_model(model_path, model_kind(model_path))
-    metrics = _metrics(metrics_path)
+    kind = model_kind(model_path)
+    folder = store.open_model(model_path, kind)
+    metrics = store.read_json(metrics_path, "mac evaluate")
     with store.open_artefact(images_path, "images") as images:
         held_out = np.flatnonzero(images["split"][:] != 0)[:CHECKED]
         x = normalize(input_grid(images, images.rows("image", held_out))).contiguous()
@@ -56,18 +69,11 @@ def export(model_path: Path, images_path: Path, metrics_path: Path, out: Path, h
     about = {key: json.dumps(value, ensure_ascii=False) for key, value in folder.spec.items()} | {"digest": folder.digest}
     with store.replacing(out) as temporary:
         run = WRITERS[how](model, x[:2], about, temporary)
-        difference = float(((run(x) - expected).abs() / scale).max())
-        if not difference <= TOLERANCE:
-            raise MacError(f"{out}: not written: its logits differ from PyTorch's by {difference:.2g}, more than {TOLERANCE:g}")
-    store.write_text(out.with_name(CARD), card(folder, dataset, metrics, out.name, how, difference))
-    return difference
-
-
-def _metrics(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        raise MacError(f"{path}: cannot be read, and the model card tells it; run 'mac evaluate'") from None
+        checked = Checked(len(x), float(((run(x) - expected).abs() / scale).max()))
+        if not checked.difference <= TOLERANCE:
+            raise MacError(f"{out}: not written: its logits differ from PyTorch's by {checked.difference:.2g}, more than {TOLERANCE:g}")
+    store.write_text(out.with_name(CARD), card(folder, kind == "retrained", dataset, metrics, out.name, how, checked))
+    return checked
 
 
 Run = Callable[[Tensor], Tensor]
@@ -120,10 +126,11 @@ WRITERS: dict[Format, Callable[[Classifier, Tensor, dict[str, str], Path], Run]]
 }
 
 
-def card(folder: ModelFolder, dataset: dict[str, Any], metrics: dict[str, Any], file: str, how: Format, difference: float) -> str:
-    """The model card: data, method, results by group, limits."""
+def card(
+    folder: ModelFolder, robust: bool, dataset: dict[str, Any], metrics: dict[str, Any], file: str, how: Format, checked: Checked
+) -> str:
+    """The model card: data, method (MaC's if `robust`, else ERM's), results by group, limits."""
     spec, made = folder.spec, folder.provenance.params
-    robust = "solver" in made
     stored = {"squash": "scaled", "center_crop": "the largest square in the middle, scaled"}[spec["to_stored"]]
     grid = {"center_crop": "the middle", "resize": "scaled to"}[spec["to_input"]]
     form = {"onnx": f"ONNX, opset {OPSET}", "torchscript": "TorchScript", "safetensors": "safetensors: the tensors alone"}[how]
@@ -140,7 +147,7 @@ def card(folder: ModelFolder, dataset: dict[str, Any], metrics: dict[str, Any], 
         f"minus {_numbers(spec['mean'])}, divided by {_numbers(spec['std'])} (channels R, G, B);",
         f"- output `logits`: (N, {len(spec['classes'])}), in the order {_listed(spec['classes'])}.",
         "",
-        f"Its logits were compared with PyTorch's on {CHECKED} held-out images: they differ by at most {difference:.1e} "
+        f"Its logits were compared with PyTorch's on {checked.images} held-out images: they differ by at most {checked.difference:.1e} "
         "of the sum of their terms' magnitudes.",
         "",
         "## Data",

@@ -9,15 +9,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pipeline import backbone, device, sheets, store, visual, xgradcam
 from pipeline.backbone import Classifier
-from pipeline.datasets.sources import image_files, open_image, to_stored
+from pipeline.datasets.sources import image_files, open_image, stored_image
 from pipeline.errors import MacError
 from pipeline.inputs import normalize, to_input_grid
+from pipeline.last_layer.heads import Heads
 from pipeline.masks import pixel_count, top_k_mask, upsample
 from pipeline.visual import Picture
 
@@ -50,9 +52,8 @@ class Transform:
             MacError: the file cannot be read as an image.
         """
         picture = image if isinstance(image, Image.Image) else open_image(Path(image))
-        rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
-        stored = torch.frombuffer(bytearray(to_stored(rgb, self.stored_size, self.to_stored).tobytes()), dtype=torch.uint8)
-        return to_input_grid(stored.view(1, self.stored_size, self.stored_size, 3), self.input_size, self.to_input)[0]
+        stored = torch.from_numpy(stored_image(picture, self.stored_size, self.to_stored).copy())
+        return to_input_grid(stored[None], self.input_size, self.to_input)[0]
 
     def __call__(self, image: Image.Image | str | Path) -> Tensor:
         """(3, S, S) float32, normalised."""
@@ -96,8 +97,7 @@ class Pair:
     trunk: Classifier
     transform: Transform
     classes: list[str]
-    weight: Tensor  # (2, classes, C): ERM, MaC
-    bias: Tensor  # (2, classes)
+    heads: Heads  # (2, 1, …): ERM, MaC
     on: torch.device
 
     @classmethod
@@ -110,9 +110,8 @@ class Pair:
         erm = store.open_model(erm_path, "erm")
         retrained = store.open_model(retrained_path, "retrained", {"erm": erm.digest})
         model = backbone.for_inference(backbone.load(erm, on), torch.float32)
-        parts = [[torch.from_numpy(part) for part in folder.head()] for folder in (erm, retrained)]
-        weight, bias = (torch.stack(part).to(on) for part in zip(*parts, strict=True))
-        return cls(model, Transform.of(erm), list(erm.spec["classes"]), weight, bias, on)
+        heads = Heads.of(*(np.stack(parts) for parts in zip(erm.head(), retrained.head(), strict=True))).to(on)
+        return cls(model, Transform.of(erm), list(erm.spec["classes"]), heads, on)
 
     @torch.no_grad()
     def activations(self, pixels: Tensor) -> Tensor:
@@ -121,8 +120,7 @@ class Pair:
 
     def probabilities(self, activations: Tensor) -> Tensor:
         """(B, 2, classes), of ERM and MaC."""
-        features = self.trunk.pool(activations)
-        return (torch.einsum("bd,hcd->bhc", features, self.weight) + self.bias).softmax(-1)
+        return self.heads.logits(self.trunk.pool(activations))[:, 0].softmax(-1).transpose(0, 1)
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ def explain(pair: Pair, files: Sequence[Path], top_k: float, target: str | None)
         activations = pair.activations(pixels)
         probability = pair.probabilities(activations)[0].cpu()
         label = pair.classes.index(target) if target is not None else int(probability[1].argmax())
-        maps = [xgradcam.closed_form(activations, weight, torch.tensor([label], device=pair.on)) for weight in pair.weight]
+        maps = [xgradcam.closed_form(activations, weight, torch.tensor([label], device=pair.on)) for weight in pair.heads.weight[:, 0]]
         large = [upsample(each, pair.transform.input_size).cpu() for each in maps]
         mask = top_k_mask(large[0], pixel_count(top_k, pair.transform.input_size))[0].numpy()
         image = pixels[0].permute(1, 2, 0).numpy()

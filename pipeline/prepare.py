@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline import store
 from pipeline.datasets import read
 from pipeline.datasets.record import Dataset, Record
-from pipeline.datasets.sources import to_stored
+from pipeline.datasets.sources import stored_image, to_stored
 from pipeline.engine import Arrays, Block, Cluster, Shards, blocks
 from pipeline.errors import MacError
 from pipeline.inputs import to_input_grid
@@ -137,7 +137,7 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
 def decode(record: Record, root: Path, side: int, how: ToStored) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     """A record's image as RGB, and its true mask where it has one, both at the stored size.
 
-    Transparency is dropped, as torchvision's ImageFolder does. Mask pixels brighter than the middle are foreground: CUB's
+    Mask pixels brighter than the middle are foreground: CUB's
     segmentations are grey, from annotators' agreement, and 1-bit files are 0 and 255 here.
 
     Args:
@@ -150,7 +150,7 @@ def decode(record: Record, root: Path, side: int, how: ToStored) -> tuple[NDArra
         MacError: a file cannot be read as an image, or the mask has another size than the image.
     """
     picture = record.image.load(root)
-    image = np.asarray(to_stored(picture if picture.mode == "RGB" else picture.convert("RGB"), side, how))
+    image = stored_image(picture, side, how)
     if record.foreground is None:
         return image, None
     mask = record.foreground.load(root)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.machine import usable_cores
+
 params_option = click.option("--params", "params_path", type=click.Path(path_type=Path), default="params.yaml", show_default=True)
 data_option = click.option(
     "--data", "data", type=click.Path(path_type=Path), default="data", show_default=True, help="Folder of all artefacts."
@@ -90,7 +92,7 @@ def recorded(layout: Layout, stage: str, device: str) -> Iterator[None]:
     record = {
         "seconds": round(time.monotonic() - start, 2),
         "device": device,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "python": platform.python_version(),
         "torch": version("torch"),
     }

@@ -1,7 +1,6 @@
 """mac doctor: whether this machine and these parameters will do, before anything runs."""
 
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import click
 
 from pipeline.errors import MacError, first_line
+from pipeline.machine import usable_cores
 from stages.common import Layout, data_option, device_option, params_option
 
 PAINTED = "data/raw/demo"  # DVC runs mac demo where dataset.root is this
@@ -141,8 +141,7 @@ def _project(params_path: Path, layout: Layout, device: str) -> tuple[list[dict[
         return [], findings
     try:
         dataset = read(chosen.dataset)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        found = needs(chosen, dataset, cores, pick(device))
+        found = needs(chosen, dataset, usable_cores(), pick(device))
     except MacError as error:
         return [], [*findings, Finding("error", "dataset", str(error))]
     groups = dataset.groups

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.export import CARD, CHECKED, FORMATS, Format, export
+from pipeline.export import CARD, FORMATS, Format, export
 from stages.common import Layout, data_option
 
 
@@ -16,5 +16,6 @@ from stages.common import Layout, data_option
 def command(how: Format, out: Path, model: str, data: Path) -> None:
     """Write the robust classifier as one file, check it against PyTorch, and put a model card beside it."""
     layout = Layout(data)
-    difference = export(layout.retrained if model == "mac" else layout.erm, layout.images, layout.metrics, out, how)
-    click.echo(f"{out} ({CHECKED} images: logits within {difference:.1e} of PyTorch's, relative to their terms), {out.with_name(CARD)}")
+    checked = export(layout.retrained if model == "mac" else layout.erm, layout.images, layout.metrics, out, how)
+    held = f"{checked.images} images: logits within {checked.difference:.1e} of PyTorch's, relative to their terms"
+    click.echo(f"{out} ({held}), {out.with_name(CARD)}")

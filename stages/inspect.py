@@ -66,7 +66,7 @@ def command(
         table = table.take(np.flatnonzero(~table.right))
     table = table.by(name)
     if table_file is not None:
-        store.write_text(table_file, browse.as_csv(table))
+        store.write_csv(table_file, browse.as_rows(table), [*browse.COLUMNS, *browse.SORTS])
         click.echo(table_file)
     if grid is not None and out is not None:
         _save(browse.as_grid(file, table, name, *grid), out)

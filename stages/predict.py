@@ -1,7 +1,5 @@
 """mac predict: classes and probabilities of image files, by ERM and by MaC."""
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from pipeline import prediction
 from pipeline.device import pick
 from pipeline.errors import MacError
 from pipeline.progress import log, track
-from pipeline.store import write_text
+from pipeline.store import write_csv
 from stages.common import Layout, data_option, device_option
 
 HEADS = {"ERM": "erm", "MaC": "mac"}
@@ -46,7 +44,7 @@ def command(paths: tuple[str, ...], data: Path, device: str, out: Path | None, a
             said = (f"{name} {row[key]['class']} {100 * row[key]['probability'][row[key]['class']]:.1f} %" for name, key in HEADS.items())
             click.echo(f"{found.path!s:<{width}}  {'   '.join(said)}")
     if out is not None:
-        write_text(out, _table(rows, pair.classes))
+        write_csv(out, [_flat(row, pair.classes) for row in rows])
         click.echo(out)
     if unreadable:
         log.warning("%d of %d files cannot be read", unreadable, len(files))
@@ -64,12 +62,9 @@ def _row(found: prediction.Prediction, classes: list[str]) -> dict[str, Any]:
     return row
 
 
-def _table(rows: list[dict[str, Any]], classes: list[str]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", *HEADS.values(), *(f"{key}: {name}" for key in HEADS.values() for name in classes), "error"])
-    for row in rows:
-        heads = [row.get(key, {}) for key in HEADS.values()]
-        probabilities = [head.get("probability", {}).get(name, "") for head in heads for name in classes]
-        writer.writerow([row["path"], *(head.get("class", "") for head in heads), *probabilities, row.get("error", "")])
-    return text.getvalue()
+def _flat(row: dict[str, Any], classes: list[str]) -> dict[str, object]:
+    """The same for a table; empty where a file cannot be read."""
+    heads = {key: row.get(key, {"class": "", "probability": dict.fromkeys(classes, "")}) for key in HEADS.values()}
+    seen = {key: head["class"] for key, head in heads.items()}
+    probabilities = {f"{key}: {name}": value for key, head in heads.items() for name, value in head["probability"].items()}
+    return {"path": row["path"], **seen, **probabilities, "error": row.get("error", "")}

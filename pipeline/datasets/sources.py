@@ -98,6 +98,11 @@ def to_stored(picture: Image.Image, side: int, how: ToStored) -> Image.Image:
     return picture.resize((side, side), Image.Resampling.BILINEAR)
 
 
+def stored_image(picture: Image.Image, side: int, how: ToStored) -> NDArray[np.uint8]:
+    """A picture in any mode as RGB at the stored size, (side, side, 3); transparency is dropped, as torchvision's ImageFolder does."""
+    return np.asarray(to_stored(picture if picture.mode == "RGB" else picture.convert("RGB"), side, how))
+
+
 def image_files(folder: Path, remedy: str) -> list[Path]:
     """Every image file below `folder` but hidden ones, relative to it, sorted.
 

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from pipeline import store
-from pipeline.errors import MacError, first_line
+from pipeline.errors import MacError
 from pipeline.evaluate import measure
 from pipeline.metrics import SIGNS
 from pipeline.report import figures
@@ -135,7 +135,7 @@ def _methods(
 
 
 def _made_from(path: Path, features: str, remedy: str) -> dict[str, Any]:
-    found = _json(path, remedy)
+    found = store.read_json(path, remedy)
     if found.get("made_from", {}).get("features") != features:
         raise MacError(f"{path}: was made from other features than those here; run '{remedy}' again")
     return found
@@ -148,20 +148,10 @@ def _compared(folder: Path | None, images: str) -> dict[str, Any]:
     found = {}
     for name in ("jtt", "masktune", "ablation"):
         path = folder / name / "metrics.json"
-        found[name] = _json(path, "dvc repro data/comparison/dvc.yaml")
+        found[name] = store.read_json(path, "dvc repro data/comparison/dvc.yaml")
         if found[name].get("made_from", {}).get("images") != images:
             raise MacError(f"{path}: was made from other images than those here; run 'dvc repro data/comparison/dvc.yaml'")
     return found
-
-
-def _json(path: Path, remedy: str) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MacError(f"{path}: cannot be read ({error.strerror}); run '{remedy}'") from None
-    except ValueError as error:
-        raise MacError(f"{path}: is not JSON ({first_line(error)}); run '{remedy}'") from None
-    return dict(found)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -187,4 +177,4 @@ def _timings(folder: Path) -> dict[str, dict[str, Any]]:
     """The last run of each stage, in the pipeline's order."""
     order = ("prepare", "train", "saliency", "features", "retrain", "evaluate", "baselines", "sweep")
     files = {name: folder / f"{name}.json" for name in order}
-    return {name: _json(file, f"mac {name}") for name, file in files.items() if file.is_file()}
+    return {name: store.read_json(file, f"mac {name}") for name, file in files.items() if file.is_file()}

@@ -8,7 +8,7 @@ Two forms, with the same provenance:
 Nothing of time, host or revision goes in, so the same inputs give the same bytes.
 """
 
-from pipeline.store.files import create_folder, replacing, tensor_errors, write_csv, write_json, write_text
+from pipeline.store.files import create_folder, read_json, replacing, tensor_errors, write_csv, write_json, write_text
 from pipeline.store.hdf5 import Artefact, Writer, create, open_artefact
 from pipeline.store.models import ModelFolder, open_model, write_model
 from pipeline.store.provenance import MADE_BY, VERSION, Provenance, digest_of, file_digest
@@ -30,6 +30,7 @@ __all__ = [
     "file_digest",
     "open_artefact",
     "open_model",
+    "read_json",
     "replacing",
     "tensor_errors",
     "write_csv",

@@ -65,7 +65,7 @@ def test_dfr_agrees_with_scikit_learn_alone(cached: Cached) -> None:
         dfr.Scale.of(cached.views.original),
         cached.validation.features,
         cached.validation.label,
-        torch.from_numpy(cached.validation.grouping.index),
+        cached.validation.grouping.index,
     )
     weight, bias = dfr.averaged(rows, [chosen], 0.3, 2)
     np.testing.assert_allclose(weight[1] - weight[0], expected.coef_[0], rtol=1e-3, atol=1e-4)
@@ -80,7 +80,7 @@ def test_dfr_s_heads_are_on_raw_features_and_average_the_draws(cached: Cached) -
         dfr.Scale.of(cached.views.original),
         cached.validation.features,
         cached.validation.label,
-        torch.from_numpy(cached.validation.grouping.index),
+        cached.validation.grouping.index,
     )
     rng = np.random.default_rng(1)
     order = rng.permutation(80)
