@@ -4,7 +4,7 @@ export PATH := $(BIN):$(PATH)
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-waterbirds bench lint waterbirds pretrain clean
+.PHONY: help install demo test test-waterbirds bench lint generated pictures waterbirds pretrain clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
@@ -38,6 +38,15 @@ lint: $(INSTALLED)
 	ruff format --check .
 	mypy
 	lint-imports
+
+generated: $(INSTALLED) ## what is made from the code: module dependencies in dvc.yaml, the reference in README.md
+	python -m tests.generated
+
+pictures: $(INSTALLED) ## the README's pictures, from the demo's artefacts; needs chromium
+	mac inspect data/masks.h5 --sort confidence --grid 6x2 --out docs/grid.png
+	mac inspect data/masks.h5 --image 3 --out docs/row3.png
+	mac explain data/raw/demo/waterbird/waterbird_00093.jpg --out docs/explain.png
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1100,820 --screenshot=docs/report.png data/report.html
 
 # The paper's dataset with a small backbone; about half an hour on two cores. The result is a DVC experiment named waterbirds.
 waterbirds: $(INSTALLED) ## the pipeline on Waterbirds: make waterbirds WATERBIRDS=<folder> WEIGHTS=<file>

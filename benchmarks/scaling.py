@@ -53,13 +53,12 @@ def main(architecture: str, count: int, many: int, repeats: int) -> None:
 
         def engine(cluster: Cluster | None) -> None:
             with Shards(folder / "scratch", "nothing", 0) as shards:
-                for _ in shards.map_blocks(Nothing(), blocks(many * ROWS, ROWS), cluster=cluster):
-                    pass
+                shards.map_blocks(Nothing(), blocks(many * ROWS, ROWS), lambda *_: None, cluster=cluster)
 
         times, nothing = {}, {"here": medians({"engine": lambda: engine(None)}, CPU, repeats)["engine"]}
         for workers in (1, 2):
             os.sched_setaffinity(0, set(sorted(cores)[:workers]))  # inherited by the workers: a core each
-            with connect(workers, None, CPU) as cluster:
+            with connect(workers, None, "cpu") as cluster:
                 times[workers] = medians({"stage": lambda c=cluster: run(c)}, CPU, repeats)["stage"]
                 nothing[f"{workers} workers"] = medians({"engine": lambda c=cluster: engine(c)}, CPU, repeats)["engine"]
         os.sched_setaffinity(0, cores)

@@ -65,11 +65,12 @@ class Table:
         return self.take(np.argsort(values, kind="stable"))
 
 
-def browse(masks_path: Path, against: Path | None = None) -> Table:
+def browse(masks_path: Path, against: Path | None = None, coverage: bool = True) -> Table:
     """The table of a masks.h5; images.h5, features.h5, erm/ and retrained/ are those beside it.
 
     Args:
         against: another masks.h5 of the same images.
+        coverage: whether it is to be known, for which all masks are read.
 
     Raises:
         MacError: something is missing, or does not belong together.
@@ -98,7 +99,7 @@ def browse(masks_path: Path, against: Path | None = None) -> Table:
             mac=classes[after.argmax(1)],
             right=before.argmax(1) == label,
             values={
-                "coverage": shares(images, masks)[2],
+                "coverage": shares(images, masks)[2] if coverage else np.full(len(rows), np.nan),
                 "confidence": before[of_label],
                 "disagreement": np.abs(after[of_label] - before[of_label]),
                 "iou": np.full(len(rows), np.nan) if against is None else _overlap(images, masks, against),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ import dask
 import torch
 from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, WorkerPlugin, as_completed, get_worker
 
+from pipeline.device import named, pick
 from pipeline.engine import Arrays, Block, Work, write_shard
 from pipeline.errors import MacError, first_line
 from pipeline.machine import usable_cores
-from pipeline.progress import Progress, log
+from pipeline.progress import log
 
 STALLED = 900.0  # seconds without any block done, after which the workers that have one are started anew
 FAILURES = 10  # workers that may die of one block
@@ -33,13 +35,16 @@ TOKEN = ".seen-by-all"
 
 
 @contextmanager
-def connect(workers: int | None, address: str | None, on: torch.device) -> Iterator["DaskCluster"]:
+def connect(workers: int | None, address: str | None, device: str) -> Iterator["DaskCluster"]:
     """The cluster at `address`, or one with `workers` processes on this machine.
 
     On CUDA devices each local worker has a GPU of its own; elsewhere the cores are divided among them.
 
+    Args:
+        device: as `pick` takes it, but the workers': `auto` is CUDA where they declare `GPU`, or all have it.
+
     Raises:
-        MacError: both given, no scheduler there, or more workers than GPUs.
+        MacError: both given, no scheduler there, no workers that have this package, or more workers than GPUs.
     """
     if workers is not None and address is not None:
         raise MacError("--workers starts a cluster here, --scheduler-address takes one that is there: give one of them")
@@ -48,7 +53,7 @@ def connect(workers: int | None, address: str | None, on: torch.device) -> Itera
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": FAILURES}))
         if workers is not None:
-            address = stack.enter_context(_local(workers, on)).scheduler_address
+            address = stack.enter_context(_local(workers, pick(device))).scheduler_address
         try:
             client = stack.enter_context(Client(address, timeout=dask.config.get("distributed.comm.timeouts.connect")))
         except (OSError, ValueError) as error:
@@ -59,7 +64,20 @@ def connect(workers: int | None, address: str | None, on: torch.device) -> Itera
             client.dashboard_link if find_spec("bokeh") else f"{client.dashboard_link} (needs bokeh: pip install 'mac-robust[dashboard]')"
         )
         log.info("Dask cluster of %d workers, dashboard: %s", len(_workers(client)), page)
-        yield DaskCluster(client)
+        yield DaskCluster(client, _kind(client, device))
+
+
+def _kind(client: Client, device: str) -> torch.device:
+    """What the workers compute on."""
+    if device != "auto":
+        return named(device)
+    workers = _workers(client)
+    if any("GPU" in worker["resources"] for worker in workers):
+        return named("cuda")
+    try:
+        return named("cuda" if workers and all(client.run(torch.cuda.is_available).values()) else "cpu")
+    except Exception as error:  # whatever a worker could not import comes back as it was raised there
+        raise MacError(f"the workers cannot say what they compute on ({first_line(error)}); install mac-robust on all of them") from error
 
 
 def _local(workers: int, on: torch.device) -> SpecCluster:
@@ -74,13 +92,15 @@ def _local(workers: int, on: torch.device) -> SpecCluster:
         return {"nthreads": 1, "env": environment | gpu, "memory_limit": 0, "resources": {"GPU": 1} if gpus else {}, "silence_logs": 50}
 
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process alone: the workers inherit that they ignore it
+    # Ctrl-C is for this process alone: it is blocked in the threads that begin here, and in the workers that these start, now and anew.
+    resource_tracker.ensure_running()  # multiprocessing would unblock it for that
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return SpecCluster(
             workers={number: {"cls": Nanny, "options": options(number)} for number in range(workers)}, scheduler=scheduler, silence_logs=50
         )
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Carrier(WorkerPlugin):
@@ -97,7 +117,7 @@ class _Carrier(WorkerPlugin):
     def teardown(self, worker: Any) -> None:
         self._opened.close()
 
-    def run(self, block: Block, path: Path) -> int:
+    def run(self, block: Block, path: Path) -> Block:
         """One block at a time: the function itself uses the worker's cores, or its GPU."""
         with self._lock:
             if self._function is None:
@@ -119,7 +139,7 @@ class _Carrier(WorkerPlugin):
             )
 
 
-def _on_worker(name: str, block: Block, path: Path) -> int:
+def _on_worker(name: str, block: Block, path: Path) -> Block:
     carrier = get_worker().plugins[name]
     assert isinstance(carrier, _Carrier)
     return carrier.run(block, path)
@@ -127,12 +147,13 @@ def _on_worker(name: str, block: Block, path: Path) -> int:
 
 @dataclass(frozen=True)
 class DaskCluster:
-    """A cluster that is there, for the engine."""
+    """A cluster that is there, for the engine; `on` is the kind of device of its workers, which this process need not have."""
 
     client: Client
+    on: torch.device
 
-    def compute(self, name: str, work: Work, missing: Mapping[Block, Path], progress: Progress) -> None:
-        """Compute the blocks and write their shards on the cluster's workers.
+    def compute(self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]) -> None:
+        """Compute the blocks and write their shards on the cluster's workers; `done` is called for each.
 
         Raises:
             MacError: a block failed for a reason that a user can mend, or its workers died again and again.
@@ -156,7 +177,7 @@ class DaskCluster:
             }
             for future in as_completed(futures):
                 try:
-                    progress.update(future.result())
+                    done(future.result())
                 except KilledWorker:
                     block = futures[future]
                     raise MacError(

@@ -20,8 +20,15 @@ def pick(name: str) -> torch.device:
         raise MacError(f"--device {name}: PyTorch sees no CUDA device here; use --device cpu")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return named("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else named(name)
+
+
+def named(name: str) -> torch.device:
+    """`cpu`, `cuda` or `cuda:N` to a device, whether it is here or not.
+
+    Raises:
+        MacError: another name.
+    """
     try:
         return torch.device(name)
     except RuntimeError:

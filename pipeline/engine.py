@@ -1,6 +1,6 @@
 """Bulk work: blocks of rows through Dask, one shard file each, so that a killed stage continues where it was.
 
-    Work ─ open() ─► function of a block ─► shard file ─► merged by the stage, in row order
+    Work ─ open() ─► function of a block ─► shard file ─► merged by the stage, in row order, while later blocks are computed
 
 A shard is a safetensors file written under a temporary name and renamed. The scratch folder's name carries the fingerprint of everything
 that its shards depend on, and each shard the digest of its contents, so a shard found there is the one that would be computed again.
@@ -11,7 +11,8 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,24 +64,11 @@ class Work(Protocol):
 class Cluster(Protocol):
     """Processes elsewhere that do the work in place of this one: `pipeline.cluster`."""
 
-    def compute(self, name: str, work: Work, missing: Mapping[Block, Path], progress: Progress) -> None:
-        """Compute the blocks and write their shards."""
+    def compute(self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]) -> None:
+        """Compute the blocks and write their shards; `done` is called for each."""
 
 
-@dataclass(frozen=True)
-class Computed:
-    """Blocks that are done, in row order; what is iterated over is read anew, one block in memory at a time."""
-
-    paths: Mapping[Block, Path]
-
-    def __iter__(self) -> Iterator[tuple[Block, Arrays]]:
-        return ((block, load_file(path)) for block, path in self.paths.items())
-
-    def each(self, name: str) -> Iterator[NDArray[Any]]:
-        """One array of every block; the others are not read."""
-        for path in self.paths.values():
-            with safe_open(path, "numpy") as file:
-                yield file.get_tensor(name)
+Merge = Callable[[Block, Arrays], None]  # takes up a block that is done
 
 
 class Shards:
@@ -105,10 +93,11 @@ class Shards:
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
 
-    def map_blocks(self, work: Work, cut: list[Block], threads: int = 1, cluster: Cluster | None = None) -> Computed:
-        """Compute what is not there yet.
+    def map_blocks(self, work: Work, cut: list[Block], merge: Merge, threads: int = 1, cluster: Cluster | None = None) -> None:
+        """Compute what is not there yet, and hand every block to `merge`, one at a time and in row order.
 
         Args:
+            merge: called in a thread of its own, for each block as soon as it and those before it are done.
             threads: blocks at a time in this process; 1 where the function itself uses all cores or the GPU.
             cluster: does the work in place of this process.
 
@@ -119,23 +108,72 @@ class Shards:
         missing = {block: path for block, path in paths.items() if not _is_whole(path)}
         if len(missing) < len(cut):
             log.info("%s: %d of %d blocks were done before", self.name, len(cut) - len(missing), len(cut))
-        with Progress(self.name, sum(map(len, missing)), "images") as progress:
+        with Progress(self.name, sum(map(len, missing)), "images") as progress, _Merging(paths, missing, merge) as merging:
+
+            def done(block: Block) -> None:
+                progress.update(len(block))
+                merging.done(block)
+
             if missing and cluster is not None:
-                cluster.compute(self.name, work, missing, progress)
+                cluster.compute(self.name, work, missing, done)
             elif missing:
-                with work.open() as function, Callback(posttask=lambda _key, rows, *_: progress.update(rows)):
+                with work.open() as function, Callback(posttask=lambda _key, block, *_: done(block)):
+                    # Dask's local schedulers take the last name first: the names count down, so that the first rows can be merged soon.
+                    down = reversed(range(len(missing)))
                     name = f"{self.name}-{{:09d}}".format
-                    tasks = [delayed(write_shard)(function, *item, dask_key_name=name(item[0].start)) for item in missing.items()]
+                    named = zip(map(name, down), missing.items(), strict=True)
+                    tasks = [delayed(write_shard)(function, *item, dask_key_name=key) for key, item in named]
                     compute(*tasks, scheduler="threads" if threads > 1 else "synchronous", num_workers=threads)
-        return Computed(paths)
 
 
-def write_shard(function: Callable[[Block], Arrays], block: Block, path: Path) -> int:
-    """Compute a block and write its shard; the number of its rows."""
+class _Merging:
+    """Hands blocks on in row order, in a thread of its own; what goes wrong there is raised where the blocks are computed."""
+
+    def __init__(self, paths: Mapping[Block, Path], missing: Collection[Block], merge: Merge) -> None:
+        self._paths, self._merge = paths, merge
+        self._done = {block: threading.Event() for block in paths}
+        for block in paths.keys() - missing:
+            self._done[block].set()
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def done(self, block: Block) -> None:
+        """The block's shard is there."""
+        self._done[block].set()
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> "_Merging":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None) -> None:
+        if kind is not None:
+            self._stopped = True
+            for done in self._done.values():
+                done.set()
+        self._thread.join()
+        if kind is None and self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            for block, path in self._paths.items():
+                self._done[block].wait()
+                if self._stopped:
+                    return
+                self._merge(block, load_file(path))
+        except BaseException as error:
+            self._error = error
+
+
+def write_shard(function: Callable[[Block], Arrays], block: Block, path: Path) -> Block:
+    """Compute a block and write its shard."""
     arrays = {name: np.ascontiguousarray(array) for name, array in function(block).items()}
     with replacing(path, durable=False) as temporary, tensor_errors():
         save_file(arrays, temporary, {"sha256": _digest(arrays)})
-    return len(block)
+    return block
 
 
 def _digest(arrays: Arrays) -> str:

@@ -1,5 +1,7 @@
 """The one exception for what a user can mend: bad parameters, bad input, a missing or foreign artefact."""
 
+import os
+
 
 class MacError(Exception):
     """A user's mistake or broken input. `str(error)` is one line: where, what was found, what to do.
@@ -12,5 +14,7 @@ class MacError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, or the exception's name where it has none."""
+    """The first line of another library's message, or the exception's name where it has none; of an operating system's error its reason."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     return (str(error).splitlines() or [type(error).__name__])[0]

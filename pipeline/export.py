@@ -16,9 +16,8 @@ from pipeline import backbone, store
 from pipeline.backbone import Classifier
 from pipeline.coverage import input_grid
 from pipeline.errors import MacError
-from pipeline.evaluate import table
+from pipeline.evaluate import measure, table
 from pipeline.inputs import normalize
-from pipeline.prediction import model_kind
 from pipeline.store import ModelFolder
 
 Format = Literal["onnx", "torchscript", "safetensors"]
@@ -41,8 +40,17 @@ class Checked(NamedTuple):
     difference: float
 
 
-def export(model_path: Path, images_path: Path, metrics_path: Path, out: Path, how: Format) -> Checked:
-    """Write the classifier of a model folder to `out`, and MODEL_CARD.md beside it.
+class Sources(NamedTuple):
+    """Where everything lies that the classifier was made from, and measured on for its card."""
+
+    images: Path
+    features: Path
+    erm: Path
+    retrained: Path
+
+
+def export(model: Literal["mac", "erm"], sources: Sources, out: Path, how: Format) -> Checked:
+    """Write a classifier to `out`, and MODEL_CARD.md beside it.
 
     The file takes `image` (N, 3, S, S) float32, normalised, and gives `logits` (N, classes); it names the classes and every step from an
     image file to its input. What it computes is held against PyTorch on 32 held-out images before it takes its place.
@@ -51,28 +59,29 @@ def export(model_path: Path, images_path: Path, metrics_path: Path, out: Path, h
         On how many images, and how far, it differs from PyTorch.
 
     Raises:
-        MacError: an input is missing, a package for the format is not installed, or the results differ by more than 1e-4.
+        MacError: an input is missing, or does not belong to the rest; a package for the format is not installed; the results differ
+            by more than 1e-4.
     """
-    kind = model_kind(model_path)
-    folder = store.open_model(model_path, kind)
-    metrics = store.read_json(metrics_path, "mac evaluate")
-    with store.open_artefact(images_path, "images") as images:
+    robust = model == "mac"
+    metrics, _ = measure(*sources)
+    folder = store.open_model(sources.retrained, "retrained") if robust else store.open_model(sources.erm, "erm")
+    with store.open_artefact(sources.images, "images") as images:
         held_out = np.flatnonzero(images["split"][:] != 0)[:CHECKED]
         x = normalize(input_grid(images, images.rows("image", held_out))).contiguous()
         dataset = dict(images.provenance.params)
-    model = backbone.load(folder, torch.device("cpu"))
+    classifier = backbone.load(folder, torch.device("cpu"))
     with torch.no_grad():
-        features, head = model.features(x), model.head
+        features, head = classifier.features(x), classifier.head
         expected = head(features)
         # What rounding of features does to a logit grows with the terms that it is the sum of.
         scale = (features.abs() @ head.weight.abs().T + head.bias.abs()).clamp(min=1)
     about = {key: json.dumps(value, ensure_ascii=False) for key, value in folder.spec.items()} | {"digest": folder.digest}
     with store.replacing(out) as temporary:
-        run = WRITERS[how](model, x[:2], about, temporary)
+        run = WRITERS[how](classifier, x[:2], about, temporary)
         checked = Checked(len(x), float(((run(x) - expected).abs() / scale).max()))
         if not checked.difference <= TOLERANCE:
             raise MacError(f"{out}: not written: its logits differ from PyTorch's by {checked.difference:.2g}, more than {TOLERANCE:g}")
-    store.write_text(out.with_name(CARD), card(folder, kind == "retrained", dataset, metrics, out.name, how, checked))
+    store.write_text(out.with_name(CARD), card(folder, robust, dataset, metrics, out.name, how, checked))
     return checked
 
 

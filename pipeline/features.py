@@ -3,7 +3,7 @@
 For a training image i and each draw r: φ(x_i), φ(masked), φ(combined with its partner j); for validation and test φ(x).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,34 +40,37 @@ def features(
             made_from = {"images": images.digest, "erm": erm.digest, "masks": masks.digest}
             plan = Plan.make(images, masks, params)
             rows = {part: np.flatnonzero(images["split"][:] == number) for number, part in enumerate(SPLITS)} | {"train": plan.rows}
-            views = {}
+            label, attribute = images["label"][:], images["attribute"][:]
+            names = {"classes": images.attribute("classes"), "attributes": images.attribute("attributes")}
+            # What is done of all splits is kept until the artefact is whole.
+            scratches = {part: Shards(scratch, f"features-{part}", params.model_dump(), made_from, on.type) for part in SPLITS}
+            shards = {part: stack.enter_context(each) for part, each in scratches.items()}
+            artefact = stack.enter_context(store.create(out, "features", params.model_dump(), made_from, **names))
+            artefact.write("train/partner", plan.partner)
+            artefact.write("train/batch", plan.batch)
+            artefact.write("train/fill", plan.fill)
             for part in SPLITS:
+                artefact.write(f"{part}/row", rows[part])
+                artefact.write(f"{part}/label", label[rows[part]])
+                artefact.write(f"{part}/attribute", attribute[rows[part]])
                 paths = (images_path.resolve(), erm_path.resolve(), masks_path.resolve())
                 work = _Work(*paths, made_from, params, plan if part == "train" else rows[part], on.type if cluster else str(on))
                 cut = blocks(len(rows[part]), BATCHES * device.forward_batch(on))
-                shards = stack.enter_context(Shards(scratch, f"features-{part}", params.model_dump(), made_from, on.type))
-                views[part] = shards.map_blocks(work, cut, cluster=cluster)
-            label, attribute = images["label"][:], images["attribute"][:]
-            names = {"classes": images.attribute("classes"), "attributes": images.attribute("attributes")}
-            with store.create(out, "features", params.model_dump(), made_from, **names) as artefact:
-                artefact.write("train/partner", plan.partner)
-                artefact.write("train/batch", plan.batch)
-                artefact.write("train/fill", plan.fill)
-                for part in SPLITS:
-                    artefact.write(f"{part}/row", rows[part])
-                    artefact.write(f"{part}/label", label[rows[part]])
-                    artefact.write(f"{part}/attribute", attribute[rows[part]])
-                    _merge(artefact, part, views[part], (params.draws, len(rows[part]), erm.head()[0].shape[1]))
+                merge = _merge(artefact, part, (params.draws, len(rows[part]), erm.head()[0].shape[1]))
+                shards[part].map_blocks(work, cut, merge, cluster=cluster)
 
 
-def _merge(artefact: store.Writer, part: str, views: Iterable[tuple[Block, Arrays]], shape: tuple[int, int, int]) -> None:
-    """Write the blocks of one split; `shape` is (R, rows, D)."""
+def _merge(artefact: store.Writer, part: str, shape: tuple[int, int, int]) -> Callable[[Block, Arrays], None]:
+    """Make the datasets of one split; what writes a block into them. `shape` is (R, rows, D)."""
     datasets = {"original": artefact.create(f"{part}/original", shape[1:])}
     if part == "train":
         datasets |= {name: artefact.create(f"{part}/{name}", shape) for name in ("masked", "combined")}
-    for block, arrays in views:
+
+    def merge(block: Block, arrays: Arrays) -> None:
         for name, dataset in datasets.items():
             dataset[(..., block.slice, slice(None))] = arrays[name]
+
+    return merge
 
 
 @dataclass(frozen=True)

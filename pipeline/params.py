@@ -12,7 +12,9 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import MacError
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"], Field(description="of the network; auto: bfloat16 where the hardware computes in it")
+]
 ToStored = Literal["squash", "center_crop"]
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0)]
@@ -76,7 +78,7 @@ class DominoesOptions(_Block):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
-    core: str = Field(default="cifar10", description="lower half: cifar10, fashion_mnist, mnist, or a folder of <part>/<class>/")
+    core: str = Field(default="cifar10", description="lower half: cifar10, fashion_mnist, mnist, or a folder of `<part>/<class>/`")
     spurious: str = Field(default="mnist", description="upper half, likewise")
     core_classes: Classes = Field(default=["automobile", "truck"], description="the classes")
     spurious_classes: Classes = Field(default=["0", "1"], description="the attributes, in the order of their classes")
@@ -107,7 +109,15 @@ OPTIONS: dict[str, type[_Block]] = {
 class DatasetParams(_Block):
     """`dataset`: which images, and how they become the model's input."""
 
-    name: Literal["demo", "waterbirds", "celeba", "metashift", "dominoes", "bar", "folder"] = Field(description="reader of its files")
+    name: Literal[
+        "demo",
+        "waterbirds",
+        "celeba",
+        "metashift",
+        "dominoes",
+        "bar",
+        "folder",
+    ] = Field(description="reader of its files")
     root: str = Field(min_length=1, description="folder of the dataset")
     options: dict[str, Any] = Field(description="what the reader wants to know besides; {} for most")
     stored_size: Positive = Field(description="side of the stored images, pixels")
@@ -138,18 +148,18 @@ def _crop_scale(value: tuple[float, float]) -> tuple[float, float]:
 class TrainParams(_Block):
     """`train`: ERM by SGD."""
 
-    epochs: Positive
-    batch_size: int = Field(ge=2)
-    lr: float = Field(gt=0, description="(peak) learning rate")
-    momentum: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0)
-    schedule: Literal["constant", "cosine", "one_cycle"]
+    epochs: Positive = Field(description="passes over the training images")
+    batch_size: int = Field(ge=2, description="images a step")
+    lr: float = Field(gt=0, description="learning rate, the highest of the schedule")
+    momentum: float = Field(ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(ge=0, description="of SGD")
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field(description="of the learning rate")
     crop_scale: Annotated[tuple[float, float], AfterValidator(_crop_scale)] = Field(description="area of the random crop")
     flip: bool = Field(description="random horizontal flip")
-    precision: Precision = Field(description="auto: bfloat16 where the hardware computes in it")
+    precision: Precision
     select: Literal["last", "best"] = Field(description="which epoch is the ERM model; best: validation worst group")
     hold_out: float = Field(ge=0, lt=1, description="fraction of each class's training images that ERM does not see (AFR wants 0.2)")
-    seed: int = Field(ge=0)
+    seed: Seed = Field(description="of the fresh head, the order and the augmentation")
 
 
 def _top_k(value: float) -> float:
@@ -161,16 +171,23 @@ def _top_k(value: float) -> float:
 class SaliencyParams(_Block):
     """`saliency`: map and mask of every training image."""
 
-    method: Literal["xgradcam", "gradcam", "gradcam++", "scorecam", "layercam", "eigencam", "random", "foreground"] = Field(
-        description="random and foreground (true masks) are controls"
-    )
+    method: Literal[
+        "xgradcam",
+        "gradcam",
+        "gradcam++",
+        "scorecam",
+        "layercam",
+        "eigencam",
+        "random",
+        "foreground",
+    ] = Field(description="random and foreground (true masks) are controls")
     balance: Literal["none", "class"] = Field(description="class: a seeded retraining set with as many images of each class")
     target: Literal["label", "prediction"] = Field(description="class that the map explains")
     layer: str = Field(description="last (closed form), or a module of the trunk (autograd)")
     top_k: Annotated[float, AfterValidator(_top_k)] = Field(description="pixels in the mask, or a fraction in (0, 1)")
     precision: Precision
-    seed: int = Field(ge=0, description="of the random control and of balance")
-    previews: int = Field(ge=0, description="overlays to store as pictures")
+    seed: Seed = Field(description="of the random control and of balance")
+    previews: int = Field(ge=0, description="overlays to store as pictures in masks.h5")
 
 
 class FeaturesParams(_Block):
@@ -179,23 +196,23 @@ class FeaturesParams(_Block):
     draws: Positive = Field(description="R, pairing draws to cache")
     batch_size: int = Field(ge=2, description="rows that share a fill and are each other's partners; the retraining batch")
     precision: Precision
-    seed: int = Field(ge=0, description="of the pairing plan")
+    seed: Seed = Field(description="of the pairing plan")
 
 
 class RetrainParams(_Block):
     """`retrain`: the last layer (paper equation 6)."""
 
-    solver: Literal["adam", "lbfgs"]
+    solver: Literal["adam", "lbfgs"] = Field(description="adam: the paper's; lbfgs: the same problem solved outright")
     alpha: float = Field(ge=0, description="weight of the masked views")
     beta: float = Field(ge=0, description="weight of the combined views")
     seeds: Positive = Field(description="heads to report, for a mean and a spread (adam)")
     average: Positive = Field(description="fits of different seeds whose mean is one such head (adam)")
-    init: Literal["erm", "zeros"]
+    init: Literal["erm", "zeros"] = Field(description="where the head starts")
     standardize: bool = Field(description="features by the originals' mean and deviation")
-    class_weights: Literal["none", "balanced"]
+    class_weights: Literal["none", "balanced"] = Field(description="balanced: classes weigh alike, however many images they have")
     l2: float = Field(ge=0, description="L2 strength: l2 · Σ W² is added to the loss")
-    epochs: Positive = Field(description="adam")
-    lr: float = Field(gt=0, description="adam")
+    epochs: Positive = Field(description="adam: passes over the views; epoch e uses draw e mod R")
+    lr: float = Field(gt=0, description="adam: learning rate")
     lr_step: Positive = Field(description="adam: epochs between learning-rate drops")
     lr_gamma: float = Field(gt=0, le=1, description="adam: factor of a drop")
 
@@ -209,8 +226,8 @@ class BaselinesParams(_Block):
 class SweepParams(_Block):
     """`sweep`: every pair of α and β, every seed, fitted at once with the other settings of `retrain`."""
 
-    alphas: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
-    betas: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+    alphas: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1, description="values of retrain.alpha to try")]
+    betas: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1, description="values of retrain.beta to try")]
 
 
 class JttParams(_Block):
@@ -219,15 +236,15 @@ class JttParams(_Block):
     first_epochs: Positive = Field(description="T, epochs before the error set is taken")
     upweight: int = Field(ge=1, description="lambda, how often an image of the error set counts")
     epochs: Positive = Field(description="of the second training")
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
+    lr: float = Field(gt=0, description="of the second training")
+    weight_decay: float = Field(ge=0, description="of the second training")
 
 
 class MaskTuneParams(_Block):
     """`masktune`: one epoch on masked images, otherwise as `train`."""
 
     sigmas: float = Field(description="pixels above the map's mean by so many deviations are masked")
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, description="of the fine-tuning")
 
 
 class ExamplesParams(_Block):

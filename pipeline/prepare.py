@@ -1,7 +1,6 @@
 """Stage prepare: the dataset's images, decoded and brought to one size, into images.h5."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from pipeline.datasets.sources import stored_image, to_stored
 from pipeline.engine import Arrays, Block, Cluster, Shards, blocks
 from pipeline.errors import MacError
 from pipeline.inputs import to_input_grid
+from pipeline.machine import usable_cores
 from pipeline.params import DatasetParams, ToStored
 from pipeline.progress import log
 
@@ -48,35 +48,40 @@ def prepare(params: DatasetParams, images: Path, scratch: Path, cluster: Cluster
     has_foreground = np.array([record.foreground is not None for record in records])
     made = params.model_dump(exclude={"root", "on_error"})
     names = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
-    with Shards(scratch, "prepare", params.model_dump(exclude={"on_error"}), sources) as shards:
-        # A worker has a working directory of its own.
-        work = _Work(replace(dataset, root=dataset.root.resolve()) if cluster else dataset, params, bool(has_foreground.any()))
-        decoded = shards.map_blocks(work, blocks(len(records), BLOCK), threads=os.cpu_count() or 1, cluster=cluster)
-        errors = [error for block in decoded.each("errors") for error in json.loads(block.tobytes())]
+    fingerprint = (params.model_dump(exclude={"on_error"}), sources)
+    # A worker has a working directory of its own.
+    work = _Work(replace(dataset, root=dataset.root.resolve()) if cluster else dataset, params, bool(has_foreground.any()))
+    errors: list[str] = []
+    stop = 0  # of the rows that are merged: those that can be read, without a gap
+    with Shards(scratch, "prepare", *fingerprint) as shards, store.create(images, "images", made, {}, **names) as artefact:
+        image = artefact.create("image", (len(records), stored, stored, 3))
+        foreground = artefact.create("foreground", (len(records), stored, stored)) if has_foreground.any() else None
+        channel_mean = np.empty((len(records), 3), np.float32)
+
+        def merge(block: Block, arrays: Arrays) -> None:
+            nonlocal stop
+            errors.extend(json.loads(arrays["errors"].tobytes()))
+            kept = np.array([not error for error in errors[block.slice]])
+            start, stop = stop, stop + int(kept.sum())
+            keep = slice(None) if kept.all() else kept  # a view in place of a copy
+            image[start:stop] = arrays["image"][keep]
+            channel_mean[start:stop] = arrays["channel_mean"][keep]
+            if foreground is not None:
+                foreground[start:stop] = arrays["foreground"][keep]
+
+        shards.map_blocks(work, blocks(len(records), BLOCK), merge, threads=usable_cores(), cluster=cluster)
         _report(dataset, errors, images.with_name("prepare_errors.csv"), params.on_error)
         kept = np.array([not error for error in errors])
-        records, has_foreground = [record for record, keep in zip(records, kept, strict=True) if keep], has_foreground[kept]
-        with store.create(images, "images", made, {}, **names) as artefact:
-            artefact.write("label", np.array([record.label for record in records], np.int64))
-            artefact.write("attribute", np.array([record.attribute for record in records], np.int64))
-            artefact.write("split", np.array([record.split for record in records], np.int8))
-            artefact.write("path", [record.image.name for record in records])
-            image = artefact.create("image", (len(records), stored, stored, 3))
-            channel_mean = np.empty((len(records), 3), np.float32)
-            foreground = None
-            if has_foreground.any():
-                artefact.write("has_foreground", has_foreground)
-                foreground = artefact.create("foreground", (len(records), stored, stored))
-            stop = 0
-            for block, arrays in decoded:
-                count = int(kept[block.slice].sum())
-                keep = kept[block.slice] if count < len(block) else slice(None)  # a view in place of a copy
-                start, stop = stop, stop + count
-                image[start:stop] = arrays["image"][keep]
-                channel_mean[start:stop] = arrays["channel_mean"][keep]
-                if foreground is not None:
-                    foreground[start:stop] = arrays["foreground"][keep]
-            artefact.write("channel_mean", channel_mean)
+        records = [record for record, keep in zip(records, kept, strict=True) if keep]
+        image.resize(len(records), 0)
+        artefact.write("channel_mean", channel_mean[: len(records)])
+        artefact.write("label", np.array([record.label for record in records], np.int64))
+        artefact.write("attribute", np.array([record.attribute for record in records], np.int64))
+        artefact.write("split", np.array([record.split for record in records], np.int8))
+        artefact.write("path", [record.image.name for record in records])
+        if foreground is not None:
+            foreground.resize(len(records), 0)
+            artefact.write("has_foreground", has_foreground[kept])
 
 
 def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> None:

@@ -128,20 +128,21 @@ def saliency(
         rows = _retraining_rows(images, params) if rows is None else rows
         work = _Work(images_path.resolve(), erm_path.resolve(), made_from, params, rows, k, on.type if cluster else str(on))
         cut = blocks(len(rows), BATCHES * device.forward_batch(on))
-        with Shards(scratch, "saliency", params.model_dump(exclude={"previews"}), made_from, on.type, rows.tolist()) as shards:
-            maps = shards.map_blocks(work, cut, cluster=cluster)
-            with store.create(out, "masks", params.model_dump(), made_from) as artefact:
-                artefact.write("row", rows)
-                targets = np.empty(len(rows), np.int64)
-                mask = artefact.create("mask", (len(rows), size, size))
-                cam: h5py.Dataset | None = None
-                for block, arrays in maps:
-                    if cam is None:
-                        cam = artefact.create("cam", (len(rows), *arrays["cam"].shape[1:]))
-                    targets[block.slice], cam[block.slice] = arrays["target"], arrays["cam"]
-                    mask[block.slice] = np.unpackbits(arrays["mask"], axis=2, count=size).view(np.bool_)
-                artefact.write("target", targets)
-                _write_previews(artefact.file, images, rows, erm, params.previews)
+        fingerprint = (params.model_dump(exclude={"previews"}), made_from, on.type, rows.tolist())
+        with Shards(scratch, "saliency", *fingerprint) as shards, store.create(out, "masks", params.model_dump(), made_from) as artefact:
+            artefact.write("row", rows)
+            targets = np.empty(len(rows), np.int64)
+            mask = artefact.create("mask", (len(rows), size, size))
+
+            def merge(block: Block, arrays: Arrays) -> None:
+                if block.start == 0:
+                    artefact.create("cam", (len(rows), *arrays["cam"].shape[1:]))
+                targets[block.slice], artefact.file["cam"][block.slice] = arrays["target"], arrays["cam"]
+                mask[block.slice] = np.unpackbits(arrays["mask"], axis=2, count=size).view(np.bool_)
+
+            shards.map_blocks(work, cut, merge, cluster=cluster)
+            artefact.write("target", targets)
+            _write_previews(artefact.file, images, rows, erm, params.previews)
 
 
 def _model(erm: store.ModelFolder, params: SaliencyParams, on: torch.device) -> backbone.Classifier:

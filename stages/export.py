@@ -1,10 +1,11 @@
 """mac export: the classifier as one file for use elsewhere."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from pipeline.export import CARD, FORMATS, Format, export
+from pipeline.export import CARD, FORMATS, Format, Sources, export
 from stages.common import Layout, data_option
 
 
@@ -13,9 +14,9 @@ from stages.common import Layout, data_option
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
 @click.option("--model", type=click.Choice(["mac", "erm"]), default="mac", show_default=True)
 @data_option
-def command(how: Format, out: Path, model: str, data: Path) -> None:
+def command(how: Format, out: Path, model: Literal["mac", "erm"], data: Path) -> None:
     """Write the robust classifier as one file, check it against PyTorch, and put a model card beside it."""
     layout = Layout(data)
-    checked = export(layout.retrained if model == "mac" else layout.erm, layout.images, layout.metrics, out, how)
+    checked = export(model, Sources(layout.images, layout.features, layout.erm, layout.retrained), out, how)
     held = f"{checked.images} images: logits within {checked.difference:.1e} of PyTorch's, relative to their terms"
     click.echo(f"{out} ({held}), {out.with_name(CARD)}")

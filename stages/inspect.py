@@ -57,7 +57,7 @@ def command(
             click.echo(inspection.describe(file))
         return
     name = sort or ("iou" if against else "confidence")
-    table = browse.browse(file, against)
+    table = browse.browse(file, against, coverage=name == "coverage" or table_file is not None or as_json)
     if group is not None:
         if group not in table.group:
             raise MacError(f"--group {group}: no image is of it; there are {', '.join(np.unique(table.group))}")

@@ -4,13 +4,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 
+from pipeline.device import pick
 from pipeline.engine import Cluster
+from pipeline.params import Params
 from stages import on_device
+from stages.common import Layout, recorded
+
+if TYPE_CHECKING:
+    from pipeline.cluster import DaskCluster
 
 _workers = click.option("--workers", type=click.IntRange(1), help="Processes that do the work here; on CUDA devices one a GPU.")
 _scheduler = click.option(
@@ -23,18 +28,18 @@ def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return _workers(_scheduler(function))
 
 
-def cluster_of(workers: int | None, address: str | None, on: torch.device) -> "AbstractContextManager[Cluster | None]":
+def cluster_of(workers: int | None, address: str | None, device: str) -> "AbstractContextManager[DaskCluster | None]":
     """The cluster that the options ask for; None where they ask for none."""
     if workers is None and address is None:
         return nullcontext()
     from pipeline.cluster import connect  # distributed takes a while to import
 
-    return connect(workers, address, on)
+    return connect(workers, address, device)
 
 
 @dataclass(frozen=True)
 class Run(on_device.Run):
-    """What a stage is called with."""
+    """What a stage is called with; with a cluster `on` is the kind of device that its workers have."""
 
     cluster: Cluster | None
 
@@ -44,10 +49,12 @@ def stage(name: str) -> on_device.Stage:
 
     def decorate(function: Callable[[Run], str | None]) -> click.Command:
         @wraps(function)
-        def with_cluster(run: on_device.Run, workers: int | None, scheduler_address: str | None) -> str | None:
-            with cluster_of(workers, scheduler_address, run.on) as cluster:
-                return function(Run(run.layout, run.params, run.on, cluster))
+        def with_cluster(layout: Layout, params: Params, device: str, workers: int | None, scheduler_address: str | None) -> str | None:
+            with cluster_of(workers, scheduler_address, device) as cluster:
+                on = pick(device) if cluster is None else cluster.on
+                with recorded(layout, name, on.type):
+                    return function(Run(layout, params, on, cluster))
 
-        return on_device.stage(name, cluster_options)(with_cluster)
+        return on_device.command_of(with_cluster, name, cluster_options)
 
     return decorate

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.params import Params
 from stages.common import Layout, data_option, device_option, params_option, recorded
 
 Stage = Callable[[Callable[..., str | None]], click.Command]
+Options = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Run:
     on: torch.device
 
 
-def stage(name: str, options: Callable[[Callable[..., None]], Callable[..., None]] = lambda command: command) -> Stage:
+def stage(name: str, options: Options = lambda command: command) -> Stage:
     """Make `mac <name>` of a function; its docstring is the help, and what it returns is printed.
 
     Args:
@@ -33,19 +35,29 @@ def stage(name: str, options: Callable[[Callable[..., None]], Callable[..., None
     """
 
     def decorate(function: Callable[..., str | None]) -> click.Command:
-        @click.command(name, help=function.__doc__)
-        @params_option
-        @data_option
-        @device_option
-        @options
-        def command(params_path: Path, data: Path, device: str, **further: Any) -> None:
-            keep_freed_memory()
-            run = Run(Layout(data), params.load(params_path), pick(device))
-            with recorded(run.layout, name, run.on.type):
-                text = function(run, **further)
-            if text:
-                click.echo(text)
+        @wraps(function)
+        def on_device(layout: Layout, params: Params, device: str, **further: Any) -> str | None:
+            on = pick(device)
+            with recorded(layout, name, on.type):
+                return function(Run(layout, params, on), **further)
 
-        return command
+        return command_of(on_device, name, options)
 
     return decorate
+
+
+def command_of(function: Callable[..., str | None], name: str, options: Options) -> click.Command:
+    """`mac <name>` that calls `function(layout, params, device, **further options)`, the device as it was named."""
+
+    @click.command(name, help=function.__doc__)
+    @params_option
+    @data_option
+    @device_option
+    @options
+    def command(params_path: Path, data: Path, device: str, **further: Any) -> None:
+        keep_freed_memory()
+        text = function(Layout(data), params.load(params_path), device, **further)
+        if text:
+            click.echo(text)
+
+    return command

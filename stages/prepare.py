@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import click
-import torch
 
 from pipeline import params
 from pipeline.prepare import prepare
@@ -19,5 +18,5 @@ def command(params_path: Path, data: Path, workers: int | None, scheduler_addres
     """Decode the dataset's images into images.h5."""
     layout = Layout(data)
     chosen = params.load(params_path)
-    with recorded(layout, "prepare", "cpu"), cluster_of(workers, scheduler_address, torch.device("cpu")) as cluster:
+    with recorded(layout, "prepare", "cpu"), cluster_of(workers, scheduler_address, "cpu") as cluster:
         prepare(chosen.dataset, layout.images, layout.scratch, cluster)

@@ -77,9 +77,9 @@ def open_image(file: Path) -> Image.Image:
         MacError: the file cannot be read as an image.
     """
     try:
-        with Image.open(file) as opened:
-            opened.load()
-            image = ImageOps.exif_transpose(opened)
+        image: Image.Image
+        with Image.open(file) as image:
+            ImageOps.exif_transpose(image, in_place=True)  # loads it; a copy would take as long as scaling it
         if image.mode == "F":
             raise ValueError("it holds floating-point values, whose range is not known")
         if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255

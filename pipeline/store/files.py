@@ -4,8 +4,9 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
-import tempfile
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,15 +27,17 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     Raises:
         MacError: the folder cannot be written, or the disk is full; what was at `path` is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if durable:
+            _remove_stale(path)
         yield temporary
         if durable:
-            _sync(temporary)
+            sync(temporary)
         os.replace(temporary, path)
         if durable:
-            _sync(path.parent)
+            sync(path.parent)
     except OSError as error:
         _remove(temporary)
         if "read data" in str(error):  # HDF5, of a file that the block reads
@@ -45,6 +48,29 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
         raise
 
 
+def _temporary(path: Path) -> Path:
+    """Names the process that writes, so that one that was killed is known from one that is at it."""
+    return path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.tmp")
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what processes of this machine left that were killed while they wrote `path`."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d+)@{re.escape(socket.gethostname())}(\.ballast)?\.tmp")
+    for file in path.parent.iterdir():
+        if (found := ours.fullmatch(file.name)) and not _is_alive(int(found[1])):
+            shutil.rmtree(file, ignore_errors=True) if file.is_dir() else _remove(file)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink()
@@ -53,21 +79,19 @@ def _remove(path: Path) -> None:
 @contextmanager
 def create_folder(path: Path) -> Iterator[Path]:
     """Fill a folder: the block writes into a temporary one, which takes the place of `path` when it ends well."""
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    except OSError as error:
-        raise MacError(f"{path}: cannot be written ({first_line(error)})") from error
-    try:
-        temporary.chmod(0o755)
+        _remove_stale(path)
+        temporary.mkdir()
         yield temporary
         for file in temporary.iterdir():
-            _sync(file)
+            sync(file)
         replaced = temporary.with_suffix(".old")
         if path.exists():
             path.rename(replaced)
         temporary.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         raise MacError(f"{path}: cannot be written ({first_line(error)})") from error
@@ -87,7 +111,7 @@ def tensor_errors() -> Iterator[None]:
 @contextmanager
 def ballast(path: Path) -> Iterator[Callable[[], None]]:
     """Keep 4 MiB free beside `path`; what is yielded lets go of them, for a library that cannot even close a file on a full disk."""
-    file = path.with_name(f".{path.name}.ballast.tmp")
+    file = path.with_suffix(".ballast.tmp")
     try:
         with file.open("wb") as reserved:
             os.posix_fallocate(reserved.fileno(), 0, 4 << 20)
@@ -131,7 +155,8 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the disk take what was written to a file, or a folder's names."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

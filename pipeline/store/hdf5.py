@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MacError, first_line
-from pipeline.store.files import ballast, replacing
+from pipeline.store.files import ballast, replacing, sync
 from pipeline.store.provenance import MADE_BY, VERSION, Provenance, file_digest
 from pipeline.store.schemas import SCHEMAS, Field
 
@@ -86,8 +87,12 @@ def create(path: Path, kind: str, params: Mapping[str, Any], made_from: Mapping[
             if isinstance(error.__context__, OSError):  # HDF5 could not even close the file
                 raise error.__context__ from None
             raise
+        with ThreadPoolExecutor(1) as pool:  # the disk takes the bytes while they are summed up
+            written = pool.submit(sync, temporary)
+            digest = file_digest(temporary, SEAL)
+            written.result()
         with temporary.open("r+b") as sealed:
-            sealed.write(_seal(file_digest(temporary, SEAL)))
+            sealed.write(_seal(digest))
     _remember(path)
 
 

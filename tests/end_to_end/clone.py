@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ class Clone:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         environment = {"PATH": f"{DVC.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "DVC_NO_ANALYTICS": "1"}
-        self.environment = {**os.environ, **environment}
+        self.environment = {**os.environ, **environment, "BROWSER": "true"}  # what is to be opened is not
         listed = subprocess.run(
             ["git", "ls-files", "-co", "--exclude-standard"], cwd=REPOSITORY, capture_output=True, text=True, check=True
         )
@@ -38,10 +39,34 @@ class Clone:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
 
+    def installed(self) -> None:
+        """What `make install` leaves: a .venv, here of links to the one that the tests run in."""
+        (self.folder / ".venv").mkdir()
+        for part in Path(sys.prefix).iterdir():
+            if part.name != "installed":
+                (self.folder / ".venv" / part.name).symlink_to(part)
+        (self.folder / ".venv/installed").touch()
+
+    def set(self, block: str, key: str, value: str) -> None:
+        """Change a line of params.yaml."""
+        path = self.folder / "params.yaml"
+        text = path.read_text()
+        changed = re.sub(rf"(^{block}:\n(?:  .*\n)*?  {key}: )[^#\n]*", rf"\g<1>{value} ", text, flags=re.MULTILINE)
+        assert changed != text
+        path.write_text(changed)
+
+    def shell(self, block: str) -> str:
+        """Commands as they stand in the README; the first that fails ends them."""
+        return self.run("bash", "-ec", block)
+
     def stages_run(self, *command: str) -> list[str]:
         """The stages that a DVC command says it runs."""
-        lines = self.run(*command).splitlines()
-        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+        return stages_in(self.run(*command))
 
     def metrics(self) -> dict[str, Any]:
         return json.loads((self.folder / "data/metrics.json").read_text())  # type: ignore[no-any-return]
+
+
+def stages_in(said: str) -> list[str]:
+    """The stages that DVC says it runs."""
+    return [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]

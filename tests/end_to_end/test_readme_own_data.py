@@ -1,7 +1,6 @@
 """README, "Your own data": from a folder of images to a retrained model in the three commands that stand there."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -10,34 +9,26 @@ import torch
 import torchvision
 from PIL import Image
 
-from tests.conftest import REPOSITORY
 from tests.end_to_end.clone import DVC, Clone
+from tests.readme import commands
 
 pytestmark = pytest.mark.skipif(not DVC.exists(), reason="DVC is not installed beside this Python (extra 'dvc')")
 
 
-def commands() -> list[str]:
-    """The first block of commands of the section."""
-    section = (REPOSITORY / "README.md").read_text().partition("## Your own data\n")[2]
-    block = re.search(r"```\n(.*?)```", section, re.DOTALL)
-    assert block
-    return block[1].splitlines()
-
-
 def images(folder: Path) -> None:
-    """Discs and squares, grey or coloured, 30 of each, in different formats and sizes."""
+    """Discs and squares, grey or coloured, 12 of each, in different formats and sizes."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:48, :64]
     for name, shape in (("disc", (y - 24) ** 2 + (x - 32) ** 2 < 200), ("square", (abs(y - 24) < 13) & (abs(x - 32) < 13))):
         (folder / name).mkdir(parents=True)
-        for number in range(30):
+        for number in range(12):
             pixels = rng.integers(0, 120, (48, 64, 3), dtype=np.uint8)
             pixels[shape] += 100
             Image.fromarray(pixels if number % 3 else pixels[..., 0]).save(folder / name / f"{number}.{('jpg', 'png', 'webp')[number % 3]}")
 
 
 def test_three_commands(tmp_path: Path) -> None:
-    three = commands()
+    three = commands("mac init folder --force\n").splitlines()
     assert len(three) == 3
     clone = Clone(tmp_path / "mac")
     images(clone.folder / "data/raw/images")

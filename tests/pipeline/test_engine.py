@@ -33,10 +33,17 @@ class Squares:
         yield counting
 
 
+def merged(shards: Shards, work: Squares, cut: list[Block], threads: int = 1) -> list[tuple[Block, Arrays]]:
+    """What is handed on, in the order in which it is."""
+    found: list[tuple[Block, Arrays]] = []
+    shards.map_blocks(work, cut, lambda block, arrays: found.append((block, arrays)), threads)
+    return found
+
+
 @pytest.mark.parametrize(("size", "threads"), [(3, 1), (3, 4), (100, 2)])
 def test_blocks_come_in_row_order_whatever_the_cut(tmp_path: Path, size: int, threads: int) -> None:
     with Shards(tmp_path, "squares", 1) as shards:
-        found = list(shards.map_blocks(Squares(), blocks(10, size), threads))
+        found = merged(shards, Squares(), blocks(10, size), threads)
     assert [i for block, _ in found for i in range(block.start, block.stop)] == list(range(10))
     np.testing.assert_array_equal(np.concatenate([arrays["square"] for _, arrays in found]), np.arange(10) ** 2)
 
@@ -53,11 +60,11 @@ def one_bit(content: bytes) -> bytes:
 def test_work_goes_on_after_a_failure_and_a_damaged_shard_is_made_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     first, again = Squares(fail_after=2), Squares()
     with pytest.raises(RuntimeError, match="killed"), Shards(tmp_path, "squares", 1) as shards:
-        shards.map_blocks(first, blocks(9, 3))
+        merged(shards, first, blocks(9, 3))
     done = sorted(shards.folder.glob("*.safetensors"))
     done[0].write_bytes(damage(done[0].read_bytes()))
     with Shards(tmp_path, "squares", 1) as shards:
-        found = list(shards.map_blocks(again, blocks(9, 3)))
+        found = merged(shards, again, blocks(9, 3))
         np.testing.assert_array_equal(np.concatenate([arrays["square"] for _, arrays in found]), np.arange(9) ** 2)
     assert set(again.computed) == {0, 3, 6} - set(first.computed) | {int(done[0].name[:9])}
     assert len(again.computed) == 2
@@ -69,13 +76,32 @@ def test_another_fingerprint_is_another_folder(tmp_path: Path) -> None:
     assert Shards(tmp_path, "a", {"k": 1}).folder == Shards(tmp_path, "a", {"k": 1}).folder
 
 
-def test_what_is_computed_can_be_read_again_whole_or_one_array_alone(tmp_path: Path) -> None:
+def test_a_block_is_merged_while_later_ones_are_computed(tmp_path: Path) -> None:
+    first = threading.Event()
+
+    @dataclass
+    class Waits:
+        @contextmanager
+        def open(self) -> Iterator[Callable[[Block], Arrays]]:
+            yield self.block
+
+        def block(self, block: Block) -> Arrays:
+            assert block.start == 0 or first.wait(timeout=60)  # would wait for ever if merging began at the end
+            return squares(block)
+
     with Shards(tmp_path, "squares", 1) as shards:
-        computed = shards.map_blocks(Squares(), blocks(10, 4))
-        first, second = list(computed), list(computed)
-        assert [block for block, _ in first] == [block for block, _ in second] == blocks(10, 4)
-        name = next(iter(first[0][1]))
-        assert all(np.array_equal(array, arrays[name]) for array, (_, arrays) in zip(computed.each(name), second, strict=True))
+        shards.map_blocks(Waits(), blocks(9, 3), lambda *_: first.set(), threads=2)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_failure_to_merge_ends_the_work_and_keeps_what_is_done(tmp_path: Path, threads: int) -> None:
+    def full(block: Block, _arrays: Arrays) -> None:
+        if block.start == 3:
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"), Shards(tmp_path, "squares", 1) as shards:
+        shards.map_blocks(Squares(), blocks(9, 3), full, threads)
+    assert {"000000000-000000003.safetensors", "000000003-000000006.safetensors"} <= {file.name for file in shards.folder.iterdir()}
 
 
 def test_two_at_the_same_work_take_turns(tmp_path: Path) -> None:
@@ -84,7 +110,7 @@ def test_two_at_the_same_work_take_turns(tmp_path: Path) -> None:
     def run(name: str) -> None:
         with Shards(tmp_path, "squares", 1) as shards:
             inside.append(f"{name} in")
-            shards.map_blocks(Squares(), blocks(9, 3))
+            merged(shards, Squares(), blocks(9, 3))
             time.sleep(0.1)
             inside.append(f"{name} out")
 
@@ -101,7 +127,7 @@ def test_two_at_the_same_work_take_turns(tmp_path: Path) -> None:
 def test_what_is_left_and_what_is_in_use(tmp_path: Path) -> None:
     assert left_in(tmp_path / "none") == []
     with pytest.raises(RuntimeError), Shards(tmp_path, "broken", 1) as shards:
-        shards.map_blocks(Squares(fail_after=1), blocks(9, 3))
+        merged(shards, Squares(fail_after=1), blocks(9, 3))
     with Shards(tmp_path, "running", 1):
         found = {left.path.name.split("-")[0]: left for left in left_in(tmp_path)}
         assert found["running"].in_use

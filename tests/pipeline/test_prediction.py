@@ -73,8 +73,9 @@ def test_bad_usage_is_one_line(project: Project, tmp_path_factory: pytest.TempPa
     Image.new("RGB", (50, 40)).save(tmp_path / "black.png")
     image = str(tmp_path / "black.png")
     assert "--target cow: no such class" in project.fail("explain", image, "--target", "cow", "--out", str(tmp_path / "x.png"))
-    (project.data / "metrics.json").unlink()
-    assert "run 'mac evaluate'" in project.fail("export", "--format", "torchscript", "--out", str(tmp_path / "model.pt"))
+    features = (project.data / "features.h5").rename(tmp_path / "elsewhere.h5")
+    assert "run 'mac features'" in project.fail("export", "--format", "torchscript", "--out", str(tmp_path / "model.pt"))
+    features.rename(project.data / "features.h5")
     (project.data / "masks.h5").unlink()
     assert "masks.h5: no such file; run 'mac saliency'" in project.fail("explain", image, "--out", str(tmp_path / "x.png"))
     for file in (project.data / "retrained").iterdir():

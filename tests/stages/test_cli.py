@@ -1,11 +1,14 @@
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from click.testing import CliRunner
 
 from stages.cli import COMMANDS, main
 from tests.conftest import REPOSITORY
+from tests.readme import commands
 
 
 def test_help_lists_every_command_and_each_has_help_of_its_own() -> None:
@@ -35,4 +38,33 @@ def test_retraining_does_not_load_what_it_does_not_use() -> None:
     code = "import sys; import stages.retrain; print(sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
     for module in ("torchvision", "dask", "PIL", "matplotlib"):
+        assert f"'{module}'" not in loaded
+
+
+def completed(*words: str) -> list[str]:
+    """What bash is offered at the last word."""
+    environment = {**os.environ, "_MAC_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    done = subprocess.run([Path(sys.executable).with_name("mac")], env=environment, capture_output=True, text=True, check=True)
+    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+
+def test_the_tab_key_completes_commands_options_and_values() -> None:
+    assert completed("mac", "pre") == ["prepare", "predict"]
+    assert completed("mac", "inspect", "--so") == ["--sort"]
+    assert "confidence" in completed("mac", "inspect", "--sort", "co")
+
+
+def test_the_readme_s_line_turns_completion_on() -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    block = commands("_MAC_COMPLETE=bash_source") + "complete -p mac"
+    done = subprocess.run(["bash", "-ec", block], env=environment, capture_output=True, text=True, check=True)
+    assert "_mac_completion" in done.stdout
+
+
+def test_completing_a_command_s_name_imports_nothing_heavy() -> None:
+    code = "import sys; from stages.cli import main; context = main.make_context('mac', [], resilient_parsing=True); "
+    code += "main.shell_complete(context, ''); print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
+    assert "'stages.cli'" in loaded
+    for module in ("torch", "torchvision", "h5py", "numpy", "dask"):
         assert f"'{module}'" not in loaded

@@ -1,14 +1,12 @@
 """dvc.yaml says exactly what each stage uses: modules, parameters and nothing else."""
 
-from pathlib import Path
 from typing import Any
 
-import grimp
 import pytest
-from ruamel.yaml import YAML
 
 from pipeline.params import Params
 from tests.conftest import REPOSITORY
+from tests.generated import DVC_FILES, dvc_file, stages
 
 # What each stage reads of params.yaml; evaluate reads none.
 BLOCKS = {
@@ -35,24 +33,9 @@ UNREAD = {
 }
 
 
-def stages(file: Path) -> dict[str, Any]:
-    return YAML(typ="safe").load(file)["stages"]  # type: ignore[no-any-return]
-
-
 def all_stages() -> dict[str, Any]:
     """The main pipeline's stages, and those that compare with whole-network methods."""
-    return stages(REPOSITORY / "dvc.yaml") | stages(REPOSITORY / "data/comparison/dvc.yaml")
-
-
-def modules(stage: str) -> set[str]:
-    """Files of the stage's module and of everything that it imports, directly or not; a package used as a whole is its folder."""
-    stage = {"comparison_report": "report"}.get(stage, stage)
-    graph = grimp.build_graph("pipeline", "stages")
-    names = {f"stages.{stage}"} | graph.find_upstream_modules(f"stages.{stage}")
-    whole = {name for name in names if (parts := graph.find_descendants(name)) and parts <= names}
-    paths = [Path(*name.split(".")) for name in names - whole if name.rpartition(".")[0] not in whole]
-    files = {path / "__init__.py" if (REPOSITORY / path).is_dir() else path.with_suffix(".py") for path in paths}
-    return {str(path) for path in files | {Path(*name.split(".")) for name in whole}}
+    return stages("dvc.yaml") | stages("data/comparison/dvc.yaml")
 
 
 def leaves(stage: str) -> list[str]:
@@ -61,16 +44,9 @@ def leaves(stage: str) -> list[str]:
     return [key for key in found if key not in UNREAD.get(stage, set())]
 
 
-@pytest.mark.parametrize("stage", BLOCKS)
-def test_module_dependencies_are_the_import_closure(stage: str) -> None:
-    listed = {dep for dep in all_stages()[stage]["deps"] if dep.startswith(("pipeline", "stages"))}
-    assert listed == modules(stage)
-
-
-def test_module_dependencies_of_the_demo_are_the_import_closure() -> None:
-    folder = REPOSITORY / "data" / "raw"
-    listed = {str((folder / dep).resolve().relative_to(REPOSITORY)) for dep in stages(folder / "dvc.yaml")["demo"]["deps"]}
-    assert listed == modules("demo")
+@pytest.mark.parametrize("file", DVC_FILES)
+def test_module_dependencies_are_the_import_closure(file: str) -> None:
+    assert (REPOSITORY / file).read_text() == dvc_file(file), "run 'make generated'"
 
 
 @pytest.mark.parametrize("stage", BLOCKS)

@@ -171,6 +171,7 @@ def test_killed_at_random_moments_twenty_times(project: Project) -> None:
     finish(start(project, "features", block=4))
     assert (project.data / "features.h5").read_bytes() == expected
     assert not list((project.data / "scratch").iterdir())
+    assert not list(project.data.glob("*.tmp"))
 
 
 def test_two_at_once_do_not_disturb_each_other(project: Project) -> None:
@@ -220,7 +221,7 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("stage", "left"),
-    [("prepare", 1 << 16), ("saliency", 1 << 16), ("features", 1 << 16), ("features", 5 << 20), ("retrain", 1 << 16)],
+    [("prepare", 1 << 16), ("prepare", 7 << 20), ("saliency", 1 << 16), ("features", 1 << 16), ("features", 5 << 20), ("retrain", 1 << 16)],
 )
 def test_a_full_disk(project: Project, tmp_path: Path, stage: str, left: int) -> None:
     artefact = {"prepare": "images.h5", "saliency": "masks.h5", "features": "features.h5", "retrain": "retrained/model.safetensors"}[stage]

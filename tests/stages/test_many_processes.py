@@ -1,11 +1,13 @@
 """The README's commands for more than one process, as they are written there, and ERM by torchrun."""
 
+import json
 import os
-import re
+import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import REPOSITORY, Project
+from tests.readme import commands
 
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
@@ -43,21 +46,17 @@ main(["train", *sys.argv[1:]])
 """
 
 
-def commands(having: str) -> str:
-    """The block of README's section that has this line."""
-    section = (REPOSITORY / "README.md").read_text().partition("## More than one machine")[2].partition("\n## ")[0]
-    (block,) = [block for block in re.findall(r"```\n(.*?)```", section, re.DOTALL) if having in block]
-    return block
+BLOCKS = [(commands("--workers 2"), "masks.h5"), (commands("dask scheduler --host 127.0.0.1"), "features.h5")]
 
 
-@pytest.mark.parametrize(("having", "artefact"), [("--workers 2", "masks.h5"), ("dask scheduler --host 127.0.0.1", "features.h5")])
-def test_the_readme_s_commands_as_they_are_written(project: Project, having: str, artefact: str) -> None:
+@pytest.mark.parametrize(("block", "artefact"), BLOCKS)
+def test_the_readme_s_commands_as_they_are_written(project: Project, block: str, artefact: str) -> None:
     before = (project.data / artefact).read_bytes()
     (project.data / artefact).unlink()
     said = project.folder / "said.txt"
     with said.open("w") as log:
         shell = subprocess.Popen(
-            ["bash", "-ec", commands(having)], cwd=project.folder, env=ENVIRONMENT, start_new_session=True, stdout=log, stderr=log
+            ["bash", "-ec", block], cwd=project.folder, env=ENVIRONMENT, start_new_session=True, stdout=log, stderr=log
         )
         try:
             assert shell.wait(timeout=180) == 0, said.read_text()
@@ -65,6 +64,38 @@ def test_the_readme_s_commands_as_they_are_written(project: Project, having: str
             with suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGKILL)
     assert (project.data / artefact).read_bytes() == before
+
+
+def test_tls_by_dask_s_own_configuration(project: Project) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: no certificate can be made")
+    before = (project.data / "masks.h5").read_bytes()
+    key, certificate, there = (project.folder / name for name in ("key.pem", "cert.pem", "scheduler.json"))
+    made = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(["openssl", *made.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = {"DASK_DISTRIBUTED__COMM__TLS__CA_FILE": str(certificate)}
+    for who in ("SCHEDULER", "WORKER", "CLIENT"):
+        tls |= {f"DASK_DISTRIBUTED__COMM__TLS__{who}__CERT": str(certificate), f"DASK_DISTRIBUTED__COMM__TLS__{who}__KEY": str(key)}
+    options = {"env": ENVIRONMENT | tls, "cwd": project.folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = [BIN / "dask", "scheduler", "--protocol", "tls", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    with ExitStack() as stack:
+        for command in ([*scheduler, "--scheduler-file", there], [BIN / "dask", "worker", "--scheduler-file", there, "--nthreads", "1"]):
+            process = stack.enter_context(subprocess.Popen(command, **options))
+            stack.callback(process.terminate)
+        while not there.exists() or not there.read_text():
+            time.sleep(0.05)
+        address = json.loads(there.read_text())["address"]
+        assert address.startswith("tls://")
+        ours = [BIN / "mac", "saliency", "--scheduler-address"]
+        (project.data / "masks.h5").unlink()
+        done = subprocess.run([*ours, address], env=ENVIRONMENT | tls, cwd=project.folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        bare = ENVIRONMENT | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
+        refused = subprocess.run([*ours, address.replace("tls", "tcp")], env=bare, cwd=project.folder, capture_output=True, text=True)
+        assert refused.returncode == 1
+        assert "no Dask scheduler answers" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert (project.data / "masks.h5").read_bytes() == before
 
 
 def torchrun(project: Project, processes: int, *program: str | Path, code: int = 0) -> str:

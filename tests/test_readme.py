@@ -1,0 +1,122 @@
+"""The README says what is so: its commands are run by tests, its links lead somewhere, its messages are in the code."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from stages.cli import COMMANDS as MAC
+from stages.cli import main
+from tests.conftest import REPOSITORY
+from tests.generated import readme
+from tests.readme import COMMANDS, TEXT, commands
+
+# What no test can run as it is written, and why; what they stand on is tested otherwise.
+NOT_RUN = {
+    "make test": "is what runs the tests",
+    "make bench": "takes half an hour",
+    "dask scheduler --port 8786 &": "needs SLURM (the same on this machine is run)",
+    "sbatch": "needs SLURM",
+    "DASK_SCHEDULER_ADDRESS=tcp://": "needs SLURM or Kubernetes (the variable is tested)",
+    "kubectl": "needs Kubernetes",
+    "torchrun --nproc-per-node=8": "needs eight GPUs (two processes are run)",
+    "mac download waterbirds": "needs the network (a server on this machine is used)",
+    "make waterbirds": "needs Waterbirds, and half an hour",
+}
+
+
+def run_by_tests() -> list[str]:
+    """The blocks that tests take by `commands("...")`."""
+    taken = []
+    for file in sorted((REPOSITORY / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "commands":
+                taken += [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+    return [commands(having) for having in taken]
+
+
+def test_every_command_is_run_by_a_test_or_known_not_to_be() -> None:
+    taken = run_by_tests()
+    left = [line for block in COMMANDS if block not in taken for line in block.splitlines() if line.strip()]
+    assert [line for line in left if not line.startswith(tuple(NOT_RUN))] == []
+    assert [start for start in NOT_RUN if not any(line.startswith(start) for line in left)] == []
+
+
+@pytest.mark.parametrize("block", COMMANDS)
+def test_every_block_is_shell_and_its_commands_have_these_options(block: str) -> None:
+    subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+    for line in block.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["make"]:
+            subprocess.run(["make", "-n", *words[1:]], cwd=REPOSITORY, check=True, capture_output=True)
+        if words[:1] == ["mac"]:
+            command = main.get_command(main.make_context("mac", ["--help"], resilient_parsing=True), words[1])
+            assert command is not None
+            options = {name for parameter in command.params for name in parameter.opts}
+            assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_mac_init_s_commands(tmp_path: Path) -> None:
+    for block in (commands("dataset.options.metadata=images.csv"), commands("mac init --list")):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["mac", "init"]:
+                result = CliRunner().invoke(main, [*words[1:], "--params", str(tmp_path / "params.yaml")])
+                assert result.exit_code == 0, result.output
+
+
+def test_a_benchmark_runs_alone() -> None:
+    line = next(line for line in commands("python -m benchmarks.retrain").splitlines() if line.startswith("python"))
+    command = [sys.executable, *shlex.split(line, comments=True)[1:]]
+    assert "Usage:" in subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md"])
+def test_links_and_pictures_are_there(page: str) -> None:
+    text = (REPOSITORY / page).read_text()
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif "://" not in target:
+            assert ((REPOSITORY / page).parent / target).exists(), target
+
+
+def test_the_reference_is_the_code_s() -> None:
+    assert readme(TEXT) == TEXT, "run 'make generated'"
+    for key in ("retrain.alpha", "train/combined", "has_foreground"):
+        assert f"| `{key}` |" in TEXT
+
+
+def said() -> str:
+    """Every string of the program, with "…" in place of what is put in."""
+    found = []
+    for folder in ("pipeline", "stages"):
+        for file in sorted((REPOSITORY / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    found.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(re.sub(r"%[sd]|%\.\df", "…", node.value))
+    return "\n".join(found)
+
+
+def test_the_messages_of_the_troubleshooting_table_are_the_program_s() -> None:
+    section = TEXT.partition("## When something goes wrong")[2].partition("\n## ")[0]
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in section.splitlines() if line.startswith("| ")][1:]
+    everything = said()
+    ours = [message for row in rows if not re.search(r"\((DVC|PyTorch)\)", row) for message in re.findall(r"`([^`]+)`", row)]
+    assert len(ours) > 15
+    for message in ours:
+        pieces = [piece for piece in re.split(r"…|\(No space left on device\)|params\.yaml: ", message) if len(piece.strip(" :.();'")) > 3]
+        assert pieces
+        assert all(piece in everything for piece in pieces), message
+
+
+def test_every_command_of_mac_is_in_the_readme() -> None:
+    assert [name for name in MAC if f"mac {name}" not in TEXT] == []
