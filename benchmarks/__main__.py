@@ -15,7 +15,7 @@ import click
 import torch
 
 from benchmarks.measure import describe, device_option
-from pipeline.device import pick
+from pipeline.compute.device import pick
 from pipeline.store import write_text
 
 FILE = Path(__file__).parent / "RESULTS.md"

@@ -9,9 +9,10 @@ import torch
 
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
-from pipeline import backbone, store
-from pipeline.device import autocast, dtype, keep_freed_memory, pick
+from pipeline import store
+from pipeline.compute.device import autocast, dtype, keep_freed_memory, pick
 from pipeline.features import features
+from pipeline.network import backbone
 from pipeline.saliency import saliency
 
 

@@ -12,7 +12,7 @@ import click
 from benchmarks import project
 from benchmarks.measure import device_option, tell
 from pipeline import presets
-from pipeline.device import pick
+from pipeline.compute.device import pick
 
 RUN = "from stages.cli import main; main()"
 

@@ -18,14 +18,16 @@ from torch import Tensor
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
 from benchmarks.project import GRID, RETRAIN, SEEDS
-from pipeline import backbone, interventions, pairing, store
-from pipeline.device import autocast, keep_freed_memory, pick
+from pipeline import store
+from pipeline.compute.device import autocast, keep_freed_memory, pick
 from pipeline.features import features
-from pipeline.inputs import normalize, to_input_grid
 from pipeline.last_layer import mac
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.validation import Validation
-from pipeline.masks import pixel_count, top_k_mask, upsample
+from pipeline.method import interventions, pairing
+from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.network import backbone
+from pipeline.network.inputs import normalize, to_input_grid
 from pipeline.params import Precision
 from pipeline.retrain import retrain
 from pipeline.saliency import saliency

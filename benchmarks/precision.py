@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.measure import device_option, tell
 from pipeline import params as parameters
 from pipeline import store
-from pipeline.device import pick
+from pipeline.compute.device import pick
 from pipeline.evaluate import measure
 from pipeline.features import features
 from pipeline.params import Params, Precision

@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import project
 from benchmarks.measure import medians, repeats_option, tell
-from pipeline.machine import usable_cores
+from pipeline.compute.machine import usable_cores
 from pipeline.params import DatasetParams
 from pipeline.prepare import prepare
 

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline import backbone, pairing, store
-from pipeline.inputs import IMAGENET_MEAN, IMAGENET_STD
+from pipeline import store
+from pipeline.method import pairing
+from pipeline.network import backbone
+from pipeline.network.inputs import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.params import FeaturesParams, RetrainParams, SaliencyParams, TrainParams
 
 SALIENCY = SaliencyParams.model_validate(

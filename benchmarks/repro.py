@@ -16,7 +16,7 @@ import click
 from benchmarks import project
 from benchmarks.measure import device_option, seconds, tell
 from pipeline import presets, store
-from pipeline.device import pick
+from pipeline.compute.device import pick
 from stages.common import Layout
 
 ROOT = Path(__file__).parent.parent

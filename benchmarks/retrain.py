@@ -15,7 +15,7 @@ from benchmarks import project
 from benchmarks.measure import device_option, medians, repeats_option, seconds, tell
 from benchmarks.project import GRID, RETRAIN, SEEDS
 from pipeline import store
-from pipeline.device import keep_freed_memory, pick
+from pipeline.compute.device import keep_freed_memory, pick
 from pipeline.last_layer import heads, mac
 from pipeline.last_layer.heads import Heads, Views
 from pipeline.last_layer.validation import Validation

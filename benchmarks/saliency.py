@@ -12,9 +12,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
-from pipeline import backbone, store
-from pipeline.device import dtype, forward_batch, keep_freed_memory, pick
-from pipeline.masks import pixel_count, top_k_mask, upsample
+from pipeline import store
+from pipeline.compute.device import dtype, forward_batch, keep_freed_memory, pick
+from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.network import backbone
 from pipeline.saliency import METHODS, Batch, saliency
 
 

@@ -17,8 +17,8 @@ import torch
 from benchmarks import project
 from benchmarks.measure import medians, repeats_option, seconds, tell
 from pipeline import saliency as stage
-from pipeline.cluster import connect
-from pipeline.engine import Arrays, Block, Cluster, Shards, blocks
+from pipeline.compute.cluster import connect
+from pipeline.compute.engine import Arrays, Block, Cluster, Shards, blocks
 from pipeline.saliency import saliency
 
 ROWS = 512  # of a block

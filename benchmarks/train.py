@@ -6,10 +6,11 @@ import torch.nn.functional as F
 
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
-from pipeline import backbone, store
-from pipeline.device import autocast, keep_freed_memory, pick
+from pipeline import store
+from pipeline.compute.device import autocast, keep_freed_memory, pick
+from pipeline.network import backbone
+from pipeline.network.training import Run
 from pipeline.params import ModelParams
-from pipeline.training import Run
 
 
 @click.command(help=__doc__)

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pipeline import store
-from pipeline.engine import Shards
+from pipeline.compute.engine import Shards
+from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.features import features
 from pipeline.last_layer.grid import fit_grid, test_scores
 from pipeline.last_layer.heads import Heads
-from pipeline.masks import pixel_count
+from pipeline.method.masks import pixel_count
 from pipeline.metrics import Grouping, Groups
 from pipeline.params import FeaturesParams, RetrainParams, SaliencyParams, SweepParams
-from pipeline.progress import log
+from pipeline.results.scores import head_scores
 from pipeline.saliency import saliency, with_foreground
-from pipeline.scores import head_scores
 
 NAMES = {
     "own": "{method} (MaC)",

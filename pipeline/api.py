@@ -12,9 +12,9 @@ from typing import Any
 import dask.array as da
 
 from pipeline import store
-from pipeline.browse import as_rows, browse
 from pipeline.metrics import Groups
-from pipeline.prediction import load_model
+from pipeline.tools.browse import as_rows, browse
+from pipeline.tools.prediction import load_model
 
 __all__ = ["images_table", "load_model", "masks_table", "open_features", "open_images", "open_masks"]
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pipeline import store
+from pipeline.compute.progress import log, track
 from pipeline.errors import MacError
 from pipeline.last_layer import afr, dfr, group_dro, llr
 from pipeline.last_layer.baselines import Cached, Fitted, Method, NotApplicableError
@@ -18,8 +19,7 @@ from pipeline.last_layer.validation import Validation
 from pipeline.metrics import SIGNS, Groups
 from pipeline.params import BaselinesParams, RetrainParams
 from pipeline.parts import held_out
-from pipeline.progress import log, track
-from pipeline.scores import head_scores
+from pipeline.results.scores import head_scores
 
 METHODS: dict[str, Method] = {
     "erm": Method("ERM", "the head as trained", "none", lambda cached: Fitted(cached.erm, {})),

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline import store
 from pipeline.metrics import Groups
-from pipeline.scores import head_logits, head_scores
+from pipeline.results.scores import head_logits, head_scores
 
 HELD_OUT = ("val", "test")
 

@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline import backbone, store, xgradcam
-from pipeline.backbone import Classifier
-from pipeline.coverage import coverage, input_grid
-from pipeline.device import forward_batch
-from pipeline.inputs import normalize
+from pipeline import store
+from pipeline.compute.device import forward_batch
+from pipeline.method import xgradcam
 from pipeline.metrics import Groups
+from pipeline.network import backbone
+from pipeline.network.backbone import Classifier
+from pipeline.network.inputs import normalize
 from pipeline.params import ExamplesParams
-from pipeline.pictures import training_example
-from pipeline.scores import head_logits
+from pipeline.results.coverage import coverage, input_grid
+from pipeline.results.pictures import training_example
+from pipeline.results.scores import head_logits
 from pipeline.store import Artefact
 
 PICTURES = ("original", "heat", "core", "masked", "combined")  # of a training image, fields of `TrainingExample`

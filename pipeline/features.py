@@ -13,10 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import backbone, device, interventions, pairing, store
-from pipeline.engine import Arrays, Block, Cluster, Shards, blocks
-from pipeline.inputs import normalize, to_input_grid
-from pipeline.loading import image_batches, prefetch, to_pinned
+from pipeline import store
+from pipeline.compute import device
+from pipeline.compute.engine import Arrays, Block, Cluster, Shards, blocks
+from pipeline.method import interventions, pairing
+from pipeline.network import backbone
+from pipeline.network.inputs import normalize, to_input_grid
+from pipeline.network.loading import image_batches, prefetch, to_pinned
 from pipeline.params import FeaturesParams
 from pipeline.store import SPLITS, Artefact, ModelFolder
 

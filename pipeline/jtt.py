@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import whole_network
-from pipeline.engine import Shards
+from pipeline.compute.engine import Shards
+from pipeline.compute.progress import log
+from pipeline.network.training import Run
 from pipeline.params import JttParams
-from pipeline.progress import log
-from pipeline.training import Run
 
 
 def jtt(images_path: Path, erm_path: Path, out: Path, params: JttParams, on: torch.device, scratch: Path) -> None:

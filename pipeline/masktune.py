@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline import backbone, device, whole_network, xgradcam
-from pipeline.engine import Shards
-from pipeline.inputs import normalize, to_input_grid
-from pipeline.masks import upsample
+from pipeline import whole_network
+from pipeline.compute import device
+from pipeline.compute.engine import Shards
+from pipeline.method import xgradcam
+from pipeline.method.masks import upsample
+from pipeline.network import backbone
+from pipeline.network.inputs import normalize, to_input_grid
+from pipeline.network.training import Run
 from pipeline.params import MaskTuneParams
-from pipeline.training import Run
 
 
 def masktune(images_path: Path, erm_path: Path, out: Path, params: MaskTuneParams, on: torch.device, scratch: Path) -> None:

@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.compute.engine import Arrays, Block, Cluster, Shards, blocks
+from pipeline.compute.machine import usable_cores
+from pipeline.compute.progress import log
 from pipeline.datasets import read
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import stored_image, to_stored
-from pipeline.engine import Arrays, Block, Cluster, Shards, blocks
 from pipeline.errors import MacError
-from pipeline.inputs import to_input_grid
-from pipeline.machine import usable_cores
+from pipeline.network.inputs import to_input_grid
 from pipeline.params import DatasetParams, ToStored
-from pipeline.progress import log
 
 LISTED = 20  # unreadable files that are told one by one
 BLOCK = 64  # rows a shard: at 256 px, 13 MB

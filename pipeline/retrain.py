@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from pipeline import store
+from pipeline.compute.progress import log
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.mac import fit, load_views
 from pipeline.last_layer.validation import Validation
 from pipeline.metrics import as_dict, over_seeds
 from pipeline.params import RetrainParams
-from pipeline.progress import log
 
 
 def retrain(features_path: Path, erm_path: Path, masks_path: Path, out: Path, params: RetrainParams, on: torch.device) -> None:

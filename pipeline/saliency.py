@@ -18,14 +18,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import backbone, device, package_cams, store, visual, xgradcam
-from pipeline.engine import Arrays, Block, Cluster, Shards, blocks
+from pipeline import store
+from pipeline.compute import device
+from pipeline.compute.engine import Arrays, Block, Cluster, Shards, blocks
+from pipeline.compute.progress import log
 from pipeline.errors import MacError
-from pipeline.inputs import normalize, to_input_grid
-from pipeline.loading import image_batches
-from pipeline.masks import pixel_count, top_k_mask, upsample
+from pipeline.method import package_cams, xgradcam
+from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.network import backbone
+from pipeline.network.inputs import normalize, to_input_grid
+from pipeline.network.loading import image_batches
 from pipeline.params import SaliencyParams
-from pipeline.progress import log
+from pipeline.results import visual
 
 BATCHES = 16  # in a shard; whole batches, so that cutting otherwise would not change what shares a batch
 

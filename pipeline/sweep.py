@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from pipeline import store
+from pipeline.compute.progress import log
 from pipeline.last_layer.grid import fit_grid, test_scores
 from pipeline.last_layer.heads import Heads
 from pipeline.params import RetrainParams, SweepParams
-from pipeline.progress import log
 
 
 def sweep(features_path: Path, erm_path: Path, out: Path, params: SweepParams, retraining: RetrainParams, on: torch.device) -> None:

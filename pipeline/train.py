@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from pipeline import store
-from pipeline.engine import Shards
+from pipeline.compute.engine import Shards
+from pipeline.compute.ranks import ALONE, Ranks
+from pipeline.network.training import Run, as_numpy
 from pipeline.params import ModelParams, TrainParams
-from pipeline.ranks import ALONE, Ranks
-from pipeline.training import Run, as_numpy
 
 
 def train(

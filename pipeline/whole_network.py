@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pipeline import store
 from pipeline.metrics import SIGNS, Groups, Labels
+from pipeline.network.training import Run, as_numpy
 from pipeline.params import ModelParams, TrainParams
-from pipeline.scores import scores
+from pipeline.results.scores import scores
 from pipeline.store import Artefact, ModelFolder
-from pipeline.training import Run, as_numpy
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.engine import left_in
+from pipeline.compute.engine import left_in
 from stages.common import Layout, data_option
 
 

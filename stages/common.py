@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.machine import usable_cores
+from pipeline.compute.machine import usable_cores
 
 params_option = click.option("--params", "params_path", type=click.Path(path_type=Path), default="params.yaml", show_default=True)
 data_option = click.option(

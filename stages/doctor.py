@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import click
 
+from pipeline.compute.machine import usable_cores
 from pipeline.errors import MacError, first_line
-from pipeline.machine import usable_cores
 from stages.common import Layout, data_option, device_option, params_option
 
 PAINTED = "data/raw/demo"  # DVC runs mac demo where dataset.root is this
@@ -91,7 +91,7 @@ def _device(device: str) -> Finding:
     try:
         import torch
 
-        from pipeline.device import has_bfloat16, pick
+        from pipeline.compute.device import has_bfloat16, pick
 
         on = pick(device)
         bfloat16 = "computes in bfloat16" if has_bfloat16(on) else "no bfloat16 in hardware: precision auto is float32"
@@ -126,9 +126,9 @@ def _dvc() -> Iterator[Finding]:
 def _project(params_path: Path, layout: Layout, device: str) -> tuple[list[dict[str, Any]], list[Finding]]:
     """The stages' needs, and what is to be said of parameters, dataset, weights and disk."""
     from pipeline import params
+    from pipeline.compute.device import pick
     from pipeline.datasets import read
-    from pipeline.device import pick
-    from pipeline.estimate import needs
+    from pipeline.tools.estimate import needs
 
     chosen = params.load(params_path)
     findings = [Finding("ok", "parameters", str(params_path))]

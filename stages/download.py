@@ -13,6 +13,6 @@ NAMES = ["waterbirds", "celeba", "mnist", "fashion_mnist", "cifar10"]
 @click.option("--mirror", metavar="URL", help="Another server's folder that holds the same files.")
 def command(name: str, folder: Path | None, mirror: str | None) -> None:
     """Fetch, check and unpack a dataset. Run again, it continues where it was cut off."""
-    from pipeline.download import download
+    from pipeline.tools.download import download
 
     click.echo(f"{name} is in {download(name, folder, mirror)}")

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from pipeline import prediction, store
-from pipeline.device import pick
+from pipeline import store
+from pipeline.compute.device import pick
+from pipeline.tools import prediction
 from stages.common import Layout, data_option, device_option
 
 

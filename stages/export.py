@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from pipeline.export import CARD, FORMATS, Format, Sources, export
+from pipeline.tools.export import CARD, FORMATS, Format, Sources, export
 from stages.common import Layout, data_option
 
 

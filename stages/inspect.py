@@ -8,8 +8,9 @@ from typing import Any
 import click
 import numpy as np
 
-from pipeline import browse, inspection, store
+from pipeline import store
 from pipeline.errors import MacError
+from pipeline.tools import browse, inspection
 
 
 class _Grid(click.ParamType[tuple[int, int]]):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.device import pick
-from pipeline.engine import Cluster
+from pipeline.compute.device import pick
+from pipeline.compute.engine import Cluster
 from pipeline.params import Params
 from stages import on_device
 from stages.common import Layout, recorded
 
 if TYPE_CHECKING:
-    from pipeline.cluster import DaskCluster
+    from pipeline.compute.cluster import DaskCluster
 
 _workers = click.option("--workers", type=click.IntRange(1), help="Processes that do the work here; on CUDA devices one a GPU.")
 _scheduler = click.option(
@@ -32,7 +32,7 @@ def cluster_of(workers: int | None, address: str | None, device: str) -> "Abstra
     """The cluster that the options ask for; None where they ask for none."""
     if workers is None and address is None:
         return nullcontext()
-    from pipeline.cluster import connect  # distributed takes a while to import
+    from pipeline.compute.cluster import connect  # distributed takes a while to import
 
     return connect(workers, address, device)
 

@@ -10,7 +10,7 @@ import click
 import torch
 
 from pipeline import params
-from pipeline.device import keep_freed_memory, pick
+from pipeline.compute.device import keep_freed_memory, pick
 from pipeline.params import Params
 from stages.common import Layout, data_option, device_option, params_option, recorded
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from pipeline import prediction
-from pipeline.device import pick
+from pipeline.compute.device import pick
+from pipeline.compute.progress import log, track
 from pipeline.errors import MacError
-from pipeline.progress import log, track
 from pipeline.store import write_csv
+from pipeline.tools import prediction
 from stages.common import Layout, data_option, device_option
 
 HEADS = {"ERM": "erm", "MaC": "mac"}

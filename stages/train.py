@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-from pipeline.ranks import ranks
+from pipeline.compute.ranks import ranks
 from pipeline.train import train
 from stages.on_device import Run, stage
 

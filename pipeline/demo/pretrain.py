@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from pipeline import backbone, device, store
+from pipeline import store
+from pipeline.compute import device
+from pipeline.compute.progress import log, track
 from pipeline.demo import scenes, silhouettes
 from pipeline.demo.painting import TEXTURES, paint
-from pipeline.inputs import normalize, random_resized_crop_and_flip
-from pipeline.progress import log, track
+from pipeline.network import backbone
+from pipeline.network.inputs import normalize, random_resized_crop_and_flip
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 SIZE, INPUT_SIZE = 176, 160

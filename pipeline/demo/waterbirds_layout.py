@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipeline.compute.progress import track
 from pipeline.demo import scenes, silhouettes
 from pipeline.demo.painting import TEXTURES, paint
-from pipeline.progress import track
 from pipeline.store import create_folder
 
 SIZE = 240

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import visual
 from pipeline.metrics import Groups
-from pipeline.scores import head_logits
+from pipeline.results import visual
+from pipeline.results.scores import head_logits
 from pipeline.store import Artefact, ModelFolder
 
 SIDE = 176  # pixels of a picture on the page

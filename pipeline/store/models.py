@@ -24,7 +24,7 @@ class ModelFolder:
 
     Attributes:
         spec: how to build it: architecture, classes, input, normalisation.
-        tensors: path of the .safetensors file with the state dict of `pipeline.backbone.Classifier`.
+        tensors: path of the .safetensors file with the state dict of `pipeline.network.backbone.Classifier`.
     """
 
     path: Path

@@ -12,7 +12,7 @@ import torch
 from ruamel.yaml import YAML
 
 from pipeline import store
-from pipeline.coverage import coverage
+from pipeline.results.coverage import coverage
 from tests.conftest import SHARED, STAGES, Project, assert_same_masks_features_and_heads, default_params, erased
 
 WATERBIRDS = SHARED / "waterbirds"

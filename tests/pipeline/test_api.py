@@ -7,7 +7,8 @@ import sys
 import pytest
 
 import pipeline
-from pipeline import api, prediction
+from pipeline import api
+from pipeline.tools import prediction
 from tests.conftest import Project
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from pipeline import ablation, jtt, masktune, store, training
+from pipeline import ablation, jtt, masktune, store
+from pipeline.network import training
 from tests.conftest import Project
 from tests.pipeline.test_report import Page
 

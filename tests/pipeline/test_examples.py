@@ -3,13 +3,15 @@
 import numpy as np
 import torch
 
-from pipeline import backbone, store, xgradcam
-from pipeline.coverage import input_grid
+from pipeline import store
 from pipeline.examples import PICTURES, spread
-from pipeline.inputs import normalize
-from pipeline.masks import upsample
-from pipeline.pictures import training_example
+from pipeline.method import xgradcam
+from pipeline.method.masks import upsample
+from pipeline.network import backbone
+from pipeline.network.inputs import normalize
 from pipeline.report.gallery import upsampled
+from pipeline.results.coverage import input_grid
+from pipeline.results.pictures import training_example
 from tests.conftest import Project
 
 

@@ -1,8 +1,10 @@
 import numpy as np
 import torch
 
-from pipeline import backbone, features, pairing, store
-from pipeline.inputs import normalize, to_input_grid
+from pipeline import features, store
+from pipeline.method import pairing
+from pipeline.network import backbone
+from pipeline.network.inputs import normalize, to_input_grid
 from tests.conftest import Project
 
 

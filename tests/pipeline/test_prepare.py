@@ -12,7 +12,7 @@ from pipeline import prepare, store
 from pipeline.datasets.record import Record
 from pipeline.datasets.sources import ImageFile
 from pipeline.errors import MacError
-from pipeline.inputs import to_input_grid
+from pipeline.network.inputs import to_input_grid
 from pipeline.params import DatasetParams, ToStored
 
 HEADER = "img_id,img_filename,y,split,place,place_filename"

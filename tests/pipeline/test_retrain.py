@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.numpy import load_file
 
-from pipeline import backbone, interventions, pairing, store
-from pipeline.inputs import normalize, to_input_grid
+from pipeline import store
 from pipeline.last_layer import heads, mac
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.validation import Validation
+from pipeline.method import interventions, pairing
+from pipeline.network import backbone
+from pipeline.network.inputs import normalize, to_input_grid
 from tests.conftest import Project
 
 CPU = torch.device("cpu")

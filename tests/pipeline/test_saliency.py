@@ -3,10 +3,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import backbone, saliency, store, xgradcam
+from pipeline import saliency, store
 from pipeline.errors import MacError
-from pipeline.inputs import normalize, to_input_grid
-from pipeline.masks import top_k_mask, upsample
+from pipeline.method import xgradcam
+from pipeline.method.masks import top_k_mask, upsample
+from pipeline.network import backbone
+from pipeline.network.inputs import normalize, to_input_grid
 from tests.conftest import Project, edited
 
 

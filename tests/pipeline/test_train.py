@@ -7,8 +7,10 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from pipeline import backbone, device, store, train, training
+from pipeline import store, train
+from pipeline.compute import device
 from pipeline.errors import MacError
+from pipeline.network import backbone, training
 from tests.conftest import Project
 
 

@@ -88,11 +88,11 @@ def start(project: Project, stage: str, *, block: int = 64) -> subprocess.Popen[
     """`mac STAGE` in a process of its own, with small slow blocks so that there is a middle to be killed in."""
     code = f"""
 import time
-import pipeline.engine as engine
+import pipeline.compute.engine as engine
 import pipeline.{stage} as module
 write_shard = engine.write_shard
 engine.write_shard = lambda *task: (time.sleep(0.05), write_shard(*task))[1]
-import pipeline.device as device
+import pipeline.compute.device as device
 if hasattr(module, "BATCHES"):
     module.BATCHES = 1
     device.forward_batch = lambda _on: {block}

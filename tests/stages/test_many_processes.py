@@ -23,7 +23,7 @@ ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "
 
 DIES_AFTER_AN_EPOCH = """
 import os, sys
-from pipeline import training
+from pipeline.network import training
 from stages.cli import main
 
 save = training.Run.save
@@ -38,7 +38,7 @@ main(["train", *sys.argv[1:]])
 
 WITHOUT_AUGMENTATION = """
 import sys
-from pipeline import training
+from pipeline.network import training
 from stages.cli import main
 
 training.random_resized_crop_and_flip = lambda stored, size, *_: training.to_input_grid(stored, size, "center_crop").float() / 255

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from pipeline import pairing
 from pipeline.last_layer import heads
 from pipeline.last_layer.heads import Adam, Heads, Scale, Views
+from pipeline.method import pairing
 
 M, D, R, CLASSES, BATCH = 46, 7, 3, 3, 8
 SOLVER = Adam(epochs=4, lr=0.05, lr_step=2, lr_gamma=0.5)

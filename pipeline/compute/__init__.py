@@ -1,0 +1,1 @@
+"""What computes: the device, blocks of rows here and on a cluster, processes that train together, progress."""

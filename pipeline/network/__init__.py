@@ -1,0 +1,1 @@
+"""The backbone: built and loaded, fed from images.h5, trained by SGD."""

@@ -1,0 +1,1 @@
+"""What is measured of heads and masks, and how it is drawn."""

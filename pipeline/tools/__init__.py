@@ -1,0 +1,1 @@
+"""The commands that are no stages: inspect, explain, predict, export, doctor's estimates, download."""

@@ -1,0 +1,135 @@
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.compute.engine import Arrays, Block, Shards, blocks, left_in
+
+
+def squares(block: Block) -> Arrays:
+    return {"square": np.arange(block.start, block.stop) ** 2}
+
+
+@dataclass
+class Squares:
+    """Work that keeps count of its blocks, and fails after some."""
+
+    fail_after: int = 1000
+    computed: list[int] = field(default_factory=list)
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Block], Arrays]]:
+        def counting(block: Block) -> Arrays:
+            if len(self.computed) == self.fail_after:  # Dask chooses the order
+                raise RuntimeError("killed")
+            self.computed.append(block.start)
+            return squares(block)
+
+        yield counting
+
+
+def merged(shards: Shards, work: Squares, cut: list[Block], threads: int = 1) -> list[tuple[Block, Arrays]]:
+    """What is handed on, in the order in which it is."""
+    found: list[tuple[Block, Arrays]] = []
+    shards.map_blocks(work, cut, lambda block, arrays: found.append((block, arrays)), threads)
+    return found
+
+
+@pytest.mark.parametrize(("size", "threads"), [(3, 1), (3, 4), (100, 2)])
+def test_blocks_come_in_row_order_whatever_the_cut(tmp_path: Path, size: int, threads: int) -> None:
+    with Shards(tmp_path, "squares", 1) as shards:
+        found = merged(shards, Squares(), blocks(10, size), threads)
+    assert [i for block, _ in found for i in range(block.start, block.stop)] == list(range(10))
+    np.testing.assert_array_equal(np.concatenate([arrays["square"] for _, arrays in found]), np.arange(10) ** 2)
+
+
+def cut_off(content: bytes) -> bytes:
+    return content[:-1]
+
+
+def one_bit(content: bytes) -> bytes:
+    return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
+
+
+@pytest.mark.parametrize("damage", [cut_off, one_bit, lambda content: b"", lambda content: bytes(len(content))])
+def test_work_goes_on_after_a_failure_and_a_damaged_shard_is_made_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    first, again = Squares(fail_after=2), Squares()
+    with pytest.raises(RuntimeError, match="killed"), Shards(tmp_path, "squares", 1) as shards:
+        merged(shards, first, blocks(9, 3))
+    done = sorted(shards.folder.glob("*.safetensors"))
+    done[0].write_bytes(damage(done[0].read_bytes()))
+    with Shards(tmp_path, "squares", 1) as shards:
+        found = merged(shards, again, blocks(9, 3))
+        np.testing.assert_array_equal(np.concatenate([arrays["square"] for _, arrays in found]), np.arange(9) ** 2)
+    assert set(again.computed) == {0, 3, 6} - set(first.computed) | {int(done[0].name[:9])}
+    assert len(again.computed) == 2
+    assert not shards.folder.exists()
+
+
+def test_another_fingerprint_is_another_folder(tmp_path: Path) -> None:
+    assert Shards(tmp_path, "a", {"k": 1}).folder != Shards(tmp_path, "a", {"k": 2}).folder
+    assert Shards(tmp_path, "a", {"k": 1}).folder == Shards(tmp_path, "a", {"k": 1}).folder
+
+
+def test_a_block_is_merged_while_later_ones_are_computed(tmp_path: Path) -> None:
+    first = threading.Event()
+
+    @dataclass
+    class Waits:
+        @contextmanager
+        def open(self) -> Iterator[Callable[[Block], Arrays]]:
+            yield self.block
+
+        def block(self, block: Block) -> Arrays:
+            assert block.start == 0 or first.wait(timeout=60)  # would wait for ever if merging began at the end
+            return squares(block)
+
+    with Shards(tmp_path, "squares", 1) as shards:
+        shards.map_blocks(Waits(), blocks(9, 3), lambda *_: first.set(), threads=2)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_failure_to_merge_ends_the_work_and_keeps_what_is_done(tmp_path: Path, threads: int) -> None:
+    def full(block: Block, _arrays: Arrays) -> None:
+        if block.start == 3:
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"), Shards(tmp_path, "squares", 1) as shards:
+        shards.map_blocks(Squares(), blocks(9, 3), full, threads)
+    assert {"000000000-000000003.safetensors", "000000003-000000006.safetensors"} <= {file.name for file in shards.folder.iterdir()}
+
+
+def test_two_at_the_same_work_take_turns(tmp_path: Path) -> None:
+    inside: list[str] = []
+
+    def run(name: str) -> None:
+        with Shards(tmp_path, "squares", 1) as shards:
+            inside.append(f"{name} in")
+            merged(shards, Squares(), blocks(9, 3))
+            time.sleep(0.1)
+            inside.append(f"{name} out")
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in ("a", "b", "c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [entry[0] for entry in inside[::2]] == [entry[0] for entry in inside[1::2]]
+    assert len(inside) == 6
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_left_and_what_is_in_use(tmp_path: Path) -> None:
+    assert left_in(tmp_path / "none") == []
+    with pytest.raises(RuntimeError), Shards(tmp_path, "broken", 1) as shards:
+        merged(shards, Squares(fail_after=1), blocks(9, 3))
+    with Shards(tmp_path, "running", 1):
+        found = {left.path.name.split("-")[0]: left for left in left_in(tmp_path)}
+        assert found["running"].in_use
+        assert not found["broken"].in_use
+        assert found["broken"].bytes > 0

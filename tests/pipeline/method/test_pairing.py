@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import MacError
+from pipeline.method import pairing
+
+
+@given(st.lists(st.integers(0, 2), min_size=2, max_size=60).filter(lambda labels: len(set(labels)) > 1), st.integers(2, 9))
+def test_a_draw_cuts_all_rows_into_batches_and_pairs_across_labels(labels: list[int], batch_size: int) -> None:
+    y = np.array(labels)
+    draw = pairing.draw(y, batch_size, seed=3, r=1)
+    sizes = np.bincount(draw.batch)
+    assert sizes.sum() == len(y)
+    assert (sizes[:-1] == batch_size).all()
+    assert (y[draw.partner] != y).all()
+    for i, j in enumerate(draw.partner):
+        has_other = (y[draw.batch == draw.batch[i]] != y[i]).any()
+        assert not has_other or draw.batch[j] == draw.batch[i]
+
+
+def test_partners_are_uniform_over_the_candidates() -> None:
+    y = np.array([0, 1, 1, 1])
+    partners = [pairing.draw(y, 4, seed=0, r=r).partner[0] for r in range(3000)]
+    assert np.abs(np.bincount(partners)[1:] / 3000 - 1 / 3).max() < 0.04
+
+
+def test_a_draw_depends_on_seed_and_number_alone() -> None:
+    y = np.arange(50) % 2
+    first, again, other = (pairing.draw(y, 8, 0, r) for r in (2, 2, 3))
+    assert (first.batch == again.batch).all()
+    assert (first.partner == again.partner).all()
+    assert (first.batch != other.batch).any()
+
+
+def test_one_class_alone_cannot_be_paired() -> None:
+    with pytest.raises(MacError, match="same label"):
+        pairing.draw(np.zeros(4, int), 2, 0, 0)
+
+
+def test_fill_is_the_mean_over_the_batch() -> None:
+    mean = np.random.default_rng(0).random((5, 3)).astype(np.float32)
+    batch = np.array([0, 1, 0, 1, 1], np.int32)
+    fill = pairing.fills(mean, batch)
+    np.testing.assert_allclose(fill[0], mean[[0, 2]].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(fill[4], mean[[1, 3, 4]].mean(0), rtol=1e-6)
+    assert fill.dtype == np.float32

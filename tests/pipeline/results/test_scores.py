@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from pipeline.results.scores import _auroc, quality, worst_group_interval
+
+
+def test_quality_against_definitions() -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 400)
+    logits = rng.normal(size=(400, 2)) + 1.5 * np.eye(2)[label]
+    found = quality(logits, label)
+    predicted = logits.argmax(1)
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(label, predicted))
+    score = logits[:, 1] - logits[:, 0]
+    pairs = score[label == 1][:, None] > score[label == 0][None]
+    assert found["auroc"] == pytest.approx(pairs.mean())
+    confidence = softmax(logits, axis=1).max(1)
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        rows = (confidence >= low) & (confidence < low + 1 / 15)
+        if rows.any():
+            expected += rows.mean() * abs((predicted == label)[rows].mean() - confidence[rows].mean())
+    assert found["ece"] == pytest.approx(expected)
+
+
+def test_auroc_is_sklearn_s_ties_included() -> None:
+    rng = np.random.default_rng(0)
+    for levels in (2, 7, 10**6):
+        truth, score = rng.integers(0, 2, 300), rng.integers(0, levels, 300) / levels
+        assert _auroc(score, truth) == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
+
+
+def test_auroc_is_left_out_where_it_has_no_meaning() -> None:
+    assert "auroc" not in quality(np.random.default_rng(0).normal(size=(9, 3)), np.arange(9) % 3)
+    assert "auroc" not in quality(np.random.default_rng(0).normal(size=(9, 2)), np.zeros(9, np.int64))
+
+
+def test_a_sure_classifier_that_is_right_is_calibrated() -> None:
+    label = np.arange(10) % 2
+    assert quality(50.0 * np.eye(2)[label], label)["ece"] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_interval_is_the_binomial_s_for_one_group() -> None:
+    correct = np.arange(100)[None] < 80
+    low, high = worst_group_interval(correct, np.zeros(100, np.int64), resamples=20000)
+    assert (low, high) == (pytest.approx(0.72, abs=0.011), pytest.approx(0.87, abs=0.011))
+
+
+def test_heads_are_judged_on_the_same_resampled_images() -> None:
+    """Two heads that are right about complementary halves always average one half."""
+    first = np.arange(100) < 50
+    low, high = worst_group_interval(np.stack([first, ~first]), np.zeros(100, np.int64))
+    assert low == high == pytest.approx(0.5)
+
+
+def test_the_worst_of_two_groups_is_lower_than_either() -> None:
+    correct = np.tile(np.arange(50) < 40, 2)[None]
+    low, high = worst_group_interval(correct, np.repeat([0, 3], 50))
+    assert low < 0.8
+    assert high < 0.89
+    assert worst_group_interval(correct, np.repeat([0, 3], 50)) == (low, high)
