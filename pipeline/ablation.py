@@ -1,7 +1,6 @@
 """Stage ablation: is it the masks? MaC again with random masks of the same size, and with the true ones."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from pipeline.last_layer.heads import Heads
 from pipeline.method.masks import pixel_count
 from pipeline.metrics import Grouping, Groups
 from pipeline.params import FeaturesParams, RetrainParams, SaliencyParams, SweepParams
+from pipeline.results import tables
 from pipeline.results.scores import head_scores
 from pipeline.saliency import saliency, with_foreground
 
@@ -105,7 +105,7 @@ def ablation(
         }
         with store.create_folder(out) as written:
             store.write_json(written / "metrics.json", result)
-    return table(result)
+    return tables.of_ablation(result)
 
 
 def _fitted(
@@ -134,15 +134,3 @@ def paired(differences: NDArray[np.float64]) -> dict[str, float]:
         return {"mean": mean, "low": mean, "high": mean}
     half = float(stats.t.ppf(0.975, count - 1)) * float(differences.std(ddof=1)) / math.sqrt(count)
     return {"mean": mean, "low": mean - half, "high": mean + half}
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """The comparison as text, in percent and points."""
-    key = next(name for name in ("worst_group", "worst_class") if name in result["masks"][0]["test"])
-    lines = [f"{'test accuracy, %':<44}{key.replace('_', ' '):>16}{'mean':>16}{'alpha':>7}{'beta':>6}"]
-    for row in result["masks"]:
-        cells = [f"{100 * row['test'][k]['mean']:.2f} ± {100 * row['test'][k]['std']:.2f}" for k in (key, "raw_mean")]
-        lines.append(f"{row['name']:<44}{cells[0]:>16}{cells[1]:>16}{row['alpha']:>7g}{row['beta']:>6g}")
-    for row in result["differences"]:
-        lines.append(f"{row['name']}: {100 * row['mean']:+.2f} points (95 % {100 * row['low']:+.2f} to {100 * row['high']:+.2f})")
-    return "\n".join(lines)

@@ -19,6 +19,7 @@ from pipeline.last_layer.validation import Validation
 from pipeline.metrics import SIGNS, Groups
 from pipeline.params import BaselinesParams, RetrainParams
 from pipeline.parts import held_out
+from pipeline.results import tables
 from pipeline.results.scores import head_scores
 
 METHODS: dict[str, Method] = {
@@ -87,27 +88,9 @@ def baselines(
             made_from = {"features": features.digest, "erm": erm.digest}
     found = {"made_from": made_from, "methods": results, "left_out": left_out}
     store.write_json(out, found)
-    return table(found)
+    return tables.of_baselines(found)
 
 
 def _described(method: Method, fitted: Fitted) -> dict[str, object]:
     described = {"title": method.title, "source": method.source, "labels": method.labels, "sign": SIGNS[method.labels]}
     return described | {"chosen": fitted.chosen, "note": fitted.note, "seeds": len(fitted.heads.bias)}
-
-
-def table(found: dict[str, Any]) -> str:
-    """The methods' test metrics in baselines.json as text, in percent."""
-    results = found["methods"]
-    worst = next(key for key in next(iter(results.values()))["test"] if key in ("worst_group", "worst_class"))
-    columns = {worst: worst.replace("_", " "), "raw_mean": "mean", "adjusted_mean": "adj. mean"}
-    columns = {key: name for key, name in columns.items() if key in next(iter(results.values()))["test"]}
-    lines = [f"{'test accuracy, %':<24}" + "".join(f"{name:>16}" for name in columns.values()) + "  group labels seen"]
-    for result in results.values():
-        cells = [
-            f"{100 * result['test'][key]['mean']:.2f}" + (f" ± {100 * result['test'][key]['std']:.2f}" if result["seeds"] > 1 else "")
-            for key in columns
-        ]
-        lines.append(f"{result['title']:<24}" + "".join(f"{cell:>16}" for cell in cells) + f"  {result['sign']} {result['labels']}")
-    lines += [f"{result['title']}: {result['note']}" for result in results.values() if result["note"]]
-    lines += [f"{title} is left out: {reason}" for title, reason in found["left_out"].items()]
-    return "\n".join(lines)

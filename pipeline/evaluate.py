@@ -5,7 +5,9 @@ from typing import Any
 
 from pipeline import store
 from pipeline.metrics import Groups
+from pipeline.results import tables
 from pipeline.results.scores import head_logits, head_scores
+from pipeline.results.tables import worst_of
 
 HELD_OUT = ("val", "test")
 
@@ -20,7 +22,7 @@ def evaluate(images_path: Path, features_path: Path, erm_path: Path, retrained_p
     with store.create_folder(plots_path) as folder:
         store.write_csv(folder / "groups.csv", _plot_rows(metrics))
         store.write_csv(folder / "confusion.csv", confusion)
-    return table(metrics)
+    return tables.of_metrics(metrics)
 
 
 def measure(images_path: Path, features_path: Path, erm_path: Path, retrained_path: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
@@ -65,47 +67,13 @@ def only_means(metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _kind(metrics: dict[str, Any]) -> tuple[str, str]:
-    """(`worst_group`, `groups`), or (`worst_class`, `classes`) where groups are unknown: the keys of `as_dict`."""
-    return ("worst_group", "groups") if "groups" in metrics else ("worst_class", "classes")
-
-
 def _plot_rows(metrics: dict[str, Any]) -> list[dict[str, object]]:
     """A bar for every group and method: mean test accuracy over seeds, and its standard deviation."""
     rows: list[dict[str, object]] = []
     erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
-    worst, groups = _kind(erm)
+    worst, groups = worst_of(erm)
     for group in [*erm[groups], worst]:
         before, after = (erm[group], mac[group]) if group == worst else (erm[groups][group], mac[groups][group])
         for method, accuracy, std in (("ERM", before, 0.0), ("MaC", after["mean"], after["std"])):
             rows.append({"bar": f"{group} ({method})", "group": group, "method": method, "accuracy": accuracy, "std": std})
     return rows
-
-
-def table(metrics: dict[str, Any]) -> str:
-    """The test metrics of metrics.json as text, in percent."""
-    erm, mac, count, seeds = metrics["erm"]["test"], metrics["mac"]["test"], metrics["count"]["test"], metrics["seeds"]
-    lines = [f"{'test accuracy, %':<34}{'n':>6}{'ERM':>9}{'MaC':>9}"]
-
-    def line(name: str, n: int, before: float, after: dict[str, float]) -> str:
-        spread = f" ± {100 * after['std']:.2f}" if seeds > 1 else ""
-        return f"{name:<34}{n:>6}{100 * before:>9.2f}{100 * after['mean']:>9.2f}{spread}"
-
-    total = sum(count.values())
-    worst, groups = _kind(erm)
-    named = {worst: worst.replace("_", " "), "raw_mean": "mean (raw)", "adjusted_mean": "mean (adjusted to training)"}
-    named |= {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "ece": "calibration error (ECE)"}
-    lines += [line(name, total, erm[key], mac[key]) for key, name in named.items() if key in erm]
-    lines += [line(name, count[name], erm[groups][name], mac[groups][name]) for name in erm[groups]]
-    empty = [name for name, n in count.items() if n == 0]
-    if empty:
-        lines.append(f"no test images of: {', '.join(empty)}")
-    if worst == "worst_class":
-        lines.append("the spurious attribute is not known of all test images: worst class in place of worst group")
-    intervals = (
-        f"{name} {100 * m[f'{worst}_interval']['low']:.1f} to {100 * m[f'{worst}_interval']['high']:.1f}"
-        for name, m in (("ERM", erm), ("MaC", mac))
-    )
-    lines.append(f"95 % interval of the {worst.replace('_', ' ')} over test sets (bootstrap): {', '.join(intervals)}")
-    lines.append(f"MaC: mean ± standard deviation of {seeds} retrained heads" if seeds > 1 else "MaC: one retrained head")
-    return "\n".join(lines)

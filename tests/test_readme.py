@@ -44,7 +44,7 @@ def test_every_command_is_run_by_a_test_or_known_not_to_be() -> None:
     taken = run_by_tests()
     left = [line for block in COMMANDS if block not in taken for line in block.splitlines() if line.strip()]
     assert [line for line in left if not line.startswith(tuple(NOT_RUN))] == []
-    assert [start for start in NOT_RUN if not any(line.startswith(start) for line in left)] == []
+    assert [start for start in NOT_RUN if not re.search(f"^{re.escape(start)}", "\n".join(COMMANDS), re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize("block", COMMANDS)
@@ -52,7 +52,7 @@ def test_every_block_is_shell_and_its_commands_have_these_options(block: str) ->
     subprocess.run(["bash", "-n"], input=block, text=True, check=True)
     for line in block.splitlines():
         words = shlex.split(line, comments=True)
-        if words[:1] == ["make"]:
+        if words[:1] == ["make"] and "<" not in line:
             subprocess.run(["make", "-n", *words[1:]], cwd=REPOSITORY, check=True, capture_output=True)
         if words[:1] == ["mac"]:
             command = main.get_command(main.make_context("mac", ["--help"], resilient_parsing=True), words[1])
@@ -110,7 +110,7 @@ def test_the_messages_of_the_troubleshooting_table_are_the_program_s() -> None:
     section = TEXT.partition("## When something goes wrong")[2].partition("\n## ")[0]
     rows = [line.split(" | ")[0].removeprefix("| ") for line in section.splitlines() if line.startswith("| ")][1:]
     everything = said()
-    ours = [message for row in rows if not re.search(r"\((DVC|PyTorch)\)", row) for message in re.findall(r"`([^`]+)`", row)]
+    ours = [message for row in rows if not re.search(r"\((DVC|PyTorch|the shell)\)", row) for message in re.findall(r"`([^`]+)`", row)]
     assert len(ours) > 15
     for message in ours:
         pieces = [piece for piece in re.split(r"…|\(No space left on device\)|params\.yaml: ", message) if len(piece.strip(" :.();'")) > 3]

@@ -10,7 +10,7 @@ Nothing of time, host or revision goes in, so the same inputs give the same byte
 
 from pipeline.store.files import create_folder, read_json, replacing, tensor_errors, write_csv, write_json, write_text
 from pipeline.store.hdf5 import Artefact, Writer, create, open_artefact
-from pipeline.store.models import ModelFolder, open_model, write_model
+from pipeline.store.models import ModelFolder, model_kind, open_model, write_model
 from pipeline.store.provenance import MADE_BY, VERSION, Provenance, digest_of, file_digest
 from pipeline.store.schemas import SCHEMAS, SPLITS, Field
 
@@ -28,6 +28,7 @@ __all__ = [
     "create_folder",
     "digest_of",
     "file_digest",
+    "model_kind",
     "open_artefact",
     "open_model",
     "read_json",

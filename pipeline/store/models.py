@@ -103,3 +103,12 @@ def open_model(path: Path, kind: str, made_from: Mapping[str, str] | None = None
         raise MacError(f"{path}: was replaced while it was in use; run the same command again")
     provenance.require(kind, path, made_from or {})
     return ModelFolder(path, spec, provenance)
+
+
+def model_kind(path: Path) -> str:
+    """What a model folder says that it is: `erm`, `retrained`, …; `erm` where it says nothing."""
+    try:
+        found = json.loads((path / "model.json").read_text()).get("schema")
+    except (OSError, ValueError, AttributeError):
+        return "erm"
+    return found if found in MADE_BY else "erm"

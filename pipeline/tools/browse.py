@@ -1,4 +1,7 @@
-"""The images of a masks.h5 as a table: how sure ERM is, where MaC disagrees, what the mask covers; sorted, filtered, as pictures."""
+"""The images of a masks.h5 as a table: how sure ERM is, where MaC disagrees, what the mask covers; sorted, filtered, as pictures.
+
+What needs torch is imported where it is used.
+"""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -7,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import softmax
 
 from pipeline import store
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
 from pipeline.results import sheets, visual
-from pipeline.results.coverage import in_blocks, input_grid, shares
 from pipeline.results.scores import head_logits
 
 SORTS = {
@@ -87,7 +89,7 @@ def browse(masks_path: Path, against: Path | None = None, coverage: bool = True)
         groups, label, rows = Groups.of(images), features["train/label"][:], masks["row"][:]
         x = features["train/original"][:]
         logits = (head_logits(x, *folder.head()) for folder in (erm, retrained))
-        before, after = (torch.from_numpy(each).double().softmax(-1).numpy() for each in logits)
+        before, after = (softmax(each.astype(np.float64), -1) for each in logits)
         described = groups.described(label, features["train/attribute"][:])
         classes, of_label = np.array(groups.classes), (np.arange(len(label)), label)
         return Table(
@@ -100,7 +102,7 @@ def browse(masks_path: Path, against: Path | None = None, coverage: bool = True)
             mac=classes[after.argmax(1)],
             right=before.argmax(1) == label,
             values={
-                "coverage": shares(images, masks)[2] if coverage else np.full(len(rows), np.nan),
+                "coverage": _coverage(images, masks) if coverage else np.full(len(rows), np.nan),
                 "confidence": before[of_label],
                 "disagreement": np.abs(after[of_label] - before[of_label]),
                 "iou": np.full(len(rows), np.nan) if against is None else _overlap(images, masks, against),
@@ -108,8 +110,17 @@ def browse(masks_path: Path, against: Path | None = None, coverage: bool = True)
         )
 
 
+def _coverage(images: store.Artefact, masks: store.Artefact) -> NDArray[np.float64]:
+    from pipeline.results.coverage import shares
+
+    found: NDArray[np.float64] = shares(images, masks)[2]
+    return found
+
+
 def _overlap(images: store.Artefact, masks: store.Artefact, against: Path) -> NDArray[np.float64]:
     """Overlap (intersection over union) of every mask with the other file's mask of that image; NaN where it has none."""
+    from pipeline.results.coverage import in_blocks
+
     rows = masks["row"][:]
     overlap = np.full(len(rows), np.nan)
     with store.open_artefact(against, "masks", {"images": images.digest}) as other:
@@ -160,6 +171,8 @@ def as_rows(table: Table) -> list[dict[str, object]]:
 
 def as_grid(masks_path: Path, table: Table, name: str, columns: int, rows: int) -> Image.Image:
     """The first columns × rows images with their cores, under group and value."""
+    from pipeline.results.coverage import input_grid
+
     shown = table.take(np.arange(min(columns * rows, len(table))))
     if not len(shown):
         raise MacError(f"{masks_path}: no image is left to draw")

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from pipeline import store
 from pipeline.errors import MacError
-from pipeline.evaluate import measure, table
+from pipeline.evaluate import measure
 from pipeline.network import backbone
 from pipeline.network.backbone import Classifier
 from pipeline.network.inputs import normalize
 from pipeline.results.coverage import input_grid
+from pipeline.results.tables import of_metrics
 from pipeline.store import ModelFolder
 
 Format = Literal["onnx", "torchscript", "safetensors"]
@@ -177,7 +178,7 @@ def card(
         ]
     else:
         lines += ["Empirical risk minimisation (ERM): trained as usual, with no defence against spurious correlations."]
-    lines += ["", "## Results", "", "ERM and MaC on the test split:", "", "```", table(metrics), "```", ""]
+    lines += ["", "## Results", "", "ERM and MaC on the test split:", "", "```", of_metrics(metrics), "```", ""]
     if robust and metrics["seeds"] > 1:
         lines += [f"The file holds one of the {metrics['seeds']} heads: the one that the validation split prefers.", ""]
     lines += [

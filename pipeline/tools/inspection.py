@@ -1,4 +1,7 @@
-"""What is in an artefact: as text, and one training image as a picture (`mac inspect`)."""
+"""What is in an artefact: as text, and one training image as a picture (`mac inspect`).
+
+What needs torch is imported where it is used: most of this does not, and is there at once.
+"""
 
 import json
 from pathlib import Path
@@ -8,14 +11,11 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from pipeline import ablation, baselines, evaluate, store
+from pipeline import store
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
-from pipeline.results import sheets
-from pipeline.results.coverage import coverage
-from pipeline.results.pictures import training_example
+from pipeline.results import sheets, tables
 from pipeline.store import Artefact
-from pipeline.tools.prediction import model_kind
 
 
 def describe(path: Path) -> str:
@@ -43,8 +43,8 @@ def as_dict(path: Path) -> dict[str, Any]:
         _describe_metrics(path)  # refuses what is none of ours
         return dict(json.loads(path.read_text()))
     if path.is_dir():
-        folder = store.open_model(path, model_kind(path))
-        about: dict[str, Any] = {"kind": model_kind(path), "spec": dict(folder.spec)}
+        folder = store.open_model(path, store.model_kind(path))
+        about: dict[str, Any] = {"kind": store.model_kind(path), "spec": dict(folder.spec)}
         return about | _provenance(folder.provenance)
     with store.open_artefact(path) as artefact:
         datasets = {
@@ -60,7 +60,7 @@ def _provenance(provenance: store.Provenance) -> dict[str, Any]:
 
 
 def _describe_model(path: Path) -> str:
-    kind = model_kind(path)
+    kind = store.model_kind(path)
     folder = store.open_model(path, kind)
     tensors = folder.read()
     lines = [f"{path}: {kind}, schema version {store.VERSION}", *_provenance_lines(folder.provenance), "", "model"]
@@ -77,8 +77,8 @@ def _describe_metrics(path: Path) -> str:
     try:
         found = json.loads(path.read_text())
         if "methods" in found:
-            return baselines.table(found)
-        return ablation.table(found) if "differences" in found else evaluate.table(found)
+            return tables.of_baselines(found)
+        return tables.of_ablation(found) if "differences" in found else tables.of_metrics(found)
     except OSError as error:
         raise MacError(f"{path}: cannot be read ({error.strerror}); run 'mac evaluate'") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -125,6 +125,8 @@ def _coverage_lines(masks: Artefact) -> list[str]:
     beside = masks.path.with_name("images.h5")
     if not beside.is_file():
         return [f"coverage by group: needs {beside}"]
+    from pipeline.results.coverage import coverage
+
     with store.open_artefact(beside, "images") as images:
         masks.provenance.require("masks", masks.path, {"images": images.digest})
         table = coverage(images, masks)
@@ -142,6 +144,8 @@ def picture(masks_path: Path, row: int) -> Image.Image:
     Raises:
         MacError: the row has no mask, or the files do not belong together.
     """
+    from pipeline.results.pictures import training_example
+
     with (
         store.open_artefact(masks_path, "masks") as masks,
         store.open_artefact(masks_path.with_name("images.h5"), "images") as images,

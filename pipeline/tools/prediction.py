@@ -1,6 +1,5 @@
 """The classifiers at work on image files of any origin: `mac predict`, `mac explain`, and `pipeline.load_model`."""
 
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -64,15 +63,6 @@ class Transform:
         return normalize(self.pixels(image)[None])[0]
 
 
-def model_kind(path: Path) -> str:
-    """What a model folder says that it is: `erm`, `retrained`, …; `erm` where it says nothing."""
-    try:
-        found = json.loads((path / "model.json").read_text()).get("schema")
-    except (OSError, ValueError, AttributeError):
-        return "erm"
-    return found if found in store.MADE_BY else "erm"
-
-
 def load_model(path: str | Path, device: str = "cpu") -> tuple[Classifier, Transform]:
     """A model folder (`data/retrained`, `data/erm`) as a module in eval mode, and its transform.
 
@@ -90,7 +80,7 @@ def load_model(path: str | Path, device: str = "cpu") -> tuple[Classifier, Trans
     1.0
     """
     folder = Path(path)
-    opened = store.open_model(folder, model_kind(folder))
+    opened = store.open_model(folder, store.model_kind(folder))
     return backbone.load(opened, torch.device(device)), Transform.of(opened)
 
 

@@ -16,12 +16,12 @@ pytestmark = pytest.mark.skipif(not DVC.exists(), reason="DVC is not installed b
 
 
 def images(folder: Path) -> None:
-    """Discs and squares, grey or coloured, 12 of each, in different formats and sizes."""
+    """Discs and squares, grey or coloured, 8 of each, in different formats and sizes."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:48, :64]
     for name, shape in (("disc", (y - 24) ** 2 + (x - 32) ** 2 < 200), ("square", (abs(y - 24) < 13) & (abs(x - 32) < 13))):
         (folder / name).mkdir(parents=True)
-        for number in range(12):
+        for number in range(8):
             pixels = rng.integers(0, 120, (48, 64, 3), dtype=np.uint8)
             pixels[shape] += 100
             Image.fromarray(pixels if number % 3 else pixels[..., 0]).save(folder / name / f"{number}.{('jpg', 'png', 'webp')[number % 3]}")

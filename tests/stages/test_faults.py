@@ -121,8 +121,7 @@ def kill_when(process: subprocess.Popen[str], condition: Path, pattern: str, how
     return process.communicate(timeout=60)[1]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-@pytest.mark.parametrize("stage", ["saliency", "features"])
+@pytest.mark.parametrize(("stage", "how"), [("saliency", signal.SIGKILL), ("features", signal.SIGINT)])
 def test_a_stage_killed_half_way_goes_on_where_it_was(project: Project, stage: str, how: signal.Signals) -> None:
     project.set(features__draws=8)  # so that there is time to be killed in
     artefact = project.data / {"saliency": "masks.h5", "features": "features.h5"}[stage]
