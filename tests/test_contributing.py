@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipeline import store
 from tests.conftest import REPOSITORY, Project
+from tests.generated import DVC_FILES
 
 
 class Copy:
@@ -20,18 +21,13 @@ class Copy:
 
     def __init__(self, folder: Path, section: str) -> None:
         self.folder = folder
-        for part in ("pipeline", "stages", "tests", "data", "benchmarks"):
-            shutil.copytree(
-                REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.h5", "raw", "comparison", "scratch")
-            )
-        for file in ("data/raw/dvc.yaml", "data/comparison/dvc.yaml"):
+        for part in ("pipeline", "stages", "tests"):
+            shutil.copytree(REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in ("pyproject.toml", "setup.cfg", "README.md", *DVC_FILES):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / file, folder / file)
-        for file in ("pyproject.toml", "setup.cfg", "README.md", "dvc.yaml"):
             shutil.copy(REPOSITORY / file, folder / file)
         text = (REPOSITORY / "CONTRIBUTING.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
         (diff,) = re.findall(r"```diff\n(.*?)```", text, re.DOTALL)
-        self.lines = 0
         for part in re.split(r"^\+\+\+ ", diff, flags=re.MULTILINE)[1:]:
             name, *lines = part.splitlines()
             self._apply(folder / name, lines)

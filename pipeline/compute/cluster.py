@@ -53,7 +53,8 @@ def connect(workers: int | None, address: str | None, device: str) -> Iterator["
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": FAILURES}))
         if workers is not None:
-            address = stack.enter_context(_local(workers, pick(device))).scheduler_address
+            device = pick(device).type  # theirs is this machine's: they need not be asked
+            address = stack.enter_context(_local(workers, device)).scheduler_address
         try:
             client = stack.enter_context(Client(address, timeout=dask.config.get("distributed.comm.timeouts.connect")))
         except (OSError, ValueError) as error:
@@ -80,8 +81,8 @@ def _kind(client: Client, device: str) -> torch.device:
         raise MacError(f"the workers cannot say what they compute on ({first_line(error)}); install mac-robust on all of them") from error
 
 
-def _local(workers: int, on: torch.device) -> SpecCluster:
-    gpus = torch.cuda.device_count() if on.type == "cuda" else 0
+def _local(workers: int, kind: str) -> SpecCluster:
+    gpus = torch.cuda.device_count() if kind == "cuda" else 0
     if gpus and workers > gpus:
         raise MacError(f"--workers {workers}: one worker a GPU, and there are {gpus}; give --workers {gpus} or --device cpu")
     threads = str(max(1, usable_cores() // workers))

@@ -20,7 +20,9 @@ def pick(name: str) -> torch.device:
         raise MacError(f"--device {name}: PyTorch sees no CUDA device here; use --device cpu")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    return named("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else named(name)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return named(name)
 
 
 def named(name: str) -> torch.device:

@@ -17,6 +17,7 @@ from pipeline.evaluate import measure
 from pipeline.metrics import SIGNS
 from pipeline.report import figures
 from pipeline.report.gallery import OUTCOMES, Sources, gallery
+from pipeline.results.tables import worst_of
 
 PACKAGES = ("mac-robust", "torch", "torchvision", "numpy", "h5py", "scikit-learn", "pillow", "dvc")
 
@@ -66,7 +67,7 @@ def report(inputs: Inputs, out: Path) -> None:
             "table_1_mean": _mean_coverage(table_1),
             "methods": _methods(metrics, baselines["methods"], compared, retrained, erm),
             "left_out": baselines["left_out"],
-            "worst": _worst(metrics),
+            "worst": worst_of(metrics["erm"]["test"])[0],
             "adjusted": "adjusted_mean" in metrics["erm"]["test"],
             "ablation": compared.get("ablation"),
             "ablation_figure": figures.differences(compared["ablation"]["differences"]) if "ablation" in compared else None,
@@ -87,13 +88,10 @@ def report(inputs: Inputs, out: Path) -> None:
     store.write_text(out, environment.get_template("page.html").render(page))
 
 
-def _worst(metrics: dict[str, Any]) -> str:
-    return "worst_group" if "worst_group" in metrics["erm"]["test"] else "worst_class"
-
-
 def verdict(metrics: dict[str, Any]) -> dict[str, Any]:
     """What the page says first: the worst group and the mean of both, and how sure the difference is."""
-    erm, mac, worst = metrics["erm"]["test"], metrics["mac"]["test"], _worst(metrics)
+    erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
+    worst, _ = worst_of(erm)
     gain = mac[worst]["mean"] - erm[worst]
     before, after = erm[f"{worst}_interval"], mac[f"{worst}_interval"]
     apart = before["high"] < after["low"] or after["high"] < before["low"]
@@ -102,7 +100,7 @@ def verdict(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _group_bars(metrics: dict[str, Any]) -> figures.Picture:
     erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
-    many = "groups" if "groups" in erm else "classes"
+    _, many = worst_of(erm)
     return figures.group_bars(list(erm[many]), list(erm[many].values()), list(mac[many].values()))
 
 

@@ -36,9 +36,10 @@ def of_metrics(metrics: dict[str, Any]) -> str:
 def of_baselines(found: dict[str, Any]) -> str:
     """The methods' test metrics in baselines.json as text, in percent."""
     results = found["methods"]
-    worst = next(key for key in next(iter(results.values()))["test"] if key in ("worst_group", "worst_class"))
+    first = next(iter(results.values()))["test"]
+    worst, _ = worst_of(first)
     columns = {worst: worst.replace("_", " "), "raw_mean": "mean", "adjusted_mean": "adj. mean"}
-    columns = {key: name for key, name in columns.items() if key in next(iter(results.values()))["test"]}
+    columns = {key: name for key, name in columns.items() if key in first}
     lines = [f"{'test accuracy, %':<24}" + "".join(f"{name:>16}" for name in columns.values()) + "  group labels seen"]
     for result in results.values():
         cells = [
@@ -53,7 +54,7 @@ def of_baselines(found: dict[str, Any]) -> str:
 
 def of_ablation(result: Mapping[str, Any]) -> str:
     """The comparison of masks, the ablation's metrics.json, as text, in percent and points."""
-    key = next(name for name in ("worst_group", "worst_class") if name in result["masks"][0]["test"])
+    key, _ = worst_of(result["masks"][0]["test"])
     lines = [f"{'test accuracy, %':<44}{key.replace('_', ' '):>16}{'mean':>16}{'alpha':>7}{'beta':>6}"]
     for row in result["masks"]:
         cells = [f"{100 * row['test'][k]['mean']:.2f} ± {100 * row['test'][k]['std']:.2f}" for k in (key, "raw_mean")]
@@ -63,6 +64,6 @@ def of_ablation(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def worst_of(metrics: dict[str, Any]) -> tuple[str, str]:
+def worst_of(metrics: Mapping[str, Any]) -> tuple[str, str]:
     """(`worst_group`, `groups`), or (`worst_class`, `classes`) where groups are unknown: the keys of `as_dict`."""
-    return ("worst_group", "groups") if "groups" in metrics else ("worst_class", "classes")
+    return ("worst_group", "groups") if "worst_group" in metrics else ("worst_class", "classes")

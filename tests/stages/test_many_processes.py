@@ -82,7 +82,9 @@ def test_tls_by_dask_s_own_configuration(project: Project) -> None:
         for command in ([*scheduler, "--scheduler-file", there], [BIN / "dask", "worker", "--scheduler-file", there, "--nthreads", "1"]):
             process = stack.enter_context(subprocess.Popen(command, **options))
             stack.callback(process.terminate)
+        deadline = time.monotonic() + 60
         while not there.exists() or not there.read_text():
+            assert time.monotonic() < deadline
             time.sleep(0.05)
         address = json.loads(there.read_text())["address"]
         assert address.startswith("tls://")
