@@ -39,8 +39,8 @@ lint: $(INSTALLED)
 	mypy
 	lint-imports
 
-generated: $(INSTALLED) ## what is made from the code: module dependencies in dvc.yaml, the reference in README.md
-	python -m tests.generated
+generated: $(INSTALLED) ## what is made from the code: dvc.yaml, params.yaml, docs/reference.md, the table of stages in README.md
+	python -m stages.generate
 
 pictures: $(INSTALLED) ## the README's pictures, from the demo's artefacts; needs chromium
 	mac inspect data/masks.h5 --sort confidence --grid 6x2 --out docs/grid.png

@@ -1,1 +1,4 @@
-"""Programs that measure, one a question: `python -m benchmarks.retrain --help`. `make bench` runs all and writes RESULTS.md."""
+"""Programs that measure, one for each question: `python -m benchmarks.retrain --help`.
+
+`make bench` runs all of them and writes RESULTS.md.
+"""

@@ -1,6 +1,6 @@
-"""Run every benchmark here and write what was found to RESULTS.md: `python -m benchmarks [--device cuda]`, or `make bench`.
+"""Run every benchmark here and write RESULTS.md: `python -m benchmarks [--device cuda]`, or `make bench`.
 
-A section a machine; what else is on the page is kept as it is.
+The page has a section for each machine. What else is on it stays as it is.
 """
 
 import json
@@ -22,7 +22,21 @@ FILE = Path(__file__).parent / "RESULTS.md"
 WITHOUT_DEVICE = ("prepare", "scaling")
 PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pillow", "grad-cam", "dask", "dvc")
 
-# Program and options; sizes for a CPU, and for a GPU.
+
+def _networks_on_gpu() -> list[list[str]]:
+    """The runs on a GPU of the programs that take networks: in both precisions, of two networks."""
+    sizes = {"saliency": ("--images", "2048"), "features": ("--rows", "4096"), "train": ("--rows", "4096")}
+    runs = []
+    for precision in ("float32", "bfloat16"):
+        for name, size in sizes.items():
+            if (name, precision) == ("saliency", "bfloat16"):
+                continue  # the package that it is held against has float32 alone
+            for network in ("resnet50", "mobilenet_v2"):
+                runs.append([name, "--architecture", network, *size, "--precision", precision])
+    return runs
+
+
+# What is run on a CPU, and on a GPU: a program and its options each.
 RUNS: dict[str, list[list[str]]] = {
     "cpu": [
         ["saliency", "--images", "64", "--repeats", "3"],
@@ -39,13 +53,7 @@ RUNS: dict[str, list[list[str]]] = {
         ["memory"],
     ],
     "cuda": [
-        *(
-            [name, "--architecture", architecture, size, count, "--precision", precision]
-            for precision in ("float32", "bfloat16")
-            for name, size, count in (("saliency", "--images", "2048"), ("features", "--rows", "4096"), ("train", "--rows", "4096"))
-            for architecture in ("resnet50", "mobilenet_v2")
-            if (name, precision) != ("saliency", "bfloat16")
-        ),
+        *_networks_on_gpu(),
         ["retrain"],
         ["online", "--rows", "4096", "--batches", "20"],
         ["repro"],
@@ -53,10 +61,13 @@ RUNS: dict[str, list[list[str]]] = {
         ["memory"],
     ],
 }
-# Which figures of a program answer the issue's questions, with the goal of each on a CPU and on a GPU.
+# What the page's table says of a program: a question, the key of its answer in the program's JSON, and the
+# goals on a CPU and on a GPU.
 GOALS: dict[str, list[tuple[str, str, tuple[str, str]]]] = {
     "saliency": [("maps and masks, against grad-cam and argpartition", "ratio", ("≥ 6", "≥ 15"))],
-    "features": [("all views through the stage, against the network's bare forward", "ratio", ("≥ 0.90", "≥ 0.80"))],
+    "features": [
+        ("all views through the stage, against the network's bare forward", "ratio", ("≥ 0.90", "≥ 0.80"))
+    ],
     "train": [("an epoch with augmentation, against the bare step", "ratio", ("≥ 0.90", "≥ 0.85"))],
     "retrain": [
         ("90 heads at once, against nn.Linear and Adam 90 times", "ratio", ("≥ 20", "≥ 50")),
@@ -79,59 +90,74 @@ GOALS: dict[str, list[tuple[str, str, tuple[str, str]]]] = {
 
 @click.command(help=__doc__)
 @device_option
-@click.option("--only", multiple=True, help="A program; may be given again.")
+@click.option("--only", multiple=True, help="Run this program alone; may be given again for another one.")
 def main(device: str, only: tuple[str, ...]) -> None:
     on = pick(device)
     rows, outputs, device_name, failed = [], [], describe(on), []
     for program, *options in RUNS[on.type]:
         if only and program not in only:
             continue
-        command = f"python -m benchmarks.{' '.join([program, *options])}"
-        click.echo(f"$ {command}", err=True)
+        shown = f"python -m benchmarks.{' '.join([program, *options])}"
+        click.echo(f"$ {shown}", err=True)
         arguments = [] if program in WITHOUT_DEVICE else ["--device", device]
-        done = subprocess.run([sys.executable, "-m", f"benchmarks.{program}", *options, *arguments], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", f"benchmarks.{program}", *options, *arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
-            failed.append(command)
+            failed.append(shown)
             continue
         click.echo(done.stdout)
         *table, last = done.stdout.strip().splitlines()
         figures = json.loads(last)
-        outputs.append(f"$ {command}\n" + "\n".join(table))
-        network = figures.get("architecture", "") + (f", {figures['precision']}" if "precision" in figures else "")
+        outputs.append(f"$ {shown}\n" + "\n".join(table))
+        network = figures.get("architecture", "")
+        if "precision" in figures:
+            network += f", {figures['precision']}"
         for question, key, goals in GOALS[program]:
             rows.append((question, network, figures[key], goals[on.type == "cuda"]))
         # After every program, so that what was measured is kept whatever comes next.
-        write_text(FILE, _page(FILE.read_text(encoding="utf-8") if FILE.is_file() else "", _section(device_name, rows, outputs)))
+        old = FILE.read_text(encoding="utf-8") if FILE.is_file() else ""
+        write_text(FILE, _page(old, _section(device_name, rows, outputs)))
     click.echo(f"wrote {FILE}")
     if failed:
         raise click.ClickException(f"these failed: {'; '.join(failed)}")
 
 
 def _section(device: str, rows: list[tuple[str, str, float, str]], outputs: list[str]) -> str:
+    """The section of one machine.
+
+    Args:
+        device: in words.
+        rows: of the table: question, network, figure and goal.
+        outputs: what each program printed.
+    """
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    table = [f"| {question} | {network} | **{figure:.4g}** | {goal} |" for question, network, figure, goal in rows]
-    return "\n".join(
-        [
-            f"## {device}, {_processor()}",
-            "",
-            f"Python {platform.python_version()}, {versions}.",
-            "",
-            "| question | network | found | goal |",
-            "|---|---|---|---|",
-            *table,
-            "",
-            "```",
-            "\n\n".join(outputs),
-            "```",
-            "",
-        ]
-    )
+    table = [
+        f"| {question} | {network} | **{figure:.4g}** | {goal} |" for question, network, figure, goal in rows
+    ]
+    lines = [
+        f"## {device}, {_processor()}",
+        "",
+        f"Python {platform.python_version()}, {versions}.",
+        "",
+        "| question | network | found | goal |",
+        "|---|---|---|---|",
+        *table,
+        "",
+        "```",
+        "\n\n".join(outputs),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def _processor() -> str:
-    """The CPU and the instructions that its forward passes can use."""
-    found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
-    return f"{found[1] if found else platform.processor()} ({torch.backends.cpu.get_cpu_capability()})"
+    """The CPU, and the instructions that its forward passes can use."""
+    name = platform.processor()
+    if sys.platform == "linux":
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        name = found[1] if found else name
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def _page(old: str, section: str) -> str:

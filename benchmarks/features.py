@@ -1,19 +1,26 @@
-"""Features: all views through the stage, from images.h5 to features.h5, against bare forward passes of a batch that lies there.
+"""Measure features: all views through the stage, against bare forward passes of a batch on the device.
 
-The bare forward is torchvision's network in eval mode, channels-last, under autocast where the precision is bfloat16, with its best
-batch size of 16, 32 and 64 (CPU) or 128 and 256 (GPU); `own` is the same for the network as the stage runs it.
+The stage goes from images.h5 to features.h5. The bare forward pass is torchvision's network in eval mode,
+channels-last, under autocast where the precision is bfloat16. Its batch size is the fastest of 16, 32 and
+64 (CPU), or of 128 and 256 (GPU). `own` is the same for the network as the stage runs it.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import click
 import torch
 
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
-from pipeline import store
+from benchmarks.project import RETRAINING_SET, SIZE
+from pipeline import graph
+from pipeline.compute.context import Context
 from pipeline.compute.device import autocast, dtype, keep_freed_memory, pick
-from pipeline.features import features
-from pipeline.network import backbone
-from pipeline.saliency import saliency
+from pipeline.network import classifier
+from pipeline.params.block import Precision
+from pipeline.steps.features import features
+from pipeline.steps.saliency import saliency
 
 
 @click.command(help=__doc__)
@@ -23,57 +30,65 @@ from pipeline.saliency import saliency
 @precision_option
 @device_option
 @repeats_option
-def main(architecture: str, rows: int, draws: int, precision: str, device: str, repeats: int) -> None:
+def main(architecture: str, rows: int, draws: int, precision: Precision, device: str, repeats: int) -> None:
     on = pick(device)
     keep_freed_memory()
+    params = project.caching(precision, draws)
+    sizes = (128, 256) if on.type == "cuda" else (16, 32, 64)
     with project.folder() as folder:
-        images, erm_path, masks = folder / "images.h5", folder / "erm", folder / "masks.h5"
-        project.write_images(images, rows)
-        project.write_erm(erm_path, images, architecture)
-        cores, params, _ = project.settle(precision, draws)
-        saliency(images, erm_path, masks, cores, on, folder / "scratch")
-        erm = store.open_model(erm_path, "erm")
-        bare = backbone.load(erm, on)
-        own = backbone.for_inference(backbone.load(erm, on), dtype(on, params.precision))
-        sizes = (128, 256) if on.type == "cuda" else (16, 32, 64)
-        batches = {size: torch.randn(size, 3, 224, 224).to(on).contiguous(memory_format=torch.channels_last) for size in sizes}
-
-        @torch.no_grad()
-        def bare_forward(size: int) -> None:
-            for _ in range(max(1, 128 // size)):
-                with autocast(on, params.precision):
-                    bare.features(batches[size])
-
-        @torch.no_grad()
-        def own_forward(size: int) -> None:
-            for _ in range(max(1, 128 // size)):
-                own.features(batches[size].to(own.dtype))
+        noise, context = graph.project(folder), Context(str(on), folder / "scratch")
+        project.write_images(noise, rows)
+        project.write_erm(noise, architecture)
+        with noise.open("images", "erm") as given:
+            erm = given.model("erm")
+            saliency(given, noise.path("masks"), RETRAINING_SET, project.masking(precision), context)
+        bare = classifier.load(erm.spec, erm.read(), on)
+        loaded = classifier.load(erm.spec, erm.read(), on)
+        own = classifier.for_inference(loaded, dtype(on, params.precision))
 
         def stage() -> None:
-            features(images, erm_path, masks, folder / "features.h5", params, on, folder / "scratch")
+            with noise.open("images", "erm", "masks") as given:
+                features(given, noise.path("features"), params, context)
 
-        sides = {"stage": stage}
-        sides |= {f"bare {size}": lambda size=size: bare_forward(size) for size in sizes}  # type: ignore[misc]
-        sides |= {f"own {size}": lambda size=size: own_forward(size) for size in sizes}  # type: ignore[misc]
+        @torch.no_grad()
+        def bare_forward(x: torch.Tensor) -> None:
+            for _ in range(max(1, 128 // len(x))):
+                with autocast(on, params.precision):
+                    bare.features(x)
+
+        @torch.no_grad()
+        def own_forward(x: torch.Tensor) -> None:
+            for _ in range(max(1, 128 // len(x))):
+                own.features(x.to(own.dtype))
+
+        sides: dict[str, Callable[[], None]] = {"stage": stage}
+        for size in sizes:
+            x = torch.randn(size, 3, SIZE, SIZE).to(on).contiguous(memory_format=torch.channels_last)
+            sides[f"bare {size}"] = partial(bare_forward, x)
+            sides[f"own {size}"] = partial(own_forward, x)
         times = medians(sides, on, repeats)
-    views = rows * (1 + 2 * draws) + 8
-    rate = {"stage": views / times["stage"]}
-    rate |= {kind: max(max(size, 128) / times[f"{kind} {size}"] for size in sizes) for kind in ("bare", "own")}
+    rate = (rows * (1 + 2 * draws) + 8) / times["stage"]
+    bare_rate, own_rate = _fastest("bare", times, sizes), _fastest("own", times, sizes)
     tell(
         "features",
         on,
         [
-            ("network", f"{architecture}, 224 px, {precision}"),
-            ("stage, images.h5 to features.h5", f"{rate['stage']:.0f} views/s"),
-            ("bare forward of the network", f"{rate['bare']:.0f} images/s"),
-            ("bare forward of the folded network", f"{rate['own']:.0f} images/s"),
+            ("network", f"{architecture}, {SIZE} px, {precision}"),
+            ("stage, images.h5 to features.h5", f"{rate:.0f} views/s"),
+            ("bare forward of the network", f"{bare_rate:.0f} images/s"),
+            ("bare forward of the folded network", f"{own_rate:.0f} images/s"),
         ],
-        ratio=rate["stage"] / rate["bare"],
-        ratio_to_own=rate["stage"] / rate["own"],
-        views_per_second=rate["stage"],
+        ratio=rate / bare_rate,
+        ratio_to_own=rate / own_rate,
+        views_per_second=rate,
         architecture=architecture,
         precision=precision,
     )
+
+
+def _fastest(side: str, times: dict[str, float], sizes: tuple[int, ...]) -> float:
+    """Images a second with the fastest batch size."""
+    return max(max(size, 128) / times[f"{side} {size}"] for size in sizes)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Memory: peak resident size of the stages saliency and features at two numbers of rows, each in a process of its own.
+"""Measure memory: the most that the stages saliency and features use, at two numbers of rows.
 
-Small images (64 px) of a small network, so that tens of thousands of rows pass in a minute; what a row costs would show all the more.
+Each stage runs in a process of its own. Images (64 px) and network are small, so that tens of thousands of
+rows take a minute, and what one row costs is seen all the better.
 """
 
 import os
@@ -11,10 +12,11 @@ import click
 
 from benchmarks import project
 from benchmarks.measure import device_option, tell
-from pipeline import presets
+from pipeline import graph, presets
 from pipeline.compute.device import pick
 
 RUN = "from stages.cli import main; main()"
+STORED, SIZE = 72, 64  # sides of the stored images and of the network's input, pixels
 
 
 @click.command(help=__doc__)
@@ -25,28 +27,30 @@ def main(few: int, many: int, device: str) -> None:
     on = pick(device)
     peaks = {rows: measure(rows, device) for rows in (few, many)}
     ratios = {stage: peaks[many][stage] / peaks[few][stage] for stage in peaks[few]}
-    tell(
-        "memory",
-        on,
-        [(f"{stage}, {rows} rows", f"{peaks[rows][stage] / 2**20:.0f} MiB") for stage in ratios for rows in (few, many)],
-        ratio=max(ratios.values()),
-        **{f"ratio_{stage}": ratio for stage, ratio in ratios.items()},
-    )
+    rows = []
+    for stage in ratios:
+        for count in (few, many):
+            rows.append((f"{stage}, {count} rows", f"{peaks[count][stage] / 2**20:.0f} MiB"))
+    by_stage = {f"ratio_{stage}": ratio for stage, ratio in ratios.items()}
+    tell("memory", on, rows, ratio=max(ratios.values()), **by_stage)
 
 
 def measure(rows: int, device: str) -> dict[str, int]:
-    """Peak resident bytes of both stages."""
+    """The most memory of either stage, in bytes."""
+    settings = [f"dataset.stored_size={STORED}", f"dataset.input_size={SIZE}"]
     with project.folder() as folder:
-        project.write_images(folder / "images.h5", rows, stored=72, size=64)
-        project.write_erm(folder / "erm", folder / "images.h5", "shufflenet_v2_x0_5")
-        presets.write("demo", folder / "params.yaml", ["dataset.stored_size=72", "dataset.input_size=64"], replace=True)
+        noise = graph.project(folder)
+        project.write_images(noise, rows, stored=STORED)
+        project.write_erm(noise, "shufflenet_v2_x0_5", size=SIZE)
+        presets.write("demo", folder / "params.yaml", settings, replace=True)
         return {stage: peak(folder, stage, device) for stage in ("saliency", "features")}
 
 
 def peak(folder: Path, stage: str, device: str) -> int:
-    """Peak resident bytes of `mac <stage>`."""
+    """The most resident memory of `mac <stage>`, in bytes."""
     options = [stage, "--params", str(folder / "params.yaml"), "--data", str(folder), "--device", device]
-    process = os.posix_spawn(sys.executable, [sys.executable, "-c", RUN, "--quiet", *options], dict(os.environ))
+    command = [sys.executable, "-c", RUN, "--quiet", *options]
+    process = os.posix_spawn(sys.executable, command, dict(os.environ))
     _, status, usage = os.wait4(process, 0)
     if status:
         raise click.ClickException(f"mac {stage} failed")

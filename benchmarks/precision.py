@@ -1,21 +1,33 @@
-"""What bfloat16 does to the masks and to the result: a finished project's saliency, features and retraining again in both precisions."""
+"""Measure what bfloat16 does to the masks and to the result.
+
+The stages saliency, features and retrain of a finished project run again in both precisions.
+"""
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.measure import device_option, tell
-from pipeline import params as parameters
-from pipeline import store
+from pipeline import graph, params_file
+from pipeline.compute.context import Context
 from pipeline.compute.device import pick
-from pipeline.evaluate import measure
-from pipeline.features import features
-from pipeline.params import Params, Precision
-from pipeline.retrain import retrain
-from pipeline.saliency import saliency
-from stages.common import Layout, data_option, params_option
+from pipeline.params.block import Precision
+from pipeline.params.features import FeaturesParams
+from pipeline.params.retrain import RetrainParams
+from pipeline.params.retraining_set import RetrainingSetParams
+from pipeline.params.saliency import SaliencyParams
+from pipeline.params_file import Params
+from pipeline.project import Project
+from pipeline.results.tables import worst_of
+from pipeline.steps.evaluate import measure
+from pipeline.steps.features import features
+from pipeline.steps.retrain import retrain
+from pipeline.steps.saliency import saliency
+from stages.options import data_option, params_option
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
@@ -25,44 +37,64 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 @data_option
 @device_option
 def main(params_path: Path, data: Path, device: str) -> None:
-    on, chosen, of = pick(device), parameters.load(params_path), Layout(data)
+    on, chosen = pick(device), params_file.load(params_path)
     with tempfile.TemporaryDirectory(prefix="mac-benchmark-") as name:
         found = {}
         for precision in PRECISIONS:
-            to = Layout(Path(name) / precision)
-            masked, seen = _in(chosen, precision)
-            saliency(of.images, of.erm, to.masks, masked, on, to.scratch)
-            features(of.images, of.erm, to.masks, to.features, seen, on, to.scratch)
-            retrain(to.features, of.erm, to.masks, to.retrained, chosen.retrain, on)
-            found[precision] = to
-        with store.open_artefact(found["float32"].masks, "masks") as exact, store.open_artefact(found["bfloat16"].masks, "masks") as rough:
-            differ = [(exact["mask"][row] ^ rough["mask"][row]).mean() for row in range(len(exact["mask"]))]
-            share = float(np.mean(differ))
-            of_mask = share / float(exact["mask"][0].mean())
-        tests = {name: measure(of.images, to.features, of.erm, to.retrained)[0]["mac"]["test"] for name, to in found.items()}
-    worst = "worst_group" if "worst_group" in tests["float32"] else "worst_class"
-    tell(
-        "precision",
-        on,
-        [
-            ("mask pixels that differ, of the image", f"{100 * share:.3f} %"),
-            ("of the mask", f"{100 * of_mask:.3f} %"),
-            ("most in one image", f"{100 * float(np.max(differ)):.3f} % of it"),
-            *(
-                (f"MaC, {worst.replace('_', ' ')}, {name}", f"{100 * m[worst]['mean']:.2f} ± {100 * m[worst]['std']:.2f} %")
-                for name, m in tests.items()
-            ),
-            *((f"MaC, mean, {name}", f"{100 * m['raw_mean']['mean']:.2f} %") for name, m in tests.items()),
-        ],
-        share_of_pixels=share,
-        share_of_mask=of_mask,
-        **{f"worst_{name}": m[worst]["mean"] for name, m in tests.items()},
+            folder = Path(name) / precision
+            found[precision] = _made_again(data, folder, precision, chosen, str(on))
+        differ, core = _differences(found["float32"], found["bfloat16"])
+        tests = {precision: _test_metrics(again) for precision, again in found.items()}
+    share, most = float(differ.mean()), float(differ.max())
+    worst, _ = worst_of(tests["float32"])
+    rows = [
+        ("mask pixels that differ, of the image", f"{100 * share:.3f} %"),
+        ("of the mask", f"{100 * share / core:.3f} %"),
+        ("most in one image", f"{100 * most:.3f} % of it"),
+    ]
+    figures = {}
+    for precision, metrics in tests.items():
+        mean, std = metrics[worst]["mean"], metrics[worst]["std"]
+        figures[f"worst_{precision}"] = mean
+        rows.append((f"MaC, {worst.replace('_', ' ')}, {precision}", f"{100 * mean:.2f} ± {100 * std:.2f} %"))
+    for precision, metrics in tests.items():
+        rows.append((f"MaC, mean, {precision}", f"{100 * metrics['raw_mean']['mean']:.2f} %"))
+    tell("precision", on, rows, share_of_pixels=share, share_of_mask=share / core, **figures)
+
+
+def _made_again(data: Path, folder: Path, precision: Precision, chosen: Params, device: str) -> Project:
+    """The project with masks, features and retrained heads in `folder`, made in one precision."""
+    again = graph.project(
+        data,
+        masks=folder / "masks.h5",
+        features=folder / "features.h5",
+        retrained=folder / "retrained",
     )
+    masking = chosen.of(SaliencyParams).model_copy(update={"precision": precision, "previews": 0})
+    caching = chosen.of(FeaturesParams).model_copy(update={"precision": precision})
+    context = Context(device, folder / "scratch")
+    with again.open("images", "erm") as given:
+        saliency(given, again.path("masks"), chosen.of(RetrainingSetParams), masking, context)
+    with again.open("images", "erm", "masks") as given:
+        features(given, again.path("features"), caching, context)
+    with again.open("erm", "features") as given:
+        retrain(given, again.path("retrained"), chosen.of(RetrainParams), context)
+    return again
 
 
-def _in(chosen: Params, precision: Precision) -> tuple[parameters.SaliencyParams, parameters.FeaturesParams]:
-    same = {"precision": precision}
-    return chosen.saliency.model_copy(update={**same, "previews": 0}), chosen.features.model_copy(update=same)
+def _differences(one: Project, other: Project) -> tuple[NDArray[np.float64], float]:
+    """The share of pixels in which the masks of each image differ, (M,), and the share that a mask has."""
+    with one.open("masks") as exact, other.open("masks") as rough:
+        masks, others = exact.file("masks")["mask"], rough.file("masks")["mask"]
+        differ = [(masks[position] ^ others[position]).mean() for position in range(len(masks))]
+        return np.array(differ), float(masks[0].mean())
+
+
+def _test_metrics(project: Project) -> dict[str, Any]:
+    """What is measured of MaC on the test split."""
+    with project.open("images", "erm", "features", "retrained") as given:
+        metrics: dict[str, Any] = measure(given)[0]["mac"]["test"]
+        return metrics
 
 
 if __name__ == "__main__":

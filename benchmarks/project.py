@@ -1,10 +1,14 @@
-"""Artefacts to measure on: random pixels in the layout of a real project, or those of a real one."""
+"""A project to measure on: random pixels and random weights, in artefacts that no stage made.
+
+They have the layout of a real project, and say what they were made from as the stages do.
+"""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,44 +16,87 @@ from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.method import pairing
-from pipeline.network import backbone
-from pipeline.network.inputs import IMAGENET_MEAN, IMAGENET_STD
-from pipeline.params import FeaturesParams, RetrainParams, SaliencyParams, TrainParams
+from pipeline.network import classifier
+from pipeline.params.block import Precision
+from pipeline.params.features import FeaturesParams
+from pipeline.params.inputs import InputParams
+from pipeline.params.model import ModelParams
+from pipeline.params.retrain import RetrainParams
+from pipeline.params.retraining_set import RetrainingSetParams
+from pipeline.params.saliency import SaliencyParams
+from pipeline.params.sweep import SweepParams
+from pipeline.params.train import TrainParams
+from pipeline.project import Project
+from pipeline.schemas import features, images, masks
+from pipeline.spec import IMAGENET, ModelSpec
 
-SALIENCY = SaliencyParams.model_validate(
-    {
-        "method": "xgradcam",
-        "balance": "none",
-        "target": "label",
-        "layer": "last",
-        "top_k": 0.3,
-        "precision": "float32",
-        "seed": 0,
-        "previews": 0,
-    }
+SIZE = 224  # side of the network's input, pixels
+INPUTS = InputParams(input_size=SIZE, to_input="center_crop")
+RETRAINING_SET = RetrainingSetParams(balance="none", seed=0)
+SALIENCY = SaliencyParams(
+    method="xgradcam",
+    target="label",
+    layer="last",
+    top_k=0.3,
+    precision="float32",
+    seed=0,
+    previews=0,
 )
-FEATURES = FeaturesParams.model_validate({"draws": 4, "batch_size": 32, "precision": "float32", "seed": 0})
-TRAIN = TrainParams.model_validate(
-    {
-        "epochs": 1, "batch_size": 32, "lr": 0.001, "momentum": 0.9, "weight_decay": 0.001, "schedule": "constant",
-        "crop_scale": [0.7, 1.0], "flip": True, "precision": "float32", "select": "last", "hold_out": 0.0, "seed": 0,
-    }
-)  # fmt: skip
-RETRAIN = RetrainParams.model_validate(
-    {
-        "solver": "adam", "alpha": 2, "beta": 3, "seeds": 1, "average": 1, "init": "erm", "standardize": False,
-        "class_weights": "none", "l2": 0, "epochs": 10, "lr": 0.005, "lr_step": 5, "lr_gamma": 0.5,
-    }
-)  # fmt: skip
-GRID = list(product((0.0, 1.0, 2.0), (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)))  # (α, β), the paper's
+FEATURES = FeaturesParams(draws=4, batch_size=32, precision="float32", seed=0)
+TRAIN = TrainParams(
+    epochs=1,
+    batch_size=32,
+    lr=0.001,
+    momentum=0.9,
+    weight_decay=0.001,
+    schedule="constant",
+    crop_scale=(0.7, 1.0),
+    flip=True,
+    precision="float32",
+    select="last",
+    hold_out=0.0,
+    seed=0,
+)
+RETRAIN = RetrainParams(
+    solver="adam",
+    alpha=2,
+    beta=3,
+    seeds=1,
+    average=1,
+    init="erm",
+    standardize=False,
+    class_weights="none",
+    l2=0,
+    epochs=10,
+    lr=0.005,
+    lr_step=5,
+    lr_gamma=0.5,
+)
+SWEEP = SweepParams(alphas=[0, 1, 2], betas=[0, 1, 2, 3, 4, 5])  # the paper's
+GRID = list(product(SWEEP.alphas, SWEEP.betas))  # (α, β)
 SEEDS = 5
-NAMES = {"classes": ["class0", "class1"], "attributes": ["a", "b"]}
+CLASSES, ATTRIBUTES = ("class0", "class1"), ("a", "b")
+NAMES = {"classes": CLASSES, "attributes": ATTRIBUTES}
 
 
-def settle(precision: str, draws: int = 4) -> tuple[SaliencyParams, FeaturesParams, TrainParams]:
-    """The parameters of the bulk stages, in one precision."""
-    same = {"precision": precision}
-    return SALIENCY.model_copy(update=same), FEATURES.model_copy(update={**same, "draws": draws}), TRAIN.model_copy(update=same)
+def network(architecture: str) -> ModelParams:
+    """A network with random weights."""
+    return ModelParams(architecture=architecture, weights="none")
+
+
+def masking(precision: Precision) -> SaliencyParams:
+    """SALIENCY in another precision."""
+    return SALIENCY.model_copy(update={"precision": precision})
+
+
+def caching(precision: Precision, draws: int) -> FeaturesParams:
+    """FEATURES in another precision, with R = `draws`."""
+    return FEATURES.model_copy(update={"precision": precision, "draws": draws})
+
+
+def training(precision: Precision) -> TrainParams:
+    """TRAIN in another precision."""
+    return TRAIN.model_copy(update={"precision": precision})
 
 
 @contextmanager
@@ -60,16 +107,22 @@ def folder() -> Iterator[Path]:
 
 
 def labels(rows: int, held_out: tuple[int, int]) -> NDArray[np.int64]:
-    """Classes of all rows, training first: 23 % of them 1, as in Waterbirds."""
+    """Classes of all rows, training first: 23 % of them are 1, as in Waterbirds."""
     return (np.arange(rows + sum(held_out)) * 23 % 100 < 23).astype(np.int64)
 
 
-def write_images(path: Path, rows: int, held_out: tuple[int, int] = (4, 4), stored: int = 256, size: int = 224) -> None:
-    """images.h5 with `rows` training images of noise, and `held_out` validation and test images."""
+def write_images(project: Project, rows: int, held_out: tuple[int, int] = (4, 4), stored: int = 256) -> None:
+    """Write images.h5 of noise.
+
+    Args:
+        rows: number of training images.
+        held_out: number of validation and of test images.
+        stored: side of the stored images, pixels.
+    """
     total = rows + sum(held_out)
-    params = {"name": "noise", "stored_size": stored, "input_size": size, "to_stored": "squash", "to_input": "center_crop", "options": {}}
+    params = {"name": "noise", "options": {}, "stored_size": stored, "to_stored": "squash"}
     rng = np.random.default_rng(0)
-    with store.create(path, "images", params, {}, **NAMES) as artefact:
+    with store.create(project.path("images"), "images", images.SCHEMA, params, {}, **NAMES) as artefact:
         artefact.write("label", labels(rows, held_out))
         artefact.write("attribute", np.arange(total) // 2 % 2)
         artefact.write("split", np.repeat(np.array([0, 1, 2], np.int8), (rows, *held_out)))
@@ -78,77 +131,107 @@ def write_images(path: Path, rows: int, held_out: tuple[int, int] = (4, 4), stor
         for start in range(0, total, 512):
             stop = min(start + 512, total)
             image[start:stop] = rng.integers(0, 256, (stop - start, stored, stored, 3), np.uint8)
-        artefact.write("channel_mean", np.full((total, 3), 0.5, np.float32))
 
 
-def write_erm(path: Path, images_path: Path, architecture: str, seed: int = 0) -> None:
-    """A model folder with fresh weights; its batch normalisation has seen the first images."""
-    with store.open_artefact(images_path, "images") as images:
-        params = images.provenance.params
-        model = backbone.build(architecture, len(images.attribute("classes")), seed=seed)
-        spec = {
-            "architecture": architecture, "classes": images.attribute("classes"), "attributes": images.attribute("attributes"),
-            "stored_size": params["stored_size"], "to_stored": params["to_stored"],
-            "input_size": params["input_size"], "to_input": params["to_input"],
-            "mean": IMAGENET_MEAN, "std": IMAGENET_STD,
-        }  # fmt: skip
-        made_from = {"images": images.digest}
-    size = params["input_size"]
+def spec(architecture: str, stored: int = 256, size: int = SIZE) -> ModelSpec:
+    """How a classifier of the noise is built: sides of the stored images and of its input, in pixels."""
+    return ModelSpec(
+        architecture=architecture,
+        classes=CLASSES,
+        attributes=ATTRIBUTES,
+        stored_size=stored,
+        to_stored="squash",
+        input_size=size,
+        to_input=INPUTS.to_input,
+        normalization=IMAGENET,
+    )
+
+
+def write_erm(project: Project, architecture: str, size: int = SIZE, seed: int = 0) -> None:
+    """Write erm/ with random weights, made from images.h5.
+
+    Its batch normalisation has seen noise once, so that its maps are neither zero nor huge.
+
+    Args:
+        size: side of the network's input, pixels.
+    """
+    with project.open("images") as given:
+        stored, made_from = given.file("images")["image"].shape[1], given.digests("images")
+    model = classifier.build(architecture, len(CLASSES), seed=seed)
     with torch.no_grad():
         model.train()(torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(seed)))
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    with store.create_folder(path) as made:
-        store.write_model(made, "erm", tensors, spec, {"model": {"architecture": architecture}, "train": TRAIN.model_dump()}, made_from)
+    made = {
+        "model": network(architecture).model_dump(),
+        "train": TRAIN.model_dump(),
+        "input": {"input_size": size, "to_input": INPUTS.to_input},
+    }
+    with store.create_folder(project.path("erm")) as out:
+        store.write_model(out, "erm", tensors, spec(architecture, stored, size), made, made_from)
 
 
-def write_masks(path: Path, images_path: Path, erm_path: Path) -> None:
-    """masks.h5 of a square in every training image."""
-    erm = store.open_model(erm_path, "erm")
-    size = erm.spec["input_size"]
+def write_head(project: Project, width: int) -> None:
+    """Write an erm/ that has a head of `width` features and no trunk: retraining reads nothing else of it."""
+    weight = np.random.default_rng(1).standard_normal((2, width), np.float32) / 50
+    tensors: dict[str, NDArray[Any]] = {"head.weight": weight, "head.bias": np.zeros(2, np.float32)}
+    with store.create_folder(project.path("erm")) as out:
+        store.write_model(out, "erm", tensors, spec("resnet50"), {}, {})
+
+
+def write_masks(project: Project) -> None:
+    """Write masks.h5: a square in every training image. It is made from images.h5 and erm/."""
+    made = {**SALIENCY.model_dump(), "retraining_set": RETRAINING_SET.model_dump()}
+    with project.open("images", "erm") as given:
+        size, made_from = given.model("erm").spec.input_size, given.digests("images", "erm")
+        rows = np.flatnonzero(given.file("images")["split"][:] == 0)
+        target = given.file("images")["label"][:][rows]
     square = np.zeros((size, size), np.bool_)
     square[size // 4 : size * 3 // 4, size // 4 : size * 3 // 4] = True
-    with store.open_artefact(images_path, "images") as images:
-        rows = np.flatnonzero(images["split"][:] == 0)
-        with store.create(path, "masks", SALIENCY.model_dump(), {"images": images.digest, "erm": erm.digest}) as artefact:
-            artefact.write("row", rows)
-            artefact.write("target", images["label"][:][rows])
-            artefact.write("cam", np.zeros((len(rows), size // 32, size // 32), np.float32))
-            mask = artefact.create("mask", (len(rows), size, size))
-            for sample in range(len(rows)):
-                mask[sample] = square
+    with store.create(project.path("masks"), "masks", masks.SCHEMA, made, made_from) as artefact:
+        artefact.write("row", rows)
+        artefact.write("target", target)
+        artefact.write("cam", np.zeros((len(rows), size // 32, size // 32), np.float32))
+        artefact.write("channel_mean", np.full((len(rows), 3), 0.5, np.float32))
+        mask = artefact.create("mask", (len(rows), size, size))
+        for position in range(len(rows)):
+            mask[position] = square
 
 
 def write_features(
-    path: Path, erm_path: Path, rows: int, draws: int, held_out: tuple[int, int], made_from: Mapping[str, str] | None = None
+    project: Project, rows: int, draws: int, held_out: tuple[int, int], sources: tuple[str, ...] = ("erm",)
 ) -> None:
-    """features.h5 of noise behind a ReLU, of two classes with a shift between them; as wide as the head in `erm_path`."""
+    """Write features.h5 of noise behind a ReLU, as wide as the head in erm/.
+
+    There are two classes, and a shift between them.
+
+    Args:
+        rows: number of training images.
+        draws: R.
+        held_out: number of validation and of test images.
+        sources: the artefacts that it says it was made from; erm must be one of them.
+    """
+    with project.open(*sources) as given:
+        width, made_from = given.model("erm").head().weight.shape[-1], given.digests(*sources)
     rng = np.random.default_rng(0)
-    erm = store.open_model(erm_path, "erm")
-    width = erm.head()[0].shape[1]
     shift = rng.standard_normal(width, np.float32) / 4
 
     def phi(label: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.maximum(rng.standard_normal((len(label), width), np.float32) + label[:, None] * shift, 0).astype(np.float32)
+        noise = rng.standard_normal((len(label), width), np.float32)
+        return np.maximum(noise + label[:, None] * shift, 0).astype(np.float32)
 
     label = labels(rows, held_out)
-    splits = np.split(np.arange(len(label)), np.cumsum((rows, held_out[0])))
-    plan = [pairing.draw(label[:rows], FEATURES.batch_size, FEATURES.seed, r) for r in range(draws)]
-    sources = {"images": "", "masks": "", **(made_from or {}), "erm": erm.digest}
-    with store.create(path, "features", FEATURES.model_dump(), sources, **NAMES) as artefact:
-        artefact.write("train/partner", np.stack([draw.partner for draw in plan]))
-        artefact.write("train/batch", np.stack([draw.batch for draw in plan]))
+    rows_of = np.split(np.arange(len(label)), np.cumsum((rows, held_out[0])))
+    drawn = [pairing.draw(label[:rows], FEATURES.batch_size, FEATURES.seed, r) for r in range(draws)]
+    params = FEATURES.model_copy(update={"draws": draws}).model_dump()
+    out = project.path("features")
+    with store.create(out, "features", features.SCHEMA, params, made_from, **NAMES) as artefact:
+        artefact.write("train/partner", np.stack([draw.partner for draw in drawn]))
+        artefact.write("train/batch", np.stack([draw.batch for draw in drawn]))
         artefact.write("train/fill", np.full((draws, rows, 3), 0.5, np.float32))
-        for split, members in zip(store.SPLITS, splits, strict=True):
+        for split, members in zip(store.SPLITS, rows_of, strict=True):
             artefact.write(f"{split}/row", members)
             artefact.write(f"{split}/label", label[members])
             artefact.write(f"{split}/attribute", members // 2 % 2)
             artefact.write(f"{split}/original", phi(label[members]))
         for view in ("masked", "combined"):
             artefact.write(f"train/{view}", np.stack([phi(label[:rows]) for _ in range(draws)]))
-
-
-def write_head(path: Path, width: int) -> None:
-    """A model folder that has a head of `width` features and nothing else: all that retraining reads of it."""
-    weight = np.random.default_rng(1).standard_normal((2, width), np.float32) / 50
-    with store.create_folder(path) as made:
-        store.write_model(made, "erm", {"head.weight": weight, "head.bias": np.zeros(2, np.float32)}, {}, {}, {})

@@ -1,10 +1,10 @@
-"""The next answer as a user has it: the wall clock of `dvc repro` after a new α, in a project of Waterbirds' size.
+"""Measure the next answer as a user has it: `dvc repro` after a new α, in a project as large as Waterbirds.
 
-A clone of this repository, in which artefacts of noise (4,795 training rows, 1,199 to choose on and 5,794 to test on) lie as if the
-stages had made them and are committed to DVC. A new `retrain.alpha` then runs retrain, evaluate and report.
+The project is a clone of this repository. In it are artefacts of noise, as if the stages had made them, and
+they are committed to DVC: 4,795 training rows, 1,199 to choose on and 5,794 to test on. A new `retrain.alpha`
+then runs retrain, evaluate and report.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -15,79 +15,102 @@ import click
 
 from benchmarks import project
 from benchmarks.measure import device_option, seconds, tell
-from pipeline import presets, store
+from pipeline import graph, presets, store
 from pipeline.compute.device import pick
-from stages.common import Layout
+from pipeline.project import Project
 
 ROOT = Path(__file__).parent.parent
-HELD_OUT = (1199, 5794)
+HELD_OUT = (1199, 5794)  # validation and test images
+RAW = "data/raw/noise"
 COMMITTED = ("prepare", "train", "saliency", "features")
 RUN = ("retrain", "evaluate", "report")
 
 
 @click.command(help=__doc__)
-@click.option("--rows", default=4795, show_default=True)
+@click.option("--rows", default=4795, show_default=True, help="Training images.")
 @click.option("--architecture", default="resnet50", show_default=True)
 @click.option("--draws", default=4, show_default=True, help="R.")
-@click.option("--answers", default=3, show_default=True, help="New values of α; the median is told.")
+@click.option("--answers", default=3, show_default=True, help="How many new values of α; the median counts.")
 @device_option
 def main(rows: int, architecture: str, draws: int, answers: int, device: str) -> None:
     on = pick(device)
+    settings = [f"model.architecture={architecture}", f"features.draws={draws}", f"dataset.root={RAW}"]
     with project.folder() as folder:
-        layout = Layout(folder / "data")
+        noise = graph.project(folder / "data")
         subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
-        settings = [f"model.architecture={architecture}", f"features.draws={draws}", "dataset.root=data/raw/noise"]
         write_params(folder, settings, 2)
-        write_artefacts(layout, rows, architecture, draws)
+        write_raw(folder / RAW)
+        write_artefacts(noise, rows, architecture, draws)
         dvc(folder, "commit", "--force", *COMMITTED)
-        dvc(folder, "repro")  # what else there is, once
-        times, parts = [], []
+        dvc(folder, "repro")  # all other stages, once
+        times, inside = [], []
         for number in range(answers):
             write_params(folder, settings, 3 + number)
             times.append(seconds(lambda: dvc(folder, "repro"), on))
-            parts.append({stage: json.loads((layout.timings / f"{stage}.json").read_text())["seconds"] for stage in RUN})
-    inside = {stage: statistics.median(part[stage] for part in parts) for stage in RUN}
-    total = statistics.median(times)
+            inside.append({stage: seconds_inside(noise, stage) for stage in RUN})
+    table = [
+        ("project", f"{rows} training rows, {architecture}, R = {draws}, the paper's solver and 5 seeds"),
+        ("dvc repro after a new α", f"{statistics.median(times):.1f} s"),
+    ]
+    for stage in RUN:
+        spent = statistics.median(each[stage] for each in inside)
+        table.append((f"of it inside {stage}", f"{spent:.2f} s"))
     tell(
         "repro",
         on,
-        [
-            ("project", f"{rows} training rows, {architecture}, R = {draws}, the paper's solver and 5 seeds"),
-            ("dvc repro after a new α", f"{total:.1f} s"),
-            *((f"of it inside {stage}", f"{spent:.2f} s") for stage, spent in inside.items()),
-        ],
-        seconds=total,
+        table,
+        seconds=statistics.median(times),
         architecture=architecture,
         training_rows=rows,
     )
 
 
 def write_params(folder: Path, settings: list[str], alpha: int) -> None:
-    """The paper's settings for Waterbirds, with this α."""
+    """Write the paper's settings for Waterbirds, with this α."""
     presets.write("waterbirds", folder / "params.yaml", [*settings, f"retrain.alpha={alpha}"], replace=True)
 
 
-def write_artefacts(layout: Layout, rows: int, architecture: str, draws: int) -> None:
-    """All outputs of the stages that are not run."""
-    raw = layout.data / "raw" / "noise"
-    raw.mkdir()
-    (raw / "metadata.csv").write_text("")
-    project.write_images(layout.images, rows, HELD_OUT)
-    project.write_erm(layout.erm, layout.images, architecture)
-    store.write_csv(layout.erm / "history.csv", [{"epoch": 1, "train_loss": 1.0, "val_worst": 0.5, "val_mean": 0.5}])
-    store.write_json(layout.erm / "metrics.json", {})
-    project.write_masks(layout.masks, layout.images, layout.erm)
-    with store.open_artefact(layout.images) as images, store.open_artefact(layout.masks) as masks:
-        made_from = {"images": images.digest, "masks": masks.digest}
-    project.write_features(layout.features, layout.erm, rows, draws, HELD_OUT, made_from)
+def write_raw(folder: Path) -> None:
+    """Write the folder that stage prepare depends on; nobody reads it."""
+    folder.mkdir()
+    (folder / "metadata.csv").write_text("")
+
+
+def write_artefacts(noise: Project, rows: int, architecture: str, draws: int) -> None:
+    """Write all that the stages in COMMITTED would make."""
+    project.write_images(noise, rows, HELD_OUT)
+    project.write_erm(noise, architecture)
+    epoch = {"epoch": 1, "train_loss": 1.0, "val_worst": 0.5, "val_mean": 0.5}
+    store.write_csv(noise.path("erm") / "history.csv", [epoch])
+    store.write_json(noise.path("erm") / "metrics.json", {})
+    project.write_masks(noise)
+    project.write_features(noise, rows, draws, HELD_OUT, sources=("images", "erm", "masks"))
+    timing = {"seconds": 0, "device": "cpu", "cores": 1, "python": "", "torch": ""}
     for stage in COMMITTED:
-        store.write_json(layout.timings / f"{stage}.json", {"seconds": 0, "device": "cpu", "cores": 1, "python": "", "torch": ""})
+        store.write_json(timings_file(noise, stage), timing)
+
+
+def timings_file(noise: Project, stage: str) -> Path:
+    """Where a stage says how long it took."""
+    return noise.data / "timings" / f"{stage}.json"
+
+
+def seconds_inside(noise: Project, stage: str) -> float:
+    """What a stage says that it took, without the start of its process."""
+    timing = store.read_json(timings_file(noise, stage), "run 'dvc repro'")
+    return float(timing["seconds"])
 
 
 def dvc(folder: Path, *arguments: str) -> None:
-    """DVC as installed beside this Python."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder)}
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    """Run DVC as it is installed beside this Python.
+
+    Raises:
+        ClickException: it failed.
+    """
+    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": search, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise click.ClickException(f"dvc {' '.join(arguments)}: {done.stderr[-2000:]}")
 

@@ -1,6 +1,7 @@
-"""Retraining: a grid of heads in one batched fit, against the same fits one at a time with nn.Linear and torch.optim.Adam.
+"""Measure retraining: a grid of heads in one fit, against one fit after another in plain PyTorch.
 
-Waterbirds' size by default: 4,795 rows, 2,048 features, 4 draws, 18 settings of (α, β) and 5 seeds, 10 epochs.
+The other side is nn.Linear and torch.optim.Adam. The size is Waterbirds' by default: 4,795 rows, 2,048
+features, 4 draws, 18 settings of (α, β) and 5 seeds, 10 epochs.
 """
 
 from functools import partial
@@ -14,15 +15,24 @@ from torch import nn
 from benchmarks import project
 from benchmarks.measure import device_option, medians, repeats_option, seconds, tell
 from benchmarks.project import GRID, RETRAIN, SEEDS
-from pipeline import store
+from pipeline import graph
 from pipeline.compute.device import keep_freed_memory, pick
-from pipeline.last_layer import heads, mac
-from pipeline.last_layer.heads import Heads, Views
-from pipeline.last_layer.validation import Validation
+from pipeline.last_layer import adam, mac
+from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.held_out_split import HeldOutSplit
+from pipeline.last_layer.views import Views
+
+ALPHAS, BETAS = [alpha for alpha, _ in GRID], [beta for _, beta in GRID]
+MANY = RETRAIN.model_copy(update={"seeds": SEEDS})
 
 
-def one_head(views: Views, validation: Validation, start: Heads, alpha: float, beta: float, seed: int) -> Heads:
-    """What one would write in PyTorch: a loop over the batches of precomputed features, and the best epoch by validation."""
+def one_head(
+    views: Views, validation: HeldOutSplit, start: Heads, alpha: float, beta: float, seed: int
+) -> Heads:
+    """What one would write in PyTorch: a loop over the batches of cached features.
+
+    It keeps the best epoch on the validation split.
+    """
     classes, width = start.weight.shape[-2:]
     head = nn.Linear(width, classes).to(views.table.device)
     with torch.no_grad():
@@ -31,59 +41,76 @@ def one_head(views: Views, validation: Validation, start: Heads, alpha: float, b
     optimizer = torch.optim.Adam(head.parameters(), lr=RETRAIN.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, RETRAIN.lr_step, RETRAIN.lr_gamma)
     masked, combined = views.interventions
-    batches = [[(batch == number).nonzero()[:, 0] for number in range(int(batch.max()) + 1)] for batch in views.batch]
+    batches = [_rows_of_batches(batch) for batch in views.batch]
     best, kept = (-1.0, -1.0), start
     for epoch in range(RETRAIN.epochs):
-        draw = heads.draw_of(seed, epoch, len(views.batch))
-        for number in heads.batch_order(seed, epoch, len(batches[draw])):
+        draw = adam.draw_of(seed, epoch, len(views.batch))
+        for number in adam.batch_order(seed, epoch, len(batches[draw])):
             rows = batches[draw][number]
             y = views.label[rows]
             loss = F.cross_entropy(head(views.original[rows]), y)
-            loss = loss + alpha * F.cross_entropy(head(masked[draw, rows]), y) + beta * F.cross_entropy(head(combined[draw, rows]), y)
+            loss = loss + alpha * F.cross_entropy(head(masked[draw, rows]), y)
+            loss = loss + beta * F.cross_entropy(head(combined[draw, rows]), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         schedule.step()
         fitted = Heads(head.weight.detach()[None, None], head.bias.detach()[None, None])
-        worst, mean = (score.item() for score in validation.scores(validation.accuracy(fitted)))
+        worst, mean = (score.item() for score in validation.scores(fitted))
         if (worst, mean) > best:
             best, kept = (worst, mean), Heads(fitted.weight.clone(), fitted.bias.clone())
     return kept
 
 
+def _rows_of_batches(batch: torch.Tensor) -> list[torch.Tensor]:
+    """(M,) batch numbers to the rows of each batch."""
+    return [(batch == number).nonzero()[:, 0] for number in range(int(batch.max()) + 1)]
+
+
 @click.command(help=__doc__)
-@click.option("--rows", default=4795, show_default=True)
+@click.option("--rows", default=4795, show_default=True, help="Training images.")
 @click.option("--width", default=2048, show_default=True, help="Features D.")
 @click.option("--draws", default=4, show_default=True, help="R.")
-@click.option("--data", type=click.Path(path_type=Path), help="Take features.h5 and erm/ of this folder in place of noise.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="A data folder, whose features.h5 and erm/ take the place of noise.",
+)
 @device_option
 @repeats_option
 def main(rows: int, width: int, draws: int, data: Path | None, device: str, repeats: int) -> None:
     on = pick(device)
     keep_freed_memory()
     with project.folder() as folder:
+        measured = graph.project(data or folder)
         if data is None:
-            project.write_head(folder / "erm", width)
-            project.write_features(folder / "features.h5", folder / "erm", rows, draws, held_out=(1199, 1199))
-        with store.open_artefact((data or folder) / "features.h5", "features") as features:
-            views, validation = mac.load_views(features, RETRAIN, on), Validation.of(features, on)
-        start = Heads.of(*store.open_model((data or folder) / "erm", "erm").head()).to(on)
-    alphas, betas = [a for a, _ in GRID], [b for _, b in GRID]
-    fits: list[mac.Fit] = []
+            project.write_head(measured, width)
+            project.write_features(measured, rows, draws, held_out=(1199, 1199))
+        with measured.open("erm", "features") as given:
+            views = Views.of(given.file("features"), RETRAIN, on)
+            validation = HeldOutSplit.of(given.file("features"), "val", on)
+            start = Heads.of(given.model("erm").head()).to(on)
+    fits: list[mac.Retrained] = []
     times = medians(
         {
-            "all": lambda: fits.append(mac.fit(views, validation, start, RETRAIN, alphas, betas, list(range(SEEDS)))),
-            "one": lambda: mac.fit(views, validation, start, RETRAIN, [2.0], [3.0], [0]),
+            "all": lambda: fits.append(mac.fit(views, validation, start, MANY, ALPHAS, BETAS)),
+            "one": lambda: mac.fit(views, validation, start, RETRAIN, [2.0], [3.0]),
         },
         on,
         repeats,
     )
     alone: list[Heads] = []
+
+    def fit_alone(alpha: float, beta: float, seed: int) -> None:
+        alone.append(one_head(views, validation, start, alpha, beta, seed))
+
     one_head(views, validation, start, 2.0, 3.0, 0)  # warm-up
-    fits_alone = [partial(one_head, views, validation, start, a, b, s) for s in range(SEEDS) for a, b in GRID]
-    linear = sum(seconds(lambda fit=fit: alone.append(fit()), on) for fit in fits_alone)  # type: ignore[misc]
-    expected = torch.cat([head.weight for head in alone], 1).view_as(fits[-1].heads.weight)
-    apart = ((fits[-1].heads.weight - expected).norm() / expected.norm()).item()
+    linear = 0.0
+    for seed in range(SEEDS):
+        linear += sum(seconds(partial(fit_alone, alpha, beta, seed), on) for alpha, beta in GRID)
+    found = fits[-1].heads.weight
+    expected = torch.cat([head.weight for head in alone], 1).view_as(found)
+    apart = ((found - expected).norm() / expected.norm()).item()
     many = SEEDS * len(GRID)
     size = f"{len(views.label)} x {views.table.shape[1]}, R = {len(views.batch)}, {RETRAIN.epochs} epochs"
     tell(

@@ -1,7 +1,7 @@
-"""Saliency: maps and masks of n images, against the grad-cam package's XGradCAM and NumPy's argpartition.
+"""Measure saliency: maps and masks of n images, against the grad-cam package and NumPy's argpartition.
 
-Both sides start from the same normalised images on the device. The package computes in float32 only. `stage` is the whole stage,
-from images.h5 to masks.h5.
+Both sides start from the same normalised images on the device. The package computes in float32 only.
+`stage` is the whole stage, from images.h5 to masks.h5.
 """
 
 import click
@@ -12,62 +12,82 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
-from pipeline import store
+from benchmarks.project import RETRAINING_SET, SIZE
+from pipeline import graph
+from pipeline.compute.context import Context
 from pipeline.compute.device import dtype, forward_batch, keep_freed_memory, pick
+from pipeline.method.maps import MAPS, Batch
 from pipeline.method.masks import pixel_count, top_k_mask, upsample
-from pipeline.network import backbone
-from pipeline.saliency import METHODS, Batch, saliency
+from pipeline.network import classifier
+from pipeline.params.block import Precision
+from pipeline.steps.saliency import saliency
 
 
 @click.command(help=__doc__)
 @click.option("--architecture", default="resnet50", show_default=True)
-@click.option("--images", "count", default=96, show_default=True)
-@click.option("--package-batch", default=32, show_default=True, help="Images that the package takes at once; ours takes as many.")
+@click.option("--images", "count", default=96, show_default=True, help="Number of images.")
+@click.option(
+    "--package-batch", default=32, show_default=True, help="How many images the package takes at once."
+)
 @precision_option
 @device_option
 @repeats_option
-def main(architecture: str, count: int, package_batch: int, precision: str, device: str, repeats: int) -> None:
+def main(
+    architecture: str, count: int, package_batch: int, precision: Precision, device: str, repeats: int
+) -> None:
     on = pick(device)
+    params = project.masking(precision)
     with project.folder() as folder:
-        images, erm_path = folder / "images.h5", folder / "erm"
-        project.write_images(images, count)
-        project.write_erm(erm_path, images, architecture)
-        params = project.settle(precision)[0]
-        erm = store.open_model(erm_path, "erm")
-        k = pixel_count(params.top_k, 224)
-        x = torch.randn(count, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(on).contiguous(memory_format=torch.channels_last)
+        noise = graph.project(folder)
+        project.write_images(noise, count)
+        project.write_erm(noise, architecture)
+        context = Context(str(on), folder / "scratch")
+        with noise.open("erm") as given:
+            erm = given.model("erm")
+        k = pixel_count(params.top_k, SIZE)
+        x = torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        x = x.to(on).contiguous(memory_format=torch.channels_last)
         label = torch.arange(count) % 2
-        fast = backbone.for_inference(backbone.load(erm, on), dtype(on, params.precision))
-        model = backbone.load(erm, on).requires_grad_()  # the package wants a graph; this is how its own examples have it
+        loaded = classifier.load(erm.spec, erm.read(), on)
+        fast = classifier.for_inference(loaded, dtype(on, params.precision))
+        # The package wants a graph, and its own examples take it from the parameters.
+        model = classifier.load(erm.spec, erm.read(), on).requires_grad_()
 
         @torch.no_grad()
         def ours() -> None:
-            for part in torch.arange(count).split(forward_batch(on)):
-                batch = Batch(part.numpy(), x[part].to(fast.dtype), label[part].to(on), None)
-                top_k_mask(upsample(METHODS["xgradcam"](fast, batch, params).cam, 224), k).cpu().numpy()
+            for rows in torch.arange(count).split(forward_batch(on)):
+                batch = Batch(rows.numpy(), x[rows].to(fast.dtype), label[rows].to(on), None)
+                cam = MAPS["xgradcam"](fast, batch, params).cam
+                top_k_mask(upsample(cam, SIZE), k).cpu().numpy()
 
         def package() -> None:
             with XGradCAM(model, [model.trunk]) as cam:
-                for part in torch.arange(count).split(package_batch):
-                    maps = cam(x[part], [ClassifierOutputTarget(int(c)) for c in label[part]]).reshape(len(part), -1)
+                for rows in torch.arange(count).split(package_batch):
+                    targets = [ClassifierOutputTarget(int(c)) for c in label[rows]]
+                    maps = cam(x[rows], targets).reshape(len(rows), -1)
                     mask = np.zeros(maps.shape, bool)
                     np.put_along_axis(mask, np.argpartition(-maps, k, axis=1)[:, :k], True, axis=1)
 
         def stage() -> None:
-            saliency(images, erm_path, folder / "masks.h5", params, on, folder / "scratch")
+            with noise.open("images", "erm") as given:
+                saliency(given, noise.path("masks"), RETRAINING_SET, params, context)
 
-        times = medians({"package": package}, on, repeats)  # first: as it is where malloc is left alone
+        times = medians({"package": package}, on, repeats)  # first: malloc is as it is by default
         keep_freed_memory()
-        times |= medians({"ours": ours, "package, our malloc": package, "stage": stage}, on, repeats)
+        sides = {"ours": ours, "package, our malloc": package, "stage": stage}
+        times |= medians(sides, on, repeats)
     tell(
         "saliency",
         on,
         [
-            ("network", f"{architecture}, 224 px, {precision}"),
+            ("network", f"{architecture}, {SIZE} px, {precision}"),
             ("maps and masks", f"{count / times['ours']:.1f} images/s"),
             ("the whole stage", f"{count / times['stage']:.1f} images/s"),
             ("grad-cam XGradCAM and argpartition, float32", f"{count / times['package']:.1f} images/s"),
-            ("the same with this project's setting of malloc", f"{count / times['package, our malloc']:.1f} images/s"),
+            (
+                "the same with this project's setting of malloc",
+                f"{count / times['package, our malloc']:.1f} images/s",
+            ),
         ],
         ratio=times["package"] / times["ours"],
         stage_ratio=times["package"] / times["stage"],

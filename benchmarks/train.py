@@ -1,4 +1,7 @@
-"""Training: an epoch with reading and augmentation, against the bare training step on a batch that lies on the device."""
+"""Measure training: an epoch with reading and augmentation, against bare training steps.
+
+The bare step is of a batch that is on the device already.
+"""
 
 import click
 import torch
@@ -6,11 +9,12 @@ import torch.nn.functional as F
 
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
-from pipeline import store
+from benchmarks.project import INPUTS, SIZE
+from pipeline import graph
 from pipeline.compute.device import autocast, keep_freed_memory, pick
-from pipeline.network import backbone
-from pipeline.network.training import Run
-from pipeline.params import ModelParams
+from pipeline.network import classifier
+from pipeline.network.training import Training
+from pipeline.params.block import Precision
 
 
 @click.command(help=__doc__)
@@ -19,17 +23,21 @@ from pipeline.params import ModelParams
 @precision_option
 @device_option
 @repeats_option
-def main(architecture: str, rows: int, precision: str, device: str, repeats: int) -> None:
+def main(architecture: str, rows: int, precision: Precision, device: str, repeats: int) -> None:
     on = pick(device)
     keep_freed_memory()
-    params = project.settle(precision)[2]
+    params = project.training(precision)
     with project.folder() as folder:
-        project.write_images(folder / "images.h5", rows)
-        with store.open_artefact(folder / "images.h5", "images") as images:
-            run = Run(images, ModelParams(architecture=architecture, weights="none"), params, on)
-            model = backbone.build(architecture, 2).to(on).train()
-            optimizer = torch.optim.SGD(model.parameters(), lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay)
-            x = torch.randn(params.batch_size, 3, 224, 224).to(on).contiguous(memory_format=torch.channels_last)
+        noise = graph.project(folder)
+        project.write_images(noise, rows)
+        with noise.open("images") as given:
+            training = Training(given, project.network(architecture), INPUTS, params, on)
+            model = classifier.build(architecture, 2).to(on).train()
+            optimizer = torch.optim.SGD(
+                model.parameters(), lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay
+            )
+            x = torch.randn(params.batch_size, 3, SIZE, SIZE)
+            x = x.to(on).contiguous(memory_format=torch.channels_last)
             y = (torch.arange(params.batch_size) % 2).to(on)
 
             def bare() -> None:
@@ -41,12 +49,12 @@ def main(architecture: str, rows: int, precision: str, device: str, repeats: int
                     loss.backward()
                     optimizer.step()
 
-            times = medians({"epoch": run.train_batches, "bare": bare}, on, repeats)
+            times = medians({"epoch": training.train_batches, "bare": bare}, on, repeats)
     tell(
         "train",
         on,
         [
-            ("network", f"{architecture}, 224 px, {precision}, batches of {params.batch_size}"),
+            ("network", f"{architecture}, {SIZE} px, {precision}, batches of {params.batch_size}"),
             ("an epoch, images.h5 to weights", f"{rows / times['epoch']:.1f} images/s"),
             ("bare training step", f"{rows / times['bare']:.1f} images/s"),
         ],

@@ -1,8 +1,8 @@
-"""MaC as a library: what notebooks use (`pipeline.load_model`, …) comes from `pipeline.api`, when it is asked for."""
+"""MaC as a library. `pipeline.load_model` and what else notebooks use is imported when it is asked for."""
 
 from typing import Any
 
-# Named here too: anything else that is asked of a package may be one of its modules.
+# Other attributes of the package may be its modules, so these are named here as well.
 _API = frozenset({"load_model", "open_images", "open_masks", "open_features", "images_table", "masks_table"})
 
 

@@ -1,6 +1,6 @@
-"""What notebooks use: the classifiers, artefacts as arrays, and tables for pandas. All of it is there after `import pipeline`.
+"""What notebooks use after `import pipeline`: classifiers, artefacts as arrays, and tables for pandas.
 
-The examples are run as they stand, in a project whose pipeline has run.
+Each example runs as it stands, in a project whose pipeline has run.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,31 +11,43 @@ from typing import Any
 
 import dask.array as da
 
-from pipeline import store
-from pipeline.metrics import Groups
+from pipeline.store import SPLITS
 from pipeline.tools.browse import as_rows, browse
-from pipeline.tools.prediction import load_model
+from pipeline.tools.model import load_model
+from pipeline.tools.single import datasets, open_single
 
 __all__ = ["images_table", "load_model", "masks_table", "open_features", "open_images", "open_masks"]
 
 
 class Arrays(Mapping[str, da.Array]):
-    """The datasets of an artefact, by name, as dask arrays: nothing is read before `compute()`.
+    """The datasets of an HDF5 artefact by name, as dask arrays: nothing is read before `compute()`.
 
-    The file is open until `close()`, or the end of a `with` block.
+    The file stays open until `close()`, or to the end of a `with` block.
+
+    Args:
+        path: of the file.
+        kind: what it must be, such as `images`.
 
     Attributes:
-        params: the parameters that it was made with. made_from: the digests of what it was made from. digest: its own.
+        params: the parameters that it was made with.
+        made_from: the digests of what it was made from, by name.
+        digest: its own digest.
+
+    Raises:
+        MacError: it is missing, damaged, or of another kind.
     """
 
     def __init__(self, path: str | Path, kind: str) -> None:
         self._opened = ExitStack()
-        artefact = self._opened.enter_context(store.open_artefact(Path(path), kind))
-        self.params, self.made_from, self.digest = artefact.provenance.params, artefact.provenance.made_from, artefact.digest
+        _, given = self._opened.enter_context(open_single(Path(path), kind))
+        artefact = given.file(kind)
+        self.params = artefact.provenance.params
+        self.made_from = artefact.provenance.made_from
+        self.digest = artefact.digest
         self._attribute = artefact.attribute
-        self._arrays: dict[str, da.Array] = {
-            name: da.from_array(artefact[name], name=False) for name in store.SCHEMAS[kind] if name in artefact
-        }
+        self._arrays: dict[str, da.Array] = {}
+        for name, dataset in datasets(artefact).items():
+            self._arrays[name] = da.from_array(dataset, name=False)
 
     def __getitem__(self, name: str) -> da.Array:
         array: da.Array = self._arrays[name]
@@ -49,22 +61,30 @@ class Arrays(Mapping[str, da.Array]):
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes, of images.h5 and features.h5."""
+        """The names of the classes; images.h5 and features.h5 have them."""
         return list(self._attribute("classes"))
 
     def close(self) -> None:
-        """Close the file; the arrays cannot be read any more."""
+        """Close the file; then the arrays cannot be read any more."""
         self._opened.close()
 
     def __enter__(self) -> "Arrays":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
 
 def open_images(path: str | Path) -> Arrays:
-    """images.h5: `image` (N, H, W, 3) uint8, `label`, `attribute`, `split` (N,), `path`, and `foreground` (N, H, W) where it is known.
+    """images.h5: every image of the dataset.
+
+    `image` is (N, H, W, 3) uint8; `label`, `attribute`, `split` and `path` are (N,). Where true masks are
+    known, `foreground` (N, H, W) and `has_foreground` (N,) bool are there too.
 
     >>> import pipeline
     >>> images = pipeline.open_images("data/images.h5")
@@ -78,7 +98,10 @@ def open_images(path: str | Path) -> Arrays:
 
 
 def open_masks(path: str | Path) -> Arrays:
-    """masks.h5: `mask` (M, S, S) bool, `cam` (M, h, w) float32, `row` and `target` (M,).
+    """masks.h5: map and mask of every image of the retraining set.
+
+    `mask` is (M, S, S) bool, `cam` (M, h, w) float32, `channel_mean` (M, 3) float32; `row` and `target` are
+    (M,).
 
     >>> import pipeline
     >>> with pipeline.open_masks("data/masks.h5") as masks:
@@ -91,7 +114,10 @@ def open_masks(path: str | Path) -> Arrays:
 
 
 def open_features(path: str | Path) -> Arrays:
-    """features.h5: `train/original` (M, D), `train/masked` and `train/combined` (R, M, D), `val/original`, `test/original`, labels.
+    """features.h5: φ of the images, and their labels.
+
+    `train/original`, `val/original` and `test/original` are (n, D) float32; `train/masked` and
+    `train/combined` are (R, M, D).
 
     >>> import pipeline
     >>> with pipeline.open_features("data/features.h5") as features:
@@ -104,25 +130,30 @@ def open_features(path: str | Path) -> Arrays:
 
 
 def images_table(path: str | Path) -> list[dict[str, Any]]:
-    """A row an image of images.h5, for `pandas.DataFrame`: row, path, split, class and group.
+    """A dict for each image of images.h5, for `pandas.DataFrame`: row, path, split, class and group.
 
     >>> import pipeline
     >>> rows = pipeline.images_table("data/images.h5")
     >>> sorted(rows[0])
     ['class', 'group', 'path', 'row', 'split']
     """
-    with store.open_artefact(Path(path), "images") as images:
-        label, groups = images["label"][:], Groups.of(images)
-        described = groups.described(label, images["attribute"][:])
-        columns = (images["path"][:], images["split"][:], label, described.index)
-        return [
-            {"row": row, "path": name.decode(), "split": store.SPLITS[split], "class": groups.classes[c], "group": described.names[g]}
-            for row, (name, split, c, g) in enumerate(zip(*columns, strict=True))
-        ]
+    with open_single(Path(path), "images") as (_, given):
+        images = given.file("images")
+        label, split, file = images["label"][:], images["split"][:], images["path"][:]
+        described = given.groups.described(label, images["attribute"][:])
+        rows = []
+        for row in range(len(label)):
+            about = {"row": row, "path": file[row].decode(), "split": SPLITS[split[row]]}
+            about["class"] = given.groups.classes[label[row]]
+            about["group"] = described.names[described.index[row]]
+            rows.append(about)
+    return rows
 
 
 def masks_table(path: str | Path) -> list[dict[str, Any]]:
-    """A row an image of masks.h5, for `pandas.DataFrame`: what `mac inspect --csv` writes, from the artefacts beside it.
+    """A dict for each image of masks.h5, for `pandas.DataFrame`: what `mac inspect --csv` writes.
+
+    images.h5, erm/, features.h5 and retrained/ are those beside it.
 
     >>> import pipeline
     >>> unsure = min(pipeline.masks_table("data/masks.h5"), key=lambda row: row["confidence"])

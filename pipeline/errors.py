@@ -1,12 +1,12 @@
-"""The one exception for what a user can mend: bad parameters, bad input, a missing or foreign artefact."""
+"""The one exception for what a user can mend: bad parameters, bad input, artefacts that do not fit."""
 
 import os
 
 
 class MacError(Exception):
-    """A user's mistake or broken input. `str(error)` is one line: where, what was found, what to do.
+    """A user's mistake, or broken input. `str(error)` is one line: where, what was found, and what to do.
 
-    What comes from a file's contents may hold anything; line breaks and terminal codes are shown escaped.
+    A message may quote a file, which may hold anything. So line breaks and terminal codes are shown escaped.
     """
 
     def __init__(self, message: str) -> None:
@@ -14,7 +14,10 @@ class MacError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, or the exception's name where it has none; of an operating system's error its reason."""
+    """The first line of another library's message, or the exception's name where it has none.
+
+    Of an operating system's error it is the reason alone.
+    """
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,10 +1,13 @@
 """Groups and accuracies, defined once and used everywhere.
 
-group = label · n_attributes + attribute; an attribute of UNKNOWN is not known. Accuracies are fractions in [0, 1].
+The group of a row is its label · the number of attributes + its attribute. An attribute of UNKNOWN is not
+known. Accuracies are fractions in [0, 1].
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import product
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +15,40 @@ from numpy.typing import NDArray
 from pipeline.store import Artefact
 
 UNKNOWN = -1
-# The group labels that a method sees, and the sign that the paper's Table 2 has for it.
+# The group labels that a method sees.
 Labels = Literal["none", "validation, to choose", "validation, to train", "training, to train"]
-SIGNS: dict[Labels, str] = {"none": "✗", "validation, to choose": "✓", "validation, to train": "✓✓", "training, to train": "✓✓"}
+# The sign that the paper's Table 2 has for them.
+SIGNS: dict[Labels, str] = {
+    "none": "✗",
+    "validation, to choose": "✓",
+    "validation, to train": "✓✓",
+    "training, to train": "✓✓",
+}
 Accuracy = NDArray[np.float64]
+
+
+def better(worst: Accuracy, mean: Accuracy, than_worst: Accuracy, than_mean: Accuracy) -> NDArray[np.bool_]:
+    """Whether one thing is better than another: THE rule of model selection, element by element.
+
+    The one with the higher worst-group accuracy is better. Where both have the same, it is the one with the
+    higher mean accuracy. Of two that are equal in both, neither is better.
+    """
+    return np.asarray((worst > than_worst) | ((worst == than_worst) & (mean > than_mean)))
+
+
+def prefer(worst: Accuracy | Sequence[float], mean: Accuracy | Sequence[float]) -> int:
+    """Which of several is best by `better`: worst group, then mean, then the first.
+
+    Args:
+        worst: (n,) worst-group accuracies.
+        mean: (n,) mean accuracies.
+    """
+    worst, mean = np.asarray(worst), np.asarray(mean)
+    best = 0
+    for each in range(1, len(worst)):
+        if better(worst[each], mean[each], worst[best], mean[best]):
+            best = each
+    return best
 
 
 @dataclass(frozen=True)
@@ -37,10 +70,24 @@ class Grouping:
         """(names,) number of rows in each."""
         return np.bincount(self.index, minlength=len(self.names))
 
+    def accuracy(self, correct: NDArray[np.bool_]) -> Accuracy:
+        """The accuracy of every group, (..., names), from whether each row is right, (..., N) bool."""
+        return group_accuracy(correct, self.index, len(self.names))
+
+    def scores(self, accuracy: Accuracy) -> tuple[Accuracy, Accuracy]:
+        """(..., names) to the worst-group (or worst-class) and the mean accuracy, (...) each.
+
+        Model selection looks at these two, in this order: see `prefer`.
+        """
+        return worst_group(accuracy), weighted_mean(accuracy, self.count)
+
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups of a dataset: every pair of a class and a spurious attribute; no attributes where none is ever known."""
+    """The groups of a dataset: every pair of a class and a spurious attribute.
+
+    `attributes` is empty where the attribute of no image is known.
+    """
 
     classes: tuple[str, ...]
     attributes: tuple[str, ...]
@@ -53,22 +100,24 @@ class Groups:
     @property
     def names(self) -> list[str]:
         """`<class>_<attribute>` in group order."""
-        return [f"{c}_{a}" for c in self.classes for a in self.attributes]
+        return [f"{label}_{attribute}" for label, attribute in product(self.classes, self.attributes)]
 
     def grouping(self, label: NDArray[np.integer], attribute: NDArray[np.integer]) -> Grouping:
-        """Group the rows of a split, (N,) labels and attributes: by class alone if any attribute is unknown."""
+        """Group the rows of a split, (N,) each: by class alone if any attribute is unknown."""
         if len(self.attributes) and (attribute != UNKNOWN).all():
             return Grouping("group", self.names, label.astype(np.int64) * len(self.attributes) + attribute)
         return Grouping("class", list(self.classes), label.astype(np.int64))
 
     def described(self, label: NDArray[np.integer], attribute: NDArray[np.integer]) -> Grouping:
-        """Every row under the most that is known of it: its group, or `<class>_unknown`."""
+        """Group every row by the most that is known of it: its group, or `<class>_unknown`."""
         if not len(self.attributes):
             return self.grouping(label, attribute)
-        attributes = len(self.attributes) + bool((attribute == UNKNOWN).any())
-        names = [f"{c}_{a}" for c in self.classes for a in (*self.attributes, "unknown")[:attributes]]
-        known = np.where(attribute == UNKNOWN, attributes - 1, attribute)
-        return Grouping("group", names, label.astype(np.int64) * attributes + known)
+        unknown = attribute == UNKNOWN
+        attributes = (*self.attributes, "unknown") if unknown.any() else self.attributes
+        codes = np.where(unknown, len(attributes) - 1, attribute)
+        return Grouping(
+            "group", Groups(self.classes, attributes).names, label.astype(np.int64) * len(attributes) + codes
+        )
 
 
 def group_accuracy(correct: NDArray[np.bool_], group: NDArray[np.int64], groups: int) -> Accuracy:
@@ -94,45 +143,49 @@ def worst_group(accuracy: Accuracy) -> Accuracy:
 def weighted_mean(accuracy: Accuracy, share: NDArray[np.integer]) -> Accuracy:
     """(..., groups) to (...): groups weighted by `share` (groups,); empty groups are left out.
 
-    With the split's own counts as the share it is the raw mean, with the training counts the *adjusted* mean
-    (Sagawa et al. 2020).
+    With the split's own counts as the share it is the raw mean. With the training split's counts it is the
+    *adjusted* mean (Sagawa et al. 2020).
     """
     weight = share.astype(np.float64) * ~np.isnan(accuracy)
     with np.errstate(invalid="ignore"):  # no group has both rows and weight: NaN
         return np.asarray((np.nan_to_num(accuracy) * weight).sum(-1) / weight.sum(-1))
 
 
-def as_dict(accuracy: Accuracy, split: Grouping, training: Grouping | None) -> dict[str, object]:
+def as_dict(accuracy: Accuracy, split: Grouping, training: Grouping | None) -> dict[str, Any]:
     """The metrics of one head on one split.
 
     Args:
         accuracy: (names,) from `group_accuracy`.
         split: the split's grouping.
-        training: the training split's, where there is need of the adjusted mean.
+        training: the training split's, where the adjusted mean is wanted.
 
     Returns:
-        `worst_group`, `raw_mean`, `adjusted_mean` and `groups.<name>`, each a float in [0, 1]; groups without rows are left
-        out. Where attributes of the split are unknown, `worst_class` and `classes.<name>` instead. The adjusted mean is left
-        out unless the groups of both splits are known.
+        `worst_group`, `raw_mean`, `adjusted_mean` and `groups.<name>`, each a float in [0, 1]. Groups without
+        rows are left out. Where attributes of the split are unknown, `worst_class` and `classes.<name>` take
+        the place of `worst_group` and `groups.<name>`. The adjusted mean is left out unless the groups of
+        both splits are known.
     """
-    kind, many = split.kind, {"group": "groups", "class": "classes"}[split.kind]
-    metrics: dict[str, object] = {
-        f"worst_{kind}": worst_group(accuracy).item(),
-        "raw_mean": weighted_mean(accuracy, split.count).item(),
-    }
+    many = {"group": "groups", "class": "classes"}[split.kind]
+    worst, mean = split.scores(accuracy)
+    metrics: dict[str, Any] = {f"worst_{split.kind}": worst.item(), "raw_mean": mean.item()}
     if training and split.kind == training.kind == "group":
         metrics["adjusted_mean"] = weighted_mean(accuracy, training.count).item()
-    metrics[many] = {name: value for name, value in zip(split.names, accuracy.tolist(), strict=True) if value == value}
+    by_name = zip(split.names, accuracy.tolist(), strict=True)
+    metrics[many] = {name: value for name, value in by_name if not np.isnan(value)}
     return metrics
 
 
-def over_seeds(heads: list[dict[str, object]]) -> dict[str, object]:
-    """Metrics of several heads (`as_dict`) to `{mean, std}` of each; std is the sample standard deviation, 0 for one head."""
-    merged: dict[str, object] = {}
+def over_seeds(heads: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Metrics of several heads (`as_dict`) to `{mean, std}` of each.
+
+    std is the sample standard deviation, and 0 for one head.
+    """
+    merged: dict[str, Any] = {}
     for key, first in heads[0].items():
         values = [head[key] for head in heads]
         if isinstance(first, dict):
-            merged[key] = over_seeds(values)  # type: ignore[arg-type]
+            merged[key] = over_seeds(values)
         else:
-            merged[key] = {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}  # type: ignore[arg-type]
+            std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            merged[key] = {"mean": float(np.mean(values)), "std": std}
     return merged

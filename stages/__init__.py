@@ -1,1 +1,1 @@
-"""One thin click command a DVC stage: read params.yaml, call the pipeline, write the stage's outs."""
+"""The `mac` command: `cli` lists the commands, `frame` makes those of the stages, `tools` has the others."""

@@ -1,4 +1,4 @@
-"""The `mac` command. Subcommands are imported when they are called, so that none pays for another's libraries."""
+"""The `mac` command. A subcommand is imported when it is called: none pays for another's libraries."""
 
 import gc
 import importlib
@@ -10,31 +10,23 @@ import click
 from click.shell_completion import CompletionItem
 
 from pipeline.errors import MacError
+from pipeline.graph import STAGES
 
-COMMANDS = {
+# The commands that are no stages, before and after these: a module of `stages.tools` each.
+BEFORE = {
     "init": "write a params.yaml to start from",
-    "download": "a published dataset from its official place",
+    "download": "fetch a published dataset from its official place",
     "demo": "paint the demo dataset",
-    "prepare": "raw images -> images.h5",
-    "train": "images.h5 -> erm/",
-    "saliency": "images.h5, erm/ -> masks.h5",
-    "features": "images.h5, erm/, masks.h5 -> features.h5",
-    "retrain": "features.h5, erm/ -> retrained/",
-    "evaluate": "ERM and MaC side by side on the test split",
-    "baselines": "other last-layer methods on the same features",
-    "sweep": "every alpha and beta at once",
-    "jtt": "Just Train Twice, to compare with",
-    "masktune": "MaskTune, to compare with",
-    "ablation": "MaC with random and with true masks",
-    "examples": "the pictures of the report",
-    "report": "the page that says whether it is worth it",
-    "inspect": "what is in an artefact",
-    "explain": "where both heads look in an image, as a picture",
-    "predict": "classes and probabilities of image files",
-    "export": "the classifier as one file: ONNX, TorchScript, safetensors",
-    "doctor": "whether this machine and these parameters will do",
-    "clean": "what unfinished runs left behind",
 }
+AFTER = {
+    "inspect": "show what is in an artefact",
+    "explain": "draw where two heads look in an image",
+    "predict": "classes and probabilities of image files",
+    "export": "write a classifier as one file: ONNX, TorchScript or safetensors",
+    "doctor": "check this machine and these parameters before anything runs",
+    "clean": "list or remove what unfinished runs left behind",
+}
+COMMANDS = BEFORE | {stage.name: stage.about for stage in STAGES} | AFTER
 
 
 class _Commands(click.Group):
@@ -42,14 +34,20 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        for stage in STAGES:
+            if stage.name == name:
+                from stages.frame import command_of
+
+                return command_of(stage)
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"stages.{name}").command
+        command: click.Command = importlib.import_module(f"stages.tools.{name}").command
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands' names, for the Tab key, without importing any of them."""
-        names = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        found = {name: text for name, text in COMMANDS.items() if name.startswith(incomplete)}
+        names = [CompletionItem(name, help=text) for name, text in found.items()]
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -77,4 +75,6 @@ def main(quiet: bool) -> None:
     The stages read params.yaml and run in the order listed; `dvc repro` runs those that are out of date.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("mac").setLevel(logging.WARNING if quiet else logging.INFO)  # libraries speak of trouble alone
+    logging.getLogger("mac").setLevel(
+        logging.WARNING if quiet else logging.INFO
+    )  # libraries report trouble alone

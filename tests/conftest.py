@@ -15,16 +15,20 @@ from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 from safetensors.numpy import load_file
 
-from pipeline import store
+from pipeline import graph, store
 from pipeline.demo import waterbirds_layout
-from pipeline.params import Params, parse
+from pipeline.params_file import Params, parse
+from pipeline.project import Opened
+from pipeline.schemas import features, masks
 from pipeline.store import hdf5
 from stages.cli import main
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
-STAGES = ("prepare", "train", "saliency", "features", "retrain", "evaluate", "baselines", "sweep", "examples", "report")
-COMPARED = ("jtt", "masktune", "ablation")  # the second pipeline
+STAGES = tuple(stage.name for stage in graph.STAGES if stage.pipeline == "main")
+COMPARED = tuple(stage.name for stage in graph.STAGES if stage.pipeline == "comparison")
+WITH_DATA = (*STAGES, *COMPARED, "clean", "predict", "explain", "export", "doctor")
+WITH_PARAMS = (*(stage.name for stage in graph.STAGES if stage.params), "doctor")
 COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}
 
 
@@ -56,15 +60,20 @@ class Project:
             values[block][name] = value
         yaml.dump(values, self.params_file)
 
+    @contextmanager
+    def open(self, *names: str) -> Iterator[Opened]:
+        """Artefacts of this project, opened."""
+        with graph.project(self.data).open(*names) as given:
+            yield given
+
     @property
     def params(self) -> Params:
         return parse(YAML(typ="safe").load(self.params_file), "params.yaml")
 
     def run(self, *arguments: str) -> Result:
         """Run `mac` with these arguments; a stage gets this project's params and data folder."""
-        takes_data = arguments[0] in (*STAGES, *COMPARED, "clean", "predict", "explain", "export", "doctor")
-        options = ["--data", str(self.data)] if takes_data else []
-        if takes_data and arguments[0] in (*(set(STAGES) - {"evaluate", "report"}), *COMPARED, "doctor"):
+        options = ["--data", str(self.data)] if arguments[0] in WITH_DATA else []
+        if arguments[0] in WITH_PARAMS:
             options += ["--params", str(self.params_file)]
         return CliRunner().invoke(main, [*arguments, *options])
 
@@ -83,10 +92,23 @@ class Project:
         return lines[0]
 
 
+@contextmanager
+def open_file(path: Path) -> Iterator[store.Artefact]:
+    """An HDF5 artefact of any kind, by its path."""
+    name = graph.project(path.parent).kind_of(path).name
+    with graph.project(path.parent, **{name: path}).open(name) as given:
+        yield given.file(name)
+
+
+def nothing(folder: Path) -> Opened:
+    """What a stage that needs nothing is given."""
+    return Opened(graph.project(folder), {})
+
+
 def erased(project: Project, folder: Path, splits: str) -> Project:
-    """A project in the layout of Waterbirds made anew, with the attribute of the given splits taken out of the metadata."""
+    """A project in the layout of Waterbirds made anew, in which the attribute of these splits is unknown."""
     again = Project(folder)
-    raw = Path(project.params.dataset.root)
+    raw = Path(project.params.values["dataset"]["root"])
     shutil.copytree(raw, folder / "raw")
     shutil.copy(project.params_file, again.params_file)
     again.set(dataset__root=str(folder / "raw"))
@@ -112,11 +134,11 @@ def edited(path: Path, *, sealed: bool = False) -> Iterator[h5py.File]:
 
 
 def assert_same_masks_features_and_heads(one: Project, other: Project) -> None:
-    for name, fields in (("masks", store.SCHEMAS["masks"]), ("features", store.SCHEMAS["features"])):
-        with store.open_artefact(one.data / f"{name}.h5") as told, store.open_artefact(other.data / f"{name}.h5") as without:
-            for field in fields:
+    for name, schema in (("masks", masks.SCHEMA), ("features", features.SCHEMA)):
+        with one.open(name) as told, other.open(name) as without:
+            for field in schema:
                 if field != "train/attribute":
-                    assert np.array_equal(told[field][:], without[field][:]), field
+                    assert np.array_equal(told.file(name)[field][:], without.file(name)[field][:]), field
     for file in ("erm/model.safetensors", "retrained/model.safetensors", "retrained/head.safetensors"):
         told, without = load_file(one.data / file), load_file(other.data / file)
         assert all(np.array_equal(told[name], without[name]) for name in told)
@@ -131,7 +153,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     YAML(typ="safe").dump(default_params(), project.params_file)
     project.set(
         dataset__root=str(raw), dataset__stored_size=72, dataset__input_size=64, model__weights="none",
-        train__epochs=2, train__batch_size=16, train__precision="float32", features__draws=2, features__batch_size=16,
+        train__epochs=2, train__batch_size=16, train__precision="float32",
+        features__draws=2, features__batch_size=16,
         retrain__seeds=2, retrain__average=1, retrain__epochs=3,
         sweep__betas=[0, 1, 2, 3, 4, 5],
     )  # fmt: skip

@@ -24,7 +24,9 @@ def picture(file: Path, rng: np.random.Generator, size: tuple[int, int] = (40, 3
 def celeba(root: Path, spelling: str, per_group: int = 3) -> None:
     """Every pair of Blond_Hair and Male in every split; `spelling` is "txt" (official) or "csv" (Kaggle)."""
     rng = np.random.default_rng(0)
-    folder = root / "img_align_celeba" if spelling == "txt" else root / "img_align_celeba" / "img_align_celeba"
+    folder = (
+        root / "img_align_celeba" if spelling == "txt" else root / "img_align_celeba" / "img_align_celeba"
+    )
     rows, partition = [], []
     for split in range(3):
         for group in range(4 * per_group):
@@ -34,9 +36,12 @@ def celeba(root: Path, spelling: str, per_group: int = 3) -> None:
             rows.append([name, -1, 2 * blond - 1, 2 * male - 1, 1 if group % 3 else -1])
             partition.append([name, split])
     if spelling == "txt":
-        lines = [" ".join([row[0], *(f"{value:2d}" for value in row[1:])]) for row in rows]  # type: ignore[union-attr]
-        (root / "list_attr_celeba.txt").write_text("\n".join([str(len(rows)), " ".join(ATTRIBUTES) + " ", *lines]) + "\n")
-        (root / "list_eval_partition.txt").write_text("".join(f"{name} {split}\n" for name, split in partition))
+        lines = [str(len(rows)), " ".join(ATTRIBUTES) + " "]
+        for name, *values in rows:
+            lines.append(" ".join([name, *(f"{value:2d}" for value in values)]))
+        (root / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
+        lines = [f"{name} {split}\n" for name, split in partition]
+        (root / "list_eval_partition.txt").write_text("".join(lines))
     else:
         for name, header, table in (
             ("list_attr_celeba.csv", ["image_id", *ATTRIBUTES], rows),
@@ -54,7 +59,9 @@ def metashift(root: Path, train: int = 6, test: int = 8) -> None:
         for tint, (name, places) in enumerate(contexts.items()):
             for place in places.split():
                 for number in range(count):
-                    picture(root / part / name / f"{name}({place})" / f"{2300000 + number}.jpg", rng, tint=tint)
+                    picture(
+                        root / part / name / f"{name}({place})" / f"{2300000 + number}.jpg", rng, tint=tint
+                    )
 
 
 def bar(root: Path, train: int = 6, test: int = 3) -> None:
@@ -89,7 +96,12 @@ def cifar10(root: Path, per_batch: int = 60) -> None:
         data: NDArray[np.uint8] = rng.integers(0, 100, (per_batch, 3072), dtype=np.uint8)
         for row, label in enumerate(labels):
             data[row, 1024 * (label % 3) : 1024 * (label % 3 + 1)] += 100
-        batch = {"batch_label": name, "labels": labels, "data": data, "filenames": [f"{label}.png" for label in labels]}
+        batch = {
+            "batch_label": name,
+            "labels": labels,
+            "data": data,
+            "filenames": [f"{label}.png" for label in labels],
+        }
         (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
     meta = {"num_cases_per_batch": per_batch, "label_names": CIFAR_CLASSES, "num_vis": 3072}
     (folder / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))

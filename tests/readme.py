@@ -1,11 +1,16 @@
-"""The README, for the tests that run its commands as they are written there."""
+"""The README and the pages in docs/, for the tests that run their commands as they are written there."""
 
 import re
 
 from tests.conftest import REPOSITORY
 
-TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-COMMANDS = [block for language, block in re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE) if not language]
+PAGES = (
+    "README.md",
+    *sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "docs").glob("*.md")),
+)
+TEXT = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES)
+_BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+COMMANDS = [block for language, block in _BLOCKS if not language]
 
 
 def commands(having: str) -> str:
@@ -16,5 +21,5 @@ def commands(having: str) -> str:
 
 def python() -> str:
     """The program in Python."""
-    (block,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    (block,) = [block for language, block in _BLOCKS if language == "python"]
     return block

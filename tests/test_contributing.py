@@ -1,5 +1,6 @@
-"""CONTRIBUTING.md: what it tells to add is added to a copy of the repository as it stands there, and run."""
+"""CONTRIBUTING.md: its map of the code is right; its recipes, applied to a copy of the repository, run."""
 
+import ast
 import os
 import re
 import shutil
@@ -9,24 +10,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from PIL import Image
 
 from pipeline import store
-from tests.conftest import REPOSITORY, Project
-from tests.generated import DVC_FILES
+from stages.generate import FILES
+from tests.conftest import REPOSITORY, Project, open_file
+
+TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 class Copy:
-    """A copy of the code, with the diffs of a section of CONTRIBUTING.md applied."""
+    """A copy of the code, with the diffs of a recipe applied."""
 
-    def __init__(self, folder: Path, section: str) -> None:
+    def __init__(self, folder: Path, recipe: str) -> None:
         self.folder = folder
-        for part in ("pipeline", "stages", "tests"):
+        for part in ("pipeline", "stages"):
             shutil.copytree(REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("pyproject.toml", "setup.cfg", "README.md", *DVC_FILES):
+        for file in ("pyproject.toml", "setup.cfg", *FILES):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / file, folder / file)
-        text = (REPOSITORY / "CONTRIBUTING.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+        text = TEXT.partition(f"### {recipe}\n")[2].partition("\n### ")[0]
         (diff,) = re.findall(r"```diff\n(.*?)```", text, re.DOTALL)
         for part in re.split(r"^\+\+\+ ", diff, flags=re.MULTILINE)[1:]:
             name, *lines = part.splitlines()
@@ -36,33 +41,39 @@ class Copy:
         before = "".join(f"{line[1:]}\n" for line in lines if line[0] in " -")
         after = "".join(f"{line[1:]}\n" for line in lines if line[0] in " +")
         text = file.read_text() if before else ""
-        assert not before or text.count(before) == 1, f"{file.name} has this {text.count(before)} times:\n{before}"
+        assert not before or text.count(before) == 1, (
+            f"{file.name} has this {text.count(before)} times:\n{before}"
+        )
         assert before or not file.exists()
         file.write_text(text.replace(before, after) if before else after)
 
     def python(self, *arguments: str | Path) -> str:
         environment = {**os.environ, "PYTHONPATH": str(self.folder)}
-        done = subprocess.run([sys.executable, *arguments], cwd=self.folder, env=environment, capture_output=True, text=True)
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def mac(self, project: Project, stage: str) -> str:
-        return self.python("-m", "stages", stage, "--params", project.params_file, "--data", project.data)
+    def mac(self, project: Project, *arguments: str) -> str:
+        options = ["--data", str(project.data)]
+        if arguments[0] not in ("export", "predict"):
+            options += ["--params", str(project.params_file)]
+        return self.python("-m", "stages", *arguments, *options)
 
-    def passes_the_linters(self) -> None:
-        """And what is made from the code can be made anew."""
-        self.python("-m", "tests.generated")
+    def is_finished(self) -> None:
+        """It passes the linters, and what is made from the code is made anew."""
+        self.python("-m", "stages.generate")
         self.python("-m", "ruff", "check", "pipeline")
         self.python("-m", "ruff", "format", "--check", "pipeline")
 
 
 def test_add_a_saliency_map(project: Project, tmp_path: Path) -> None:
     copy = Copy(tmp_path / "copy", "Add a saliency map")
-    copy.passes_the_linters()
-    assert "`energy`" in (copy.folder / "README.md").read_text()
+    copy.is_finished()
+    assert "`energy`" in (copy.folder / "docs/reference.md").read_text()
     project.set(saliency__method="energy")
     copy.mac(project, "saliency")
-    with store.open_artefact(project.data / "masks.h5") as masks:
+    with open_file(project.data / "masks.h5") as masks:
         assert masks.provenance.params["method"] == "energy"
         assert (masks["cam"][:] >= 0).all()
         assert masks["cam"][:].any()
@@ -70,32 +81,112 @@ def test_add_a_saliency_map(project: Project, tmp_path: Path) -> None:
 
 def test_add_a_method_of_the_last_layer(project: Project, tmp_path: Path) -> None:
     copy = Copy(tmp_path / "copy", "Add a method of the last layer")
-    copy.passes_the_linters()
+    copy.is_finished()
     assert "pipeline/last_layer/nearest_mean.py" in (copy.folder / "dvc.yaml").read_text()
     project.set(baselines__methods=["erm", "nearest_mean"])
     assert "Nearest mean" in copy.mac(project, "baselines")
-    with store.open_artefact(project.data / "features.h5") as features:
+    with project.open("features") as given:
+        features = given.file("features")
         x, label = features["train/original"][:], features["train/label"][:]
         mean = np.stack([x[label == c].mean(0) for c in range(2)])
         answer = np.square(features["test/original"][:][:, None] - mean).sum(2).argmin(1)
         right = (answer == features["test/label"][:]).mean()
-    found = store.read_json(project.data / "baselines.json", "")["methods"]["nearest_mean"]["test"]["raw_mean"]["mean"]
-    assert found == pytest.approx(right, abs=0.05)  # of 32 images, features so alike that rounding decides some
+    found = store.read_json(project.data / "baselines/metrics.json", "")["methods"]["nearest_mean"]
+    # Of 32 images, whose features are so alike that rounding decides some.
+    assert found["test"]["raw_mean"]["mean"] == pytest.approx(right, abs=0.05)
+    out = project.folder / "nearest.safetensors"
+    said = copy.mac(
+        project, "export", "--model", "nearest_mean", "--format", "safetensors", "--out", str(out)
+    )
+    assert "nearest.safetensors" in said
+    assert "Nearest mean" in (project.folder / "MODEL_CARD.md").read_text()
 
 
 def test_add_a_dataset(project: Project, tmp_path: Path) -> None:
     copy = Copy(tmp_path / "copy", "Add a dataset")
-    copy.passes_the_linters()
+    copy.is_finished()
     rng = np.random.default_rng(0)
-    for part in ("train", "val", "test"):
+    for split in ("train", "val", "test"):
         for group in ("cat_indoors", "dog_outdoors"):
-            (tmp_path / "rooms" / part / group).mkdir(parents=True)
+            (tmp_path / "rooms" / split / group).mkdir(parents=True)
             for number in range(2):
                 pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "rooms" / part / group / f"{number}.png")
+                Image.fromarray(pixels).save(tmp_path / "rooms" / split / group / f"{number}.png")
     project.set(dataset__name="rooms", dataset__root=str(tmp_path / "rooms"))
     copy.mac(project, "prepare")
-    with store.open_artefact(project.data / "images.h5") as images:
+    with open_file(project.data / "images.h5") as images:
         assert images.attribute("classes") == ["cat", "dog"]
         assert images["attribute"][:].tolist() == [0, 0, 1, 1] * 3
         assert images["path"][0] == b"test/cat_indoors/0.png"
+
+
+def test_add_a_backbone(project: Project, tmp_path: Path) -> None:
+    copy = Copy(tmp_path / "copy", "Add a backbone")
+    copy.is_finished()
+    project.set(model__architecture="convnext_tiny", train__epochs=1)
+    for stage in ("train", "saliency", "features", "retrain"):
+        copy.mac(project, stage)
+    with project.open("images", "erm", "features") as given:
+        tensors, features = given.model("erm").read(), given.file("features")
+        # The features that the stage cached are those of torchvision's own forward pass.
+        network = torchvision.models.convnext_tiny(weights=None, num_classes=2).eval()
+        names = {"trunk.features.": "features.", "trunk.norm.": "classifier.0.", "head.": "classifier.2."}
+        state = {}
+        for name, value in tensors.items():
+            prefix = next(prefix for prefix in names if name.startswith(prefix))
+            state[names[prefix] + name.removeprefix(prefix)] = torch.tensor(value)
+        network.load_state_dict(state)
+        row = int(features["test/row"][0])
+        pixels = torch.from_numpy(given.file("images")["image"][row][4:68, 4:68]).permute(2, 0, 1)[None]
+        mean, std = (
+            torch.tensor(each)[:, None, None] for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        )
+        with torch.no_grad():
+            expected = network((pixels / 255 - mean) / std)[0]
+        head = given.model("erm").head()
+        found = torch.tensor(features["test/original"][0] @ head.weight[0].T + head.bias[0])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_add_a_stage(project: Project, tmp_path: Path) -> None:
+    copy = Copy(tmp_path / "copy", "Add a stage")
+    copy.is_finished()
+    before = (REPOSITORY / "dvc.yaml").read_text().splitlines()
+    after = (copy.folder / "dvc.yaml").read_text().splitlines()
+    added = [line for line in after if line not in before]
+    assert "    cmd: mac distances" in added
+    assert [line for line in before if line not in after] == []  # no other stage depends on it
+    assert "distances" in copy.python("-m", "stages", "--help")
+    values = project.params_file.read_text()
+    project.params_file.write_text(f"{values}\ndistances:\n  order: 2\n" if values.endswith("\n") else values)
+    copy.mac(project, "distances")
+    found = store.read_json(project.data / "distances/metrics.json", "")
+    with project.open("features") as given:
+        assert found["made_from"] == given.digests("features")
+        x, label = given.file("features")["train/original"][:], given.file("features")["train/label"][:]
+    expected = np.linalg.norm(x[label == 0].mean(0) - x[label == 1].mean(0))
+    assert found["distances"]["landbird – waterbird"] == pytest.approx(expected)
+
+
+def functions_of(file: Path) -> set[str]:
+    """The functions of a module, and the methods of its classes as `Class.method`."""
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{each.name}" for each in node.body if isinstance(each, ast.FunctionDef)}
+    return found
+
+
+def test_the_map_of_the_code_names_functions_that_exist() -> None:
+    rows = re.findall(r"^\| [^|]+ \| `([^`|]+\.py)` \| `([^`|]+)` \|$", TEXT, re.MULTILINE)
+    assert len(rows) > 20
+    for file, function in rows:
+        assert function in functions_of(REPOSITORY / file), (file, function)
+
+
+def test_the_tree_of_folders_is_there() -> None:
+    tree = TEXT.partition("```text\npipeline/")[2].partition("```")[0]
+    for name in re.findall(r"\b([a-z_]+(?:/|\.py))", tree):
+        assert list(REPOSITORY.glob(f"**/{name.rstrip('/')}")), name

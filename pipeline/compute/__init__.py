@@ -1,1 +1,1 @@
-"""What computes: the device, blocks of rows here and on a cluster, processes that train together, progress."""
+"""Where and how work is done: devices, blocks of rows, clusters, processes that train together, progress."""

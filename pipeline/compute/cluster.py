@@ -1,7 +1,8 @@
-"""Workers in other processes, on this machine or many: blocks of the engine on a Dask cluster.
+"""Blocks of the engine on a Dask cluster: workers in other processes, on this machine or on many.
 
-Images, masks and shards move through the file system that all share; the scheduler sees names and numbers alone. A worker opens the
-work once. Blocks of a worker that dies are done by another; a worker that makes no sign, or no progress, is started anew.
+Images, masks and shards travel through the file system, which all workers share. Dask itself carries names
+and numbers alone. A worker opens the work once. When a worker dies, another one computes its block. Workers
+that give no sign of life, or that finish no block for long, are restarted.
 """
 
 import logging
@@ -21,7 +22,16 @@ from typing import Any
 
 import dask
 import torch
-from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, WorkerPlugin, as_completed, get_worker
+from distributed import (
+    Client,
+    KilledWorker,
+    Nanny,
+    Scheduler,
+    SpecCluster,
+    WorkerPlugin,
+    as_completed,
+    get_worker,
+)
 
 from pipeline.compute.device import named, pick
 from pipeline.compute.engine import Arrays, Block, Work, write_shard
@@ -29,83 +39,126 @@ from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.errors import MacError, first_line
 
-STALLED = 900.0  # seconds without any block done, after which the workers that have one are started anew
-FAILURES = 10  # workers that may die of one block
+STALLED = 900.0  # seconds without a finished block, after which the workers that have one are restarted
+FAILURES = 10  # how many workers may die of the same block
 TOKEN = ".seen-by-all"
+SAME_PACKAGE = "install the same mac-robust on all of them"
+# Dask logs every connection that breaks. What matters of that comes back as an exception.
+LOGGERS = (
+    "distributed",
+    "distributed.http.proxy",
+    "distributed.scheduler",
+    "distributed.nanny",
+    "distributed.core",
+)
 
 
 @contextmanager
 def connect(workers: int | None, address: str | None, device: str) -> Iterator["DaskCluster"]:
-    """The cluster at `address`, or one with `workers` processes on this machine.
+    """The cluster at `address`, or a new one of `workers` processes on this machine.
 
-    On CUDA devices each local worker has a GPU of its own; elsewhere the cores are divided among them.
+    On CUDA devices each new worker has a GPU of its own. Elsewhere the cores are divided among them.
 
     Args:
-        device: as `pick` takes it, but the workers': `auto` is CUDA where they declare `GPU`, or all have it.
+        device: what the workers compute on, named as for `pick`. `auto` is CUDA where workers declare the
+            resource `GPU`, or where all of them have CUDA; else it is the CPU.
 
     Raises:
-        MacError: both given, no scheduler there, no workers that have this package, or more workers than GPUs.
+        MacError: both `workers` and `address` are given, no scheduler answers, the workers do not have this
+            package, or there are more workers than GPUs.
     """
     if workers is not None and address is not None:
-        raise MacError("--workers starts a cluster here, --scheduler-address takes one that is there: give one of them")
-    for name in ("distributed", "distributed.http.proxy", "distributed.scheduler", "distributed.nanny", "distributed.core"):
+        raise MacError(
+            "a number of workers starts a cluster here, and a scheduler's address names one that runs: "
+            "give one of them"
+        )
+    for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": FAILURES}))
         if workers is not None:
-            device = pick(device).type  # theirs is this machine's: they need not be asked
+            device = pick(device).type  # new workers have this machine's devices, so nobody asks them
             address = stack.enter_context(_local(workers, device)).scheduler_address
-        try:
-            client = stack.enter_context(Client(address, timeout=dask.config.get("distributed.comm.timeouts.connect")))
-        except (OSError, ValueError) as error:
-            raise MacError(
-                f"--scheduler-address {address}: no Dask scheduler answers ({first_line(error)}); start one with 'dask scheduler'"
-            ) from None
-        page = (
-            client.dashboard_link if find_spec("bokeh") else f"{client.dashboard_link} (needs bokeh: pip install 'mac-robust[dashboard]')"
-        )
-        log.info("Dask cluster of %d workers, dashboard: %s", len(_workers(client)), page)
+        client = stack.enter_context(_client(address))
+        log.info("Dask cluster of %d workers, dashboard: %s", len(_workers(client)), _dashboard(client))
         yield DaskCluster(client, _kind(client, device))
 
 
+def _client(address: str | None) -> Client:
+    try:
+        return Client(address, timeout=dask.config.get("distributed.comm.timeouts.connect"))
+    except (OSError, ValueError) as error:
+        raise MacError(
+            f"scheduler {address}: no Dask scheduler answers ({first_line(error)}); "
+            "start one with 'dask scheduler'"
+        ) from None
+
+
+def _dashboard(client: Client) -> str:
+    if find_spec("bokeh"):
+        return str(client.dashboard_link)
+    return f"{client.dashboard_link} (needs bokeh: pip install 'mac-robust[dashboard]')"
+
+
 def _kind(client: Client, device: str) -> torch.device:
-    """What the workers compute on."""
+    """The kind of device that the workers compute on."""
     if device != "auto":
         return named(device)
     workers = _workers(client)
-    if any("GPU" in worker["resources"] for worker in workers):
+    if _has_gpu(workers):
         return named("cuda")
     try:
-        return named("cuda" if workers and all(client.run(torch.cuda.is_available).values()) else "cpu")
-    except Exception as error:  # whatever a worker could not import comes back as it was raised there
-        raise MacError(f"the workers cannot say what they compute on ({first_line(error)}); install mac-robust on all of them") from error
+        all_have_cuda = bool(workers) and all(client.run(torch.cuda.is_available).values())
+    except Exception as error:  # what a worker could not import is raised here as it was raised there
+        raise MacError(
+            f"the workers cannot say what they compute on ({first_line(error)}); {SAME_PACKAGE}"
+        ) from error
+    return named("cuda" if all_have_cuda else "cpu")
 
 
 def _local(workers: int, kind: str) -> SpecCluster:
+    """A cluster of new processes on this machine; on `cuda` each has one GPU."""
     gpus = torch.cuda.device_count() if kind == "cuda" else 0
     if gpus and workers > gpus:
-        raise MacError(f"--workers {workers}: one worker a GPU, and there are {gpus}; give --workers {gpus} or --device cpu")
+        raise MacError(
+            f"workers: {workers} are asked for, and each needs a GPU, of which there are {gpus}; "
+            f"ask for {gpus}, or for the device cpu"
+        )
     threads = str(max(1, usable_cores() // workers))
 
     def options(number: int) -> dict[str, Any]:
-        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-        gpu = {"CUDA_VISIBLE_DEVICES": str(number)} if gpus else {}
-        return {"nthreads": 1, "env": environment | gpu, "memory_limit": 0, "resources": {"GPU": 1} if gpus else {}, "silence_logs": 50}
+        environment = {
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+        }
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(number)
+        return {
+            "nthreads": 1,
+            "env": environment,
+            "memory_limit": 0,
+            "resources": {"GPU": 1} if gpus else {},
+            "silence_logs": 50,
+        }
 
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
-    # Ctrl-C is for this process alone: it is blocked in the threads that begin here, and in the workers that these start, now and anew.
-    resource_tracker.ensure_running()  # multiprocessing would unblock it for that
+    addresses = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    # Ctrl-C is for this process alone. A signal that is blocked here stays blocked in the threads that begin
+    # here, and in the workers that these threads start, now and later.
+    resource_tracker.ensure_running()  # if multiprocessing started it later, it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return SpecCluster(
-            workers={number: {"cls": Nanny, "options": options(number)} for number in range(workers)}, scheduler=scheduler, silence_logs=50
+            workers={number: {"cls": Nanny, "options": options(number)} for number in range(workers)},
+            scheduler={"cls": Scheduler, "options": addresses},
+            silence_logs=50,
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Carrier(WorkerPlugin):
-    """Takes the work to every worker, those that join later too, and opens it there for the first block."""
+    """Takes the work to every worker, also to one that joins later. The first block there opens it."""
 
     def __init__(self, name: str, work: Work, folder: Path, token: str) -> None:
         self.name, self._work, self._folder, self._token = name, work, folder, token
@@ -119,7 +172,10 @@ class _Carrier(WorkerPlugin):
         self._opened.close()
 
     def run(self, block: Block, path: Path) -> Block:
-        """One block at a time: the function itself uses the worker's cores, or its GPU."""
+        """Compute a block and write its shard.
+
+        It is one block at a time, for the function itself uses all cores, or the GPU.
+        """
         with self._lock:
             if self._function is None:
                 self._look_for_the_folder()
@@ -135,8 +191,8 @@ class _Carrier(WorkerPlugin):
             seen = False
         if not seen:
             raise MacError(
-                f"worker {self._at} on {socket.gethostname()} does not see {self._folder}: all workers need the same file system, "
-                "under the same path"
+                f"worker {self._at} on {socket.gethostname()} does not see {self._folder}: "
+                "all workers need the same file system, under the same path"
             )
 
 
@@ -148,56 +204,76 @@ def _on_worker(name: str, block: Block, path: Path) -> Block:
 
 @dataclass(frozen=True)
 class DaskCluster:
-    """A cluster that is there, for the engine; `on` is the kind of device of its workers, which this process need not have."""
+    """A running cluster, for the engine.
+
+    Attributes:
+        on: the kind of device that its workers have. This process need not have it.
+    """
 
     client: Client
     on: torch.device
 
-    def compute(self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]) -> None:
-        """Compute the blocks and write their shards on the cluster's workers; `done` is called for each.
+    def compute(
+        self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]
+    ) -> None:
+        """Compute the blocks in the workers, which write the shards. `done` is called after each.
 
         Raises:
             MacError: a block failed for a reason that a user can mend, or its workers died again and again.
         """
-        client = self.client
         folder, token = next(iter(missing.values())).parent, uuid.uuid4().hex
         (folder / TOKEN).write_text(token)
         key = f"{name}-{token[:8]}"
-        wanted = {"GPU": 1} if any("GPU" in worker["resources"] for worker in _workers(client)) else None
         try:
-            client.register_plugin(_Carrier(key, work, folder, token))
-        except Exception as error:  # whatever the worker could not do with it comes back as a bare Exception
+            self.client.register_plugin(_Carrier(key, work, folder, token))
+        except Exception as error:  # what a worker could not do with it comes back as a bare Exception
             raise MacError(
-                f"{name}: the workers cannot take the work ({first_line(error)}); install the same mac-robust on all of them"
+                f"{name}: the workers cannot take the work ({first_line(error)}); {SAME_PACKAGE}"
             ) from error
-        watch = _Watch(client)
+        watch = _Watch(self.client)
         try:
-            futures = {
-                client.submit(_on_worker, key, block, path, key=f"{key}-{block.start:09d}", pure=False, resources=wanted): block
-                for block, path in missing.items()
-            }
+            futures = self._submitted(key, missing)
             for future in as_completed(futures):
                 try:
                     done(future.result())
                 except KilledWorker:
                     block = futures[future]
                     raise MacError(
-                        f"{name}: {FAILURES} workers died of rows {block.start} to {block.stop - 1}; did their memory run out?"
+                        f"{name}: {FAILURES} workers died of rows {block.start} to {block.stop - 1}; "
+                        "did their memory run out?"
                     ) from None
                 watch.seen()
                 future.release()
         finally:
             watch.stop()
-            if client.status == "running":
-                client.unregister_worker_plugin(key)
+            if self.client.status == "running":
+                self.client.unregister_worker_plugin(key)
+
+    def _submitted(self, key: str, missing: Mapping[Block, Path]) -> dict[Any, Block]:
+        """Each block's future."""
+        wanted = {"GPU": 1} if _has_gpu(_workers(self.client)) else None
+        futures = {}
+        for block, path in missing.items():
+            name = f"{key}-{block.start:09d}"
+            future = self.client.submit(_on_worker, key, block, path, key=name, pure=False, resources=wanted)
+            futures[future] = block
+        return futures
 
 
 def _workers(client: Client) -> list[dict[str, Any]]:
     return list(client.scheduler_info(n_workers=-1)["workers"].values())
 
 
+def _has_gpu(workers: list[dict[str, Any]]) -> bool:
+    """Whether any worker declares the resource `GPU`."""
+    return any("GPU" in worker["resources"] for worker in workers)
+
+
 class _Watch:
-    """Starts workers anew that hold a block when no block has been done for long: one that hangs would hold up all."""
+    """Restarts the workers that have a block when none has been finished for long.
+
+    Without it one worker that hangs would hold up all.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client, self._last, self._stopped = client, time.monotonic(), threading.Event()
@@ -205,7 +281,7 @@ class _Watch:
         self._thread.start()
 
     def seen(self) -> None:
-        """A block is done."""
+        """Say that a block is finished."""
         self._last = time.monotonic()
 
     def stop(self) -> None:
@@ -216,6 +292,6 @@ class _Watch:
         while not self._stopped.wait(min(5.0, STALLED / 4)):
             if time.monotonic() - self._last > STALLED:
                 busy = [worker for worker, keys in self._client.processing().items() if keys]
-                log.warning("no block done for %.0f s; starting %d workers anew", STALLED, len(busy))
+                log.warning("no block was finished for %.0f s; restarting %d workers", STALLED, len(busy))
                 self._client.restart_workers(busy, timeout=60, raise_for_error=False)
                 self.seen()

@@ -7,17 +7,20 @@ from contextlib import AbstractContextManager
 import torch
 
 from pipeline.errors import MacError
-from pipeline.params import Precision
+from pipeline.params.block import Precision
 
 
 def pick(name: str) -> torch.device:
-    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N` to a device, with deterministic kernels chosen.
+    """The device to compute on in this process. PyTorch is told to use deterministic kernels alone.
+
+    Args:
+        name: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        MacError: CUDA asked for where there is none.
+        MacError: another name, or CUDA where there is none.
     """
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise MacError(f"--device {name}: PyTorch sees no CUDA device here; use --device cpu")
+        raise MacError(f"device {name}: PyTorch sees no CUDA device here; use cpu")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     if name == "auto":
@@ -26,7 +29,7 @@ def pick(name: str) -> torch.device:
 
 
 def named(name: str) -> torch.device:
-    """`cpu`, `cuda` or `cuda:N` to a device, whether it is here or not.
+    """The device `cpu`, `cuda` or `cuda:N`, whether this machine has it or not.
 
     Raises:
         MacError: another name.
@@ -34,20 +37,29 @@ def named(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError:
-        raise MacError(f"--device {name}: should be auto, cpu, cuda or cuda:N") from None
+        raise MacError(f"device {name}: should be auto, cpu, cuda or cuda:N") from None
 
 
 def keep_freed_memory() -> None:
-    """Have glibc's malloc keep what is freed: by default it gives large blocks back, and the kernel clears each page of the next batch."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # other C libraries have none
-    if mallopt:
-        m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
+    """Tell glibc's malloc to keep the memory that is freed.
+
+    By default it gives large blocks back to the kernel, which then has to clear the pages of the next batch.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # C libraries other than glibc do not have it
+    if mallopt is not None:
+        m_trim_threshold, m_mmap_max = -1, -4  # their numbers in malloc.h
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, -1)
 
 
 def forward_batch(device: torch.device) -> int:
-    """Images a forward pass: on a CPU few, as large activations fall out of its caches; on a GPU enough to fill it."""
+    """How many images go through the network at a time.
+
+    On a CPU they are few, for large activations do not fit into its caches. On a GPU they are enough to fill
+    it.
+    """
     return 128 if device.type == "cuda" else 32
 
 
@@ -59,11 +71,12 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def dtype(device: torch.device, precision: Precision) -> torch.dtype:
-    """What forward passes in `precision` compute in: float32 or bfloat16."""
+    """What the network computes in on this device: float32 or bfloat16."""
     in_bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
     return torch.bfloat16 if in_bfloat16 else torch.float32
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """A context in which the passes of a float32 model run in `precision`."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype(device, precision) == torch.bfloat16)
+    """A context in which a float32 model computes in `precision`."""
+    in_bfloat16 = dtype(device, precision) == torch.bfloat16
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bfloat16)

@@ -1,10 +1,14 @@
-"""Bulk work: blocks of rows through Dask, one shard file each, so that a killed stage continues where it was.
+"""Bulk work, cut into blocks of rows: each block is computed by Dask and kept in a file, its shard.
 
-    Work ─ open() ─► function of a block ─► shard file ─► merged by the stage, in row order, while later blocks are computed
+    Work ─ open() ─► function of a block ─► shard ─► merged by the stage, in row order
 
-A shard is a safetensors file written under a temporary name and renamed. The scratch folder's name carries the fingerprint of everything
-that its shards depend on, and each shard the digest of its contents, so a shard found there is the one that would be computed again.
-Where the work runs (this process, or workers of a Dask cluster: `pipeline.compute.cluster`) makes no difference to any byte.
+Blocks are merged while later ones are still computed.
+
+A stage that was killed goes on with the shards that it finds. A shard is a safetensors file, written under a
+temporary name and then renamed. The name of the scratch folder holds the fingerprint of everything that its
+shards depend on, and each shard holds the digest of its contents. So a shard that is found is the one that
+would be computed again. Where the work runs (in this process, or in the workers of
+`pipeline.compute.cluster`) changes no byte of it.
 """
 
 import fcntl
@@ -36,7 +40,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Block:
-    """Rows start … stop − 1."""
+    """The rows from `start` to `stop` − 1."""
 
     start: int
     stop: int
@@ -50,31 +54,42 @@ class Block:
 
 
 def blocks(rows: int, size: int) -> list[Block]:
-    """Cut `rows` rows into blocks of `size`."""
+    """Cut `rows` rows into blocks of `size` rows; the last one may have fewer."""
     return [Block(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 class Work(Protocol):
-    """What is done to blocks of rows. It is pickled and sent to workers, so it names files and holds none open."""
+    """What is done to blocks of rows.
+
+    It is pickled and sent to workers, so it names files and holds none open.
+    """
 
     def open(self) -> AbstractContextManager[Callable[[Block], Arrays]]:
-        """Open files, load the model: once a process. What comes of it is a pure function of the block."""
+        """Open the files and load the model, once in each process. It yields a pure function of a block."""
 
 
 class Cluster(Protocol):
-    """Processes elsewhere that do the work in place of this one: `pipeline.compute.cluster`."""
+    """Other processes that compute in place of this one, as `pipeline.compute.cluster` has them."""
 
-    def compute(self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]) -> None:
-        """Compute the blocks and write their shards; `done` is called for each."""
+    def compute(
+        self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]
+    ) -> None:
+        """Compute the blocks and write their shards. `done` is called after each."""
 
 
-Merge = Callable[[Block, Arrays], None]  # takes up a block that is done
+Merge = Callable[[Block, Arrays], None]  # what a stage does with a block that is computed
 
 
 class Shards:
-    """The scratch folder of one computation, e.g. `<data>/scratch/saliency-1f0c…`: this process's alone while the context lasts.
+    """The scratch folder of one computation, such as `<data>/scratch/saliency-1f0c…`.
 
-    It is deleted when the context ends well, and kept, for the next run to go on from, when it does not.
+    It belongs to this process alone while the context lasts. It is deleted when the context ends well. When
+    it ends with an exception it is kept, and the next run goes on from there.
+
+    Args:
+        scratch: the folder that it is made in.
+        name: what the computation is called.
+        fingerprint: JSON-able values; another value of any of them is another computation.
     """
 
     def __init__(self, scratch: Path, name: str, *fingerprint: object) -> None:
@@ -88,18 +103,24 @@ class Shards:
             raise MacError(f"{self.folder}: cannot be written ({first_line(error)})") from error
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
         if kind is None:
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
 
-    def map_blocks(self, work: Work, cut: list[Block], merge: Merge, threads: int = 1, cluster: Cluster | None = None) -> None:
-        """Compute what is not there yet, and hand every block to `merge`, one at a time and in row order.
+    def map_blocks(
+        self, work: Work, cut: list[Block], merge: Merge, threads: int = 1, cluster: Cluster | None = None
+    ) -> None:
+        """Compute the blocks whose shards are not there yet, and hand all blocks to `merge` in row order.
 
         Args:
-            merge: called in a thread of its own, for each block as soon as it and those before it are done.
-            threads: blocks at a time in this process; 1 where the function itself uses all cores or the GPU.
-            cluster: does the work in place of this process.
+            merge: called in a thread of its own, with one block at a time. A block is handed over as soon as
+                it and all blocks before it are computed.
+            threads: how many blocks this process computes at a time. It is 1 where the function uses all
+                cores, or a GPU, by itself.
+            cluster: computes in place of this process.
 
         Raises:
             MacError: a block failed for a reason that a user can mend.
@@ -108,7 +129,8 @@ class Shards:
         missing = {block: path for block, path in paths.items() if not _is_whole(path)}
         if len(missing) < len(cut):
             log.info("%s: %d of %d blocks were done before", self.name, len(cut) - len(missing), len(cut))
-        with Progress(self.name, sum(map(len, missing)), "images") as progress, _Merging(paths, missing, merge) as merging:
+        rows = sum(len(block) for block in missing)
+        with Progress(self.name, rows, "images") as progress, _Merging(paths, missing, merge) as merging:
 
             def done(block: Block) -> None:
                 progress.update(len(block))
@@ -117,17 +139,26 @@ class Shards:
             if missing and cluster is not None:
                 cluster.compute(self.name, work, missing, done)
             elif missing:
-                with work.open() as function, Callback(posttask=lambda _key, block, *_: done(block)):
-                    # Dask's local schedulers take the last name first: the names count down, so that the first rows can be merged soon.
-                    down = reversed(range(len(missing)))
-                    name = f"{self.name}-{{:09d}}".format
-                    named = zip(map(name, down), missing.items(), strict=True)
-                    tasks = [delayed(write_shard)(function, *item, dask_key_name=key) for key, item in named]
-                    compute(*tasks, scheduler="threads" if threads > 1 else "synchronous", num_workers=threads)
+                self._compute_here(work, missing, done, threads)
+
+    def _compute_here(
+        self, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None], threads: int
+    ) -> None:
+        tasks = []
+        with work.open() as function, Callback(posttask=lambda _key, block, *_: done(block)):
+            for number, (block, path) in enumerate(missing.items()):
+                # Dask's local schedulers begin with the last name. The names count down, so that the first
+                # rows are computed first, and can be merged soon.
+                name = f"{self.name}-{len(missing) - 1 - number:09d}"
+                tasks.append(delayed(write_shard)(function, block, path, dask_key_name=name))
+            compute(*tasks, scheduler="threads" if threads > 1 else "synchronous", num_workers=threads)
 
 
 class _Merging:
-    """Hands blocks on in row order, in a thread of its own; what goes wrong there is raised where the blocks are computed."""
+    """Hands blocks on in row order, in a thread of its own.
+
+    An error in that thread is raised where the blocks are computed.
+    """
 
     def __init__(self, paths: Mapping[Block, Path], missing: Collection[Block], merge: Merge) -> None:
         self._paths, self._merge = paths, merge
@@ -139,7 +170,7 @@ class _Merging:
         self._thread = threading.Thread(target=self._run)
 
     def done(self, block: Block) -> None:
-        """The block's shard is there."""
+        """Say that the block's shard is there."""
         self._done[block].set()
         if self._error is not None:
             raise self._error
@@ -148,7 +179,9 @@ class _Merging:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
         if kind is not None:
             self._stopped = True
             for done in self._done.values():
@@ -169,7 +202,7 @@ class _Merging:
 
 
 def write_shard(function: Callable[[Block], Arrays], block: Block, path: Path) -> Block:
-    """Compute a block and write its shard."""
+    """Compute a block and write its shard; returns the block."""
     arrays = {name: np.ascontiguousarray(array) for name, array in function(block).items()}
     with replacing(path, durable=False) as temporary, tensor_errors():
         save_file(arrays, temporary, {"sha256": _digest(arrays)})
@@ -185,7 +218,7 @@ def _digest(arrays: Arrays) -> str:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the shard is there, and is what was written."""
+    """Whether the shard is there and holds what was written."""
     try:
         with safe_open(path, "numpy") as file:
             written = (file.metadata() or {}).get("sha256")
@@ -195,39 +228,54 @@ def _is_whole(path: Path) -> bool:
 
 
 def _locked(folder: Path) -> int:
-    """Make the folder if need be and lock it against other processes, waiting for one that has it; the lock's file descriptor."""
+    """Make the folder if it is missing, and lock it against other processes.
+
+    It waits while another process has the lock.
+
+    Returns:
+        The lock's file descriptor.
+    """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("%s: another process is at the same work; waiting for it", folder)
+            log.info("%s: another process does the same work; waiting for it", folder)
             fcntl.flock(handle, fcntl.LOCK_EX)
         if folder.is_dir() and os.path.samestat(os.fstat(handle), folder.stat()):
             return handle
-        os.close(handle)  # the other one was done and removed it
+        os.close(handle)  # the other process was done, and removed the folder
 
 
 @dataclass(frozen=True)
 class Left:
-    """A scratch folder: what an unfinished run left, or what a run is at."""
+    """A scratch folder: one that an unfinished run left, or one that a run is using.
+
+    Attributes:
+        bytes: size of its files.
+        changed: when it was last changed, in seconds since the epoch.
+        in_use: whether a process has it locked.
+    """
 
     path: Path
     bytes: int
-    changed: float  # seconds since the epoch
+    changed: float
     in_use: bool
 
 
 def left_in(scratch: Path) -> list[Left]:
-    """All scratch folders, the oldest first."""
-    found = []
-    for folder in scratch.iterdir() if scratch.is_dir() else ():
-        if folder.is_dir():
-            stats = [file.stat() for file in folder.rglob("*") if file.is_file()]
-            changed = max([folder.stat().st_mtime, *(stat.st_mtime for stat in stats)])
-            found.append(Left(folder, sum(stat.st_size for stat in stats), changed, _in_use(folder)))
+    """All scratch folders; the one that was changed longest ago comes first."""
+    if not scratch.is_dir():
+        return []
+    found = [_left(folder) for folder in scratch.iterdir() if folder.is_dir()]
     return sorted(found, key=lambda left: left.changed)
+
+
+def _left(folder: Path) -> Left:
+    stats = [file.stat() for file in folder.rglob("*") if file.is_file()]
+    changed = max([folder.stat().st_mtime, *(stat.st_mtime for stat in stats)])
+    return Left(folder, sum(stat.st_size for stat in stats), changed, _in_use(folder))
 
 
 def _in_use(folder: Path) -> bool:

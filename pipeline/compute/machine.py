@@ -1,8 +1,13 @@
-"""What this process has of the machine."""
+"""What this process may use of the machine."""
 
 import os
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on: fewer than there are, where it is bound to some (containers, batch systems)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may run on.
+
+    In containers and batch systems these may be fewer than the machine has.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a log line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, and a log line now and then elsewhere."""
 
 import logging
 import sys
@@ -15,16 +15,27 @@ log = logging.getLogger("mac")
 
 
 class Progress:
-    """Counts work done: `with Progress("saliency", 4795, "images") as progress: progress.update(32)`."""
+    """Counts the work that is done, and shows it.
+
+        with Progress("saliency", 4795, "images") as progress:
+            progress.update(32)
+
+    Args:
+        what: name of the work.
+        total: how many units there are in all.
+        unit: name of a unit, in the plural.
+    """
 
     def __init__(self, what: str, total: int, unit: str) -> None:
         self._what, self._total, self._unit = what, total, unit
         self._done = 0
         self._start = self._last = time.monotonic()
-        self._bar = tqdm(desc=what, total=total, unit=f" {unit}", leave=False) if sys.stderr.isatty() else None
+        self._bar = (
+            tqdm(desc=what, total=total, unit=f" {unit}", leave=False) if sys.stderr.isatty() else None
+        )
 
     def update(self, count: int) -> None:
-        """`count` more units are done."""
+        """Say that `count` more units are done."""
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
@@ -32,7 +43,8 @@ class Progress:
             self._last = time.monotonic()
             rate = self._done / (self._last - self._start)
             left = (self._total - self._done) / rate if rate else float("inf")
-            log.info("%s: %d of %d %s, %.0f/s, %.0f s left", self._what, self._done, self._total, self._unit, rate, left)
+            numbers = (self._done, self._total, self._unit, rate, left)
+            log.info("%s: %d of %d %s, %.0f/s, %.0f s left", self._what, *numbers)
 
     def __enter__(self) -> "Progress":
         return self
@@ -43,7 +55,11 @@ class Progress:
 
 
 def track(items: Iterable[T], what: str, total: int, unit: str) -> Iterator[T]:
-    """Iterate with progress, one unit an item."""
+    """Yield the items, and show progress: each item is one unit.
+
+    Args:
+        what, total, unit: as for `Progress`.
+    """
     with Progress(what, total, unit) as progress:
         for item in items:
             yield item

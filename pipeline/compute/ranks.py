@@ -1,7 +1,10 @@
-"""Training in several processes, one a GPU (or, on CPUs, as many as one likes): `torchrun --nproc-per-node=N -m stages.train`.
+"""Training in several processes, one for each GPU (on CPUs any number).
 
-Each process takes every N-th image of a batch, and DistributedDataParallel takes the mean of their gradients. Batch normalisation sees a
-process's own images. Process 0 validates, writes and speaks.
+    torchrun --nproc-per-node=N -m stages train
+
+Of every batch each process takes every N-th image, and DistributedDataParallel averages the gradients over
+the processes. Batch normalisation sees the images of its own process alone. Process 0 validates, writes files
+and logs.
 """
 
 import logging
@@ -19,27 +22,33 @@ from pipeline.compute.progress import log
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this is."""
+    """The processes that train together, seen from one of them.
+
+    Attributes:
+        rank: the number of this process, from 0.
+        count: how many processes there are.
+    """
 
     rank: int = 0
     count: int = 1
 
     @property
     def first(self) -> bool:
+        """Whether this is process 0."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model whose backward pass takes the mean over all processes."""
+        """A model that computes the same. Its backward pass averages the gradients over all processes."""
         return DistributedDataParallel(model) if self.count > 1 else model
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """The sum of `values` over all processes. The tensor itself is changed."""
         if self.count > 1:
             distributed.all_reduce(values)
         return values
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have come here."""
         if self.count > 1:
             distributed.barrier()
 
@@ -49,7 +58,10 @@ ALONE = Ranks()
 
 @contextmanager
 def ranks(on: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """The processes that torchrun started, and this one's device; without torchrun this process alone, on `on`."""
+    """The processes that torchrun started, and the device of this one.
+
+    Without torchrun there is this process alone, and its device is `on`.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield ALONE, on
         return

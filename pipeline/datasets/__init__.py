@@ -1,22 +1,23 @@
-"""Readers: from a dataset's own files to records. One module a dataset, one line here."""
+"""Readers: from a dataset's own files to records. One module for each dataset, and one entry here.
 
-from collections.abc import Callable
+A reader's module has `read(root, options)`, and `Options`, the model of `dataset.options`.
+"""
+
 from pathlib import Path
 from typing import Any
 
 from pipeline.datasets import bar, celeba, dominoes, folder, metashift, waterbirds
 from pipeline.datasets.record import Dataset
-from pipeline.params import DatasetParams
+from pipeline.params.dataset import DatasetParams
 
-# Each takes the dataset's folder and its options (params.OPTIONS).
-READERS: dict[str, Callable[[Path, Any], Dataset]] = {
-    "demo": waterbirds.read,
-    "waterbirds": waterbirds.read,
-    "celeba": celeba.read,
-    "metashift": metashift.read,
-    "dominoes": dominoes.read,
-    "bar": bar.read,
-    "folder": folder.read,
+READERS: dict[str, Any] = {
+    "demo": waterbirds,
+    "waterbirds": waterbirds,
+    "celeba": celeba,
+    "metashift": metashift,
+    "dominoes": dominoes,
+    "bar": bar,
+    "folder": folder,
 }
 
 
@@ -26,6 +27,7 @@ def read(params: DatasetParams) -> Dataset:
     Raises:
         MacError: metadata that is not as the reader expects, or a split or class without images.
     """
-    dataset = READERS[params.name](Path(params.root), params.reader_options)
+    reader = READERS[params.name]
+    dataset: Dataset = reader.read(Path(params.root), reader.Options(**params.options))
     dataset.check()
     return dataset

@@ -1,35 +1,55 @@
-"""Biased Action Recognition (Nam et al. 2020), as released: two flat folders, the class in the file's name, no attribute.
+"""Biased Action Recognition (Nam et al. 2020), as released.
+
+Two flat folders; the class is in the file's name, and there is no attribute.
 
 <root>/{train,test}/<class>_<number>.jpg       climbing, diving, fishing, pole vaulting, racing, throwing
 
-The test images show each action in another place than the training images. There is no validation split: a seeded part of
-the training images is one.
+The test images show each action in another place than the training images. There is no validation split: a
+seeded share of the training images is one.
 """
 
 from pathlib import Path
+
+from pydantic import Field
 
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import ImageFile, image_files, inside
 from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN, Groups
-from pipeline.params import BarOptions
-from pipeline.parts import draw_parts, sort_names
+from pipeline.params.block import Block, HeldOutShare, Seed
+from pipeline.splits import draw_splits, sort_names
 
 
-def read(root: Path, options: BarOptions) -> Dataset:
+class Options(Block):
+    """The validation split."""
+
+    val: HeldOutShare = Field(
+        default=0.15, description="share of the training images that is the validation split"
+    )
+    seed: Seed = Field(default=0, description="seed of that choice")
+
+
+def read(root: Path, options: Options) -> Dataset:
     """Read the two folders; classes are the sorted names.
 
     Raises:
         MacError: a folder that is missing, or a file name without a class.
     """
     remedy = "dataset.root should be the folder that holds BAR's train/ and test/"
-    files = [(folder, file) for folder in ("train", "test") for file in image_files(root / folder, remedy)]
+    files = []
+    for folder in ("train", "test"):
+        files += [(folder, file) for file in image_files(root / folder, remedy)]
     labels = [_label(root / folder, file) for folder, file in files]
     training = [label for label, (folder, _) in zip(labels, files, strict=True) if folder == "train"]
-    splits = [*draw_parts(training, [options.val], options.seed), *[2] * (len(files) - len(training))]
+    splits = draw_splits(training, [options.val], options.seed) + [2] * (len(files) - len(training))
     classes = sort_names(labels)
     records = [
-        Record(ImageFile(inside(root, f"{folder}/{file.as_posix()}", str(root))), classes.index(label), UNKNOWN, split)
+        Record(
+            ImageFile(inside(root, f"{folder}/{file.as_posix()}", str(root))),
+            classes.index(label),
+            UNKNOWN,
+            split,
+        )
         for (folder, file), label, split in zip(files, labels, splits, strict=True)
     ]
     return Dataset(root, records, Groups(classes, ()))

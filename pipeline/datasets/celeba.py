@@ -2,31 +2,44 @@
 
 <root>/list_attr_celeba.{txt,csv}         40 attributes of every image, -1 or 1
 <root>/list_eval_partition.{txt,csv}      its split: 0, 1 or 2
-<root>/img_align_celeba/*.jpg             178 x 218 pixels (Kaggle's archive has the folder twice, one in the other)
+<root>/img_align_celeba/*.jpg             178 x 218 pixels (in Kaggle's archive the folder is in itself)
 
 Any attribute may be the class and any other the spurious attribute.
 """
 
 from pathlib import Path
 
+from pydantic import Field
+
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import ImageFile, inside
 from pipeline.datasets.table import Row, read_lines, read_table, rows_of
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
-from pipeline.params import CelebaOptions
+from pipeline.params.block import Block
 
 CODES = {"-1": 0, "0": 0, "1": 1}
 SPLITS = {"0": 0, "1": 1, "2": 2}
 
 
-def read(root: Path, options: CelebaOptions) -> Dataset:
+class Options(Block):
+    """Two of the 40 attributes."""
+
+    label: str = Field(default="Blond_Hair", description="the attribute that is the class")
+    attribute: str = Field(default="Male", description="the attribute that is spurious")
+
+
+def read(root: Path, options: Options) -> Dataset:
     """Read the two lists; the classes are `not_<label>` and `<label>`, the attributes likewise.
 
     Raises:
-        MacError: no such files, no such attribute, a value out of range, or an image that the partition leaves out.
+        MacError: no such files, no such attribute, a value out of range, or an image that the partition
+            leaves out.
     """
-    partition = {row["image_id"]: row.code("partition", SPLITS, "0, 1 or 2") for row in _rows(root, "list_eval_partition", ["partition"])}
+    partition = {
+        row["image_id"]: row.code("partition", SPLITS, "0, 1 or 2")
+        for row in _rows(root, "list_eval_partition", ["partition"])
+    }
     folder = "img_align_celeba"
     if (root / folder / folder).is_dir():
         folder = f"{folder}/{folder}"
@@ -34,10 +47,20 @@ def read(root: Path, options: CelebaOptions) -> Dataset:
     for row in _rows(root, "list_attr_celeba", [options.label, options.attribute]):
         name = row["image_id"]
         if name not in partition:
-            raise MacError(f"{row.where}: {name} is not in list_eval_partition; the two files should be of one release")
-        label, attribute = (row.code(column, CODES, "-1 or 1") for column in (options.label, options.attribute))
-        records.append(Record(ImageFile(inside(root, f"{folder}/{name}", row.where)), label, attribute, partition[name]))
-    return Dataset(root, records, Groups((f"not_{options.label}", options.label), (f"not_{options.attribute}", options.attribute)))
+            raise MacError(
+                f"{row.where}: {name} is not in list_eval_partition; the two files should be of one release"
+            )
+        label, attribute = (
+            row.code(column, CODES, "-1 or 1") for column in (options.label, options.attribute)
+        )
+        records.append(
+            Record(ImageFile(inside(root, f"{folder}/{name}", row.where)), label, attribute, partition[name])
+        )
+    return Dataset(
+        root,
+        records,
+        Groups((f"not_{options.label}", options.label), (f"not_{options.attribute}", options.attribute)),
+    )
 
 
 def _rows(root: Path, name: str, columns: list[str]) -> list[Row]:
@@ -47,7 +70,10 @@ def _rows(root: Path, name: str, columns: list[str]) -> list[Row]:
         return read_table(csv, ["image_id", *columns], remedy)
     if not text.is_file():
         raise MacError(f"{root}: neither {text.name} nor {csv.name} is there; {remedy}")
-    # Cells are apart by blanks. The attributes' names stand in the second line, below the number of images; the partition has none.
+    # Blanks separate the cells. In the attributes' file, the second line has their names, and the first the
+    # number of images; the partition's file has neither.
     lines = [(number, line.split()) for number, line in enumerate(read_lines(text, remedy), 1)]
-    header, body = (lines[1][1], lines[2:]) if name == "list_attr_celeba" and len(lines) > 1 else (columns, lines)
+    header, body = (
+        (lines[1][1], lines[2:]) if name == "list_attr_celeba" and len(lines) > 1 else (columns, lines)
+    )
     return rows_of(text, ["image_id", *header], [line for line in body if line[1]], ["image_id", *columns])

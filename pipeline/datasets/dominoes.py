@@ -1,36 +1,76 @@
-"""Dominoes (Shah et al. 2020, D-BAT): a digit above, an object below; the object is the class, the digit the spurious attribute.
+"""Dominoes (Shah et al. 2020, D-BAT): a digit above an object.
+
+The object is the class, the digit the spurious attribute.
 
 <root>/cifar-10-batches-py/                torchvision's files of CIFAR-10 ("cifar10")
-<root>/{MNIST,FashionMNIST}/raw/           torchvision's files of MNIST and Fashion-MNIST ("mnist", "fashion_mnist")
+<root>/{MNIST,FashionMNIST}/raw/           the same of "mnist" and "fashion_mnist"
 <root>/<name>/{train,test}/<class>/*.png   or any images, in class folders
 
-As in both papers, each half is 32 x 32 pixels, 28 x 28 digits with a black border. Training digits go with the class in
-`correlation` of the images of each class; in the validation and test split every pair of object and digit is as frequent. The
-true mask is the lower half. (D-BAT's own test set has the digits at random, its training set correlation 1.)
+As in both papers, each half is 32 x 32 pixels, 28 x 28 digits with a black border. Training digits go with
+the class in `correlation` of the images of each class; in the validation and test split every pair of object
+and digit is as frequent. The true mask is the lower half. (D-BAT's own test set has the digits at random, its
+training set correlation 1.)
 """
 
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.datasets import MNIST, FashionMNIST
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import Pixels, image_files, inside, open_image
 from pipeline.errors import MacError, first_line
 from pipeline.metrics import Groups
-from pipeline.params import DominoesOptions
+from pipeline.params.block import Block, HeldOutShare, Seed
 
 SIDE = 32
 CORE_HALF = Pixels("lower half", (np.zeros((SIDE, SIDE), np.uint8), np.full((SIDE, SIDE), 255, np.uint8)))
 Images = NDArray[np.uint8]  # (n, 32, 32, 3)
 
 
-def read(root: Path, options: DominoesOptions) -> Dataset:
+def _distinct(value: list[str]) -> list[str]:
+    if len(set(value)) < max(2, len(value)):
+        raise ValueError("should be two or more different classes")
+    return value
+
+
+Classes = Annotated[list[str], AfterValidator(_distinct)]
+CORE = "lower half: cifar10, fashion_mnist, mnist, or a folder of `<split>/<class>/`"
+CORRELATION = "share of a class's training images that have the attribute of this class"
+
+
+class Options(Block):
+    """What is paired with what."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    core: str = Field(default="cifar10", description=CORE)
+    spurious: str = Field(default="mnist", description="upper half, likewise")
+    core_classes: Classes = Field(default=["automobile", "truck"], description="the classes")
+    spurious_classes: Classes = Field(
+        default=["0", "1"], description="the attributes, each at the place of its class"
+    )
+    correlation: float = Field(default=0.95, ge=0, le=1, description=CORRELATION)
+    val: HeldOutShare = Field(
+        default=0.15, description="share of the training images that is the validation split"
+    )
+    seed: Seed = Field(default=0, description="seed of the pairs and the split")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Options":
+        if len(self.core_classes) != len(self.spurious_classes):
+            raise ValueError(
+                "core_classes and spurious_classes should be of one length: a class has one attribute"
+            )
+        return self
+
+
+def read(root: Path, options: Options) -> Dataset:
     """Build the dominoes of `options.core_classes` and `options.spurious_classes`, paired in the order given.
 
     Raises:
@@ -38,27 +78,31 @@ def read(root: Path, options: DominoesOptions) -> Dataset:
     """
     records: list[Record] = []
     count = len(options.core_classes)
-    for part in ("train", "test"):
-        core = _images(root, options.core, part, options.core_classes)
-        digits = _images(root, options.spurious, part, options.spurious_classes)
-        rng = np.random.default_rng([options.seed, part == "test"])
+    for folder in ("train", "test"):
+        core = _images(root, options.core, folder, options.core_classes)
+        digits = _images(root, options.spurious, folder, options.spurious_classes)
+        rng = np.random.default_rng([options.seed, folder == "test"])
         deal = [_dealer(images, rng) for images in digits]
         for label, objects in enumerate(core):
             order = rng.permutation(len(objects))
-            held_out = len(order) if part == "test" else round(options.val * len(order))
-            held_out_split = 2 if part == "test" else 1
+            held_out = len(order) if folder == "test" else round(options.val * len(order))
+            held_out_split = 2 if folder == "test" else 1
             for split, rows in ((held_out_split, order[:held_out]), (0, order[held_out:])):
-                attributes = _attributes(label, count, len(rows), options.correlation if split == 0 else 1 / count, rng)
+                attributes = _attributes(
+                    label, count, len(rows), options.correlation if split == 0 else 1 / count, rng
+                )
                 for row, attribute in zip(rows, attributes, strict=True):
                     number, digit = deal[attribute]()
                     pair = f"{options.core_classes[label]}+{options.spurious_classes[attribute]}"
-                    image = Pixels(f"{part}/{pair}/{row:05d}+{number:05d}", (digit, objects[row]))
+                    image = Pixels(f"{folder}/{pair}/{row:05d}+{number:05d}", (digit, objects[row]))
                     records.append(Record(image, label, int(attribute), split, CORE_HALF))
     return Dataset(root, records, Groups(tuple(options.core_classes), tuple(options.spurious_classes)))
 
 
-def _attributes(label: int, count: int, rows: int, correlation: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """The spurious class of each of `rows` images: `label` in the share `correlation`, the others equally often."""
+def _attributes(
+    label: int, count: int, rows: int, correlation: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """The spurious class of each image: `label` in the share `correlation`, the others equally often."""
     others = [attribute for attribute in range(count) if attribute != label]
     aligned = round(correlation * rows)
     return rng.permutation(np.concatenate([np.full(aligned, label), np.resize(others, rows - aligned)]))
@@ -78,33 +122,45 @@ def _dealer(images: Images, rng: np.random.Generator) -> Callable[[], tuple[int,
     return deal
 
 
-def _images(root: Path, name: str, part: str, classes: Sequence[str]) -> list[Images]:
-    """The images of each class in one part, `train` or `test`."""
+def _images(root: Path, name: str, folder: str, classes: Sequence[str]) -> list[Images]:
+    """The images of each class in one folder of the release, `train` or `test`."""
     if name in TORCHVISION and (root / TORCHVISION[name][0]).is_dir():
-        folder, read_files = TORCHVISION[name]
+        place, read_files = TORCHVISION[name]
         try:
-            images, labels, names = read_files(root, part == "train")
-        except (OSError, RuntimeError, ValueError, AssertionError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            raise MacError(f"{root / folder}: cannot be read ({first_line(error)}); download it again") from None
+            images, labels, names = read_files(root, folder == "train")
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            AssertionError,
+            KeyError,
+            EOFError,
+            pickle.UnpicklingError,
+        ) as error:
+            raise MacError(
+                f"{root / place}: cannot be read ({first_line(error)}); download it again"
+            ) from None
         missing = [c for c in classes if c not in names]
         found = [images[labels == names.index(c)] for c in classes if c in names]
-    elif (folder_of_classes := root / inside(root, name, "dataset.options") / part).is_dir():
+    elif (folder_of_classes := root / inside(root, name, "dataset.options") / folder).is_dir():
         names = sorted(path.name for path in folder_of_classes.iterdir() if path.is_dir())
         missing = [c for c in classes if c not in names]
         found = [_read_folder(root, folder_of_classes / c) for c in classes if c in names]
     else:
         raw = f"neither {TORCHVISION[name][0]}/ nor " if name in TORCHVISION else "no "
-        raise MacError(f"{root}: {raw}{name}/{part}/<class>/ is there; 'mac download --help' lists what it can get")
+        raise MacError(
+            f"{root}: {raw}{name}/{folder}/<class>/ is there; 'mac download --help' lists what it can get"
+        )
     if missing:
         raise MacError(f"{root}: {name} has no class {', '.join(missing)}; it has {', '.join(names)}")
     for name_of_class, images in zip(classes, found, strict=True):
         if not len(images):
-            raise MacError(f"{root}: {name} has no {part} images of class {name_of_class}")
+            raise MacError(f"{root}: {name} has no {folder} images of class {name_of_class}")
     return [_squared(images) for images in found]
 
 
 def _squared(images: Images) -> Images:
-    """(n, h, w) or (n, h, w, 3), h and w at most 32, to (n, 32, 32, 3): grey made RGB, a black border added."""
+    """(n, h, w) or (n, h, w, 3), at most 32 x 32, to (n, 32, 32, 3) by a black border; grey becomes RGB."""
     if images.ndim == 3:
         images = np.repeat(images[..., None], 3, axis=-1)
     height, width = images.shape[1:3]
@@ -116,23 +172,34 @@ def _read_folder(root: Path, folder: Path) -> Images:
     """Image files; what is larger than 32 pixels is scaled down."""
     files = [(folder / file).relative_to(root).as_posix() for file in image_files(folder, "")]
     pictures = [open_image(root / inside(root, file, str(folder))).convert("RGB") for file in files]
-    scaled = [p if max(p.size) <= SIDE else p.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for p in pictures]
-    return np.concatenate([_squared(np.asarray(p)[None]) for p in scaled]) if scaled else np.empty((0, SIDE, SIDE, 3), np.uint8)
+    scaled = [
+        p if max(p.size) <= SIDE else p.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for p in pictures
+    ]
+    return (
+        np.concatenate([_squared(np.asarray(p)[None]) for p in scaled])
+        if scaled
+        else np.empty((0, SIDE, SIDE, 3), np.uint8)
+    )
 
 
 def _read_mnist(root: Path, train: bool) -> tuple[Images, NDArray[np.int64], list[str]]:
+    from torchvision.datasets import MNIST
+
     data = MNIST(str(root), train=train)
     return data.data.numpy(), data.targets.numpy(), [str(digit) for digit in range(10)]
 
 
 def _read_fashion(root: Path, train: bool) -> tuple[Images, NDArray[np.int64], list[str]]:
+    from torchvision.datasets import FashionMNIST
+
     data = FashionMNIST(str(root), train=train)
     return data.data.numpy(), data.targets.numpy(), list(FashionMNIST.classes)
 
 
 def _read_cifar(root: Path, train: bool) -> tuple[Images, NDArray[np.int64], list[str]]:
     folder = root / "cifar-10-batches-py"
-    batches = [_unpickle(folder / name) for name in ([f"data_batch_{i}" for i in range(1, 6)] if train else ["test_batch"])]
+    names = [f"data_batch_{number}" for number in range(1, 6)] if train else ["test_batch"]
+    batches = [_unpickle(folder / name) for name in names]
     images = np.concatenate([np.asarray(batch["data"], np.uint8) for batch in batches])
     labels = np.concatenate([np.asarray(batch["labels"], np.int64) for batch in batches])
     return (
@@ -147,8 +214,14 @@ _ARRAYS = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): lambda text, _encoding: text.encode("latin-1"),
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0] for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0] for core in ("core", "_core")},
+    **{
+        (f"numpy.{core}.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0]
+        for core in ("core", "_core")
+    },
+    **{
+        (f"numpy.{core}.numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0]
+        for core in ("core", "_core")
+    },
 }
 
 
@@ -169,7 +242,7 @@ def _unpickle(file: Path) -> dict[str, Any]:
     return values
 
 
-# Where torchvision keeps each dataset below the folder it is given, and how to read it: images, labels, class names.
+# Where torchvision keeps each dataset below its folder, and how to read it: images, labels, class names.
 TORCHVISION = {
     "cifar10": ("cifar-10-batches-py", _read_cifar),
     "mnist": ("MNIST", _read_mnist),

@@ -1,4 +1,4 @@
-"""One's own images: a CSV table beside them, or a plain tree with one folder a class.
+"""Your own images: a CSV table beside them, or a plain tree with one folder for each class.
 
 <root>/<metadata>              columns as named in `dataset.options`
 <root>/<class>/**.jpg          without a table; or <root>/{train,val,test}/<class>/**.jpg
@@ -7,29 +7,53 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
+
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import ImageFile, image_files, inside
 from pipeline.datasets.table import SPLIT_CODES, read_table
 from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN, Groups
-from pipeline.params import FolderOptions
-from pipeline.parts import draw_parts, sort_names
+from pipeline.params.block import Block, HeldOutShare, Seed
+from pipeline.splits import draw_splits, sort_names
+
+SPLIT = "column of train, val and test; null: a split is drawn within each class"
+MASK = "column of the true mask's file, which is only used to measure; an empty cell has none"
 
 
-def read(root: Path, options: FolderOptions) -> Dataset:
+class Options(Block):
+    """Where the table is, and what its columns are called. A column that it does not have is `null`."""
+
+    metadata: str | None = Field(description="CSV file in the folder; null: one folder for each class")
+    path: str = Field(default="path", description="column of the image file, relative to the folder")
+    label: str = Field(default="label", description="column of the class, a name or a number")
+    split: str | None = Field(default="split", description=SPLIT)
+    attribute: str | None = Field(
+        default=None, description="column of the spurious attribute; an empty cell is unknown"
+    )
+    mask: str | None = Field(default=None, description=MASK)
+    val: HeldOutShare = Field(default=0.15, description="share of the validation split, where it is drawn")
+    test: HeldOutShare = Field(default=0.15, description="share of the test split, where it is drawn")
+    seed: Seed = Field(default=0, description="seed of the drawn split")
+
+
+def read(root: Path, options: Options) -> Dataset:
     """Read the table or the tree. Classes and attributes are the sorted distinct values, numbers by size.
 
     Raises:
-        MacError: no such folder or table, a missing column, a path that is out of the folder or there twice, or an unknown split.
+        MacError: no such folder or table, a missing column, a path that leaves the folder or occurs twice, or
+            an unknown split.
     """
     return _from_table(root, options) if options.metadata else _from_tree(root, options)
 
 
-def _from_table(root: Path, options: FolderOptions) -> Dataset:
+def _from_table(root: Path, options: Options) -> Dataset:
     assert options.metadata
     file = root / inside(root, options.metadata, "dataset.options.metadata")
     optional = [column for column in (options.split, options.attribute, options.mask) if column]
-    rows = read_table(file, [options.path, options.label, *optional], "dataset.root should be the folder that holds it")
+    rows = read_table(
+        file, [options.path, options.label, *optional], "dataset.root should be the folder that holds it"
+    )
     labels = [row[options.label] for row in rows]
     attributes = [row[options.attribute] if options.attribute else "" for row in rows]
     for row, label in zip(rows, labels, strict=True):
@@ -37,12 +61,18 @@ def _from_table(root: Path, options: FolderOptions) -> Dataset:
             raise MacError(f"{row.where}: {options.label} is empty; give every image a class")
     groups = Groups(sort_names(labels), sort_names([a for a in attributes if a]))
     expected = "train, val or test (or 0, 1, 2)"
-    splits = [row.code(options.split, SPLIT_CODES, expected) for row in rows] if options.split else _drawn(labels, options)
+    splits = (
+        [row.code(options.split, SPLIT_CODES, expected) for row in rows]
+        if options.split
+        else _drawn(labels, options)
+    )
     records, seen = [], dict[str, str]()
     for row, label, attribute, split in zip(rows, labels, attributes, splits, strict=True):
         path = inside(root, row[options.path], row.where)
         if path in seen:
-            raise MacError(f"{row.where}: path '{path}' is there already ({seen[path]}); an image has one row")
+            raise MacError(
+                f"{row.where}: path '{path}' is there already ({seen[path]}); an image has one row"
+            )
         seen[path] = row.where.rpartition(", ")[2]
         mask = row[options.mask] if options.mask else ""
         records.append(
@@ -57,14 +87,16 @@ def _from_table(root: Path, options: FolderOptions) -> Dataset:
     return Dataset(root, records, groups)
 
 
-def _from_tree(root: Path, options: FolderOptions) -> Dataset:
+def _from_tree(root: Path, options: Options) -> Dataset:
     files = image_files(root, "dataset.root should be the folder of the images")
     files = [file for file in files if len(file.parts) > 1]
     by_split = bool(files) and all(file.parts[0].lower() in SPLIT_CODES for file in files)
     depth = 1 if by_split else 0
     files = [file for file in files if len(file.parts) > depth + 1]
     if not files:
-        raise MacError(f"{root}: no images below it; expected <class>/<image>, or give a table in dataset.options.metadata")
+        raise MacError(
+            f"{root}: no images below it; expected <class>/<image>, or a table in dataset.options.metadata"
+        )
     labels = [file.parts[depth] for file in files]
     classes = sort_names(labels)
     splits = [SPLIT_CODES[file.parts[0].lower()] for file in files] if by_split else _drawn(labels, options)
@@ -75,5 +107,5 @@ def _from_tree(root: Path, options: FolderOptions) -> Dataset:
     return Dataset(root, records, Groups(classes, ()))
 
 
-def _drawn(labels: Sequence[str], options: FolderOptions) -> list[int]:
-    return draw_parts(labels, [options.val, options.test], options.seed)
+def _drawn(labels: Sequence[str], options: Options) -> list[int]:
+    return draw_splits(labels, [options.val, options.test], options.seed)

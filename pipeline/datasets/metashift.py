@@ -3,32 +3,48 @@
 <root>/train/{cat,dog}/{cat(sofa),cat(bed),dog(bench),dog(bike)}/*.jpg
 <root>/test/{cat,dog}/{cat(shelf),dog(shelf)}/*.jpg
 
-The name in brackets is the attribute. There is no validation split: as in DISC, a seeded part of the test images is one.
-(Other codes use another MetaShift, cats and dogs indoors and outdoors; in folders named so it is read as well.)
+The name in brackets is the attribute. There is no validation split: as in DISC, a seeded share of the
+test images is one.
+
+(Other codes use another MetaShift, cats and dogs indoors and outdoors; in folders named so it
+is read as well.)
 """
 
 import re
 from pathlib import Path
 
+from pydantic import Field
+
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import ImageFile, image_files, inside
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
-from pipeline.params import MetashiftOptions
-from pipeline.parts import draw_parts, sort_names
+from pipeline.params.block import Block, HeldOutShare, Seed
+from pipeline.splits import draw_splits, sort_names
 
 
-def read(root: Path, options: MetashiftOptions) -> Dataset:
+class Options(Block):
+    """The validation split."""
+
+    val: HeldOutShare = Field(
+        default=0.15, description="share of the test images that is the validation split"
+    )
+    seed: Seed = Field(default=0, description="seed of that choice")
+
+
+def read(root: Path, options: Options) -> Dataset:
     """Read the tree; classes and attributes are the sorted names.
 
     Raises:
         MacError: a folder that is missing, or an image that is not in a folder such as train/cat/cat(sofa).
     """
     remedy = "dataset.root should be the folder that holds MetaShift's train/ and test/"
-    files = [(folder, file) for folder in ("train", "test") for file in image_files(root / folder, remedy)]
+    files = []
+    for folder in ("train", "test"):
+        files += [(folder, file) for file in image_files(root / folder, remedy)]
     names = [_class_and_context(root / folder, file) for folder, file in files]
     held_out = [f"{c}({a})" for (c, a), (folder, _) in zip(names, files, strict=True) if folder == "test"]
-    of_test = [1 if part else 2 for part in draw_parts(held_out, [options.val], options.seed)]
+    of_test = [1 if drawn else 2 for drawn in draw_splits(held_out, [options.val], options.seed)]
     splits = [*[0] * (len(files) - len(of_test)), *of_test]
     groups = Groups(sort_names([c for c, _ in names]), sort_names([a for _, a in names]))
     records = [
@@ -47,5 +63,6 @@ def _class_and_context(folder: Path, file: Path) -> tuple[str, str]:
     label = file.parts[0]
     context = re.fullmatch(re.escape(label) + r"\((.+)\)", file.parts[1]) if len(file.parts) == 3 else None
     if context is None:
-        raise MacError(f"{folder / file}: expected {folder.name}/<class>/<class>(<context>)/<image>, such as train/cat/cat(sofa)/1.jpg")
+        expected = f"{folder.name}/<class>/<class>(<context>)/<image>"
+        raise MacError(f"{folder / file}: expected {expected}, such as train/cat/cat(sofa)/1.jpg")
     return label, context[1]

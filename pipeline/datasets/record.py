@@ -35,14 +35,21 @@ class Dataset:
     groups: Groups
 
     def check(self, images: str = "image") -> None:
-        """Raise MacError unless there are two classes or more, images in every split, and training images of every class."""
+        """Check that there is something to train and to test on.
+
+        Raises:
+            MacError: fewer than two classes, a split without images, or a class without training images.
+        """
         classes = self.groups.classes
         if len(classes) < 2:
-            raise MacError(f"{self.root}: only one class ({', '.join(classes)}); a classifier needs two or more")
+            raise MacError(
+                f"{self.root}: only one class ({', '.join(classes)}); a classifier needs two or more"
+            )
         found = {record.split for record in self.records}
         for split, name in enumerate(SPLITS):
             if split not in found:
-                raise MacError(f"{self.root}: no {images} is in the split {name}; the pipeline needs train, val and test images")
+                needs = "the pipeline needs train, val and test images"
+                raise MacError(f"{self.root}: no {images} is in the split {name}; {needs}")
         trained = {record.label for record in self.records if record.split == 0}
         if untrained := [name for label, name in enumerate(classes) if label not in trained]:
             raise MacError(f"{self.root}: no training {images} is of class {', '.join(untrained)}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import MacError, first_line
-from pipeline.params import ToStored
+from pipeline.params.dataset import ToStored
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -35,7 +35,10 @@ class Source(Protocol):
         """
 
     def stamp(self, root: Path) -> object:
-        """What changes when the pixels do, without reading them: work done on others is not taken up again."""
+        """A value that changes when the pixels do, found without reading them.
+
+        Unfinished work goes on only where it is the same.
+        """
 
 
 @dataclass(frozen=True)
@@ -57,21 +60,23 @@ class ImageFile:
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Pixels in memory, parts below one another: each (h, w, 3) or (h, w) uint8, of one width."""
+    """Pixels in memory: pieces below one another, each (h, w, 3) or (h, w) uint8, of one width."""
 
     name: str
-    parts: tuple[NDArray[np.uint8], ...]
+    pieces: tuple[NDArray[np.uint8], ...]
 
     def load(self, root: Path) -> Image.Image:
-        return Image.fromarray(np.concatenate(self.parts))
+        return Image.fromarray(np.concatenate(self.pieces))
 
     def stamp(self, root: Path) -> object:
-        return [zlib.crc32(part.tobytes()) for part in self.parts]
+        return [zlib.crc32(piece.tobytes()) for piece in self.pieces]
 
 
 def open_image(file: Path) -> Image.Image:
-    """An image file decoded: turned as its EXIF orientation says; of an animation the first frame; of 16-bit grey the upper
-    byte's range.
+    """An image file, decoded.
+
+    It is turned as its EXIF orientation says. Of an animation it is the first frame. 16-bit grey
+    is scaled to 8 bits.
 
     Raises:
         MacError: the file cannot be read as an image.
@@ -84,23 +89,38 @@ def open_image(file: Path) -> Image.Image:
             raise ValueError("it holds floating-point values, whose range is not known")
         if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
             image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, TypeError, struct.error, Image.DecompressionBombError) as error:
-        raise MacError(
-            f"{file}: cannot be read as an image ({' '.join(str(error).split())}); replace it, or take its row out of the metadata"
-        ) from None
+    except (
+        OSError,
+        UnidentifiedImageError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
+        reason = " ".join(str(error).split())
+        remedy = "replace it, or take its row out of the metadata"
+        raise MacError(f"{file}: cannot be read as an image ({reason}); {remedy}") from None
     return image
 
 
 def to_stored(picture: Image.Image, side: int, how: ToStored) -> Image.Image:
-    """A picture at the stored size, bilinear, antialiased: `squash` scales both sides, `center_crop` the largest square in its middle."""
+    """A picture at the stored size, bilinear, antialiased.
+
+    `squash` scales both sides; `center_crop` takes the largest square in the middle first.
+    """
     if how == "center_crop":
         return ImageOps.fit(picture, (side, side), Image.Resampling.BILINEAR)
     return picture.resize((side, side), Image.Resampling.BILINEAR)
 
 
 def stored_image(picture: Image.Image, side: int, how: ToStored) -> NDArray[np.uint8]:
-    """A picture in any mode as RGB at the stored size, (side, side, 3); transparency is dropped, as torchvision's ImageFolder does."""
-    return np.asarray(to_stored(picture if picture.mode == "RGB" else picture.convert("RGB"), side, how))
+    """A picture in any mode as RGB at the stored size, (side, side, 3).
+
+    Transparency is dropped, as torchvision's ImageFolder does.
+    """
+    in_colour = picture if picture.mode == "RGB" else picture.convert("RGB")
+    return np.asarray(to_stored(in_colour, side, how))
 
 
 def image_files(folder: Path, remedy: str) -> list[Path]:
@@ -111,8 +131,13 @@ def image_files(folder: Path, remedy: str) -> list[Path]:
     """
     if not folder.is_dir():
         raise MacError(f"{folder}: no such folder; {remedy}")
-    files = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(file for file in files if not any(part.startswith(".") for part in file.parts))
+    found = []
+    for path in folder.rglob("*"):
+        file = path.relative_to(folder)
+        is_hidden = any(name.startswith(".") for name in file.parts)
+        if path.suffix.lower() in SUFFIXES and not is_hidden and path.is_file():
+            found.append(file)
+    return sorted(found)
 
 
 def inside(root: Path, relative: str, where: str) -> str:
@@ -130,7 +155,9 @@ def inside(root: Path, relative: str, where: str) -> str:
     except (ValueError, OSError, RuntimeError) as error:  # or a name too long, or a loop of links
         raise MacError(f"{where}: path {relative!r} is no path ({first_line(error)})") from None
     if not stays:
-        raise MacError(f"{where}: path '{relative}' leaves the dataset's folder {root}; give paths below that folder")
+        raise MacError(
+            f"{where}: path '{relative}' leaves the dataset's folder {root}; give paths below that folder"
+        )
     return relative
 
 

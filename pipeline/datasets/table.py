@@ -6,8 +6,14 @@ from pathlib import Path
 
 from pipeline.errors import MacError
 
-_SPLIT_NAMES = (("0", "train", "training"), ("1", "val", "valid", "validation", "dev"), ("2", "test", "testing"))
-SPLIT_CODES = {name: code for code, names in enumerate(_SPLIT_NAMES) for name in names}
+_SPLIT_NAMES = (
+    ("0", "train", "training"),
+    ("1", "val", "valid", "validation", "dev"),
+    ("2", "test", "testing"),
+)
+SPLIT_CODES: dict[str, int] = {}
+for _code, _names in enumerate(_SPLIT_NAMES):
+    SPLIT_CODES |= dict.fromkeys(_names, _code)
 
 
 class Row:
@@ -37,7 +43,8 @@ class Row:
 
 
 def read_table(file: Path, columns: Sequence[str], remedy: str) -> list[Row]:
-    """Read a CSV file that has at least `columns`; comma, semicolon or tab between cells, with or without a BOM.
+    """Read a CSV file that has at least `columns`; comma, semicolon or tab between cells, with or without a
+    BOM.
 
     Raises:
         MacError: no such file, not UTF-8 CSV, no rows, or a missing column.
@@ -68,7 +75,9 @@ def read_lines(file: Path, remedy: str) -> list[str]:
         raise MacError(f"{file}: is not UTF-8 text ({error})") from None
 
 
-def rows_of(file: Path, header: Sequence[str], lines: Sequence[tuple[int, Sequence[str]]], columns: Sequence[str]) -> list[Row]:
+def rows_of(
+    file: Path, header: Sequence[str], lines: Sequence[tuple[int, Sequence[str]]], columns: Sequence[str]
+) -> list[Row]:
     """The cells of `columns` in numbered lines; other columns are not kept.
 
     Raises:
@@ -80,7 +89,10 @@ def rows_of(file: Path, header: Sequence[str], lines: Sequence[tuple[int, Sequen
     if not lines:
         raise MacError(f"{file}: no rows")
     at = {column: found.index(column) for column in columns}
-    return [
-        Row(f"{file}, line {number}", {column: cells[place] if place < len(cells) else None for column, place in at.items()})
-        for number, cells in lines
-    ]
+    rows = []
+    for number, cells in lines:
+        values: dict[str, str | None] = {}
+        for column, place in at.items():
+            values[column] = cells[place] if place < len(cells) else None
+        rows.append(Row(f"{file}, line {number}", values))
+    return rows

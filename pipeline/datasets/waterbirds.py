@@ -1,6 +1,7 @@
 """Waterbirds (Sagawa et al. 2020), as released: `metadata.csv` beside one folder a bird species.
 
-Optional `segmentations/<species>/<name>.png`, the layout of the CUB-200-2011 segmentations, hold true foregrounds.
+Optional `segmentations/<species>/<name>.png`, the layout of the CUB-200-2011 segmentations, hold true
+foregrounds.
 """
 
 from pathlib import Path
@@ -9,13 +10,14 @@ from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import ImageFile, inside
 from pipeline.datasets.table import read_table
 from pipeline.metrics import UNKNOWN, Groups
-from pipeline.params import NoOptions
+from pipeline.params.block import NoOptions
 
 GROUPS = Groups(classes=("landbird", "waterbird"), attributes=("land", "water"))
 CODES = {"0": 0, "1": 1}
+Options = NoOptions
 
 
-def read(root: Path, options: NoOptions) -> Dataset:
+def read(root: Path, options: Options) -> Dataset:
     """Read metadata.csv; `place` may be empty where it is not known.
 
     Raises:
@@ -31,9 +33,13 @@ def read(root: Path, options: NoOptions) -> Dataset:
             Record(
                 image=ImageFile(path),
                 label=row.code("y", CODES, "0 (landbird) or 1 (waterbird)"),
-                attribute=row.code("place", CODES | {"": UNKNOWN}, "0 (land), 1 (water), or empty if unknown"),
+                attribute=row.code(
+                    "place", CODES | {"": UNKNOWN}, "0 (land), 1 (water), or empty if unknown"
+                ),
                 split=row.code("split", {"0": 0, "1": 1, "2": 2}, "0, 1 or 2"),
-                foreground=ImageFile(inside(root, foreground, row.where)) if (root / foreground).is_file() else None,
+                foreground=ImageFile(inside(root, foreground, row.where))
+                if (root / foreground).is_file()
+                else None,
             )
         )
     return Dataset(root, records, GROUPS)

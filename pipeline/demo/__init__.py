@@ -1,4 +1,5 @@
-"""The demo dataset: procedural birds over procedural scenes, and the pretraining of the backbone that it starts from.
+"""The demo dataset: painted birds over painted scenes; and the weights that the demo's backbone starts from.
 
-silhouettes -> scenes -> painting (one image) -> waterbirds_layout (the dataset on disk); pretrain makes the weights.
+Each module uses those before it: `silhouettes` and `scenes`, `painting` (one image), `waterbirds_layout` (the
+dataset on disk). `pretrain` makes the weights.
 """

@@ -1,49 +1,60 @@
-"""One demo image: a textured silhouette over a scene, and its true foreground mask."""
+"""One demo image: a silhouette with a texture over a scene, and its true mask."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.demo.scenes import Picture, Scene, blend, colour, noise
-from pipeline.demo.silhouettes import Silhouette, draw
+from pipeline.demo.scenes import Array, Scene, blend, colour, noise
+from pipeline.demo.silhouettes import Silhouette, render
 
 TEXTURES = ("plain", "stripes", "spots", "mottled")
 
 
-def plumage(texture: str, size: int, rng: np.random.Generator) -> Picture:
-    """A two-coloured surface (size, size, 3) in one of the TEXTURES."""
+def plumage(texture: str, size: int, rng: np.random.Generator) -> Array:
+    """A surface of two random colours in one of the TEXTURES: (size, size, 3) float32 in [0, 1]."""
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     if texture == "plain":
         weight = 0.25 * noise(size, 6, 6, rng)
     elif texture == "stripes":
         angle, period = rng.uniform(0, np.pi), rng.uniform(0.06, 0.12)
-        weight = (np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period) > 0).astype(np.float32)
+        across = x * np.cos(angle) + y * np.sin(angle)
+        weight = (np.sin(across * 2 * np.pi / period) > 0).astype(np.float32)
     elif texture == "spots":
         period = rng.uniform(0.07, 0.12)
-        weight = (((x / period % 1 - 0.5) ** 2 + (y / period % 1 - 0.5) ** 2) < 0.09).astype(np.float32)
+        squared_distance = (x / period % 1 - 0.5) ** 2 + (y / period % 1 - 0.5) ** 2
+        weight = (squared_distance < 0.09).astype(np.float32)
     else:
         weight = noise(size, 24, 24, rng)
     return blend(colour(rng, (0.05,) * 3, (0.95,) * 3), colour(rng, (0.05,) * 3, (0.95,) * 3), weight)
 
 
 def paint(
-    silhouette: Silhouette, scene: Scene, texture: str, size: int, visibility: tuple[float, float], rng: np.random.Generator
+    silhouette: Silhouette,
+    scene: Scene,
+    texture: str,
+    size: int,
+    visibility: tuple[float, float],
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Paint one image.
 
     Args:
-        visibility: range that the figure's opacity is drawn from; below 1 the scene shines through.
+        texture: of the figure, one of the TEXTURES.
+        size: side of the image, pixels.
+        visibility: lowest and highest opacity of the figure; below 1 the scene shines through.
 
     Returns:
-        The image (size, size, 3) uint8 and its foreground (size, size) bool.
+        The image (size, size, 3) uint8, and its true mask (size, size) bool.
     """
-    picture = scene(size, rng)
+    background = scene(size, rng)
     extent = int(size * rng.uniform(0.75, 1.0))
-    figure = draw(silhouette, extent, rng)
-    place = Image.new("L", (size, size), 0)
-    place.paste(figure, (int(rng.uniform(-0.04, 1.04) * (size - extent)), int(rng.uniform(0.0, 1.1) * (size - extent))))
-    alpha = np.asarray(place, dtype=np.float32) / 255
+    figure = render(silhouette, extent, rng)
+    left = int(rng.uniform(-0.04, 1.04) * (size - extent))
+    top = int(rng.uniform(0.0, 1.1) * (size - extent))
+    placed = Image.new("L", (size, size), 0)
+    placed.paste(figure, (left, top))
+    alpha = np.asarray(placed, dtype=np.float32) / 255
     surface = plumage(texture, size, rng)
-    picture = blend(picture, surface, (alpha * rng.uniform(*visibility)).astype(np.float32))
-    exposed = picture * rng.uniform(0.8, 1.1) + rng.normal(0, 0.02, picture.shape)
+    image = blend(background, surface, (alpha * rng.uniform(*visibility)).astype(np.float32))
+    exposed = image * rng.uniform(0.8, 1.1) + rng.normal(0, 0.02, image.shape)
     return (exposed.clip(0, 1) * 255).round().astype(np.uint8), alpha > 0.5

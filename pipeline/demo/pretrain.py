@@ -1,7 +1,8 @@
 """Make the weights that the demo's backbone starts from: python -m pipeline.demo.pretrain OUT.safetensors
 
-They stand to the demo as ImageNet weights stand to Waterbirds: learnt from other things (ten silhouettes, none a bird, in
-four textures: 40 classes) on scenes that tell nothing about the class. About five minutes on two cores.
+They are to the demo what ImageNet weights are to Waterbirds. They are learnt from other things: ten
+silhouettes, none of them a bird, each in four textures, which makes 40 classes; on scenes that say nothing
+about the class. It takes about five minutes on two cores.
 """
 
 import argparse
@@ -15,14 +16,15 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import save_file
+from torch import Tensor
 
 from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.progress import log, track
 from pipeline.demo import scenes, silhouettes
 from pipeline.demo.painting import TEXTURES, paint
-from pipeline.network import backbone
-from pipeline.network.inputs import normalize, random_resized_crop_and_flip
+from pipeline.network import classifier
+from pipeline.network.inputs import random_resized_crop_and_flip
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 SIZE, INPUT_SIZE = 176, 160
@@ -34,28 +36,30 @@ SEED = 7
 
 
 def paint_image(number: int) -> NDArray[np.uint8]:
-    """Image `number`, of class `number` modulo CLASSES: (SIZE, SIZE, 3) uint8."""
+    """Image `number`, whose class is `number` modulo CLASSES: (SIZE, SIZE, 3) uint8."""
     rng = np.random.default_rng([SEED, number])
     texture, silhouette = divmod(number % CLASSES, len(silhouettes.OTHERS))
-    return paint(silhouettes.OTHERS[silhouette], scenes.collage, TEXTURES[texture], SIZE, VISIBILITY, rng)[0]
+    figure = silhouettes.OTHERS[silhouette]
+    image, _ = paint(figure, scenes.collage, TEXTURES[texture], SIZE, VISIBILITY, rng)
+    return image
 
 
 def pretrain(out: Path, on: torch.device) -> None:
-    """Train ARCHITECTURE on the painted images and write its trunk in torchvision's layout."""
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        painted = track(pool.map(paint_image, range(IMAGES), chunksize=100), "painting", IMAGES, "images")
-        images = torch.from_numpy(np.stack(list(painted)))
+    """Train ARCHITECTURE on the painted images, and write its trunk with torchvision's names to `out`."""
+    images = _painted()
     label = torch.arange(IMAGES) % CLASSES
-    model = backbone.build(ARCHITECTURE, CLASSES, seed=SEED).to(on).train()
+    model = classifier.build(ARCHITECTURE, CLASSES, seed=SEED).to(on).train()
     steps = IMAGES // BATCH_SIZE
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps * EPOCHS)
     generator = torch.Generator().manual_seed(SEED)
-    for epoch in range(EPOCHS):
+    for epoch in range(1, EPOCHS + 1):
         order = torch.randperm(IMAGES, generator=generator)
+        batches = order[: steps * BATCH_SIZE].split(BATCH_SIZE)
         correct = torch.zeros((), dtype=torch.int64, device=on)
-        for rows in track(order[: steps * BATCH_SIZE].split(BATCH_SIZE), f"epoch {epoch + 1} of {EPOCHS}", steps, "batches"):
-            x = normalize(random_resized_crop_and_flip(images[rows].to(on), INPUT_SIZE, (0.7, 1.0), True, generator))
+        for rows in track(batches, f"epoch {epoch} of {EPOCHS}", steps, "batches"):
+            stored = images[rows].to(on)
+            x = model.input(random_resized_crop_and_flip(stored, INPUT_SIZE, (0.7, 1.0), True, generator))
             y = label[rows].to(on)
             with device.autocast(on, "auto"):
                 logits = model(x)
@@ -64,14 +68,25 @@ def pretrain(out: Path, on: torch.device) -> None:
             optimizer.step()
             schedule.step()
             correct += (logits.argmax(1) == y).sum()
-        log.info("epoch %d of %d: accuracy %.3f over %d classes", epoch + 1, EPOCHS, correct.item() / (steps * BATCH_SIZE), CLASSES)
+        accuracy = correct.item() / (steps * BATCH_SIZE)
+        log.info("epoch %d of %d: accuracy %.3f over %d classes", epoch, EPOCHS, accuracy, CLASSES)
+    trunk = {name: tensor.cpu().contiguous() for name, tensor in model.trunk.state_dict().items()}
     with store.replacing(out) as temporary:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in model.trunk.state_dict().items()}, temporary)
+        save_file(trunk, temporary)
+
+
+def _painted() -> Tensor:
+    """All images, (IMAGES, SIZE, SIZE, 3) uint8."""
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        painted = pool.map(paint_image, range(IMAGES), chunksize=100)
+        return torch.from_numpy(np.stack(list(track(painted, "painting", IMAGES, "images"))))
 
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Write the demo dataset as image files in the layout of the official Waterbirds release.
+"""Write the demo dataset as image files, in the layout of the official Waterbirds release.
 
     metadata.csv                       img_id, img_filename, y, split, place, place_filename
-    <class>/<class>_<number>.jpg
-    segmentations/<class>/<…>.png      true foregrounds
+    <class>/<class>_<number>.jpg       the images
+    segmentations/<class>/<…>.png      their true masks
 
-Image i is a pure function of (seed, i).
+An image depends on the seed and on its number alone.
 """
 
 import os
@@ -22,17 +22,25 @@ from pipeline.demo import scenes, silhouettes
 from pipeline.demo.painting import TEXTURES, paint
 from pipeline.store import create_folder
 
-SIZE = 240
+SIZE = 240  # side of the images, pixels
 VISIBILITY = (0.5, 0.9)  # birds are hard to see, scenes are not
-# Rows of each (class, place), in the order landbird/land, landbird/water, waterbird/land, waterbird/water. In training 5 %
-# go against the correlation, as in Waterbirds; validation and test are balanced.
+# For each split the images of each group: landbird on land, landbird on water, waterbird on land, waterbird
+# on water. 5 % of the training images go against the correlation, as in Waterbirds. Validation and test are
+# balanced.
 Counts = Mapping[int, tuple[int, ...]]
 GROUP_COUNTS: Counts = {0: (475, 25, 25, 475), 1: (150, 150, 150, 150), 2: (250, 250, 250, 250)}
 
 
 @dataclass(frozen=True)
-class Row:
-    """One image to be painted: a line of metadata.csv."""
+class Entry:
+    """An image to be painted: one line of metadata.csv.
+
+    Attributes:
+        number: of the image, from 0.
+        label: index into `silhouettes.BIRDS`.
+        place: index into `scenes.PLACES`.
+        split: 0 train, 1 val, 2 test.
+    """
 
     number: int
     label: int
@@ -41,42 +49,56 @@ class Row:
 
     @property
     def name(self) -> str:
+        """The image file, without its ending."""
         species = silhouettes.BIRDS[self.label].__name__
         return f"{species}/{species}_{self.number:05d}"
 
 
-def plan(group_counts: Counts) -> list[Row]:
-    """All images of the dataset, training first."""
-    rows: list[Row] = []
+def entries(group_counts: Counts) -> list[Entry]:
+    """All images of the dataset, split by split."""
+    found: list[Entry] = []
     for split, counts in group_counts.items():
         for group, count in enumerate(counts):
-            rows += [Row(len(rows) + i, group // 2, group % 2, split) for i in range(count)]
-    return rows
+            label, place = divmod(group, 2)
+            first = len(found)
+            found += [Entry(number, label, place, split) for number in range(first, first + count)]
+    return found
 
 
 def write(folder: Path, seed: int, group_counts: Counts = GROUP_COUNTS) -> None:
-    """Paint the dataset into `folder`, in parallel; an existing folder is replaced when all is painted."""
-    rows = plan(group_counts)
+    """Paint the dataset into `folder`, on all cores. A folder that is there is replaced when all is painted.
+
+    Args:
+        group_counts: how many images each group has in each split, see GROUP_COUNTS.
+
+    Raises:
+        MacError: the folder cannot be written.
+    """
+    todo = entries(group_counts)
     with create_folder(folder) as temporary:
         for bird in silhouettes.BIRDS:
             (temporary / bird.__name__).mkdir()
             (temporary / "segmentations" / bird.__name__).mkdir(parents=True)
         with ProcessPoolExecutor(os.cpu_count()) as pool:
-            for _ in track(pool.map(partial(_paint_row, temporary, seed), rows, chunksize=32), "painting the demo", len(rows), "images"):
+            painted = pool.map(partial(_paint, temporary, seed), todo, chunksize=32)
+            for _ in track(painted, "painting the demo", len(todo), "images"):
                 pass
-        (temporary / "metadata.csv").write_text("\n".join(_metadata(rows)) + "\n")
+        (temporary / "metadata.csv").write_text("\n".join(_metadata(todo)) + "\n")
 
 
-def _paint_row(folder: Path, seed: int, row: Row) -> None:
-    rng = np.random.default_rng([seed, row.number])
+def _paint(folder: Path, seed: int, entry: Entry) -> None:
+    rng = np.random.default_rng([seed, entry.number])
     texture = TEXTURES[rng.integers(len(TEXTURES))]
-    image, foreground = paint(silhouettes.BIRDS[row.label], scenes.PLACES[row.place], texture, SIZE, VISIBILITY, rng)
-    Image.fromarray(image).save(folder / f"{row.name}.jpg", quality=90)
-    Image.fromarray(foreground).save(folder / "segmentations" / f"{row.name}.png")
+    bird, place = silhouettes.BIRDS[entry.label], scenes.PLACES[entry.place]
+    image, mask = paint(bird, place, texture, SIZE, VISIBILITY, rng)
+    Image.fromarray(image).save(folder / f"{entry.name}.jpg", quality=90)
+    Image.fromarray(mask).save(folder / "segmentations" / f"{entry.name}.png")
 
 
-def _metadata(rows: Iterable[Row]) -> Iterable[str]:
+def _metadata(written: Iterable[Entry]) -> Iterable[str]:
+    """The lines of metadata.csv."""
     yield "img_id,img_filename,y,split,place,place_filename"
-    for row in rows:
-        place = scenes.PLACES[row.place].__name__
-        yield f"{row.number + 1},{row.name}.jpg,{row.label},{row.split},{row.place},{place}/{row.number:05d}"
+    for entry in written:
+        place = scenes.PLACES[entry.place].__name__
+        image = f"{entry.number + 1},{entry.name}.jpg,{entry.label},{entry.split}"
+        yield f"{image},{entry.place},{place}/{entry.number:05d}"

@@ -1,65 +1,88 @@
-"""Deep feature reweighting (Kirichenko, Izmailov & Wilson 2023): L1 logistic regression on subsets with as many rows of every group.
+"""Deep feature reweighting (Kirichenko, Izmailov & Wilson 2023): L1 logistic regression on balanced subsets.
 
-Features are standardised by the training set. C is chosen by the worst group on one half of validation, with coefficients averaged
-over 10 balanced draws from the other half; the final ones are averaged over 20 draws from all of it. The variant on training
-groups draws from the training set, and chooses on all of validation.
+A subset has as many rows of every group. Features are standardised by the training set. C is chosen by the
+worst group on one half of the validation split, with coefficients averaged over 10 subsets of the other half.
+The final coefficients are averaged over 20 subsets of the whole split. The variant on training groups takes
+its subsets from the training set, and chooses C on the whole validation split.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
-from pipeline.last_layer.baselines import Cached, Fitted, NotApplicableError
-from pipeline.last_layer.heads import Heads, Scale
+from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.method import Cached, Fitted, Method, NotApplicableError
+from pipeline.last_layer.scale import Scale
+from pipeline.store import FittedHeads
 
 STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # C
-DRAWS_TO_CHOOSE, DRAWS = 10, 20
+SUBSETS_TO_CHOOSE, SUBSETS = 10, 20
+
+Coefficients = tuple[NDArray[np.float64], NDArray[np.float64]]  # weight (C, D), bias (C,)
 
 
 class Rows(NamedTuple):
-    """x (n, D) float64, standardised; label (n,); group (n,)."""
+    """Rows to learn from or to judge by.
+
+    Attributes:
+        x: (n, D) float64, standardised features.
+        label: (n,) int64.
+        group: (n,) int64.
+    """
 
     x: NDArray[np.float64]
     label: NDArray[np.int64]
     group: NDArray[np.int64]
 
     def take(self, rows: NDArray[np.int64]) -> "Rows":
+        """Some of the rows."""
         return Rows(self.x[rows], self.label[rows], self.group[rows])
 
 
 def fit(cached: Cached, split: Literal["training", "validation"]) -> Fitted:
-    """Train on the groups of `split`.
+    """Fit a head for each seed, on the groups of `split`.
 
     Raises:
-        NotApplicableError: a group label that is needed is unknown, or a half of validation lacks a group that the other has.
+        NotApplicableError: a group label that is needed is unknown, or the rows to learn from lack a class.
     """
-    if cached.validation.grouping.kind != "group" or (split == "training" and cached.group is None):
-        raise NotApplicableError(f"needs the spurious attribute of every validation{' and training' if split == 'training' else ''} image")
-    scale, validation = Scale.of(cached.views.original), cached.validation
-    held_out = _rows(scale, validation.features, validation.label, validation.grouping.index)
-    source = held_out
+    _require_groups(cached, split)
+    scale = Scale.of(cached.views.original)
+    of_validation = rows_of_validation(cached, scale)
+    source = of_validation
     if split == "training" and cached.group is not None:
         source = _rows(scale, cached.views.original, cached.views.label, cached.group.cpu().numpy())
     heads, chosen = [], []
-    for seed in cached.seeds:
+    for seed in range(cached.params.seeds):
         rng = np.random.default_rng(seed)
-        learn, judge = source, held_out
+        learn, judge = source, of_validation
         if split == "validation":
-            order = rng.permutation(len(held_out.label))
-            half = len(order) // 2
-            judge, learn = held_out.take(order[:half]), held_out.take(order[half:])
-        draws = [balanced(learn.group, rng) for _ in range(DRAWS_TO_CHOOSE)]
-        strength = max(STRENGTHS, key=lambda c: worst(judge, *averaged(learn, draws, c, cached.classes)))
-        final = [balanced(source.group, rng) for _ in range(DRAWS)]
-        weight, bias = averaged(source, final, strength, cached.classes)
-        heads.append(scale.out_of(Heads.of(weight.astype(np.float32), bias.astype(np.float32)).to(scale.mean.device)))
+            judge, learn = _halves(of_validation, rng)
+        strength = _best_strength(learn, judge, rng, cached.classes)
+        subsets = [balanced(source.group, rng) for _ in range(SUBSETS)]
+        weight, bias = averaged(source, subsets, strength, cached.classes)
+        standardised = FittedHeads(weight[None].astype(np.float32), bias[None].astype(np.float32))
+        heads.append(scale.out_of(Heads.of(standardised).to(scale.mean.device)))
         chosen.append(strength)
-    return Fitted(Heads(torch.cat([h.weight for h in heads]), torch.cat([h.bias for h in heads])), {"C": chosen})
+    return Fitted(Heads.joined(heads, axis=0), {"C": chosen})
+
+
+def _require_groups(cached: Cached, split: Literal["training", "validation"]) -> None:
+    unknown = cached.validation.grouping.kind != "group"
+    if split == "validation" and unknown:
+        raise NotApplicableError("needs the spurious attribute of every validation image")
+    if split == "training" and (unknown or cached.group is None):
+        raise NotApplicableError("needs the spurious attribute of every validation and training image")
+
+
+def rows_of_validation(cached: Cached, scale: Scale) -> Rows:
+    """All rows of the validation split."""
+    validation = cached.validation
+    return _rows(scale, validation.features, validation.label, validation.grouping.index)
 
 
 def _rows(scale: Scale, features: Tensor, label: Tensor, group: NDArray[np.int64]) -> Rows:
@@ -67,24 +90,45 @@ def _rows(scale: Scale, features: Tensor, label: Tensor, group: NDArray[np.int64
     return Rows(x.cpu().numpy().astype(np.float64), label.cpu().numpy(), group)
 
 
+def _halves(rows: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
+    """Two random halves; of an odd number of rows the second has one more."""
+    order = rng.permutation(len(rows.label))
+    half = len(order) // 2
+    return rows.take(order[:half]), rows.take(order[half:])
+
+
+def _best_strength(learn: Rows, judge: Rows, rng: np.random.Generator, classes: int) -> float:
+    """The C of STRENGTHS with the best worst group on `judge`; of equal ones the first."""
+    subsets = [balanced(learn.group, rng) for _ in range(SUBSETS_TO_CHOOSE)]
+    found = []
+    for strength in STRENGTHS:
+        weight, bias = averaged(learn, subsets, strength, classes)
+        found.append(worst(judge, weight, bias))
+    return STRENGTHS[found.index(max(found))]
+
+
 def balanced(group: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows with as many of each group as the smallest has, drawn without replacement; groups without rows are left out."""
+    """Draw a subset, without replacement, with as many rows of each group as the smallest one has.
+
+    Groups without rows are left out.
+    """
     members = [np.flatnonzero(group == g) for g in np.unique(group)]
-    return np.concatenate([rng.choice(m, min(map(len, members)), replace=False) for m in members])
+    smallest = min(map(len, members))
+    return np.concatenate([rng.choice(rows, smallest, replace=False) for rows in members])
 
 
-def averaged(rows: Rows, draws: list[NDArray[np.int64]], strength: float, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coefficients (C, D) and intercepts (C,) of L1 logistic regression, averaged over the draws."""
-    fitted = [_coefficients(rows.take(draw), strength, classes) for draw in draws]
-    weight, bias = (np.mean(parts, axis=0) for parts in zip(*fitted, strict=True))
-    return weight, bias
+def averaged(rows: Rows, subsets: list[NDArray[np.int64]], strength: float, classes: int) -> Coefficients:
+    """Coefficients (C, D) and intercepts (C,) of L1 logistic regression, averaged over the subsets."""
+    fitted = [_coefficients(rows.take(subset), strength, classes) for subset in subsets]
+    weight = np.mean([each for each, _ in fitted], axis=0)
+    return weight, np.mean([each for _, each in fitted], axis=0)
 
 
-def _coefficients(rows: Rows, strength: float, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    regression = LogisticRegression(l1_ratio=1.0, C=strength, solver="liblinear", random_state=0)
+def _coefficients(rows: Rows, strength: float, classes: int) -> Coefficients:
     if len(np.unique(rows.label)) < classes:
         raise NotApplicableError("a part of the validation split has no image of some class")
-    if classes == 2:  # one decision value: of the second class against none of the first
+    regression = LogisticRegression(l1_ratio=1.0, C=strength, solver="liblinear", random_state=0)
+    if classes == 2:  # one score, of the second class; the first has 0
         one = regression.fit(rows.x, rows.label)
         return np.concatenate([np.zeros_like(one.coef_), one.coef_]), np.concatenate([[0.0], one.intercept_])
     each = OneVsRestClassifier(regression).fit(rows.x, rows.label).estimators_
@@ -95,3 +139,9 @@ def worst(rows: Rows, weight: NDArray[np.float64], bias: NDArray[np.float64]) ->
     """Worst-group accuracy over the groups that have rows."""
     correct = (rows.x @ weight.T + bias).argmax(1) == rows.label
     return min(float(correct[rows.group == g].mean()) for g in np.unique(rows.group))
+
+
+METHOD = Method("DFR", "Kirichenko et al. 2023", "validation, to train", partial(fit, split="validation"))
+TRAINING_GROUPS = Method(
+    "DFR (training groups)", "Kirichenko et al. 2023", "training, to train", partial(fit, split="training")
+)

@@ -1,4 +1,4 @@
-"""Every (α, β) of a grid and every seed in one batched fit, and the pair that validation picks."""
+"""A grid of (α, β), fitted with every seed at once, and the setting that validation picks."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -6,12 +6,16 @@ from itertools import product
 import numpy as np
 import torch
 
+from pipeline.last_layer import mac
 from pipeline.last_layer.heads import Heads
-from pipeline.last_layer.mac import fit, load_views
-from pipeline.last_layer.validation import Validation
-from pipeline.metrics import Accuracy, Groups, group_accuracy, weighted_mean, worst_group
-from pipeline.params import RetrainParams, SweepParams
-from pipeline.store import Artefact
+from pipeline.last_layer.held_out_split import HeldOutSplit
+from pipeline.last_layer.views import Views
+from pipeline.metrics import Accuracy, prefer
+from pipeline.params.fit import FitParams
+from pipeline.params.sweep import SweepParams
+from pipeline.store import Artefact, FittedHeads
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,11 @@ class Grid:
 
     Attributes:
         settings: (α, β) of each.
-        heads: (S, K, …), one for each of `seeds`.
+        seeds: of the S heads of each.
+        heads: (S, K, …).
         val: (2, S, K), worst-group (or worst-class) and mean accuracy on the validation split.
-        picked: the setting with the best validation worst group, mean over seeds (ties: the mean, then the first).
-        kind: `group` or `class`, whose worst it is.
+        picked: the setting with the best validation scores, means over the seeds, by `metrics.prefer`.
+        kind: `group` where `val` has the worst group, `class` where it has the worst class.
     """
 
     settings: list[tuple[float, float]]
@@ -34,26 +39,24 @@ class Grid:
     kind: str
 
 
-def fit_grid(features: Artefact, erm: Heads, retraining: RetrainParams, sweep: SweepParams, on: torch.device) -> Grid:
+def fit_grid(
+    features: Artefact, erm: FittedHeads, fit: FitParams, sweep: SweepParams, on: torch.device
+) -> Grid:
     """Fit the grid of `sweep` on features.h5, from the ERM head."""
     settings = list(product(sweep.alphas, sweep.betas))
-    views, validation = load_views(features, retraining, on), Validation.of(features, on)
-    seeds = list(range(retraining.seeds)) if retraining.solver == "adam" else [0]
-    alphas, betas = [a for a, _ in settings], [b for _, b in settings]
-    heads = fit(views, validation, erm.to(on), retraining, alphas, betas, seeds).heads
-    val = np.stack(validation.scores(validation.accuracy(heads)))
-    worst, mean = (score.mean(0).tolist() for score in val)
-    picked = max(range(len(settings)), key=lambda k: (worst[k], mean[k], -k))
-    return Grid(settings, seeds, heads.to(torch.device("cpu")), val, picked, validation.grouping.kind)
+    alphas, betas = [alpha for alpha, _ in settings], [beta for _, beta in settings]
+    validation = HeldOutSplit.of(features, "val", on)
+    heads = mac.fit(Views.of(features, fit, on), validation, Heads.of(erm).to(on), fit, alphas, betas).heads
+    worst, mean = validation.scores(heads)
+    picked = prefer(worst.mean(0), mean.mean(0))
+    return Grid(
+        settings, fit.head_seeds, heads.to(CPU), np.stack([worst, mean]), picked, validation.grouping.kind
+    )
 
 
-def test_scores(features: Artefact, heads: Heads) -> Accuracy:
-    """Worst-group and mean accuracy of (S, K) heads on the test split, (2, S, K)."""
-    label = features["test/label"][:]
-    grouping = Groups.of(features).grouping(label, features["test/attribute"][:])
-    x = torch.from_numpy(features["test/original"][:])
-    # A setting at a time: all logits at once would grow with the grid.
-    settings = (Heads(heads.weight[:, [k]], heads.bias[:, [k]]) for k in range(heads.bias.shape[1]))
-    correct = (head.logits(x)[:, 0].argmax(-1).numpy() == label for head in settings)
-    accuracy = np.stack([group_accuracy(each, grouping.index, len(grouping.names)) for each in correct], 1)
-    return np.stack([worst_group(accuracy), weighted_mean(accuracy, grouping.count)])
+def scores_of_test_split(features: Artefact, heads: Heads) -> Accuracy:
+    """Worst-group and mean accuracy of heads (S, K, …) on the test split, (2, S, K)."""
+    test = HeldOutSplit.of(features, "test", CPU)
+    # One setting at a time: all logits at once would grow with the grid.
+    scores = [np.stack(test.scores(heads.of_setting(k))) for k in range(heads.bias.shape[1])]
+    return np.concatenate(scores, axis=2)

@@ -1,8 +1,10 @@
-"""Group DRO in the last layer (Sagawa et al. 2020): exponentiated-gradient weights for the training groups.
+"""Group DRO in the last layer (Sagawa et al. 2020).
+
+In each step, training groups with a high loss get more weight:
 
     q_g ← q_g exp(η ℓ_g) / Σ,    L = Σ_g q_g ℓ_g        ℓ_g the mean loss of group g in the batch
 
-Batches, optimiser and epochs are MaC's, so with one group it is plain last-layer retraining.
+Batches, optimiser and epochs are MaC's. So with one group it is plain last-layer retraining.
 """
 
 import torch
@@ -10,27 +12,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.last_layer import mac
-from pipeline.last_layer.baselines import Cached, Fitted, NotApplicableError
+from pipeline.last_layer.method import Cached, Fitted, Method, NotApplicableError
 
-ETA = 0.01  # step of the group weights, as in the authors' code
+ETA = 0.01  # η, as in the authors' code
 
 
 class GroupWeights:
-    """`heads.Weigh` with a weight for each head's every group; groups that a batch lacks keep theirs.
+    """The group weights q of every head, as an `adam.Weigh`. A group that a batch lacks keeps its weight.
 
     Args:
         group: (M,) int64.
         eta: η.
+
+    Attributes:
+        weight: (S, K, G), q, 1 in sum; None before the first batch.
     """
 
     def __init__(self, group: Tensor, eta: float = ETA) -> None:
         self._member = F.one_hot(group).float()  # (M, G)
         self._eta = eta
-        self.weight: Tensor | None = None  # (S, K, G), 1 in sum
+        self.weight: Tensor | None = None
 
     def __call__(self, loss: Tensor, share: Tensor, term_weight: Tensor, rows: Tensor) -> Tensor:
         member = self._member[rows] * (rows >= 0)[..., None]  # (S, B, G)
-        mean = member / member.sum(1, keepdim=True).clamp(min=1)  # each row's share of its group's loss
+        mean = member / member.sum(1, keepdim=True).clamp(
+            min=1
+        )  # what each row counts in its group's mean loss
         by_group = torch.einsum("svbk,vk,sbg->skg", loss, term_weight, mean)
         if self.weight is None:
             self.weight = torch.full_like(by_group, 1 / by_group.shape[-1])
@@ -40,11 +47,17 @@ class GroupWeights:
 
 
 def fit(cached: Cached) -> Fitted:
-    """Raises NotApplicableError where the group of a training image is unknown."""
+    """Fit a head for each seed, always by Adam: the weights change from batch to batch.
+
+    Raises:
+        NotApplicableError: the group of a training image is unknown.
+    """
     if cached.group is None:
         raise NotApplicableError("needs the spurious attribute of every training image")
-    params = cached.params.model_copy(update={"solver": "adam"})  # full-batch solvers have no batches to weigh
-    return Fitted(
-        mac.fit(cached.views, cached.validation, cached.erm, params, [0.0], [0.0], cached.seeds, GroupWeights(cached.group)).heads,
-        {"eta": ETA},
-    )
+    params = cached.params.model_copy(update={"solver": "adam"})
+    weights = GroupWeights(cached.group)
+    retrained = mac.fit(cached.views, cached.validation, cached.erm, params, [0.0], [0.0], weights)
+    return Fitted(retrained.heads, {"eta": ETA})
+
+
+METHOD = Method("Group DRO (last layer)", "Sagawa et al. 2020", "training, to train", fit)

@@ -1,71 +1,62 @@
-"""Masking and combining in the last layer (paper equation 6); with α = β = 0 it is plain last-layer retraining."""
+"""Masking and combining in the last layer (paper equation 6).
+
+With α = β = 0 it is plain last-layer retraining.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.errors import MacError
-from pipeline.last_layer import heads
-from pipeline.last_layer.heads import Adam, Heads, Scale, Views
-from pipeline.last_layer.validation import BestSoFar, Validation
-from pipeline.metrics import Accuracy
-from pipeline.params import RetrainParams
-from pipeline.store import Artefact
+from pipeline.last_layer.adam import NotFiniteError, Weigh, fit_adam, mean_of_batch
+from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.held_out_split import HeldOutSplit
+from pipeline.last_layer.lbfgs import fit_lbfgs
+from pipeline.last_layer.scale import Scale
+from pipeline.last_layer.selection import BestSoFar
+from pipeline.last_layer.views import Views
+from pipeline.metrics import Accuracy, Grouping
+from pipeline.params.fit import FitParams
+
+History = list[dict[str, object]]
 
 
-@dataclass
-class Fit:
+@dataclass(frozen=True)
+class Retrained:
     """Fitted heads, on raw features.
 
     Attributes:
-        heads: (S, K, …), each the mean of `average` fits at their best epochs.
-        epoch: (S · average, K) int64, from 1; the epoch kept of each fit.
-        history: a row an epoch and fit (of the first setting), for history.csv; `seed` is the fit's.
+        heads: (S, K, …), each the mean of `average` fits in their best epochs.
+        epoch: (S · average, K) int64, from 1; the epoch that each fit is kept at.
+        history: a row for each epoch and fit (of the first setting), for history.csv; `seed` is the fit's.
     """
 
     heads: Heads
     epoch: Tensor
-    history: list[dict[str, object]]
-
-
-def load_views(features: Artefact, params: RetrainParams, on: torch.device, interventions: bool = True) -> Views:
-    """The retraining set of features.h5 on the device, with or without the masked and combined views."""
-    label = torch.from_numpy(features["train/label"][:]).to(on)
-    draws, rows, width = features["train/masked"].shape
-    table = np.empty((1 + 2 * draws if interventions else 1, rows, width), np.float32)
-    features["train/original"].read_direct(table[0])
-    if interventions:
-        features["train/masked"].read_direct(table[1 : 1 + draws])
-        features["train/combined"].read_direct(table[1 + draws :])
-    return Views(
-        table=torch.from_numpy(table).flatten(0, 1).to(on),
-        label=label,
-        batch=torch.from_numpy(features["train/batch"][:]).long().to(on),
-        weight=heads.class_weights(label, len(features.attribute("classes")), params.class_weights),
-    )
+    history: History
 
 
 def fit(
     views: Views,
-    validation: Validation,
+    validation: HeldOutSplit,
     start: Heads,
-    params: RetrainParams,
-    alphas: list[float],
-    betas: list[float],
-    seeds: list[int],
-    weigh: heads.Weigh = heads.mean_of_batch,
-) -> Fit:
-    """Fit a head for every seed and every setting (alphas[k], betas[k]) at once.
+    params: FitParams,
+    alphas: Sequence[float],
+    betas: Sequence[float],
+    weigh: Weigh = mean_of_batch,
+) -> Retrained:
+    """Fit a head for every seed of `params.head_seeds` and every setting (alphas[k], betas[k]) at once.
 
-    With `adam`, each fit is kept at the epoch with the best validation worst-group (or worst-class) accuracy (ties: higher mean, then
-    earlier), and head s is the mean of the fits with the seeds s · average … s · average + average − 1; `lbfgs` takes the minimum, and
-    no seed changes it.
+    `adam`: each fit is kept at its best epoch on the validation split (`metrics.better`). Head s is the mean
+    of `params.average` fits, with the seeds s · average, s · average + 1, …. `lbfgs`: the minimum of the
+    loss.
 
     Args:
-        weigh: the weights of a batch's losses (adam).
+        start: the ERM head on raw features, (1, 1, …).
+        weigh: how much each row of a batch counts (adam).
 
     Raises:
         MacError: the loss is not finite.
@@ -75,42 +66,84 @@ def fit(
         views, start = scale.views(views), scale.into(start)
     if params.init == "zeros":
         start = Heads(torch.zeros_like(start.weight), torch.zeros_like(start.bias))
-    raw = scale.out_of if scale else lambda fitted: fitted
-    history: list[dict[str, object]] = []
-    names = [f"val_{name}" for name in validation.grouping.names]
-
-    def record(epoch: int, accuracy: Accuracy, loss: Tensor) -> None:
-        worst, mean = validation.scores(accuracy)
-        for s, seed in enumerate(seeds):
-            row = {
-                "epoch": epoch + 1,
-                "seed": seed,
-                "loss": loss[s, 0].item(),
-                "val_worst": worst[s, 0].item(),
-                "val_mean": mean[s, 0].item(),
-            }
-            history.append(row | dict(zip(names, accuracy[s, 0].tolist(), strict=True)))
-
     if params.solver == "lbfgs":
-        pairs = [heads.fit_lbfgs(views, a, b, start.bias.shape[-1], params.l2) for a, b in zip(alphas, betas, strict=True)]
-        solved = raw(Heads(torch.cat([h.weight for h, _ in pairs], 1), torch.cat([h.bias for h, _ in pairs], 1)))
-        if bad := [loss for _, loss in pairs if not math.isfinite(loss)]:
-            raise MacError(f"retrain: the loss is {bad[0]} at the end of L-BFGS; raise retrain.l2")
-        seeds = seeds[:1]
-        record(0, validation.accuracy(solved), torch.tensor([[loss for _, loss in pairs]]))
-        return Fit(solved, torch.ones(1, len(alphas), dtype=torch.int64), history)
+        return _solved(views, validation, start.bias.shape[-1], params, alphas, betas, scale)
+    return _best_epochs(views, validation, start, params, alphas, betas, scale, weigh)
 
-    best = BestSoFar(validation)
 
-    def keep_best(epoch: int, fitted: Heads, loss: Tensor) -> None:
-        record(epoch, best.offer(epoch + 1, raw(fitted)), loss)
+def _solved(
+    views: Views,
+    validation: HeldOutSplit,
+    classes: int,
+    params: FitParams,
+    alphas: Sequence[float],
+    betas: Sequence[float],
+    scale: Scale | None,
+) -> Retrained:
+    """By L-BFGS, one setting after another."""
+    fitted, losses = [], []
+    for alpha, beta in zip(alphas, betas, strict=True):
+        head, loss = fit_lbfgs(views, alpha, beta, classes, params.l2)
+        if not math.isfinite(loss):
+            raise MacError(f"retrain: the loss is {loss} at the end of L-BFGS; raise retrain.l2")
+        fitted.append(head)
+        losses.append(loss)
+    heads = _raw(Heads.joined(fitted, axis=1), scale)
+    history: History = []
+    _record(
+        history, validation.grouping, 1, params.head_seeds, validation.accuracy(heads), torch.tensor([losses])
+    )
+    return Retrained(heads, torch.ones(1, len(alphas), dtype=torch.int64), history)
 
-    device = views.table.device
-    alpha, beta = (torch.tensor(values, dtype=torch.float32, device=device) for values in (alphas, betas))
-    solver = Adam(params.epochs, params.lr, params.lr_step, params.lr_gamma)
-    seeds = [seed * params.average + member for seed in seeds for member in range(params.average)]
+
+def _best_epochs(
+    views: Views,
+    validation: HeldOutSplit,
+    start: Heads,
+    params: FitParams,
+    alphas: Sequence[float],
+    betas: Sequence[float],
+    scale: Scale | None,
+    weigh: Weigh,
+) -> Retrained:
+    """By Adam, each fit at its best epoch."""
+    seeds = range(len(params.head_seeds) * params.average)
+    best, history = BestSoFar(validation), History()
+
+    def after_epoch(epoch: int, heads: Heads, loss: Tensor) -> None:
+        accuracy = best.offer(epoch + 1, _raw(heads, scale))
+        _record(history, validation.grouping, epoch + 1, seeds, accuracy, loss)
+
     try:
-        heads.fit_adam(views, alpha, beta, seeds, start, params.l2, solver, keep_best, weigh)
-    except heads.NotFiniteError as error:
+        fit_adam(views, alphas, betas, seeds, start, params, after_epoch, weigh)
+    except NotFiniteError as error:
         raise MacError(f"retrain: {error}; lower retrain.lr") from None
-    return Fit(best.heads.averaged(params.average), best.epoch, history)
+    return Retrained(best.heads.averaged(params.average), best.epoch, history)
+
+
+def _raw(heads: Heads, scale: Scale | None) -> Heads:
+    """The heads on raw features."""
+    return scale.out_of(heads) if scale else heads
+
+
+def _record(
+    history: History, grouping: Grouping, epoch: int, seeds: Sequence[int], accuracy: Accuracy, loss: Tensor
+) -> None:
+    """Add a row for each fit of the first setting.
+
+    Args:
+        accuracy: (S, K, names), on the validation split.
+        loss: (S, K), mean training loss of the epoch.
+    """
+    worst, mean = grouping.scores(accuracy)
+    for s, seed in enumerate(seeds):
+        row: dict[str, object] = {
+            "epoch": epoch,
+            "seed": seed,
+            "loss": loss[s, 0].item(),
+            "val_worst": worst[s, 0].item(),
+            "val_mean": mean[s, 0].item(),
+        }
+        for name, value in zip(grouping.names, accuracy[s, 0].tolist(), strict=True):
+            row[f"val_{name}"] = value
+        history.append(row)

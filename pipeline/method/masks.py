@@ -1,4 +1,4 @@
-"""From a raw saliency map to the binary core mask m: upsample, take exactly the K highest pixels (paper section 3.2)."""
+"""From a raw map to the mask of the core: upsample, take the K highest pixels (paper section 3.2)."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,9 +15,10 @@ def pixel_count(top_k: float, size: int) -> int:
 
 
 def top_k_mask(scores: Tensor, k: int) -> Tensor:
-    """The K highest pixels of each map; of equal scores the lower pixel index (row-major) comes first.
+    """The K highest pixels of each map. Of equal scores, the one with the lower pixel index comes first.
 
-    Threshold, and only where too many are equal to it a count of ties, instead of a sort: the same mask on every device.
+    Pixels are held against the K-th highest score. Where too many are equal to it, these are counted. So the
+    mask is the same on every device; a sort would leave the order of equal scores to the device.
 
     Args:
         scores: (B, H, W) float, unrectified, no NaN.
@@ -38,7 +39,9 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
 
 
 def coverage(mask: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-    """Mask/FG and Mask/BG of the paper's Table 1: the share of the foreground, and of the background, that the mask covers.
+    """The shares of the foreground and of the background that the mask covers.
+
+    Mask/FG and Mask/BG of the paper's Table 1.
 
     Args:
         mask, foreground: (B, H, W) bool on the same grid.
@@ -46,5 +49,6 @@ def coverage(mask: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two (B,) float64 in [0, 1]; NaN where there is no foreground, or no background.
     """
-    inside, outside = (mask & foreground).sum((1, 2)).double(), (mask & ~foreground).sum((1, 2)).double()
+    inside = (mask & foreground).sum((1, 2)).double()
+    outside = (mask & ~foreground).sum((1, 2)).double()
     return inside / foreground.sum((1, 2)), outside / (~foreground).sum((1, 2))

@@ -1,4 +1,4 @@
-"""Other class activation maps, through the grad-cam package (Gildenblat et al.): `pip install 'mac-robust[cams]'`."""
+"""Other class activation maps, by the grad-cam package (Gildenblat et al.), which is optional."""
 
 import contextlib
 import io
@@ -9,19 +9,26 @@ from torch import Tensor
 
 from pipeline.errors import MacError
 from pipeline.method.xgradcam import find_layer
-from pipeline.network.backbone import Classifier
+from pipeline.network.classifier import Classifier
 
-CLASSES = {"gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "scorecam": "ScoreCAM", "layercam": "LayerCAM", "eigencam": "EigenCAM"}
+# The package's class for each method.
+CLASSES = {
+    "gradcam": "GradCAM",
+    "gradcam++": "GradCAMPlusPlus",
+    "scorecam": "ScoreCAM",
+    "layercam": "LayerCAM",
+    "eigencam": "EigenCAM",
+}
 
 
 def raw_maps(method: str, model: Classifier, x: Tensor, target: Tensor, layer: str) -> Tensor:
-    """The package's map before it is rectified, scaled and resized, in float32 whatever the precision around it.
+    """The package's map before it is rectified, scaled and resized; computed in float32 also under autocast.
 
     Args:
         method: one of CLASSES.
         x: (B, 3, H, W) normalised input.
-        target: (B,) int64.
-        layer: `last`, the trunk's output, or a module of the trunk.
+        target: (B,) int64, the class that each map explains.
+        layer: `last`, what the trunk puts out, or a module of the trunk.
 
     Returns:
         (B, h, w) float32.
@@ -33,13 +40,17 @@ def raw_maps(method: str, model: Classifier, x: Tensor, target: Tensor, layer: s
         import pytorch_grad_cam
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     except ImportError:
-        raise MacError(f"saliency.method: {method} needs the grad-cam package: pip install 'mac-robust[cams]'") from None
-    module = model.trunk if layer == "last" else find_layer(model, layer)
+        raise MacError(
+            f"saliency.method: {method} needs the grad-cam package: pip install 'mac-robust[cams]'"
+        ) from None
     if method == "scorecam" and len(x) > 1:  # it holds an input for every channel of every image at once
-        return torch.cat([raw_maps(method, model, x[i : i + 1], target[i : i + 1], layer) for i in range(len(x))])
+        alone = [raw_maps(method, model, x[i : i + 1], target[i : i + 1], layer) for i in range(len(x))]
+        return torch.cat(alone)
+    module = model.trunk if layer == "last" else find_layer(model, layer)
+    as_maps = model.trunk.grid if layer == "last" else None
     targets = [ClassifierOutputTarget(int(c)) for c in target]
     with (
-        getattr(pytorch_grad_cam, CLASSES[method])(model, [module]) as cam,
+        getattr(pytorch_grad_cam, CLASSES[method])(model, [module], as_maps) as cam,
         torch.enable_grad(),
         torch.autocast(x.device.type, enabled=False),
         contextlib.redirect_stderr(io.StringIO()),  # Score-CAM draws a progress bar for every image

@@ -1,23 +1,26 @@
-"""The pairing plan: what the paper draws online, per batch, drawn up front (paper section 3.2).
+"""Draws: partners and fills, which the paper chooses online in every batch, chosen beforehand (section 3.2).
 
-A draw is one epoch's worth of batches over the M rows of the retraining set. It depends on (seed, r) and the labels alone.
+A draw cuts the M images of the retraining set into the batches of one epoch, and gives each image a partner.
+It depends on (seed, r) and the labels alone. Images are named by their position in masks.h5.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.errors import MacError
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw over M rows.
+    """One draw over M images.
 
     Attributes:
-        batch: (M,) int32, the batch that each row is in, 0 … ceil(M / B) − 1.
-        partner: (M,) int32, for each row another row (0 … M − 1) with another label.
+        batch: (M,) int32, the batch that each image is in, 0 … ceil(M / B) − 1.
+        partner: (M,) int32, for each image the position of another one, with another label.
     """
 
     batch: NDArray[np.int32]
@@ -25,10 +28,10 @@ class Draw:
 
 
 def draw(labels: NDArray[np.integer], batch_size: int, seed: int, r: int) -> Draw:
-    """Draw number `r`: a permutation of the rows cut into batches of `batch_size`.
+    """Draw number `r`: a permutation of the images, cut into batches of `batch_size`.
 
-    The partner of a row is uniform over the rows of its batch with another label; where the batch has none, over all rows
-    with another label.
+    The partner of an image is uniform over the images of its batch with another label. Where the batch has
+    none, it is uniform over all images with another label.
 
     Args:
         labels: (M,) integers.
@@ -37,29 +40,50 @@ def draw(labels: NDArray[np.integer], batch_size: int, seed: int, r: int) -> Dra
         MacError: all labels are equal, so nothing can be paired.
     """
     if labels.min() == labels.max():
-        raise MacError("features: every row of the retraining set has the same label, so no image has a partner of another class")
+        raise MacError(
+            "features: every image of the retraining set has the same label, "
+            "so none has a partner of another class"
+        )
     rng = np.random.default_rng([seed, r])
-    rows = len(labels)
-    order = rng.permutation(rows)
-    batch = np.empty(rows, np.int32)
-    partner = np.empty(rows, np.int32)
-    for number, start in enumerate(range(0, rows, batch_size)):
+    count = len(labels)
+    order = rng.permutation(count)
+    batch = np.empty(count, np.int32)
+    partner = np.empty(count, np.int32)
+    for number, start in enumerate(range(0, count, batch_size)):
         members = order[start : start + batch_size]
         batch[members] = number
         other = labels[members][:, None] != labels[members][None, :]  # (b, b)
-        for i, row in enumerate(members):
+        for i, position in enumerate(members):
             candidates = members[other[i]]
             if len(candidates) == 0:
-                candidates = np.flatnonzero(labels != labels[row])
-            partner[row] = candidates[rng.integers(len(candidates))]
+                candidates = np.flatnonzero(labels != labels[position])
+            partner[position] = candidates[rng.integers(len(candidates))]
     return Draw(batch, partner)
 
 
-def fills(channel_mean: NDArray[np.float32], batch: NDArray[np.int32]) -> NDArray[np.float32]:
-    """The fill b of every row: the channel mean of the originals in its batch.
+def channel_mean(grid: Tensor) -> Tensor:
+    """The mean of each channel of each image.
+
+    Sums of bytes are exact, so the mean does not depend on the device, nor on what is computed together.
 
     Args:
-        channel_mean: (M, 3), of each image over the input grid, in [0, 1].
+        grid: (B, 3, S, S) uint8, images on the input grid.
+
+    Returns:
+        (B, 3) float32 in [0, 1].
+    """
+    count, _, height, width = grid.shape
+    # Down the columns first: float32 holds such sums exactly, and adds them fast.
+    columns = grid.permute(0, 2, 3, 1).flatten(2).float().sum(1)
+    total = columns.view(count, width, 3).sum(1, dtype=torch.float64)
+    return (total / (255 * height * width)).float()
+
+
+def fills(channel_mean: NDArray[np.float32], batch: NDArray[np.int32]) -> NDArray[np.float32]:
+    """The fill b of every image: the channel mean of the originals in its batch.
+
+    Args:
+        channel_mean: (M, 3) of each image, in [0, 1].
         batch: (M,) batch numbers from 0 up.
 
     Returns:

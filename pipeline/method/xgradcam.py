@@ -1,48 +1,119 @@
-"""xGradCAM (Fu et al. 2020, "Axiom-based Grad-CAM"), without a backward pass where the layer is the trunk's last.
+"""xGradCAM (Fu et al. 2020, "Axiom-based Grad-CAM"), without a backward pass through the trunk.
 
     w_k = Σ_xy (G ∘ A_k) / (Σ_xy A_k + ε),   map = Σ_k w_k A_k,   G = ∂ logit_target / ∂ A_k
 
-The map is raw: neither rectified nor scaled. Same definition (and ε) as `XGradCAM` in the grad-cam package.
+A is the state that the trunk puts out, seen as maps. So G is the gradient of head(pool(state)) alone, for any
+network, and where `pool` is the mean, it is known without a backward pass. The map is raw: neither rectified
+nor scaled. Definition and ε are those of `XGradCAM` in the grad-cam package.
 """
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import MacError
-from pipeline.network.backbone import Classifier
+from pipeline.network.backbone import Backbone, State, at_least_float32
+from pipeline.network.classifier import Classifier
 
 EPSILON = 1e-7
 
 
-def closed_form(activations: Tensor, head_weight: Tensor, target: Tensor) -> Tensor:
-    """The map of the trunk's last activations. With a linear head on their mean, G_k = W[target, k] / (h·w) everywhere.
+def of_head(trunk: Backbone, state: State, head_weight: Tensor, target: Tensor) -> Tensor:
+    """The map of what the trunk puts out, for a head W φ + b.
 
     Args:
-        activations: A (B, C, h, w).
-        head_weight: W (classes, C).
-        target: (B,) int64 class of each map.
+        state: what `trunk.encode` put out of B images.
+        head_weight: W (classes, D).
+        target: (B,) int64, the class that each map explains.
 
     Returns:
-        (B, h, w) float32.
+        (B, h, w) float32, or float64 of a float64 state.
     """
-    maps = activations.float()
-    total = maps.sum((2, 3))  # (B, C)
-    weight = head_weight.float()[target] / (maps.shape[2] * maps.shape[3]) * total / (total + EPSILON)
+    if trunk.mean_pooled:
+        return closed_form(state, head_weight, target)
+    with torch.enable_grad():
+        leaf = state.detach().requires_grad_()
+        logit = trunk.pool(leaf) * head_weight.detach()[target]
+        (gradient,) = torch.autograd.grad(logit.sum(), leaf)
+    return _weighted(trunk.grid(state.detach()), trunk.grid(gradient))
+
+
+def closed_form(activations: Tensor, head_weight: Tensor, target: Tensor) -> Tensor:
+    """The map of last maps that are pooled by their mean: then G_k = W[target, k] / (h·w) at every position.
+
+    `of_head` takes this way where it can. Its gradient says the same, to 1e-8 in float64.
+
+    Args:
+        activations: A (B, D, h, w).
+        head_weight: W (classes, D).
+        target: (B,) int64, the class that each map explains.
+
+    Returns:
+        (B, h, w) float32, or float64 of float64 activations.
+    """
+    maps = at_least_float32(activations)
+    total = maps.sum((2, 3))  # (B, D)
+    weight = head_weight.to(maps.dtype)[target] / (maps.shape[2] * maps.shape[3]) * total / (total + EPSILON)
     return torch.einsum("bc,bchw->bhw", weight, maps)
 
 
-def per_feature(activations: Tensor) -> Tensor:
-    """What each feature adds to the map of a head that weighs it 1: `closed_form(A, W, t)` = Σ_k W[t, k] · `per_feature(A)`_k.
+def per_feature(trunk: Backbone, state: State) -> Tensor:
+    """What each feature adds to the map of a head that gives it the weight 1.
 
-    Args:
-        activations: A (B, C, h, w).
+    The map is linear in W: `of_head(trunk, state, W, t)` is Σ_d W[t, d] · `per_feature(trunk, state)`_d.
 
     Returns:
-        (B, C, h, w) float32.
+        (B, D, h, w) float32, or float64 of a float64 state.
     """
-    maps = activations.float()
-    total = maps.sum((2, 3), keepdim=True)
-    return maps * (total / (total + EPSILON) / (maps.shape[2] * maps.shape[3]))
+    if trunk.mean_pooled:
+        maps = at_least_float32(state)
+        total = maps.sum((2, 3), keepdim=True)
+        return maps * (total / (total + EPSILON) / (maps.shape[2] * maps.shape[3]))
+    maps = trunk.grid(state.detach())
+    with torch.enable_grad():
+        leaf = state.detach().requires_grad_()
+        # Summed over the images: no image's features depend on another image.
+        summed = trunk.pool(leaf).sum(0).unbind()
+    found = []
+    for feature in summed:
+        (gradient,) = torch.autograd.grad(feature, leaf, retain_graph=True)
+        found.append(_weighted(maps, trunk.grid(gradient)))
+    return torch.stack(found, 1)
+
+
+def by_autograd(model: Classifier, x: Tensor, target: Tensor, layer: str) -> Tensor:
+    """The map of any layer of the trunk, by a backward pass.
+
+    Args:
+        x: (B, 3, H, W) normalised input.
+        target: (B,) int64, the class that each map explains.
+        layer: dotted module name inside the trunk, e.g. `layer3` or `features.14`.
+
+    Returns:
+        (B, h, w) float32, or float64 of a float64 model.
+
+    Raises:
+        MacError: no such layer, or its output is not (B, C, h, w).
+    """
+    module = find_layer(model, layer)
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        # A copy goes on, for a following in-place ReLU would overwrite what is kept.
+        kept.append(output)
+        return output.clone()
+
+    handle = module.register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            logits = at_least_float32(model(x.requires_grad_()))
+            activations = kept[0]
+            (gradient,) = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), activations)
+    finally:
+        handle.remove()
+    if activations.ndim != 4:
+        shape = tuple(activations.shape)
+        raise MacError(f"saliency.layer: '{layer}' puts out {shape}, not (batch, channels, height, width)")
+    return _weighted(activations.detach(), gradient)
 
 
 def find_layer(model: Classifier, layer: str) -> nn.Module:
@@ -55,41 +126,13 @@ def find_layer(model: Classifier, layer: str) -> nn.Module:
         return model.trunk.get_submodule(layer)
     except AttributeError:
         names = ", ".join(name for name, _ in model.trunk.named_children())
-        raise MacError(f"saliency.layer: the trunk has no layer '{layer}' (its outermost layers: {names})") from None
+        raise MacError(
+            f"saliency.layer: the trunk has no layer '{layer}' (its outermost layers: {names})"
+        ) from None
 
 
-def by_autograd(model: Classifier, x: Tensor, target: Tensor, layer: str) -> Tensor:
-    """The map of any layer of the trunk, by a backward pass.
-
-    Args:
-        x: (B, 3, H, W) normalised input.
-        target: (B,) int64.
-        layer: dotted module name inside the trunk, e.g. `layer3` or `features.14`.
-
-    Returns:
-        (B, h, w) float32.
-
-    Raises:
-        MacError: no such layer, or its output is not (B, C, h, w).
-    """
-    module = find_layer(model, layer)
-    kept: list[Tensor] = []
-
-    def keep(_module: torch.nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        # A copy goes on, for a following in-place ReLU would overwrite what is kept.
-        kept.append(output)
-        return output.clone()
-
-    handle = module.register_forward_hook(keep)
-    try:
-        with torch.enable_grad():
-            logits = model(x.requires_grad_())
-            activations = kept[0]
-            (gradient,) = torch.autograd.grad(logits.float().gather(1, target[:, None]).sum(), activations)
-    finally:
-        handle.remove()
-    if activations.ndim != 4:
-        raise MacError(f"saliency.layer: '{layer}' puts out {tuple(activations.shape)}, not (batch, channels, height, width)")
-    maps, gradient = activations.detach().float(), gradient.float()
+def _weighted(activations: Tensor, gradient: Tensor) -> Tensor:
+    """The map of maps A and their gradient G, both (B, C, h, w): (B, h, w)."""
+    maps, gradient = at_least_float32(activations), at_least_float32(gradient)
     weight = (gradient * maps).sum((2, 3)) / (maps.sum((2, 3)) + EPSILON)
     return torch.einsum("bc,bchw->bhw", weight, maps)

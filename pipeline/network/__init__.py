@@ -1,1 +1,1 @@
-"""The backbone: built and loaded, fed from images.h5, trained by SGD."""
+"""The network: its contract, how it is built and loaded, fed from images.h5, and trained."""

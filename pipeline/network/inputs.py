@@ -1,37 +1,48 @@
-"""From stored pixels to the model's input, on the device: grid, normalisation, training augmentation.
+"""From stored pixels to the network's input, on the device: grid, normalisation, training augmentation.
 
-Every mask, foreground and intervention lives on the *input grid*, the (size, size) pixels that `to_input_grid` returns.
+Every mask, foreground and intervention lives on the *input grid*: the S × S pixels of `to_input_grid`.
 """
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ToInput = Literal["center_crop", "resize"]
-
-# The statistics that torchvision's ImageNet weights were trained with.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from pipeline.spec import Normalization
 
 
-def to_input_grid(images: Tensor, size: int, how: ToInput) -> Tensor:
+class InputSpec(Protocol):
+    """From the stored image to the input grid; a `ModelSpec` and `InputParams` say so.
+
+    Attributes:
+        input_size: S, side of the input grid, pixels.
+        to_input: `center_crop` takes the middle S × S pixels; `resize` scales the whole image.
+    """
+
+    @property
+    def input_size(self) -> int: ...
+
+    @property
+    def to_input(self) -> Literal["center_crop", "resize"]: ...
+
+
+def to_input_grid(images: Tensor, spec: InputSpec) -> Tensor:
     """Stored images to the input grid; still bytes, so that the result is exact and small.
+
+    Scaling is bilinear with antialiasing for images, and takes the nearest pixel for foregrounds.
 
     Args:
         images: (B, H, W, 3) uint8, or (B, H, W) bool for foregrounds.
-        size: side of the input grid, pixels.
-        how: `center_crop` takes the middle (size, size); `resize` scales the whole image (bilinear with
-            antialiasing; nearest for foregrounds).
 
     Returns:
-        (B, 3, size, size) uint8, or (B, size, size) bool.
+        (B, 3, S, S) uint8, or (B, S, S) bool.
     """
+    size = spec.input_size
     foreground = images.dtype == torch.bool
     pixels = images[:, None] if foreground else images.permute(0, 3, 1, 2)
     height, width = pixels.shape[-2:]
-    if how == "center_crop":
+    if spec.to_input == "center_crop":
         top, left = (height - size) // 2, (width - size) // 2
         pixels = pixels[..., top : top + size, left : left + size]
     elif (height, width) != (size, size):
@@ -43,22 +54,38 @@ def to_input_grid(images: Tensor, size: int, how: ToInput) -> Tensor:
     return pixels[:, 0] if foreground else pixels
 
 
-def normalize(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(B, 3, H, W) uint8, or float32 in [0, 1], to the channels-last tensor of `dtype` that the trunk takes; computed in float32."""
-    rows = pixels.permute(0, 2, 3, 1).contiguous().flatten(2)  # (B, H, W · 3): what runs along a whole row is vectorised
-    mean, std = (torch.tensor(each, device=pixels.device).repeat(pixels.shape[3]) for each in (IMAGENET_MEAN, IMAGENET_STD))
+def normalize(pixels: Tensor, normalization: Normalization, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Pixels to the channels-last tensor that the trunk takes; computed in float32.
+
+    Args:
+        pixels: (B, 3, H, W) uint8, or float32 in [0, 1].
+        dtype: of the result.
+
+    Returns:
+        (B, 3, H, W).
+    """
+    # (B, H, W · 3): what runs along a whole row is vectorised.
+    rows = pixels.permute(0, 2, 3, 1).contiguous().flatten(2)
+    mean = torch.tensor(normalization.mean, device=pixels.device).repeat(pixels.shape[3])
+    std = torch.tensor(normalization.std, device=pixels.device).repeat(pixels.shape[3])
     values = rows.float().div_(255).sub_(mean) if rows.dtype == torch.uint8 else rows - mean
     return values.div_(std).to(dtype).view(*rows.shape[:2], -1, 3).permute(0, 3, 1, 2)
 
 
-def random_resized_crop_and_flip(images: Tensor, size: int, scale: tuple[float, float], flip: bool, generator: torch.Generator) -> Tensor:
+def random_resized_crop_and_flip(
+    images: Tensor, size: int, scale: tuple[float, float], flip: bool, generator: torch.Generator
+) -> Tensor:
     """Random resized crop and horizontal flip of a whole batch in one `grid_sample`.
 
-    The boxes follow torchvision's RandomResizedCrop (area uniform in `scale`, log-uniform aspect ratio in [3/4, 4/3],
-    clipped to the image); they are drawn on the CPU, so a seed gives the same boxes on every device.
+    The boxes follow torchvision's RandomResizedCrop: the area is uniform in `scale`, the aspect ratio
+    log-uniform in [3/4, 4/3], and the box is clipped to the image. They are drawn on the CPU, so a seed gives
+    the same boxes on every device.
 
     Args:
         images: (B, H, W, 3) uint8, stored images.
+        size: side of what comes out, pixels.
+        scale: lowest and highest area of a box, as a share of the image.
+        flip: whether to mirror an image with probability 1/2.
         generator: a CPU generator.
 
     Returns:
@@ -69,7 +96,8 @@ def random_resized_crop_and_flip(images: Tensor, size: int, scale: tuple[float, 
     ratio = torch.empty(count).uniform_(-1, 1, generator=generator).mul(torch.log(torch.tensor(4 / 3))).exp()
     place = torch.rand(2, count, generator=generator)
     mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
-    aspect = height / width  # box sides as fractions of the image's: w·h = area, (w·W)/(h·H) = ratio
+    # Box sides w and h as fractions of the image's W and H: w·h = area, (w·W)/(h·H) = ratio.
+    aspect = height / width
     box_width = (area * ratio * aspect).sqrt().clamp(max=1)
     box_height = (area / ratio / aspect).sqrt().clamp(max=1)
     theta = torch.zeros(count, 2, 3)

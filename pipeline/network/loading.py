@@ -60,7 +60,9 @@ def to_pinned(array: NDArray[Any], device: torch.device) -> Tensor:
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
-def image_batches(images: Artefact, batches: Iterable[NDArray[np.integer]], device: torch.device) -> Iterator[Tensor]:
-    """Stored images of each batch of rows: (B, H, W, 3) uint8 on the device."""
+def image_batches(
+    images: Artefact, batches: Iterable[NDArray[np.integer]], device: torch.device
+) -> Iterator[Tensor]:
+    """Stored images of each batch of rows of images.h5: (B, H, W, 3) uint8 on the device."""
     for batch in prefetch(to_pinned(images.rows("image", rows), device) for rows in batches):
         yield batch.to(device, non_blocking=True)

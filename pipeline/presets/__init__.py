@@ -1,4 +1,7 @@
-"""A params.yaml for every dataset of the field: one commented file each, beside this module, the paper's settings where it has any."""
+"""A params.yaml for every dataset of the field, with the paper's settings where it has any.
+
+`common.yaml` has every key; the file of a preset has the lines that differ.
+"""
 
 import io
 from pathlib import Path
@@ -6,21 +9,68 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline import params
+from pipeline import params_file
 from pipeline.errors import MacError
 from pipeline.store.files import write_text
 
 _FOLDER = Path(__file__).parent
+_COMMON = "common"
+
+# The lines of a file by block and key; under the key "" the line that opens the block.
+_Blocks = dict[str, dict[str, list[str]]]
 
 
 def summaries() -> dict[str, str]:
     """What each preset is for: the first line of its file, `# <name>: <summary>`."""
-    first_lines = (file.read_text(encoding="utf-8").partition("\n")[0] for file in sorted(_FOLDER.glob("*.yaml")))
-    return dict(line.removeprefix("# ").split(": ", 1) for line in first_lines)
+    found = {}
+    for file in sorted(_FOLDER.glob("*.yaml")):
+        if file.stem != _COMMON:
+            first = file.read_text(encoding="utf-8").partition("\n")[0]
+            found[file.stem] = first.removeprefix(f"# {file.stem}: ")
+    return found
+
+
+def text(name: str) -> str:
+    """The whole params.yaml of a preset, with its comments.
+
+    Raises:
+        MacError: no such preset.
+    """
+    if name not in summaries():
+        raise MacError(f"no preset {name!r}; there are {', '.join(summaries())}")
+    head, blocks = _read(_COMMON)
+    own_head, own = _read(name)
+    for block, lines in own.items():
+        blocks[block] |= lines
+    whole = own_head + head
+    for lines in blocks.values():
+        for of_key in lines.values():
+            whole += of_key
+    return "\n".join(whole) + "\n"
+
+
+def _read(name: str) -> tuple[list[str], _Blocks]:
+    """The comments at the top of a file, and its lines by block and key."""
+    head: list[str] = []
+    blocks: _Blocks = {}
+    block = key = ""
+    for line in (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        indent = len(line) - len(line.lstrip())
+        if line.startswith("#"):
+            head.append(line)
+        elif indent == 0:
+            block = line.partition(":")[0]
+            blocks[block] = {"": [line]}
+        elif indent == 2:
+            key = line.partition(":")[0].strip()
+            blocks[block][key] = [line]
+        else:
+            blocks[block][key].append(line)
+    return head, blocks
 
 
 def write(name: str, file: Path, changes: list[str], replace: bool) -> None:
-    """Write a preset to `file`, comments and all.
+    """Write a preset to `file`, with its comments.
 
     Args:
         changes: `key=value` each, a dotted key and a YAML value: `retrain.alpha=1`.
@@ -29,34 +79,32 @@ def write(name: str, file: Path, changes: list[str], replace: bool) -> None:
     Raises:
         MacError: no such preset, a wrong key or value, or the file is there.
     """
-    if name not in summaries():
-        raise MacError(f"no preset {name!r}; there are {', '.join(summaries())}")
+    whole = text(name)
     if file.exists() and not replace:
-        raise MacError(f"{file}: is there already; --force replaces it, --params writes to another file")
-    text = (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    write_text(file, _changed(text, changes) if changes else text)
+        raise MacError(f"{file}: is there already, and is kept; 'mac init --force' replaces it")
+    write_text(file, _changed(whole, changes) if changes else whole)
 
 
-def _changed(text: str, changes: list[str]) -> str:
+def _changed(whole: str, changes: list[str]) -> str:
     yaml = YAML()  # keeps comments and order
     yaml.preserve_quotes = True
     yaml.width = 1000
-    values = yaml.load(text)
+    values = yaml.load(whole)
     for change in changes:
         dotted, equals, value = change.partition("=")
         *blocks, key = dotted.strip().split(".")
         if not equals or not key:
-            raise MacError(f"--set {change}: expected key=value, such as retrain.alpha=1")
+            raise MacError(f"{change}: expected key=value, such as retrain.alpha=1")
         block = values
         for name in blocks:
             if not isinstance(block.get(name), dict):
-                raise MacError(f"--set {change}: no block {name}; the blocks are {', '.join(values)}")
+                raise MacError(f"{change}: no block {name}; the blocks are {', '.join(values)}")
             block = block[name]
         try:
             block[key] = yaml.load(value)
         except YAMLError as error:
-            raise MacError(f"--set {change}: is not YAML ({' '.join(str(error).split())})") from None
-    params.parse(values, "--set")
+            raise MacError(f"{change}: is not YAML ({' '.join(str(error).split())})") from None
+    params_file.parse(values, "changed parameters")
     out = io.StringIO()
     yaml.dump(values, out)
     return out.getvalue()

@@ -1,53 +1,79 @@
-"""Pictures of a training image: what the mask keeps, what retraining sees."""
+"""Pictures of images of the dataset, and of what retraining sees of them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.method import interventions
 from pipeline.method.masks import upsample
-from pipeline.metrics import Groups
+from pipeline.network.inputs import InputSpec, to_input_grid
+from pipeline.project import Opened
 from pipeline.results import visual
-from pipeline.results.coverage import input_grid
-from pipeline.results.visual import Picture
+from pipeline.results.visual import RGB
 from pipeline.store import Artefact
+
+
+def input_pixels(images: Artefact, rows: NDArray[np.integer], spec: InputSpec) -> Tensor:
+    """Rows of images.h5 on the input grid, (n, 3, S, S) uint8."""
+    return to_input_grid(torch.from_numpy(images.rows("image", rows)), spec)
+
+
+def as_rgb(pixels: Tensor) -> RGB:
+    """(..., 3, H, W) uint8 to (..., H, W, 3)."""
+    return np.asarray(pixels.movedim(-3, -1).numpy())
 
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """A training image and what becomes of it in draw 0 (paper Figure 1); pictures on the input grid."""
+    """A training image, and what becomes of it in draw 0 (paper Figure 1). Pictures are on the input grid.
+
+    Attributes:
+        row: of images.h5.
+        group, partner_group: of the image, and of its partner.
+        target: the class that the map explains.
+        map: the map as colours.
+        core: the image with all but the core dimmed.
+        masked, combined: the two interventions.
+    """
 
     row: int
     group: str
     target: str
     partner_group: str
-    original: Picture
-    heat: Picture
-    core: Picture
-    masked: Picture
-    combined: Picture
+    original: RGB
+    map: RGB
+    core: RGB
+    masked: RGB
+    combined: RGB
 
 
-def training_example(images: Artefact, masks: Artefact, features: Artefact, sample: int) -> TrainingExample:
-    """The image at position `sample` of masks.h5."""
-    rows, partner = masks["row"][:], int(features["train/partner"][0, sample])
-    pair = [int(rows[sample]), int(rows[partner])]
-    x_i, x_j = (input_grid(images, images["image"][row][None]).float() / 255 for row in pair)
-    m_i, m_j = (torch.from_numpy(masks["mask"][k][None, None]).float() for k in (sample, partner))
-    b = torch.from_numpy(features["train/fill"][0, sample]).view(1, 3, 1, 1)
-    groups = Groups.of(images)
-    described = groups.described(*(np.array([images[name][row] for row in pair]) for name in ("label", "attribute")))
-    names = [described.names[g] for g in described.index]
-    original = visual.to_picture(x_i[0].numpy())
+def training_example(given: Opened, position: int) -> TrainingExample:
+    """The image at a position of masks.h5.
+
+    Args:
+        given: images, erm, masks and features.
+    """
+    images, masks, features = (given.file(name) for name in ("images", "masks", "features"))
+    partner = int(features["train/partner"][0, position])
+    rows = np.array([int(masks["row"][each]) for each in (position, partner)])
+    x_i, x_j = input_pixels(images, rows, given.model("erm").spec).float().div(255).split(1)
+    m_i, m_j = (torch.from_numpy(masks["mask"][each][None, None]).float() for each in (position, partner))
+    fill = torch.from_numpy(features["train/fill"][0, position]).view(1, 3, 1, 1)
+    described = given.groups.described(images.rows("label", rows), images.rows("attribute", rows))
+    group, partner_group = (described.names[index] for index in described.index)
+    original = visual.to_rgb(x_i[0].numpy())
+    large = upsample(torch.from_numpy(masks["cam"][position][None]), m_i.shape[-1])[0]
     return TrainingExample(
-        row=pair[0],
-        group=names[0],
-        target=groups.classes[int(masks["target"][sample])],
-        partner_group=names[1],
+        row=int(rows[0]),
+        group=group,
+        target=given.groups.classes[int(masks["target"][position])],
+        partner_group=partner_group,
         original=original,
-        heat=visual.heat(upsample(torch.from_numpy(masks["cam"][sample][None]), m_i.shape[-1])[0].numpy()),
-        core=visual.overlay(original, masks["mask"][sample]),
-        masked=visual.to_picture(interventions.masked(x_i, m_i, b)[0].numpy()),
-        combined=visual.to_picture(interventions.combined(x_i, m_i, x_j, m_j, b)[0].numpy()),
+        map=visual.heat(large.numpy()),
+        core=visual.overlay(original, masks["mask"][position]),
+        masked=visual.to_rgb(interventions.masked(x_i, m_i, fill)[0].numpy()),
+        combined=visual.to_rgb(interventions.combined(x_i, m_i, x_j, m_j, fill)[0].numpy()),
     )

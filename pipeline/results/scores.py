@@ -1,65 +1,70 @@
-"""All that is told of heads on a held-out split: accuracy by group, balanced accuracy, AUROC, calibration, how sure it is."""
+"""What is measured of heads on a held-out split: accuracy by group, AUROC, calibration, and an interval."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics import Grouping, Groups, as_dict, group_accuracy, over_seeds
-from pipeline.store import Artefact
+from pipeline.metrics import Grouping, as_dict, over_seeds
+from pipeline.project import Opened
+from pipeline.store import FittedHeads
 
 ECE_BINS = 15
 
 
-def scores(logits: NDArray[np.floating], label: NDArray[np.int64], grouping: Grouping, training: Grouping) -> dict[str, Any]:
+def head_scores(given: Opened, heads: FittedHeads, split: str) -> dict[str, Any]:
+    """`scores` of S heads on the features of a split.
+
+    Args:
+        given: images and features.
+        split: `val` or `test`.
+    """
+    features = given.file("features")
+    logits = heads.logits(features[f"{split}/original"][:])
+    return scores(logits, features[f"{split}/label"][:], given.grouping(split), given.grouping("train"))
+
+
+def scores(
+    logits: NDArray[np.floating], label: NDArray[np.int64], grouping: Grouping, training: Grouping
+) -> dict[str, Any]:
     """The metrics of S classifiers on one split.
 
     Args:
-        logits: (S, N, C). label: (N,) int64.
+        logits: (S, N, C).
+        label: (N,) int64.
         grouping: the split's.
         training: the training split's, for the adjusted mean.
 
     Returns:
-        `{mean, std}` over the classifiers of each of `metrics.as_dict` and `quality`; and `worst_group_interval`, or
-        `worst_class_interval`, `{low, high}`.
+        `{mean, std}` over the classifiers of each metric of `metrics.as_dict` and of `quality`; and
+        `worst_group_interval`, or `worst_class_interval`, `{low, high}`.
     """
     correct = logits.argmax(-1) == label
-    accuracy = group_accuracy(correct, grouping.index, len(grouping.names))
-    merged = over_seeds([as_dict(a, grouping, training) | quality(each, label) for a, each in zip(accuracy, logits, strict=True)])
+    each = []
+    for accuracy, of_one in zip(grouping.accuracy(correct), logits, strict=True):
+        each.append(as_dict(accuracy, grouping, training) | quality(of_one, label))
     low, high = worst_group_interval(correct, grouping.index)
-    return merged | {f"worst_{grouping.kind}_interval": {"low": low, "high": high}}
-
-
-def head_scores(
-    features: Artefact, split: str, weight: NDArray[np.float32], bias: NDArray[np.float32], training: Grouping
-) -> dict[str, Any]:
-    """`scores` of S heads, weight (S, C, D) and bias (S, C), on a split of features.h5."""
-    label, attribute = features[f"{split}/label"][:], features[f"{split}/attribute"][:]
-    logits = head_logits(features[f"{split}/original"][:], weight, bias)
-    return scores(logits, label, Groups.of(features).grouping(label, attribute), training)
-
-
-def head_logits(features: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features (N, D) to (S, N, C), or to (N, C) for a single head, weight (C, D) and bias (C,)."""
-    return np.asarray(features @ weight.swapaxes(-1, -2) + bias[..., None, :])
+    return over_seeds(each) | {f"worst_{grouping.kind}_interval": {"low": low, "high": high}}
 
 
 def quality(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> dict[str, float]:
-    """What is told of one head beside its accuracy by group.
+    """What is measured of one classifier beside its accuracy by group.
 
     Args:
         logits: (N, C).
         truth: (N,), classes.
 
     Returns:
-        `balanced_accuracy`, the mean recall of the classes that have rows; `auroc` of the second class where there are two and both
-        have rows; `ece`, the expected calibration error over 15 bins of confidence (Guo et al. 2017). Each in [0, 1].
+        Each in [0, 1]. `balanced_accuracy`: the mean recall of the classes that have rows. `auroc`: of the
+        second class, where there are two and both have rows. `ece`: the expected calibration error over 15
+        bins of confidence (Guo et al. 2017).
     """
     shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     probability = shifted / shifted.sum(-1, keepdims=True)
     confidence, correct = probability.max(-1), probability.argmax(-1) == truth
-    found = {"balanced_accuracy": float(np.mean([correct[truth == c].mean() for c in np.unique(truth)]))}
-    if probability.shape[1] == 2 and len(np.unique(truth)) == 2:
+    present = np.unique(truth)
+    found = {"balanced_accuracy": float(np.mean([correct[truth == c].mean() for c in present]))}
+    if probability.shape[1] == 2 and len(present) == 2:
         found["auroc"] = _auroc(probability[:, 1], truth)
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = np.bincount(bins, weights=correct - confidence, minlength=ECE_BINS)
@@ -67,20 +72,26 @@ def quality(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> dict[str,
 
 
 def _auroc(score: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
-    """The share of pairs of classes 1 and 0 in which 1 has the higher score, equal scores counted half (Mann and Whitney 1947).
+    """The share of pairs of a row of class 1 and one of class 0 in which the row of class 1 has the higher
+    score.
 
-    `sklearn.metrics.roc_auc_score` says the same; to import it takes longer than everything else here.
+    Pairs with equal scores count half (Mann and Whitney 1947). `sklearn.metrics.roc_auc_score` gives the
+    same; to import it takes longer than everything else here.
     """
     _, place, count = np.unique(score, return_inverse=True, return_counts=True)
     rank = (np.cumsum(count) - (count - 1) / 2)[place]
     positives = int((truth == 1).sum())
-    return float((rank[truth == 1].sum() - positives * (positives + 1) / 2) / (positives * (len(truth) - positives)))
+    above = rank[truth == 1].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * (len(truth) - positives)))
 
 
-def worst_group_interval(correct: NDArray[np.bool_], group: NDArray[np.int64], resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def worst_group_interval(
+    correct: NDArray[np.bool_], group: NDArray[np.int64], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
     """The 95 % bootstrap interval of the worst group: what another test set of this size might have shown.
 
-    Rows are drawn anew within each group, the same rows for all heads; the worst group is that of each head, averaged over heads.
+    Rows are drawn anew within each group, the same rows for all heads. The worst group is that of each head;
+    it is averaged over the heads.
 
     Args:
         correct: (S, N), whether each head is right about each row.
@@ -91,7 +102,8 @@ def worst_group_interval(correct: NDArray[np.bool_], group: NDArray[np.int64], r
     for g in np.unique(group):
         members = correct[:, group == g]
         n = members.shape[1]
-        # How often heads agree is all that matters: rows with the same pattern over heads are drawn as one.
+        # Only how often heads are right together matters: rows with the same pattern over heads are drawn as
+        # one.
         patterns, count = np.unique(members, axis=1, return_counts=True)
         drawn = rng.multinomial(n, count / n, size=resamples)
         lowest = np.minimum(lowest, drawn @ patterns.T / n)

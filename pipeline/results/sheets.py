@@ -1,29 +1,31 @@
-"""Pictures side by side under their captions, as one picture: what `mac inspect` and `mac explain` write."""
+"""Pictures with captions, put together into one picture: what `mac inspect` and `mac explain` write."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.results.visual import Picture
+from pipeline.results.visual import RGB
 
 SIDE, GAP, CAPTION = 240, 8, 22  # pixels
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def strip(panels: dict[str, Picture]) -> Image.Image:
-    """Panels in a row, each scaled to 240 pixels under its caption."""
+def strip(panels: Mapping[str, RGB]) -> Image.Image:
+    """Panels side by side, each scaled to 240 pixels, under its caption."""
     return grid(list(panels.items()), len(panels))
 
 
-def grid(panels: Sequence[tuple[str, Picture]], columns: int, side: int = SIDE) -> Image.Image:
-    """Panels row by row, each scaled to `side` pixels under its caption, which is cut where it is too long."""
+def grid(panels: Sequence[tuple[str, RGB]], columns: int, side: int = SIDE) -> Image.Image:
+    """Panels row by row, each scaled to `side` pixels, under its caption, which is cut if it is too long."""
     rows = -(-len(panels) // columns)
     sheet = Image.new("RGB", (columns * (side + GAP) + GAP, rows * (side + CAPTION) + GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for number, (name, panel) in enumerate(panels):
-        left, top = GAP + number % columns * (side + GAP), number // columns * (side + CAPTION)
-        draw.text((left, top + 4), shortened(name, side, font), fill="black", font=font)
-        sheet.paste(Image.fromarray(panel).resize((side, side), Image.Resampling.BICUBIC), (left, top + CAPTION))
+    for number, (caption, panel) in enumerate(panels):
+        row, column = divmod(number, columns)
+        left, top = GAP + column * (side + GAP), row * (side + CAPTION)
+        draw.text((left, top + 4), shortened(caption, side, font), fill="black", font=font)
+        scaled = Image.fromarray(panel).resize((side, side), Image.Resampling.BICUBIC)
+        sheet.paste(scaled, (left, top + CAPTION))
     return sheet
 
 

@@ -1,32 +1,55 @@
-"""Pictures of maps and masks, as (H, W, 3) uint8 arrays."""
+"""Colour pictures of maps and masks."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Anchor colours of matplotlib's perceptually uniform map `inferno`.
-_INFERNO = np.array([(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)], np.float64)
+# Anchor colours of `inferno`, matplotlib's perceptually uniform colour map.
+_INFERNO = np.array(
+    [(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)], np.float64
+)
+_OUTLINE = (255, 220, 0)
 
-Picture = NDArray[np.uint8]
+RGB = NDArray[np.uint8]  # a picture: (H, W, 3), channels red, green, blue
 
 
-def heat(scores: NDArray[np.floating], low: float | None = None, high: float | None = None) -> Picture:
-    """A map (H, W) as colours, `low` (its lowest value) black, `high` (its highest) pale yellow."""
-    low, high = float(scores.min()) if low is None else low, float(scores.max()) if high is None else high
-    position = (scores - low) / (high - low) if high > low else np.zeros_like(scores)
+def heat(scores: NDArray[np.floating], low: float | None = None, high: float | None = None) -> RGB:
+    """A map as colours, from black over red to pale yellow.
+
+    Args:
+        scores: (H, W).
+        low: the value that is black; None for the lowest of the map.
+        high: the value that is pale yellow; None for the highest of the map.
+    """
+    low = float(scores.min()) if low is None else low
+    high = float(scores.max()) if high is None else high
+    place = (scores - low) / (high - low) if high > low else np.zeros_like(scores)
     anchors = np.linspace(0, 1, len(_INFERNO))
-    return np.stack([np.interp(position, anchors, _INFERNO[:, c]) for c in range(3)], -1).round().astype(np.uint8)
+    channels = [np.interp(place, anchors, channel) for channel in _INFERNO.T]
+    return np.stack(channels, -1).round().astype(np.uint8)
 
 
-def heat_over(image: Picture, maps: Sequence[NDArray[np.floating]]) -> list[Picture]:
-    """Maps over one image, half and half, in one scale: from 0, or the lowest if all are higher, to the highest value."""
-    low, high = min(0.0, *(float(m.min()) for m in maps)), max(float(m.max()) for m in maps)
-    return [((image.astype(np.float64) + heat(m, low, high)) / 2).round().astype(np.uint8) for m in maps]
+def heat_over(image: RGB, maps: Sequence[NDArray[np.floating]]) -> list[RGB]:
+    """Several maps, each mixed half and half with the same image, all in one scale.
+
+    The scale goes from 0, or from the lowest value where that is below 0, to the highest value of all maps.
+
+    Args:
+        image: (H, W, 3) uint8.
+        maps: (H, W) each.
+    """
+    low = min(0.0, *(float(each.min()) for each in maps))
+    high = max(float(each.max()) for each in maps)
+    pictures = []
+    for each in maps:
+        mixed = (image.astype(np.float64) + heat(each, low, high)) / 2
+        pictures.append(mixed.round().astype(np.uint8))
+    return pictures
 
 
-def overlay(image: Picture, mask: NDArray[np.bool_]) -> Picture:
-    """The core in its colours with a bright outline, the rest grey and dimmed.
+def overlay(image: RGB, mask: NDArray[np.bool_]) -> RGB:
+    """The core in its colours with a yellow outline; the rest is grey and dark.
 
     Args:
         image: (H, W, 3) uint8.
@@ -36,10 +59,10 @@ def overlay(image: Picture, mask: NDArray[np.bool_]) -> Picture:
     picture = np.where(mask[..., None], image, grey).astype(np.uint8)
     padded = np.pad(mask, 1, mode="edge")
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    picture[mask & ~inner] = (255, 220, 0)
+    picture[mask & ~inner] = _OUTLINE
     return picture
 
 
-def to_picture(pixels: NDArray[np.floating]) -> Picture:
+def to_rgb(pixels: NDArray[np.floating]) -> RGB:
     """(3, H, W) in [0, 1] to (H, W, 3) uint8."""
     return (pixels.transpose(1, 2, 0) * 255).round().clip(0, 255).astype(np.uint8)

@@ -1,38 +1,57 @@
-"""Artefacts on disk: what is in each, how one is written whole or not at all, and how one is opened with suspicion.
+"""Artefacts on disk: how one is declared, written whole or not at all, and opened with suspicion.
 
 Two forms, with the same provenance:
 
-- an HDF5 file (`images`, `masks`, `features`): `hdf5`, with the datasets listed in `schemas`;
-- a model folder (`erm`, `retrained`): `models`.
+- an HDF5 file (`images`, `masks`, `features`, `examples`): `hdf5`, with the datasets of its schema in
+`pipeline.schemas`;
+- a model folder (`erm`, `retrained`, …): `models`.
 
 Nothing of time, host or revision goes in, so the same inputs give the same bytes.
 """
 
-from pipeline.store.files import create_folder, read_json, replacing, tensor_errors, write_csv, write_json, write_text
-from pipeline.store.hdf5 import Artefact, Writer, create, open_artefact
-from pipeline.store.models import ModelFolder, model_kind, open_model, write_model
-from pipeline.store.provenance import MADE_BY, VERSION, Provenance, digest_of, file_digest
-from pipeline.store.schemas import SCHEMAS, SPLITS, Field
+from pipeline.store.files import (
+    create_folder,
+    read_csv,
+    read_json,
+    replacing,
+    tensor_errors,
+    write_csv,
+    write_json,
+    write_text,
+)
+from pipeline.store.hdf5 import Artefact, Writer, create, open_artefact, stated_digest, stated_kind
+from pipeline.store.models import (
+    FittedHeads,
+    ModelFolder,
+    open_model,
+    stated_model,
+    write_model,
+)
+from pipeline.store.provenance import VERSION, Provenance, digest_of, file_digest
+from pipeline.store.schema import SPLITS, Field, Schema
 
 __all__ = [
-    "MADE_BY",
-    "SCHEMAS",
     "SPLITS",
     "VERSION",
     "Artefact",
     "Field",
+    "FittedHeads",
     "ModelFolder",
     "Provenance",
+    "Schema",
     "Writer",
     "create",
     "create_folder",
     "digest_of",
     "file_digest",
-    "model_kind",
     "open_artefact",
     "open_model",
+    "read_csv",
     "read_json",
     "replacing",
+    "stated_digest",
+    "stated_kind",
+    "stated_model",
     "tensor_errors",
     "write_csv",
     "write_json",

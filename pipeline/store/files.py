@@ -19,13 +19,14 @@ from pipeline.errors import MacError, first_line
 
 @contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """A temporary name beside `path`; what the block writes there takes the place of `path` if the block ends well.
+    """A temporary name beside `path`, to write to. The file is renamed to `path` when the block ends well.
 
     Args:
-        durable: whether it must outlive a power cut; not for what is checked before it is used and can be made again.
+        durable: whether the file must outlive a power cut. It need not where it is checked before it is used,
+            and can be made again.
 
     Raises:
-        MacError: the folder cannot be written, or the disk is full; what was at `path` is untouched.
+        MacError: the folder cannot be written, or the disk is full. What was at `path` is untouched.
     """
     temporary = _temporary(path)
     try:
@@ -40,7 +41,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
             sync(path.parent)
     except OSError as error:
         _remove(temporary)
-        if "read data" in str(error):  # HDF5, of a file that the block reads
+        if "read data" in str(error):  # HDF5's words for a file that the block reads: `path` is not to blame
             raise
         raise MacError(f"{path}: cannot be written ({first_line(error)})") from error
     except BaseException:
@@ -49,16 +50,22 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
 
 
 def _temporary(path: Path) -> Path:
-    """Names the process that writes, so that one that was killed is known from one that is at it."""
+    """The name of what this process writes. It says which process it is, for that one may be killed."""
     return path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.tmp")
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove what processes of this machine left that were killed while they wrote `path`."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d+)@{re.escape(socket.gethostname())}(\.ballast)?\.tmp")
+    """Remove what killed processes of this machine left beside `path` when they wrote it."""
+    name, host = re.escape(path.name), re.escape(socket.gethostname())
+    temporary = re.compile(rf"\.{name}\.(\d+)@{host}(\.ballast)?\.tmp")
     for file in path.parent.iterdir():
-        if (found := ours.fullmatch(file.name)) and not _is_alive(int(found[1])):
-            shutil.rmtree(file, ignore_errors=True) if file.is_dir() else _remove(file)
+        found = temporary.fullmatch(file.name)
+        if found is None or _is_alive(int(found[1])):
+            continue
+        if file.is_dir():
+            shutil.rmtree(file, ignore_errors=True)
+        else:
+            _remove(file)
 
 
 def _is_alive(process: int) -> bool:
@@ -67,7 +74,7 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # somebody else's
+        pass  # it is there, and another user's
     return True
 
 
@@ -78,7 +85,11 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def create_folder(path: Path) -> Iterator[Path]:
-    """Fill a folder: the block writes into a temporary one, which takes the place of `path` when it ends well."""
+    """A temporary folder beside `path`, to fill. It takes the place of `path` when the block ends well.
+
+    Raises:
+        MacError: the folder cannot be written, or the disk is full. What was at `path` is untouched.
+    """
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +112,7 @@ def create_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def tensor_errors() -> Iterator[None]:
-    """safetensors raises an exception of its own where a file cannot be written (a full disk); an OSError leaves the block."""
+    """Turn safetensors' own exception into an OSError: it raises one where a file cannot be written."""
     try:
         yield
     except SafetensorError as error:
@@ -110,7 +121,10 @@ def tensor_errors() -> Iterator[None]:
 
 @contextmanager
 def ballast(path: Path) -> Iterator[Callable[[], None]]:
-    """Keep 4 MiB free beside `path`; what is yielded lets go of them, for a library that cannot even close a file on a full disk."""
+    """Take 4 MiB of the disk beside `path`, and yield a function that gives them back.
+
+    It is for a library that cannot even close its file on a full disk: with these 4 MiB it can.
+    """
     file = path.with_suffix(".ballast.tmp")
     try:
         with file.open("wb") as reserved:
@@ -129,19 +143,39 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        MacError: it cannot be read, or is not JSON; `remedy` is the command that makes it.
+        MacError: it cannot be read, or holds no JSON object. The line ends with `remedy`, what to do.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise MacError(f"{path}: cannot be read ({error.strerror}); run '{remedy}'") from None
+        raise MacError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
     except ValueError as error:
-        raise MacError(f"{path}: is not JSON ({first_line(error)}); run '{remedy}'") from None
-    return dict(found)
+        raise MacError(f"{path}: is not JSON ({first_line(error)}); {remedy}") from None
+    if not isinstance(found, dict):
+        raise MacError(f"{path}: holds no JSON object; {remedy}")
+    return found
+
+
+def read_csv(path: Path, remedy: str) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, each with its cells by column.
+
+    Raises:
+        MacError: it cannot be read. The line ends with `remedy`, what to do.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise MacError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
-    """Write rows with the same keys as CSV, whole or not at all; `columns` are the first row's keys unless they are given."""
+    """Write rows as CSV, whole or not at all.
+
+    Args:
+        rows: each with the same keys.
+        columns: the keys in their order; None takes those of the first row.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns if columns is not None else list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -156,7 +190,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the disk take what was written to a file, or a folder's names."""
+    """Wait until the disk has what was written to a file, or the names that are in a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

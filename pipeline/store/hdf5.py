@@ -1,4 +1,4 @@
-"""HDF5 artefacts: written by `create` with the datasets of SCHEMAS, opened by `open_artefact`, which checks them."""
+"""HDF5 artefacts: `create` writes one with the datasets of a schema, `open_artefact` opens and checks it."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MacError, first_line
 from pipeline.store.files import ballast, replacing, sync
-from pipeline.store.provenance import MADE_BY, VERSION, Provenance, file_digest
-from pipeline.store.schemas import SCHEMAS, Field
+from pipeline.store.provenance import VERSION, Provenance, file_digest
+from pipeline.store.schema import Field, Schema
 
 SEAL = 512  # bytes of the HDF5 user block
 
@@ -22,9 +22,9 @@ SEAL = 512  # bytes of the HDF5 user block
 class Writer:
     """An HDF5 artefact in the making; `file` is open for further groups (previews)."""
 
-    def __init__(self, file: h5py.File, kind: str) -> None:
+    def __init__(self, file: h5py.File, schema: Schema) -> None:
         self.file = file
-        self._fields = SCHEMAS[kind]
+        self._fields = schema
 
     def create(self, name: str, shape: Sequence[int]) -> h5py.Dataset:
         """Create the schema's dataset `name` with all its rows, to be filled by slices."""
@@ -58,10 +58,19 @@ def _describe(dataset: h5py.Dataset, field: Field) -> None:
 
 
 @contextmanager
-def create(path: Path, kind: str, params: Mapping[str, Any], made_from: Mapping[str, str], **attributes: Any) -> Iterator[Writer]:
+def create(
+    path: Path,
+    kind: str,
+    schema: Schema,
+    params: Mapping[str, Any],
+    made_from: Mapping[str, str],
+    **attributes: Any,
+) -> Iterator[Writer]:
     """Write an HDF5 artefact: under a temporary name, then renamed when the block ends without an exception.
 
     Args:
+        kind: its name, such as `images`.
+        schema: the datasets that it may have.
         attributes: further root attributes (class names and the like), JSON-able.
 
     Raises:
@@ -69,7 +78,7 @@ def create(path: Path, kind: str, params: Mapping[str, Any], made_from: Mapping[
     """
     with replacing(path) as temporary:
         try:
-            with ballast(temporary) as let_go, h5py.File(temporary, "w", libver=("v108", "v108"), userblock_size=SEAL) as file:
+            with ballast(temporary) as let_go, _new_file(temporary) as file:
                 try:
                     file.attrs["schema"] = kind
                     file.attrs["version"] = VERSION
@@ -77,7 +86,7 @@ def create(path: Path, kind: str, params: Mapping[str, Any], made_from: Mapping[
                     file.attrs["made_from"] = json.dumps(made_from, sort_keys=True)
                     for name, value in attributes.items():
                         file.attrs[name] = json.dumps(value, ensure_ascii=False)
-                    yield Writer(file, kind)
+                    yield Writer(file, schema)
                     file.attrs["complete"] = True
                     file.flush()
                 except BaseException:
@@ -96,16 +105,20 @@ def create(path: Path, kind: str, params: Mapping[str, Any], made_from: Mapping[
     _remember(path)
 
 
+def _new_file(path: Path) -> h5py.File:
+    return h5py.File(path, "w", libver=("v108", "v108"), userblock_size=SEAL)
+
+
 def _seal(digest: str) -> bytes:
     """What stands before the HDF5 data, in its user block: the digest of all that follows.
 
-    HDF5 itself does not notice a flipped bit in the data, and can run in circles over one in its structure. So the bytes are checked
-    before it looks at them.
+    HDF5 does not notice a flipped bit in the data, and may never end on one in its structure. So the bytes
+    are checked before HDF5 looks at them.
     """
     return f"MaC artefact; sha256 of what follows these {SEAL} bytes: {digest}\n".encode().ljust(SEAL, b"\0")
 
 
-def _sealed(path: Path) -> str | None:
+def stated_digest(path: Path) -> str | None:
     """The digest that the file says it has; None if it has no seal."""
     with path.open("rb") as file:
         start = file.read(SEAL)
@@ -116,11 +129,12 @@ def _sealed(path: Path) -> str | None:
 class Artefact:
     """An HDF5 artefact open for reading, checked. Index it by dataset name: `artefact["label"][:]`."""
 
-    def __init__(self, path: Path, kind: str, file: h5py.File, digest: str) -> None:
+    def __init__(self, path: Path, file: h5py.File, digest: str) -> None:
         self.path = path
-        self.kind = kind
         self.file = file
-        self.provenance = Provenance(json.loads(file.attrs["params"]), json.loads(file.attrs["made_from"]), digest)
+        self.provenance = Provenance(
+            json.loads(file.attrs["params"]), json.loads(file.attrs["made_from"]), digest
+        )
 
     def __getitem__(self, name: str) -> h5py.Dataset:
         return self.file[name]
@@ -145,58 +159,87 @@ class Artefact:
         breaks = np.flatnonzero(np.diff(unique) != 1) + 1
         for run in np.split(np.arange(len(unique)), breaks):
             if len(run):
-                dataset.read_direct(values, np.s_[unique[run[0]] : unique[run[-1]] + 1], np.s_[run[0] : run[-1] + 1])
+                here = np.s_[run[0] : run[-1] + 1]
+                there = np.s_[unique[run[0]] : unique[run[-1]] + 1]
+                dataset.read_direct(values, there, here)
         return values[inverse]
 
 
 @contextmanager
 def open_artefact(
-    path: Path, kind: str | None = None, made_from: Mapping[str, str] | None = None, digest: str | None = None
+    path: Path, kind: str, schema: Schema, remedy: str, digest: str | None = None
 ) -> Iterator[Artefact]:
-    """Open an HDF5 artefact, checked: its layout, and, where the file is new or has changed since it was last opened, its contents.
+    """Open an HDF5 artefact and check it.
+
+    Its layout is checked at every opening, its contents only when the file is new or has changed since.
 
     Args:
-        kind: the expected schema; None takes any.
-        made_from: digests that it must have been made from.
+        kind: its name, such as `images`.
+        schema: the datasets that it must have.
+        remedy: what to do when something is wrong, such as `run 'mac prepare'`.
         digest: the digest that it must have.
 
     Raises:
-        MacError: missing, no artefact, truncated, damaged, of another schema or version, incomplete, with a missing or misshapen
-            dataset, or made from something else. One line that names file, dataset and remedy.
+        MacError: missing, no artefact, truncated, damaged, of another kind or version, incomplete, or with a
+            missing or misshapen dataset. One line that names file, dataset and remedy.
     """
-    remedy = f"run 'mac {MADE_BY[kind]}'" if kind else "see 'mac --help'"
     if not path.is_file():
         raise MacError(f"{path}: no such file; {remedy}")
     try:
-        sealed = _sealed(path)
+        sealed = stated_digest(path)
         if sealed is None:
             raise MacError(f"{path}: is no MaC artefact, or damaged; {remedy}")
         if not _is_remembered(path):
             if file_digest(path, SEAL) != sealed:
-                raise MacError(f"{path}: truncated or damaged, its contents are not what was written; {remedy}")
+                raise MacError(
+                    f"{path}: truncated or damaged, its contents are not what was written; {remedy}"
+                )
             _remember(path)
         file = h5py.File(path, "r")
     except OSError as error:
         raise MacError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from None
     with file:
         try:
-            artefact = _checked(path, kind, file, sealed, remedy)
+            _check(path, kind, schema, file, remedy)
+            artefact = Artefact(path, file, sealed)
         except _BROKEN as error:
-            raise MacError(f"{path}: damaged ({type(error).__name__}: {first_line(error)}); {remedy}") from None
+            raise MacError(
+                f"{path}: damaged ({type(error).__name__}: {first_line(error)}); {remedy}"
+            ) from None
         if digest is not None and artefact.digest != digest:
             raise MacError(f"{path}: was replaced while it was in use; run the same command again")
-        if made_from:
-            artefact.provenance.require(artefact.kind, path, made_from)
         try:
             yield artefact
         except OSError as error:
             if "HDF5" in str(error) or "synchronously" in str(error):
-                raise MacError(f"{path}: damaged, its data cannot be read ({first_line(error)}); {remedy}") from error
+                raise MacError(
+                    f"{path}: damaged, its data cannot be read ({first_line(error)}); {remedy}"
+                ) from error
             raise
 
 
 # What h5py raises for a file whose structure is damaged, besides OSError.
-_BROKEN = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError, MemoryError)
+_BROKEN = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    MemoryError,
+)
+
+
+def stated_kind(path: Path) -> str | None:
+    """The kind that an HDF5 file says it is; None where it is no artefact."""
+    try:
+        if stated_digest(path) is None:
+            return None
+        with h5py.File(path, "r") as file:
+            return str(file.attrs["schema"])
+    except _BROKEN:
+        return None
 
 
 def _note(path: Path) -> Path:
@@ -209,8 +252,8 @@ def _state(path: Path) -> str:
 
 
 def _remember(path: Path) -> None:
-    """Note beside the file that its contents are right as it is now, so that they are not read through again."""
-    with suppress(OSError):  # a folder that cannot be written to: then they are
+    """Note beside the file that its contents were checked as it is now: they are not read through again."""
+    with suppress(OSError):  # in a folder that cannot be written to, they are read through every time
         _note(path).write_text(_state(path))
 
 
@@ -221,41 +264,58 @@ def _is_remembered(path: Path) -> bool:
         return False
 
 
-def _checked(path: Path, kind: str | None, file: h5py.File, digest: str, remedy: str) -> Artefact:
+def _check(path: Path, kind: str, schema: Schema, file: h5py.File, remedy: str) -> None:
     found = file.attrs.get("schema")
-    if not isinstance(found, str) or found not in SCHEMAS or (kind and found != kind):
-        raise MacError(f"{path}: holds '{found or 'no MaC artefact'}', expected {kind or 'one of ' + ', '.join(SCHEMAS)}; {remedy}")
+    if found != kind:
+        raise MacError(f"{path}: holds '{found or 'no MaC artefact'}', expected {kind}; {remedy}")
     if file.attrs.get("version") != VERSION:
-        raise MacError(f"{path}: schema version {file.attrs.get('version')}, this program reads {VERSION}; {remedy}")
+        version = file.attrs.get("version")
+        raise MacError(f"{path}: schema version {version}, this program reads {VERSION}; {remedy}")
     if not file.attrs.get("complete", False):
         raise MacError(f"{path}: incomplete; {remedy}")
     lengths: dict[str, int] = {}
-    for name, field in SCHEMAS[found].items():
-        if name not in file:
-            if field.optional:
-                continue
+    for name, field in schema.items():
+        if name in file:
+            _check_dataset(path, name, field, file[name], lengths, remedy)
+        elif not field.optional:
             raise MacError(f"{path}: dataset '{name}' is missing; {remedy}")
-        dataset = file[name]
-        if not isinstance(dataset, h5py.Dataset):
-            raise MacError(f"{path}: '{name}' is not a dataset; {remedy}")
-        is_right = dataset.dtype.kind == "S" if field.dtype == "utf-8" else dataset.dtype == np.dtype(field.dtype)
-        if not is_right or dataset.ndim != len(field.dims):
-            raise MacError(f"{path}: dataset '{name}' is {dataset.dtype} {dataset.shape}, expected {field.dtype} {field.dims}; {remedy}")
-        for dim, length in zip(field.dims, dataset.shape, strict=True):
-            expected = dim if isinstance(dim, int) else lengths.setdefault(dim, length)
-            if length != expected:
-                raise MacError(f"{path}: dataset '{name}' has {length} along '{dim}', expected {expected}; {remedy}")
-        _bound(path, name, dataset, remedy)
-    return Artefact(path, str(found), file, digest)
+
+
+def _check_dataset(
+    path: Path, name: str, field: Field, dataset: object, lengths: dict[str, int], remedy: str
+) -> None:
+    """`lengths` are those of the axes seen so far."""
+    if not isinstance(dataset, h5py.Dataset):
+        raise MacError(f"{path}: '{name}' is not a dataset; {remedy}")
+    is_right = dataset.dtype.kind == "S" if field.dtype == "utf-8" else dataset.dtype == np.dtype(field.dtype)
+    if not is_right or dataset.ndim != len(field.dims):
+        found = f"{dataset.dtype} {dataset.shape}"
+        raise MacError(f"{path}: dataset '{name}' is {found}, expected {field.dtype} {field.dims}; {remedy}")
+    for dim, length in zip(field.dims, dataset.shape, strict=True):
+        expected = dim if isinstance(dim, int) else lengths.setdefault(dim, length)
+        if length != expected:
+            raise MacError(
+                f"{path}: dataset '{name}' has {length} along '{dim}', expected {expected}; {remedy}"
+            )
+    _bound(path, name, dataset, remedy)
 
 
 def _bound(path: Path, name: str, dataset: h5py.Dataset, remedy: str) -> None:
     """Refuse a dataset that says it is larger than its file can hold, before memory is taken for it."""
     most = path.stat().st_size * (_DEFLATE if dataset.compression else 1)
-    if dataset.nbytes > most or (dataset.chunks and np.prod(dataset.chunks[1:], dtype=object) > np.prod(dataset.shape[1:], dtype=object)):
-        raise MacError(f"{path}: dataset '{name}' says that it has {dataset.nbytes} bytes, more than the file can hold; {remedy}")
+    too_large = dataset.nbytes > most
+    if dataset.chunks:
+        chunk, whole = (np.prod(shape[1:], dtype=object) for shape in (dataset.chunks, dataset.shape))
+        too_large = too_large or chunk > whole
+    if too_large:
+        raise MacError(
+            f"{path}: dataset '{name}' says that it has {dataset.nbytes} bytes, more than the file can hold; "
+            f"{remedy}"
+        )
     if dataset.chunks and dataset.chunks[0] != 1:
-        raise MacError(f"{path}: dataset '{name}' has chunks of {dataset.chunks[0]} rows, expected 1; {remedy}")
+        raise MacError(
+            f"{path}: dataset '{name}' has chunks of {dataset.chunks[0]} rows, expected 1; {remedy}"
+        )
 
 
 _DEFLATE = 1100  # the most that gzip makes of a byte, rounded up

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,43 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from pipeline.errors import MacError, first_line
+from pipeline.spec import ModelSpec
 from pipeline.store.files import tensor_errors, write_json
-from pipeline.store.provenance import MADE_BY, VERSION, Provenance, file_digest
+from pipeline.store.provenance import VERSION, Provenance, file_digest
 
 TENSORS = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class ModelFolder:
-    """A model on disk.
+class FittedHeads:
+    """S linear heads as they lie on disk: weight (S, C, D) and bias (S, C), float32."""
 
-    Attributes:
-        spec: how to build it: architecture, classes, input, normalisation.
-        tensors: path of the .safetensors file with the state dict of `pipeline.network.backbone.Classifier`.
-    """
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features (N, D) to (S, N, C)."""
+        return np.asarray(features @ self.weight.swapaxes(-1, -2) + self.bias[:, None, :])
+
+    def __len__(self) -> int:
+        return len(self.bias)
+
+    def __getitem__(self, head: int) -> "FittedHeads":
+        """One of them, as S = 1."""
+        return FittedHeads(self.weight[head][None], self.bias[head][None])
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model on disk, checked."""
 
     path: Path
-    spec: Mapping[str, Any]
+    spec: ModelSpec
     provenance: Provenance
 
     @property
     def tensors(self) -> Path:
+        """The .safetensors file with the state dict of `pipeline.network.classifier.Classifier`."""
         return self.path / TENSORS
 
     @property
@@ -43,17 +59,22 @@ class ModelFolder:
         """All tensors of `<name>.safetensors`, as NumPy arrays."""
         return load_file(self.path / f"{name}.safetensors")
 
-    def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The head's weight (classes, D) and bias (classes,)."""
+    def head(self) -> FittedHeads:
+        """The classifier's own head, S = 1."""
         with safe_open(self.tensors, "numpy") as file:
-            return file.get_tensor("head.weight"), file.get_tensor("head.bias")
+            return FittedHeads(file.get_tensor("head.weight")[None], file.get_tensor("head.bias")[None])
+
+    def heads(self) -> FittedHeads:
+        """All heads of `head.safetensors`, one for each seed."""
+        found = self.read("head")
+        return FittedHeads(found["weight"], found["bias"])
 
 
 def write_model(
     folder: Path,
     kind: str,
     tensors: Mapping[str, NDArray[Any]],
-    spec: Mapping[str, Any],
+    spec: ModelSpec,
     params: Mapping[str, Any],
     made_from: Mapping[str, str],
     **others: Mapping[str, NDArray[Any]],
@@ -70,29 +91,42 @@ def write_model(
             save_file({key: np.asarray(value, order="C") for key, value in values.items()}, path)
         path.chmod(0o644)  # safetensors makes its files for the owner alone
         digests[path.name] = file_digest(path)
-    about = {"schema": kind, "version": VERSION, "spec": spec, "params": params, "made_from": made_from}
+    about = {
+        "schema": kind,
+        "version": VERSION,
+        "spec": asdict(spec),
+        "params": params,
+        "made_from": made_from,
+    }
     write_json(folder / "model.json", {**about, "files": digests})
 
 
-def open_model(path: Path, kind: str, made_from: Mapping[str, str] | None = None, digest: str | None = None) -> ModelFolder:
+def open_model(path: Path, kind: str, remedy: str, digest: str | None = None) -> ModelFolder:
     """Open a model folder and check that description and tensors belong together.
 
+    Args:
+        kind: its name, such as `erm`.
+        remedy: what to do when something is wrong, such as `run 'mac train'`.
+        digest: the digest that its tensors must have.
+
     Raises:
-        MacError: missing, damaged, of another kind or version, or made from something else.
+        MacError: missing, damaged, or of another kind or version.
     """
-    remedy = f"run 'mac {MADE_BY[kind]}'"
     description = path / "model.json"
     if not description.is_file():
         raise MacError(f"{description}: no such file; {remedy}")
     try:
-        about = json.loads(description.read_text())
-        digests = dict(about["files"])
+        about = json.loads(description.read_text(encoding="utf-8"))
+        found, version, digests = about["schema"], about["version"], dict(about["files"])
+        if found != kind or version != VERSION:
+            expected = f"expected '{kind}' version {VERSION}"
+            raise MacError(f"{description}: holds '{found}' version {version}, {expected}; {remedy}")
         provenance = Provenance(about["params"], about["made_from"], digests[TENSORS])
-        found, version, spec = about["schema"], about["version"], about["spec"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise MacError(f"{description}: damaged ({type(error).__name__}: {first_line(error)}); {remedy}") from None
-    if found != kind or version != VERSION:
-        raise MacError(f"{description}: holds '{found}' version {version}, expected '{kind}' version {VERSION}; {remedy}")
+        spec = ModelSpec.from_json(about["spec"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise MacError(
+            f"{description}: damaged ({type(error).__name__}: {first_line(error)}); {remedy}"
+        ) from None
     for name in digests:
         file = path / Path(name).name
         if not file.is_file():
@@ -101,14 +135,13 @@ def open_model(path: Path, kind: str, made_from: Mapping[str, str] | None = None
             raise MacError(f"{file}: truncated or changed: its digest is not the one in model.json; {remedy}")
     if digest is not None and provenance.digest != digest:
         raise MacError(f"{path}: was replaced while it was in use; run the same command again")
-    provenance.require(kind, path, made_from or {})
     return ModelFolder(path, spec, provenance)
 
 
-def model_kind(path: Path) -> str:
-    """What a model folder says that it is: `erm`, `retrained`, …; `erm` where it says nothing."""
+def stated_model(path: Path) -> tuple[str | None, str | None]:
+    """The kind and the digest that a model folder says it has; None where it says nothing."""
     try:
-        found = json.loads((path / "model.json").read_text()).get("schema")
-    except (OSError, ValueError, AttributeError):
-        return "erm"
-    return found if found in MADE_BY else "erm"
+        about = json.loads((path / "model.json").read_text(encoding="utf-8"))
+        return str(about["schema"]), str(about["files"][TENSORS])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None, None

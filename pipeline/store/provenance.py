@@ -7,20 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import MacError
-
-VERSION = 1  # of the artefacts' layout
-# Which command makes which artefact: every error names the remedy.
-MADE_BY = {
-    "images": "prepare",
-    "erm": "train",
-    "masks": "saliency",
-    "features": "features",
-    "retrained": "retrain",
-    "examples": "examples",
-    "jtt": "jtt",
-    "masktune": "masktune",
-}
+VERSION = 2  # of the artefacts' layout
 
 
 @dataclass(frozen=True)
@@ -36,16 +23,6 @@ class Provenance:
     params: Mapping[str, Any]
     made_from: Mapping[str, str]
     digest: str
-
-    def require(self, kind: str, path: Path, made_from: Mapping[str, str]) -> None:
-        """Raise MacError unless the artefact was made from exactly these digests."""
-        for source, digest in made_from.items():
-            found = self.made_from.get(source, "none")
-            if found != digest:
-                raise MacError(
-                    f"{path}: was made from other {source} (digest {found[:12]}) than those here (digest {digest[:12]}); "
-                    f"run 'mac {MADE_BY[kind]}' again"
-                )
 
 
 def digest_of(*parts: object) -> str:

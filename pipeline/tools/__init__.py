@@ -1,1 +1,1 @@
-"""The commands that are no stages: inspect, explain, predict, export, doctor's estimates, download."""
+"""What the commands do that are no stages: inspect, explain, predict, export, doctor, download."""

@@ -1,10 +1,10 @@
-"""The images of a masks.h5 as a table: how sure ERM is, where MaC disagrees, what the mask covers; sorted, filtered, as pictures.
+"""The images of a masks.h5 as a table to sort and to filter, and as pictures (`mac inspect`).
 
-What needs torch is imported where it is used.
+The table says how sure ERM is of an image, how far MaC disagrees, and what the mask covers. PyTorch is
+imported only where it is used.
 """
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import softmax
 
-from pipeline import store
+from pipeline import graph
 from pipeline.errors import MacError
-from pipeline.metrics import Groups
+from pipeline.project import Opened, Project
 from pipeline.results import sheets, visual
-from pipeline.results.scores import head_logits
+from pipeline.results.blocks import in_blocks
+from pipeline.store import Artefact, ModelFolder
 
 SORTS = {
     "coverage": "share of the true foreground that the mask covers, lowest first",
@@ -26,22 +27,31 @@ SORTS = {
     "disagreement": "how far MaC's probability of the image's class is from ERM's, farthest first",
     "iou": "overlap with the mask of the other file, lowest first",
 }
-COLUMNS = ("row", "path", "group", "target", "erm", "mac", "right")  # of the table as it is written, and SORTS
+# The columns of the table as it is written; those of SORTS follow.
+COLUMNS = ("row", "path", "group", "target", "erm", "mac", "right")
+# Why a value may not be known of any image.
+_UNKNOWN = {
+    "coverage": "the dataset has no true masks",
+    "iou": "there is no other masks file to compare with",
+}
 BARS = " ▁▂▃▄▅▆▇█"
+SIDE = 176  # pixels of an image in a grid
 
 
 @dataclass(frozen=True)
-class Table:
-    """A row an image of masks.h5.
+class MaskTable:
+    """One row for each image of masks.h5, or for some of them.
 
     Attributes:
-        sample: (n,) position in masks.h5. row: (n,) of images.h5.
-        path, group, target, erm, mac: (n,) text; the last two are the classes that the heads see.
-        right: (n,) whether ERM is right.
-        values: (n,) float of each of SORTS; NaN where it is not known.
+        position: (n,) in masks.h5.
+        row: (n,) of images.h5.
+        path, group, target: (n,) text; target is the class that the map explains.
+        erm, mac: (n,) text, the classes that the two heads see.
+        right: (n,) bool, whether ERM is right.
+        values: (n,) float for each name of SORTS; NaN where it is not known.
     """
 
-    sample: NDArray[np.int64]
+    position: NDArray[np.int64]
     row: NDArray[np.int64]
     path: NDArray[np.str_]
     group: NDArray[np.str_]
@@ -52,101 +62,128 @@ class Table:
     values: Mapping[str, NDArray[np.float64]]
 
     def __len__(self) -> int:
-        return len(self.sample)
+        return len(self.position)
 
-    def take(self, chosen: NDArray[np.int64]) -> "Table":
-        """These rows in this order."""
-        parts: dict[str, Any] = {field.name: getattr(self, field.name)[chosen] for field in fields(self) if field.name != "values"}
-        return Table(**parts, values={name: values[chosen] for name, values in self.values.items()})
+    def take(self, chosen: NDArray[np.int64]) -> "MaskTable":
+        """These rows of the table, in this order."""
+        columns: dict[str, Any] = {}
+        for field in fields(self):
+            if field.name != "values":
+                columns[field.name] = getattr(self, field.name)[chosen]
+        values = {name: column[chosen] for name, column in self.values.items()}
+        return MaskTable(**columns, values=values)
 
-    def by(self, name: str) -> "Table":
-        """Sorted as SORTS says; what is not known comes last, equal ones in row order."""
+    def first(self, count: int) -> "MaskTable":
+        """The first rows, at most `count`."""
+        return self.take(np.arange(min(count, len(self))))
+
+    def by(self, name: str) -> "MaskTable":
+        """Sorted as SORTS says. Images whose value is not known come last; equal ones stay in order.
+
+        Raises:
+            MacError: the value is known of no image.
+        """
         values = -self.values[name] if name == "disagreement" else self.values[name]
         if np.isnan(values).all() and len(self):
-            remedy = {"coverage": "the dataset has no true masks", "iou": "give --against"}.get(name, "its figures are not finite")
-            raise MacError(f"--sort {name}: not known of any image; {remedy}")
+            reason = _UNKNOWN.get(name, "its figures are not finite")
+            raise MacError(f"{name}: not known of any image; {reason}")
         return self.take(np.argsort(values, kind="stable"))
 
 
-def browse(masks_path: Path, against: Path | None = None, coverage: bool = True) -> Table:
-    """The table of a masks.h5; images.h5, features.h5, erm/ and retrained/ are those beside it.
+def browse(path: Path, against: Path | None = None, coverage: bool = True) -> MaskTable:
+    """The table of a masks.h5; images.h5, erm/, features.h5 and retrained/ are those beside it.
 
     Args:
-        against: another masks.h5 of the same images.
-        coverage: whether it is to be known, for which all masks are read.
+        path: the masks.h5; it may have any name.
+        against: another masks.h5 of the same images, for `iou`.
+        coverage: whether to find out the coverage, for which all masks are read.
 
     Raises:
         MacError: something is missing, or does not belong together.
     """
-    with ExitStack() as stack:
-        masks = stack.enter_context(store.open_artefact(masks_path, "masks"))
-        images = stack.enter_context(store.open_artefact(masks_path.with_name("images.h5"), "images"))
-        masks.provenance.require("masks", masks_path, {"images": images.digest})
-        made_from = {"images": images.digest, "masks": masks.digest}
-        features = stack.enter_context(store.open_artefact(masks_path.with_name("features.h5"), "features", made_from))
-        erm = store.open_model(masks_path.with_name("erm"), "erm", {"images": images.digest})
-        retrained = store.open_model(masks_path.with_name("retrained"), "retrained", {"features": features.digest, "erm": erm.digest})
-        groups, label, rows = Groups.of(images), features["train/label"][:], masks["row"][:]
-        x = features["train/original"][:]
-        logits = (head_logits(x, *folder.head()) for folder in (erm, retrained))
-        before, after = (softmax(each.astype(np.float64), -1) for each in logits)
-        described = groups.described(label, features["train/attribute"][:])
-        classes, of_label = np.array(groups.classes), (np.arange(len(label)), label)
-        return Table(
-            sample=np.arange(len(rows)),
+    with graph.project(path.parent, masks=path).open(
+        "masks", "images", "erm", "features", "retrained"
+    ) as given:
+        images, masks, features = (given.file(name) for name in ("images", "masks", "features"))
+        rows, label = masks["row"][:], features["train/label"][:]
+        before = _probabilities(given.model("erm"), features)
+        after = _probabilities(given.model("retrained"), features)
+        described = given.groups.described(label, features["train/attribute"][:])
+        classes = np.array(given.groups.classes)
+        of_label = np.arange(len(label)), label
+        unknown = np.full(len(rows), np.nan)
+        return MaskTable(
+            position=np.arange(len(rows)),
             row=rows,
-            path=np.array([path.decode() for path in images.rows("path", rows)]),
+            path=np.array([name.decode() for name in images.rows("path", rows)]),
             group=np.array(described.names)[described.index],
             target=classes[masks["target"][:]],
             erm=classes[before.argmax(1)],
             mac=classes[after.argmax(1)],
             right=before.argmax(1) == label,
             values={
-                "coverage": _coverage(images, masks) if coverage else np.full(len(rows), np.nan),
+                "coverage": _coverage(given) if coverage else unknown,
                 "confidence": before[of_label],
                 "disagreement": np.abs(after[of_label] - before[of_label]),
-                "iou": np.full(len(rows), np.nan) if against is None else _overlap(images, masks, against),
+                "iou": unknown if against is None else _overlap(given, against),
             },
         )
 
 
-def _coverage(images: store.Artefact, masks: store.Artefact) -> NDArray[np.float64]:
+def _probabilities(folder: ModelFolder, features: Artefact) -> NDArray[np.float64]:
+    """What a head says of the retraining set, (M, classes)."""
+    logits = folder.head().logits(features["train/original"][:])[0]
+    return np.asarray(softmax(logits.astype(np.float64), -1))
+
+
+def _coverage(given: Opened) -> NDArray[np.float64]:
+    """Share of the true foreground that each mask covers, (M,); NaN where it is not known."""
     from pipeline.results.coverage import shares
 
-    found: NDArray[np.float64] = shares(images, masks)[2]
-    return found
+    _, _, mask_fg, _ = shares(given.file("images"), given.file("masks"), given.model("erm").spec)
+    return np.asarray(mask_fg)
 
 
-def _overlap(images: store.Artefact, masks: store.Artefact, against: Path) -> NDArray[np.float64]:
-    """Overlap (intersection over union) of every mask with the other file's mask of that image; NaN where it has none."""
-    from pipeline.results.coverage import in_blocks
-
+def _overlap(given: Opened, against: Path) -> NDArray[np.float64]:
+    """Overlap (intersection over union) of each mask with the other file's, (M,); NaN where that has none."""
+    masks = given.file("masks")
     rows = masks["row"][:]
     overlap = np.full(len(rows), np.nan)
-    with store.open_artefact(against, "masks", {"images": images.digest}) as other:
+    # Held against the images alone, for it may be of another ERM.
+    kinds = {name: given.project.kinds[name] for name in ("images", "masks")}
+    both = Project(given.project.data, kinds, {"images": given.project.path("images"), "masks": against})
+    with both.open("images", "masks") as others:
+        other = others.file("masks")
         if other["mask"].shape[1:] != masks["mask"].shape[1:]:
-            raise MacError(f"{against}: its masks are {other['mask'].shape[1:]}, those of {masks.path} {masks['mask'].shape[1:]}")
-        _, ours, theirs = np.intersect1d(rows, other["row"][:], assume_unique=True, return_indices=True)
-        if not len(ours):
+            theirs, ours = other["mask"].shape[1:], masks["mask"].shape[1:]
+            raise MacError(f"{against}: its masks are {theirs}, those of {masks.path} {ours}")
+        _, here, there = np.intersect1d(rows, other["row"][:], assume_unique=True, return_indices=True)
+        if not len(here):
             raise MacError(f"{against}: has none of the images of {masks.path}")
-        for part in in_blocks(np.arange(len(ours))):
-            mine, yours = masks.rows("mask", ours[part]), other.rows("mask", theirs[part])
-            overlap[ours[part]] = (mine & yours).sum((1, 2)) / np.maximum((mine | yours).sum((1, 2)), 1)
+        for block in in_blocks(np.arange(len(here))):
+            one, two = masks.rows("mask", here[block]), other.rows("mask", there[block])
+            overlap[here[block]] = (one & two).sum((1, 2)) / np.maximum((one | two).sum((1, 2)), 1)
     return overlap
 
 
-def as_text(table: Table, name: str, limit: int) -> str:
-    """How `name` is distributed, its mean in every group, and the first images."""
+def as_text(table: MaskTable, name: str, limit: int) -> str:
+    """How a value is distributed, its mean in every group, and the first images of the table.
+
+    Args:
+        name: one of SORTS.
+        limit: how many images to list.
+    """
     values = table.values[name]
-    found = values[~np.isnan(values)]
-    lines = [f"{len(table)} images, {name}: {SORTS[name]}", histogram(found), ""]
-    lines += [f"{'group':<28}{'n':>7}{'mean':>9}{'lowest':>9}{'highest':>9}"]
+    known = ~np.isnan(values)
+    lines = [f"{len(table)} images, {name}: {SORTS[name]}", histogram(values[known]), ""]
+    lines.append(f"{'group':<28}{'n':>7}{'mean':>9}{'lowest':>9}{'highest':>9}")
     for group in np.unique(table.group):
-        of_group = values[(table.group == group) & ~np.isnan(values)]
-        if len(of_group):
-            lines.append(f"{group:<28}{len(of_group):>7}{of_group.mean():>9.3f}{of_group.min():>9.3f}{of_group.max():>9.3f}")
-    shown = table.take(np.arange(min(limit, len(table))))
+        found = values[(table.group == group) & known]
+        if len(found):
+            spread = f"{found.mean():>9.3f}{found.min():>9.3f}{found.max():>9.3f}"
+            lines.append(f"{group:<28}{len(found):>7}{spread}")
     lines += ["", f"{'row':>7}{name:>14}  {'group':<28}{'ERM':<16}{'MaC':<16}path"]
+    shown = table.first(limit)
     for number in range(len(shown)):
         cells = f"{shown.row[number]:>7}{shown.values[name][number]:>14.3f}  {shown.group[number]:<28}"
         lines.append(f"{cells}{shown.erm[number]:<16}{shown.mac[number]:<16}{shown.path[number]}")
@@ -154,32 +191,43 @@ def as_text(table: Table, name: str, limit: int) -> str:
 
 
 def histogram(values: NDArray[np.float64], bins: int = 40) -> str:
-    """How values of 0 to 1 are distributed, in a line of text: a bar for each fortieth."""
+    """How values in [0, 1] are distributed, as a line of text: a bar for each fortieth."""
     count = np.histogram(values, bins, (0, 1))[0]
     heights = np.ceil(count / max(count.max(), 1) * (len(BARS) - 1)).astype(int)
     return "0 " + "".join(BARS[height] for height in heights) + " 1"
 
 
-def as_rows(table: Table) -> list[dict[str, object]]:
-    """Each image as a dict; None for what is not known."""
+def as_rows(table: MaskTable) -> list[dict[str, object]]:
+    """Each image as a dict with COLUMNS and SORTS; None for what is not known."""
     rows = []
     for number in range(len(table)):
         row: dict[str, object] = {name: getattr(table, name)[number].item() for name in COLUMNS}
-        rows.append(row | {name: None if np.isnan(v[number]) else float(v[number]) for name, v in table.values.items()})
+        for name, values in table.values.items():
+            row[name] = None if np.isnan(values[number]) else float(values[number])
+        rows.append(row)
     return rows
 
 
-def as_grid(masks_path: Path, table: Table, name: str, columns: int, rows: int) -> Image.Image:
-    """The first columns × rows images with their cores, under group and value."""
-    from pipeline.results.coverage import input_grid
+def as_grid(path: Path, table: MaskTable, name: str, columns: int, rows: int) -> Image.Image:
+    """The first columns × rows images with their cores; above each its group and its value.
 
-    shown = table.take(np.arange(min(columns * rows, len(table))))
+    Args:
+        path: the masks.h5 of the table.
+        name: one of SORTS.
+
+    Raises:
+        MacError: the table is empty.
+    """
+    from pipeline.results.pictures import as_rgb, input_pixels
+
+    shown = table.first(columns * rows)
     if not len(shown):
-        raise MacError(f"{masks_path}: no image is left to draw")
+        raise MacError(f"{path}: no image is left to draw")
     panels = []
-    with store.open_artefact(masks_path, "masks") as masks, store.open_artefact(masks_path.with_name("images.h5"), "images") as images:
-        for number in range(len(shown)):
-            pixels = input_grid(images, images["image"][int(shown.row[number])][None])[0].permute(1, 2, 0).numpy()
-            caption = f"{shown.row[number]}: {shown.group[number]}, {shown.values[name][number]:.2f}"
-            panels.append((caption, visual.overlay(pixels, masks["mask"][int(shown.sample[number])])))
-    return sheets.grid(panels, min(columns, len(panels)), 176)
+    with graph.project(path.parent, masks=path).open("masks", "images", "erm") as given:
+        pixels = as_rgb(input_pixels(given.file("images"), shown.row, given.model("erm").spec))
+        cores = given.file("masks").rows("mask", shown.position)
+    for number, (image, mask) in enumerate(zip(pixels, cores, strict=True)):
+        caption = f"{shown.row[number]}: {shown.group[number]}, {shown.values[name][number]:.2f}"
+        panels.append((caption, visual.overlay(image, mask)))
+    return sheets.grid(panels, min(columns, len(panels)), SIDE)

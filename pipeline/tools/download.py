@@ -1,6 +1,7 @@
-"""Published datasets from their official places: resumed, checked, unpacked to where the reader looks for them.
+"""Published datasets from their official places: fetched, checked, and unpacked where the readers look.
 
-gdown carries the bytes (also from Google Drive, where CelebA lies); addresses and digests are torchvision's where it has them.
+gdown fetches the files, from Google Drive too, where CelebA lies. Addresses and digests are torchvision's
+where it has them.
 """
 
 import shutil
@@ -16,7 +17,7 @@ from pipeline.compute.progress import Progress, log
 from pipeline.errors import MacError, first_line
 
 MEGABYTE = 1_000_000
-RETRIES = 3  # of a transfer that breaks off
+RETRIES = 3  # how often a transfer that breaks off is tried again
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Remote:
 
     Attributes:
         md5: hex digest, or None where the publishers give none (a tar.gz has a checksum of its own).
-        makes: what is there once it is unpacked, relative to the folder; the file's own name if it is no archive.
+        makes: what unpacking it makes, relative to the folder; the file's own name if it is no archive.
     """
 
     name: str
@@ -40,7 +41,9 @@ class Published:
 
     Attributes:
         folder: where they go by default; the presets look there.
-        page: where a person finds them, and their terms.
+        page: address of the page where a person finds them.
+        terms: the terms of their use, in short.
+        remotes: the files.
     """
 
     folder: str
@@ -50,7 +53,21 @@ class Published:
 
 
 def _mnist(kind: type[MNIST], folder: str) -> tuple[Remote, ...]:
-    return tuple(Remote(name, kind.mirrors[0] + name, md5, f"{folder}/raw/{name.removesuffix('.gz')}") for name, md5 in kind.resources)
+    """The files of MNIST, or of a dataset in its form."""
+    remotes = []
+    for name, md5 in kind.resources:
+        remotes.append(Remote(name, kind.mirrors[0] + name, md5, f"{folder}/raw/{name.removesuffix('.gz')}"))
+    return tuple(remotes)
+
+
+def _celeba(*wanted: str) -> tuple[Remote, ...]:
+    """Some files of CelebA, by name."""
+    remotes = []
+    for identifier, md5, name in CelebA.file_list:
+        if name in wanted:
+            url = f"https://drive.google.com/uc?id={identifier}"
+            remotes.append(Remote(name, url, md5, name.removesuffix(".zip")))
+    return tuple(remotes)
 
 
 PUBLISHED = {
@@ -71,15 +88,19 @@ PUBLISHED = {
         folder="data/raw/celeba",
         page="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
         terms="non-commercial research",
-        remotes=tuple(
-            Remote(name, f"https://drive.google.com/uc?id={identifier}", md5, name.removesuffix(".zip"))
-            for identifier, md5, name in CelebA.file_list
-            if name in {"img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt"}
-        ),
+        remotes=_celeba("img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt"),
     ),
-    "mnist": Published("data/raw/dominoes", "http://yann.lecun.com/exdb/mnist/", "CC BY-SA 3.0", _mnist(MNIST, "MNIST")),
+    "mnist": Published(
+        folder="data/raw/dominoes",
+        page="http://yann.lecun.com/exdb/mnist/",
+        terms="CC BY-SA 3.0",
+        remotes=_mnist(MNIST, "MNIST"),
+    ),
     "fashion_mnist": Published(
-        "data/raw/dominoes", "https://github.com/zalandoresearch/fashion-mnist", "MIT", _mnist(FashionMNIST, "FashionMNIST")
+        folder="data/raw/dominoes",
+        page="https://github.com/zalandoresearch/fashion-mnist",
+        terms="MIT",
+        remotes=_mnist(FashionMNIST, "FashionMNIST"),
     ),
     "cifar10": Published(
         folder="data/raw/dominoes",
@@ -111,79 +132,117 @@ def download(name: str, folder: Path | None = None, mirror: str | None = None) -
     log.info("%s: %s; terms: %s", name, published.page, published.terms)
     for remote in published.remotes:
         file = (folder / remote.makes).with_name(remote.name)
-        if (folder / remote.makes).exists() and (remote.makes != remote.name or _is_whole(file, remote)):
-            log.info("%s is there already", folder / remote.makes)
-            continue
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if file.exists() and not _is_whole(file, remote):
-                raise MacError(f"{file}: is not the published file (its MD5 is not {remote.md5}); remove it and run this again")
-            if not file.exists():
-                _transfer(remote, file, published, mirror)
-            if remote.makes != remote.name:
-                _unpack(file, folder, remote)
+            _provide(remote, file, folder, published.page, mirror)
         except OSError as error:
             raise MacError(f"{file}: cannot be written ({first_line(error)})") from None
     return folder
+
+
+def _provide(remote: Remote, file: Path, folder: Path, page: str, mirror: str | None) -> None:
+    """Fetch one file and unpack it, so far as that has not been done."""
+    made, is_archive = folder / remote.makes, remote.makes != remote.name
+    if made.exists() and (is_archive or _is_whole(made, remote)):
+        log.info("%s is there already", made)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        _fetch(remote, file, page, mirror)
+    elif not _is_whole(file, remote):
+        raise MacError(
+            f"{file}: is not the published file (its MD5 is not {remote.md5}); remove it and run this again"
+        )
+    if is_archive:
+        _unpack(file, folder, remote)
 
 
 def _is_whole(file: Path, remote: Remote) -> bool:
     return bool(check_integrity(str(file), remote.md5))
 
 
-def _transfer(remote: Remote, file: Path, published: Published, mirror: str | None) -> None:
+class _Bar:
+    """Shows how many bytes of a file are there; gdown calls it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: Progress | None = None
+        self._told = 0  # megabytes
+
+    def __call__(self, so_far: int, total: int | None) -> None:
+        if self._bar is None:
+            self._bar = Progress(self._name, (total or 0) // MEGABYTE, "MB")
+        self._bar.update(so_far // MEGABYTE - self._told)
+        self._told = so_far // MEGABYTE
+
+    def close(self) -> None:
+        """Take it off the terminal."""
+        if self._bar is not None:
+            self._bar.__exit__()
+
+
+def _fetch(remote: Remote, file: Path, page: str, mirror: str | None) -> None:
+    """Fetch a file, or what is missing of it, and check it."""
     try:
         import gdown
         from requests import RequestException
     except ImportError:
         raise MacError("downloads need gdown: pip install 'mac-robust[download]'") from None
     url = f"{mirror.rstrip('/')}/{remote.name}" if mirror else remote.url
-    by_hand = f"by hand: put {remote.name} from {published.page} into {file.parent} and run this again"
+    by_hand = f"by hand: put {remote.name} from {page} into {file.parent} and run this again"
     log.info("fetching %s", url)
-    bar: Progress | None = None
-    told = 0
-
-    def progress(so_far: int, total: int | None) -> None:
-        nonlocal bar, told
-        if bar is None:
-            bar = Progress(remote.name, (total or 0) // MEGABYTE, "MB")
-        bar.update(so_far // MEGABYTE - told)
-        told = so_far // MEGABYTE
-
+    bar = _Bar(remote.name)
     try:
-        gdown.download(url, str(file), quiet=True, use_cookies=False, resume=True, timeout=30, retries=RETRIES, progress=progress)
+        gdown.download(
+            url,
+            str(file),
+            quiet=True,
+            use_cookies=False,
+            resume=True,
+            timeout=30,
+            retries=RETRIES,
+            progress=bar,
+        )
     except gdown.FileURLRetrievalError as error:  # Google Drive's quota, or a file that is gone
-        raise MacError(f"{url}: Google Drive does not give it ({first_line(error)}); try again in a day, or {by_hand}") from None
+        reason = first_line(error)
+        raise MacError(
+            f"{url}: Google Drive does not give it ({reason}); try again in a day, or {by_hand}"
+        ) from None
     except (gdown.DownloadError, RequestException) as error:
-        raise MacError(f"{url}: cannot be downloaded ({first_line(error)}); run this again to continue, or {by_hand}") from None
+        reason = first_line(error)
+        raise MacError(
+            f"{url}: cannot be downloaded ({reason}); run this again to continue, or {by_hand}"
+        ) from None
     finally:
-        if bar is not None:
-            bar.__exit__()
+        bar.close()
     if not _is_whole(file, remote):
         file.unlink()
-        raise MacError(f"{url}: is not the published file (its MD5 is not {remote.md5}) and is removed; run this again, or {by_hand}")
+        raise MacError(
+            f"{url}: is not the published file (its MD5 is not {remote.md5}) and is removed; "
+            f"run this again, or {by_hand}"
+        )
 
 
 def _unpack(file: Path, folder: Path, remote: Remote) -> None:
-    """Unpack beside the place where the contents go, so that what is there is whole."""
+    """Unpack beside the place where the contents go, and move them there: what is there is whole."""
     log.info("unpacking %s", file)
     with tempfile.TemporaryDirectory(prefix=".unpacking.", suffix=".tmp", dir=folder) as name:
-        unpacked = Path(name)
         try:
-            if file.name.endswith(".tar.gz"):
-                with tarfile.open(file) as archive:
-                    archive.extractall(unpacked, filter="data")  # nothing outside the folder
-                    while archive.fileobj and archive.fileobj.read(MEGABYTE):  # gzip checks its CRC at the very end
-                        pass
-                made = unpacked / remote.makes
-            elif file.suffix == ".zip":
-                extract_archive(str(file), name)
-                made = unpacked / remote.makes
-            else:
-                extract_archive(str(file), name)
-                made = unpacked / file.stem
+            made = _unpacked(file, Path(name), remote)
         except (tarfile.TarError, EOFError, OSError, RuntimeError, ValueError) as error:
-            raise MacError(f"{file}: cannot be unpacked ({first_line(error)}); remove it and run this again") from None
+            reason = first_line(error)
+            raise MacError(f"{file}: cannot be unpacked ({reason}); remove it and run this again") from None
         if not made.exists():
             raise MacError(f"{file}: does not hold {remote.makes}; remove it and run this again")
         shutil.move(made, folder / remote.makes)
+
+
+def _unpacked(file: Path, folder: Path, remote: Remote) -> Path:
+    """Unpack into `folder`; where in it `remote.makes` should be."""
+    if file.name.endswith(".tar.gz"):
+        with tarfile.open(file) as archive:
+            archive.extractall(folder, filter="data")  # nothing outside the folder
+            while archive.fileobj and archive.fileobj.read(MEGABYTE):  # gzip checks its CRC at the very end
+                pass
+        return folder / remote.makes
+    extract_archive(str(file), str(folder))
+    return folder / (remote.makes if file.suffix == ".zip" else file.stem)

@@ -1,4 +1,7 @@
-"""What the stages will need, before anything runs: bytes on disk and time, from the parameters and a second's trial of this machine."""
+"""What the stages will need, before anything runs: bytes on disk, and time.
+
+It follows from the parameters, and from trying out this machine for about a second at a time.
+"""
 
 import time
 from collections.abc import Callable
@@ -10,15 +13,25 @@ import torch.nn.functional as F
 
 from pipeline.compute import device
 from pipeline.datasets.record import Dataset
-from pipeline.network import backbone
-from pipeline.network.backbone import Classifier
-from pipeline.network.inputs import normalize, random_resized_crop_and_flip
-from pipeline.params import Params
-from pipeline.prepare import decode
+from pipeline.network import classifier
+from pipeline.network.classifier import Classifier
+from pipeline.network.inputs import random_resized_crop_and_flip
+from pipeline.params.dataset import DatasetParams
+from pipeline.params.features import FeaturesParams
+from pipeline.params.inputs import InputParams
+from pipeline.params.model import ModelParams
+from pipeline.params.retrain import RetrainParams
+from pipeline.params.train import TrainParams
+from pipeline.params_file import Params
+from pipeline.steps.prepare import decode
+from pipeline.store import SPLITS
 
 TRIED = 16  # images that are decoded
-MASK = 0.15  # bytes that gzip leaves of a mask's 8 pixels: seen on Waterbirds and the demo
-TRIAL = 1.0  # seconds, at least
+MASK = 0.15  # bytes that gzip leaves of a mask's 8 pixels, as seen on Waterbirds and the demo
+MAP = 4 * 7 * 7  # bytes of a map: 7 × 7 float32, as of most networks
+TRIAL = 1.0  # seconds of a trial, at least
+FIT_RATE = 10e9  # bytes of features that a fit of a head reads in a second
+FIT_START = 3.0  # seconds that stage retrain takes beside the fit
 
 
 @dataclass(frozen=True)
@@ -31,56 +44,82 @@ class Need:
 
 
 def needs(params: Params, dataset: Dataset, cores: int, on: torch.device) -> list[Need]:
-    """The stages that take long or write much, in order.
+    """What the stages need that take long or write much, in their order.
+
+    Args:
+        cores: that prepare can use.
+        on: the device of the other stages.
 
     Raises:
         MacError: unknown architecture, or an image that cannot be read.
     """
-    model = backbone.build(params.model.architecture, len(dataset.groups.classes)).to(on)
-    width = model.head.in_features
+    images, inputs, train = params.of(DatasetParams), params.of(InputParams), params.of(TrainParams)
+    classes, features, retrain = (
+        len(dataset.groups.classes),
+        params.of(FeaturesParams),
+        params.of(RetrainParams),
+    )
+    model = classifier.build(params.of(ModelParams).architecture, classes).to(on)
     weights = 4 * sum(tensor.numel() for tensor in model.state_dict().values())
-    size, stored = params.dataset.input_size, params.dataset.stored_size
     split = np.array([record.split for record in dataset.records])
-    count, training = len(split), int((split == 0).sum())
-    validation = int((split == 1).sum())
-    forward, step = forward_rate(model, size, on), training_rate(params, len(dataset.groups.classes), on)
-    views = training * (1 + 2 * params.features.draws) + count - training
+    training, validation, test = np.bincount(split, minlength=len(SPLITS)).tolist()
+    # The time of a step is taken first: for the other one, the model is changed.
+    step = training_rate(model, images.stored_size, inputs.input_size, train, on)
+    forward = forward_rate(model, inputs.input_size, on)
+    decoded = cores * decoding_rate(dataset, images)
+    views = training * (1 + 2 * features.draws) + validation + test
+    cached, fits = 4 * model.head.in_features * views, retrain.seeds * retrain.average
+    mask = inputs.input_size**2 / 8 * MASK
     return [
-        Need("prepare", count * stored**2 * 3, count / (cores * decoding(dataset, params))),
-        Need("train", 2 * weights, params.train.epochs * (training / step + validation / forward)),
-        Need("saliency", training * (size**2 / 8 * MASK + 4 * 49), training / forward),
-        Need("features", 4 * width * views, views / forward),
-        Need("retrain", weights, 4 * width * views / 2e9 * params.retrain.seeds * params.retrain.average / 5 + 3),
+        Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoded),
+        Need("train", 2 * weights, train.epochs * (training / step + validation / forward)),
+        Need("saliency", training * (mask + MAP), training / forward),
+        Need("features", cached, views / forward),
+        Need("retrain", weights, fits * cached / FIT_RATE + FIT_START),
     ]
 
 
 def forward_rate(model: Classifier, size: int, on: torch.device) -> float:
-    """Images a second of a forward pass."""
-    model = backbone.for_inference(model.eval().requires_grad_(False), torch.float32)
-    x = normalize(torch.zeros(device.forward_batch(on), 3, size, size, dtype=torch.uint8).to(on))
+    """Images in a second of a forward pass.
+
+    Args:
+        model: on the device; it is made ready for inference.
+        size: side of the input grid, pixels.
+    """
+    model = classifier.for_inference(model.eval().requires_grad_(False), torch.float32)
+    x = model.input(torch.zeros(device.forward_batch(on), 3, size, size, dtype=torch.uint8, device=on))
     with torch.no_grad():
         return len(x) / _seconds(lambda: model.features(x).cpu())
 
 
-def training_rate(params: Params, classes: int, on: torch.device) -> float:
-    """Images a second of a training step, augmentation included."""
-    model = backbone.build(params.model.architecture, classes).to(on).train()
-    size, stored_size, train = params.dataset.input_size, params.dataset.stored_size, params.train
-    stored = torch.zeros(train.batch_size, stored_size, stored_size, 3, dtype=torch.uint8).to(on)
-    label, generator = torch.zeros(train.batch_size, dtype=torch.int64).to(on), torch.Generator().manual_seed(0)
+def training_rate(
+    model: Classifier, stored_size: int, size: int, params: TrainParams, on: torch.device
+) -> float:
+    """Images in a second of a training step, augmentation included.
+
+    Args:
+        model: on the device; it gets gradients, and is not changed otherwise.
+        stored_size, size: sides of the stored images and of the input grid, pixels.
+    """
+    model.train()
+    stored = torch.zeros(params.batch_size, stored_size, stored_size, 3, dtype=torch.uint8, device=on)
+    label = torch.zeros(params.batch_size, dtype=torch.int64, device=on)
+    generator = torch.Generator().manual_seed(0)
+    parameter = next(model.parameters())
 
     def step() -> None:
-        x = normalize(random_resized_crop_and_flip(stored, size, train.crop_scale, train.flip, generator))
-        with device.autocast(on, train.precision):
-            logits = model(x)
+        crops = random_resized_crop_and_flip(stored, size, params.crop_scale, params.flip, generator)
+        with device.autocast(on, params.precision):
+            logits = model(model.input(crops))
         F.cross_entropy(logits.float(), label).backward()
-        next(model.parameters()).grad.cpu()  # type: ignore[union-attr]
+        assert parameter.grad is not None
+        parameter.grad.cpu()  # waits for the device
 
-    return train.batch_size / _seconds(step)
+    return params.batch_size / _seconds(step)
 
 
 def _seconds(function: Callable[[], object]) -> float:
-    """Of one call, after one to warm up; calls go on for TRIAL seconds."""
+    """How long a call takes. After one to warm up, calls go on for TRIAL seconds."""
     function()
     start, done = time.monotonic(), 0
     while (spent := time.monotonic() - start) < TRIAL or not done:
@@ -89,10 +128,10 @@ def _seconds(function: Callable[[], object]) -> float:
     return spent / done
 
 
-def decoding(dataset: Dataset, params: Params) -> float:
-    """Images that a core decodes a second, from a few spread over the dataset."""
+def decoding_rate(dataset: Dataset, params: DatasetParams) -> float:
+    """Images that a core decodes in a second, by a few that are spread over the dataset."""
     chosen = np.unique(np.linspace(0, len(dataset.records) - 1, TRIED).astype(int))
     start = time.monotonic()
     for number in chosen:
-        decode(dataset.records[number], dataset.root, params.dataset.stored_size, params.dataset.to_stored)
+        decode(dataset.records[number], dataset.root, params.stored_size, params.to_stored)
     return len(chosen) / max(time.monotonic() - start, 1e-9)

@@ -1,166 +1,191 @@
-"""What is in an artefact: as text, and one training image as a picture (`mac inspect`).
+"""What is in an artefact: as text, as JSON, and one training image as a picture (`mac inspect`).
 
-What needs torch is imported where it is used: most of this does not, and is there at once.
+PyTorch is imported only where it is used, so that most of this answers at once.
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from PIL import Image
 
-from pipeline import store
+from pipeline import graph, store
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
 from pipeline.results import sheets, tables
-from pipeline.store import Artefact
+from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
+from pipeline.tools.single import PREVIEWS, datasets, open_single
 
 
 def describe(path: Path) -> str:
-    """Datasets, parameters and provenance of any artefact; for masks.h5 also each group's coverage; the table of metrics.json.
+    """An artefact as text: its datasets or its network, its parameters, and what it was made from.
 
-    Groups and foregrounds come from the images.h5 beside it, where there is one.
+    Of images.h5 also the number of images by group; of masks.h5 how much of the true foregrounds the masks
+    cover, for which images.h5 and erm/ must lie beside it. Of metrics.json the table.
+
+    Raises:
+        MacError: it is missing, damaged, or nothing that MaC writes.
     """
-    if path.is_dir():
-        return _describe_model(path)
     if path.suffix == ".json":
-        return _describe_metrics(path)
-    with store.open_artefact(path) as artefact:
-        lines = [f"{path}: {artefact.kind}, schema version {store.VERSION}", *_provenance_lines(artefact.provenance)]
-        lines += ["", *_dataset_lines(artefact.file)]
-        if artefact.kind == "images":
+        return _table_of(_read_metrics(path), path)
+    with open_single(path) as (kind, given):
+        head = f"{path}: {kind.name}, schema version {store.VERSION}"
+        if kind.form == "model":
+            return "\n".join([head, *_model_lines(given.model(kind.name))])
+        artefact = given.file(kind.name)
+        lines = [head, *_provenance_lines(artefact.provenance), "", *_dataset_lines(artefact)]
+        if kind.name == "images":
             lines += ["", *_group_lines(artefact)]
-        if artefact.kind == "masks":
-            lines += ["", *_coverage_lines(artefact)]
+    if kind.name == "masks":
+        lines += ["", *_coverage_lines(path)]
     return "\n".join(lines)
 
 
 def as_dict(path: Path) -> dict[str, Any]:
-    """Kind, parameters, provenance and datasets of an artefact, JSON-able; of a JSON file what is in it."""
+    """An artefact as a JSON-able dict: kind, parameters, digests and datasets. Of a JSON file what is in it.
+
+    Raises:
+        MacError: it is missing, damaged, or nothing that MaC writes.
+    """
     if path.suffix == ".json":
-        _describe_metrics(path)  # refuses what is none of ours
-        return dict(json.loads(path.read_text()))
-    if path.is_dir():
-        folder = store.open_model(path, store.model_kind(path))
-        about: dict[str, Any] = {"kind": store.model_kind(path), "spec": dict(folder.spec)}
-        return about | _provenance(folder.provenance)
-    with store.open_artefact(path) as artefact:
-        datasets = {
-            name: {"dtype": str(artefact[name].dtype), "shape": list(artefact[name].shape), "about": field.about}
-            for name, field in store.SCHEMAS[artefact.kind].items()
-            if name in artefact
-        }
-        return {"kind": artefact.kind, "datasets": datasets} | _provenance(artefact.provenance)
+        found = _read_metrics(path)
+        _table_of(found, path)  # refuses what MaC does not write
+        return found
+    with open_single(path) as (kind, given):
+        about: dict[str, Any] = {"kind": kind.name}
+        if kind.form == "model":
+            folder = given.model(kind.name)
+            return about | {"spec": asdict(folder.spec)} | _provenance(folder.provenance)
+        artefact = given.file(kind.name)
+        about["datasets"] = {}
+        for name, dataset in datasets(artefact).items():
+            shape = {"dtype": str(dataset.dtype), "shape": list(dataset.shape)}
+            about["datasets"][name] = shape | {"about": str(dataset.attrs.get("about", ""))}
+        return about | _provenance(artefact.provenance)
 
 
-def _provenance(provenance: store.Provenance) -> dict[str, Any]:
-    return {"digest": provenance.digest, "made_from": dict(provenance.made_from), "params": dict(provenance.params)}
+def _provenance(provenance: Provenance) -> dict[str, Any]:
+    return {
+        "digest": provenance.digest,
+        "made_from": dict(provenance.made_from),
+        "params": dict(provenance.params),
+    }
 
 
-def _describe_model(path: Path) -> str:
-    kind = store.model_kind(path)
-    folder = store.open_model(path, kind)
-    tensors = folder.read()
-    lines = [f"{path}: {kind}, schema version {store.VERSION}", *_provenance_lines(folder.provenance), "", "model"]
-    lines += [f"  {key}: {_inline(value)}" for key, value in folder.spec.items()]
-    lines += [f"  parameters: {sum(tensor.size for tensor in tensors.values()):,}, head {tensors['head.weight'].shape}"]
-    metrics = path / "metrics.json"
-    if metrics.is_file():
-        lines += ["", "metrics", *(f"  {line}" for line in metrics.read_text().splitlines())]
-    return "\n".join(lines)
+def _read_metrics(path: Path) -> dict[str, Any]:
+    return store.read_json(path, "see 'mac --help'")
 
 
-def _describe_metrics(path: Path) -> str:
-    """The table of metrics.json, of baselines.json, or of the ablation's metrics.json."""
+def _table_of(found: dict[str, Any], path: Path) -> str:
+    """The table of a metrics.json: of evaluate, of baselines or of ablation."""
     try:
-        found = json.loads(path.read_text())
         if "methods" in found:
             return tables.of_baselines(found)
-        return tables.of_ablation(found) if "differences" in found else tables.of_metrics(found)
-    except OSError as error:
-        raise MacError(f"{path}: cannot be read ({error.strerror}); run 'mac evaluate'") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise MacError(
-            f"{path}: is neither a metrics.json nor a baselines.json that mac writes ({type(error).__name__}: {error})"
-        ) from None
+        if "differences" in found:
+            return tables.of_ablation(found)
+        return tables.of_metrics(found)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise MacError(f"{path}: is no metrics.json of evaluate, baselines or ablation ({reason})") from None
 
 
-def _provenance_lines(provenance: store.Provenance) -> list[str]:
+def _model_lines(folder: ModelFolder) -> list[str]:
+    lines = [*_provenance_lines(folder.provenance), "", "model"]
+    lines += _indented(asdict(folder.spec))
+    tensors = folder.read()
+    lines.append(f"  parameters: {sum(tensor.size for tensor in tensors.values()):,}")
+    for name, tensor in tensors.items():
+        if name.endswith(".weight") and not name.startswith("trunk."):
+            lines.append(f"  {name}: {tensor.shape}")
+    metrics = folder.path / "metrics.json"
+    if metrics.is_file():
+        lines += ["", "metrics", *(f"  {line}" for line in metrics.read_text(encoding="utf-8").splitlines())]
+    return lines
+
+
+def _provenance_lines(provenance: Provenance) -> list[str]:
     lines = [f"digest {provenance.digest}"]
     lines += [f"made from {source} {digest}" for source, digest in sorted(provenance.made_from.items())]
-    return [*lines, "", "params", *(f"  {key}: {_inline(value)}" for key, value in provenance.params.items())]
+    return [*lines, "", "params", *_indented(provenance.params)]
 
 
-def _inline(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+def _indented(values: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for key, value in values.items():
+        is_nested = isinstance(value, (dict, list, tuple))
+        lines.append(f"  {key}: {json.dumps(value, ensure_ascii=False) if is_nested else value}")
+    return lines
 
 
-def _dataset_lines(file: h5py.File) -> list[str]:
-    found: list[h5py.Dataset] = []
-    file.visititems(lambda name, item: found.append(item) if isinstance(item, h5py.Dataset) and not name.startswith("preview/") else None)
+def _dataset_lines(artefact: Artefact) -> list[str]:
     lines = ["datasets"]
-    for dataset in found:
-        dims = ", ".join(f"{dim.label} {length}" for dim, length in zip(dataset.dims, dataset.shape, strict=True))
-        kind = "utf-8" if dataset.dtype.kind == "S" else str(dataset.dtype)
-        lines.append(f"  {dataset.name[1:]:<16} {kind:<8} ({dims}): {dataset.attrs.get('about', '')}")
-    if "preview" in file:
-        lines.append(f"  preview/         {len(file['preview'])} pictures for HDF viewers")
+    for name, dataset in datasets(artefact).items():
+        axes = zip(dataset.dims, dataset.shape, strict=True)
+        dims = ", ".join(f"{dim.label} {length}" for dim, length in axes)
+        dtype = "utf-8" if dataset.dtype.kind == "S" else str(dataset.dtype)
+        lines.append(f"  {name:<16} {dtype:<8} ({dims}): {dataset.attrs.get('about', '')}")
+    if PREVIEWS in artefact:
+        lines.append(f"  {PREVIEWS + '/':<16} {len(artefact[PREVIEWS])} pictures for HDF viewers")
     return lines
 
 
 def _group_lines(images: Artefact) -> list[str]:
-    groups, split = Groups.of(images), images["split"][:]
-    lines = [f"{'images':<24}{'train':>8}{'val':>8}{'test':>8}"]
-    described = groups.described(images["label"][:], images["attribute"][:])
-    counts = [np.bincount(described.index[split == s], minlength=len(described.names)) for s in range(3)]
-    lines += [f"{name:<24}" + "".join(f"{count[g]:>8}" for count in counts) for g, name in enumerate(described.names)]
+    split = images["split"][:]
+    described = Groups.of(images).described(images["label"][:], images["attribute"][:])
+    lines = [f"{'images':<24}" + "".join(f"{name:>8}" for name in SPLITS)]
+    for group, name in enumerate(described.names):
+        count = np.bincount(split[described.index == group], minlength=len(SPLITS))
+        lines.append(f"{name:<24}" + "".join(f"{n:>8}" for n in count))
     if "has_foreground" in images:
         lines.append(f"true masks: {int(images['has_foreground'][:].sum())} of {len(split)}")
     return lines
 
 
-def _coverage_lines(masks: Artefact) -> list[str]:
-    beside = masks.path.with_name("images.h5")
-    if not beside.is_file():
-        return [f"coverage by group: needs {beside}"]
-    from pipeline.results.coverage import coverage
+def _coverage_lines(path: Path) -> list[str]:
+    """What masks.h5 covers of the true foregrounds, by the images.h5 and the erm/ beside it."""
+    project = graph.project(path.parent, masks=path)
+    for name in ("images", "erm"):
+        if not project.path(name).exists():
+            return [f"coverage by group: needs {project.path(name)}"]
+    from pipeline.results.coverage import by_group
 
-    with store.open_artefact(beside, "images") as images:
-        masks.provenance.require("masks", masks.path, {"images": images.digest})
-        table = coverage(images, masks)
+    with project.open("images", "erm", "masks") as given:
+        table = by_group(given.file("images"), given.file("masks"), given.model("erm").spec)
     if not any(row.n for row in table):
         return ["coverage by group: the dataset has no true masks"]
     lines = [f"{'mean coverage, %':<24}{'n':>8}{'Mask/FG':>10}{'Mask/BG':>10}"]
-    return lines + [f"{row.group:<24}{row.n:>8}{100 * row.mask_fg:>10.1f}{100 * row.mask_bg:>10.1f}" for row in table]
+    for row in table:
+        lines.append(f"{row.group:<24}{row.n:>8}{100 * row.mask_fg:>10.1f}{100 * row.mask_bg:>10.1f}")
+    return lines
 
 
-def picture(masks_path: Path, row: int) -> Image.Image:
-    """Original, map, mask, masked and combined (draw 0) of one row of images.h5, side by side with captions.
+def picture(path: Path, row: int) -> Image.Image:
+    """One row of images.h5 and what becomes of it in draw 0: image, map, core, masked and combined.
 
-    Reads the images.h5 and features.h5 beside `masks_path`.
+    Args:
+        path: a masks.h5; images.h5, erm/ and features.h5 are those beside it.
 
     Raises:
-        MacError: the row has no mask, or the files do not belong together.
+        MacError: the row has no mask, or the artefacts do not belong together.
     """
     from pipeline.results.pictures import training_example
 
-    with (
-        store.open_artefact(masks_path, "masks") as masks,
-        store.open_artefact(masks_path.with_name("images.h5"), "images") as images,
-        store.open_artefact(masks_path.with_name("features.h5"), "features", {"images": images.digest, "masks": masks.digest}) as features,
-    ):
-        masks.provenance.require("masks", masks_path, {"images": images.digest})
-        rows = masks["row"][:]
+    project = graph.project(path.parent, masks=path)
+    with project.open("masks", "images", "erm", "features") as given:
+        rows = given.file("masks")["row"][:]
         found = np.flatnonzero(rows == row)
         if len(found) == 0:
-            raise MacError(f"{masks_path}: row {row} has no mask; it holds {len(rows)} rows from {rows.min()} to {rows.max()}")
-        example = training_example(images, masks, features, int(found[0]))
+            raise MacError(
+                f"{path}: row {row} has no mask; it holds {len(rows)} rows from {rows.min()} to {rows.max()}"
+            )
+        example = training_example(given, int(found[0]))
     panels = {
         f"row {row}, {example.group}": example.original,
-        f"map for {example.target}": example.heat,
-        "mask": example.core,
+        f"map for {example.target}": example.map,
+        "core": example.core,
         "masked": example.masked,
         f"combined, {example.partner_group}": example.combined,
     }

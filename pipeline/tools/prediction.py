@@ -1,226 +1,187 @@
-"""The classifiers at work on image files of any origin: `mac predict`, `mac explain`, and `pipeline.load_model`."""
+"""Two heads at work on image files of any origin (`mac predict`)."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from glob import glob
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 
-from pipeline import store
 from pipeline.compute import device
-from pipeline.datasets.sources import image_files, open_image, stored_image
+from pipeline.datasets.sources import image_files
 from pipeline.errors import MacError
-from pipeline.last_layer.heads import Heads
 from pipeline.method import xgradcam
-from pipeline.method.masks import pixel_count, top_k_mask, upsample
-from pipeline.network import backbone
-from pipeline.network.backbone import Classifier
-from pipeline.network.inputs import normalize, to_input_grid
-from pipeline.results import sheets, visual
-from pipeline.results.visual import Picture
-
-
-@dataclass(frozen=True)
-class Transform:
-    """From an image file to what the model takes: the steps of the stages, in their order.
-
-    Attributes:
-        stored_size, to_stored: of prepare. input_size, to_input: of the model's input.
-    """
-
-    stored_size: int
-    to_stored: Any
-    input_size: int
-    to_input: Any
-
-    @classmethod
-    def of(cls, folder: store.ModelFolder) -> "Transform":
-        """What the model was trained with."""
-        try:
-            return cls(*(folder.spec[name] for name in ("stored_size", "to_stored", "input_size", "to_input")))
-        except KeyError as error:
-            raise MacError(f"{folder.path}: does not say {error}; it is of an earlier version, run 'mac train' again") from None
-
-    def pixels(self, image: Image.Image | str | Path) -> Tensor:
-        """(3, S, S) uint8 on the input grid.
-
-        Raises:
-            MacError: the file cannot be read as an image.
-        """
-        picture = image if isinstance(image, Image.Image) else open_image(Path(image))
-        stored = torch.from_numpy(stored_image(picture, self.stored_size, self.to_stored).copy())
-        return to_input_grid(stored[None], self.input_size, self.to_input)[0]
-
-    def __call__(self, image: Image.Image | str | Path) -> Tensor:
-        """(3, S, S) float32, normalised."""
-        return normalize(self.pixels(image)[None])[0]
-
-
-def load_model(path: str | Path, device: str = "cpu") -> tuple[Classifier, Transform]:
-    """A model folder (`data/retrained`, `data/erm`) as a module in eval mode, and its transform.
-
-    Returns:
-        The module, (B, 3, S, S) float32 to logits (B, classes); and the transform, an image or its path to (3, S, S).
-
-    Raises:
-        MacError: no model folder, or a damaged one.
-
-    >>> import pipeline
-    >>> from PIL import Image
-    >>> model, transform = pipeline.load_model("data/retrained")
-    >>> probabilities = model(transform(Image.new("RGB", (300, 200)))[None]).softmax(-1)
-    >>> round(float(probabilities.sum()), 3)
-    1.0
-    """
-    folder = Path(path)
-    opened = store.open_model(folder, store.model_kind(folder))
-    return backbone.load(opened, torch.device(device)), Transform.of(opened)
+from pipeline.network import classifier
+from pipeline.network.backbone import State
+from pipeline.network.classifier import Classifier
+from pipeline.network.loading import prefetch
+from pipeline.project import Project
+from pipeline.store import FittedHeads
+from pipeline.tools import heads
+from pipeline.tools.heads import ERM, NamedHead
+from pipeline.tools.model import Transform, with_head
 
 
 @dataclass(frozen=True)
 class Pair:
-    """ERM and MaC: one frozen trunk, two heads."""
+    """ERM's trunk, frozen, with two heads: ERM's, and another one to compare it with.
 
-    trunk: Classifier
+    Attributes:
+        model: the classifier; of its own head no use is made.
+        transform: from an image file to the input grid.
+        heads: ERM's, and the other one.
+        on: the device.
+    """
+
+    model: Classifier
     transform: Transform
-    classes: list[str]
-    heads: Heads  # (2, 1, …): ERM, MaC
+    heads: tuple[NamedHead, NamedHead]
     on: torch.device
 
     @classmethod
-    def load(cls, erm_path: Path, retrained_path: Path, on: torch.device) -> "Pair":
-        """Both model folders.
+    def load(cls, project: Project, other: str, on: torch.device) -> "Pair":
+        """ERM and one of `heads.OTHERS` of a project.
 
         Raises:
-            MacError: one is missing, or they do not belong together.
+            MacError: an artefact is missing or does not belong to the others, or there is no such head
+                beside ERM's.
         """
-        erm = store.open_model(erm_path, "erm")
-        retrained = store.open_model(retrained_path, "retrained", {"erm": erm.digest})
-        model = backbone.for_inference(backbone.load(erm, on), torch.float32)
-        heads = Heads.of(*(np.stack(parts) for parts in zip(erm.head(), retrained.head(), strict=True))).to(on)
-        return cls(model, Transform.of(erm), list(erm.spec["classes"]), heads, on)
+        if other == ERM:
+            raise MacError(f"{ERM}: is one of the two heads already; name another method")
+        with project.open("erm", heads.artefact_of(other)) as given:
+            both = heads.named_head(given, ERM), heads.named_head(given, other)
+            model = classifier.for_inference(with_head(given, both[0], on), torch.float32)
+            return cls(model, Transform(given.model("erm").spec), both, on)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.transform.spec.classes
 
     @torch.no_grad()
-    def activations(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 to the last activation maps (B, C, h, w)."""
-        return self.trunk.activations(normalize(pixels.to(self.on)))
+    def state(self, pixels: Tensor) -> State:
+        """(B, 3, S, S) uint8 to the trunk's state of each image, on the device."""
+        return self.model.encode(self.model.input(pixels.to(self.on)))
 
-    def probabilities(self, activations: Tensor) -> Tensor:
-        """(B, 2, classes), of ERM and MaC."""
-        return self.heads.logits(self.trunk.pool(activations))[:, 0].softmax(-1).transpose(0, 1)
+    @torch.no_grad()
+    def probabilities(self, state: State) -> NDArray[np.float32]:
+        """What the two heads say of each image, (B, 2, classes)."""
+        both = FittedHeads(
+            np.concatenate([each.head.weight for each in self.heads]),
+            np.concatenate([each.head.bias for each in self.heads]),
+        )
+        logits = both.logits(self.model.trunk.pool(state).cpu().numpy())
+        return np.asarray(softmax(logits, -1).swapaxes(0, 1))
+
+    def maps(self, state: State, label: int) -> list[Tensor]:
+        """Where each of the two heads looks for a class, (B, h, w) each, on the device."""
+        target = torch.full((len(state),), label, device=self.on)
+        found = []
+        for each in self.heads:
+            weight = torch.from_numpy(each.head.weight[0]).to(self.on)
+            found.append(xgradcam.of_head(self.model.trunk, state, weight, target))
+        return found
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said of a file: `probability` (2, classes) of ERM and MaC, or why it cannot be read."""
+    """What is said of one file.
+
+    Attributes:
+        probability: (2, classes) of the two heads, or None where the file cannot be read.
+        error: why it cannot be read.
+    """
 
     path: Path
-    probability: Tensor | None
+    probability: NDArray[np.float32] | None
     error: str = ""
+
+    def as_row(self, pair: Pair) -> dict[str, Any]:
+        """A JSON-able dict: path, and for each head its class and all probabilities; or path and error."""
+        row: dict[str, Any] = {"path": str(self.path)}
+        if self.probability is None:
+            return row | {"error": self.error}
+        for each, probability in zip(pair.heads, self.probability, strict=True):
+            by_class = dict(zip(pair.classes, probability.tolist(), strict=True))
+            row[each.name] = {"class": pair.classes[int(probability.argmax())], "probability": by_class}
+        return row
+
+    def as_cells(self, pair: Pair) -> dict[str, object]:
+        """A row of a table: path, the class that each head sees, all probabilities, and the error.
+
+        Cells are empty where the file cannot be read.
+        """
+        seen: dict[str, object] = {}
+        probabilities: dict[str, object] = {}
+        for number, each in enumerate(pair.heads):
+            found = None if self.probability is None else self.probability[number]
+            seen[each.name] = "" if found is None else pair.classes[int(found.argmax())]
+            for label, name in enumerate(pair.classes):
+                probabilities[f"{each.name}: {name}"] = "" if found is None else float(found[label])
+        return {"path": str(self.path), **seen, **probabilities, "error": self.error}
 
 
 def predict(pair: Pair, files: Sequence[Path]) -> Iterator[Prediction]:
-    """Every file's prediction, in order, a batch at a time; files that cannot be read are told as such."""
+    """Every file's prediction, in order; for a file that cannot be read, its error."""
     size = device.forward_batch(pair.on)
-
-    def read(file: Path) -> Tensor | MacError:
-        try:
-            return pair.transform.pixels(file)
-        except MacError as error:
-            return error
-
-    remaining = iter(files)
+    batches = [files[start : start + size] for start in range(0, len(files), size)]
     with ThreadPoolExecutor() as pool:
-        batch = list(islice(remaining, size))
-        reading = [pool.submit(read, file) for file in batch]
-        while batch:
-            following = list(islice(remaining, size))
-            found = [future.result() for future in reading]
-            reading = [pool.submit(read, file) for file in following]  # while the network runs
-            good = [pixels for pixels in found if isinstance(pixels, Tensor)]
-            said = iter(pair.probabilities(pair.activations(torch.stack(good))).cpu() if good else ())
-            for file, pixels in zip(batch, found, strict=True):
-                yield Prediction(file, next(said)) if isinstance(pixels, Tensor) else Prediction(file, None, str(pixels))
-            batch = following
+        read = partial(_read, pair.transform)
+        reading = (list(pool.map(read, batch)) for batch in batches)
+        # While the network runs, the next files are read.
+        for batch, found in zip(batches, prefetch(reading), strict=True):
+            yield from _predicted(pair, batch, found)
+
+
+def _read(transform: Transform, file: Path) -> Tensor | MacError:
+    try:
+        return transform.pixels(file)
+    except MacError as error:
+        return error
+
+
+def _predicted(pair: Pair, files: Sequence[Path], found: Sequence[Tensor | MacError]) -> Iterator[Prediction]:
+    readable = [pixels for pixels in found if isinstance(pixels, Tensor)]
+    probabilities = iter(pair.probabilities(pair.state(torch.stack(readable))) if readable else ())
+    for file, pixels in zip(files, found, strict=True):
+        if isinstance(pixels, MacError):
+            yield Prediction(file, None, str(pixels))
+        else:
+            yield Prediction(file, next(probabilities))
 
 
 def listed(paths: Sequence[str]) -> list[Path]:
-    """Files as they are, image files of folders, and what a pattern such as `birds/*.jpg` finds; each once, in order.
+    """The files that paths stand for, each once, in order.
+
+    A file stands for itself, a folder for its image files, and a pattern such as `birds/*.jpg` for what it
+    finds.
 
     Raises:
         MacError: a path is not there, a pattern finds nothing, or a folder has no image.
     """
     found: dict[Path, None] = {}
     for path in paths:
-        folder = Path(path)
-        if folder.is_dir():
-            members = [folder / file for file in image_files(folder, "")]
-            if not members:
-                raise MacError(f"{path}: no image file in this folder")
-        else:
-            members = [folder] if folder.is_file() else [Path(name) for name in sorted(glob(path, recursive=True))]  # noqa: PTH207 (a pattern may be absolute)
-            if not members:
-                raise MacError(f"{path}: no such file or folder, and no pattern that finds one")
-        found |= dict.fromkeys(members)
+        found |= dict.fromkeys(_files_of(path))
     return list(found)
 
 
-def explain(pair: Pair, files: Sequence[Path], top_k: float, target: str | None) -> Image.Image:
-    """A row an image: where both heads look for a class, the core by ERM's map, and both heads' probabilities.
-
-    Args:
-        top_k: K of the core, as `saliency.top_k`.
-        target: the class that the maps explain; None for the one that MaC sees.
-
-    Raises:
-        MacError: a file cannot be read, or there is no such class.
-    """
-    if target is not None and target not in pair.classes:
-        raise MacError(f"--target {target}: no such class; there are {', '.join(pair.classes)}")
-    rows = []
-    for file in files:
-        pixels = pair.transform.pixels(file)[None]
-        activations = pair.activations(pixels)
-        probability = pair.probabilities(activations)[0].cpu()
-        label = pair.classes.index(target) if target is not None else int(probability[1].argmax())
-        maps = [xgradcam.closed_form(activations, weight, torch.tensor([label], device=pair.on)) for weight in pair.heads.weight[:, 0]]
-        large = [upsample(each, pair.transform.input_size).cpu() for each in maps]
-        mask = top_k_mask(large[0], pixel_count(top_k, pair.transform.input_size))[0].numpy()
-        image = pixels[0].permute(1, 2, 0).numpy()
-        before, after = visual.heat_over(image, [each[0].numpy() for each in large])
-        name = pair.classes[label]
-        panels = {f"ERM: {name} here": before, "core": visual.overlay(image, mask), f"MaC: {name} here": after}
-        rows.append(_row(file.name, image, panels, probability, pair.classes))
-    sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
-    for number, row in enumerate(rows):
-        sheet.paste(row, (0, sum(each.height for each in rows[:number])))
-    return sheet
-
-
-MOST_CLASSES = 5  # with a bar
-_COLOURS = {"ERM": "#8a6d3b", "MaC": "#1f6f8b"}
-
-
-def _row(name: str, image: Picture, panels: dict[str, Picture], probability: Tensor, classes: list[str]) -> Image.Image:
-    strip = sheets.strip({name: image, **panels})
-    bars = Image.new("RGB", (260, strip.height), "white")
-    draw, font = ImageDraw.Draw(bars), ImageFont.load_default(14)
-    likely = probability.amax(0).argsort(descending=True, stable=True)[:MOST_CLASSES].tolist()
-    for place, label in enumerate(likely):
-        top = 4 + place * 50
-        draw.text((0, top), sheets.shortened(classes[label], 240, font), fill="black", font=font)
-        for number, (head, colour) in enumerate(_COLOURS.items()):
-            y, share = top + 19 + number * 14, float(probability[number, label])
-            draw.rectangle((0, y, round(130 * share), y + 10), fill=colour)
-            draw.text((136, y - 3), f"{head} {100 * share:.1f} %", fill="black", font=ImageFont.load_default(12))
-    whole = Image.new("RGB", (strip.width + bars.width, strip.height), "white")
-    whole.paste(strip, (0, 0))
-    whole.paste(bars, (strip.width, 0))
-    return whole
+def _files_of(path: str) -> list[Path]:
+    place = Path(path)
+    if place.is_dir():
+        members = [place / file for file in image_files(place, "")]
+        if not members:
+            raise MacError(f"{path}: no image file in this folder")
+        return members
+    if place.is_file():
+        return [place]
+    members = [Path(name) for name in sorted(glob(path, recursive=True))]  # noqa: PTH207 (a pattern may be absolute)
+    if not members:
+        raise MacError(f"{path}: no such file or folder, and no pattern that finds one")
+    return members

@@ -19,10 +19,18 @@ class Clone:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        environment = {"PATH": f"{DVC.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "DVC_NO_ANALYTICS": "1"}
+        environment = {
+            "PATH": f"{DVC.parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(folder),
+            "DVC_NO_ANALYTICS": "1",
+        }
         self.environment = {**os.environ, **environment, "BROWSER": "true"}  # what is to be opened is not
         listed = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+            ["git", "ls-files", "-co", "--exclude-standard"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         for name in listed.stdout.splitlines():
             if (REPOSITORY / name).is_file():
@@ -51,7 +59,9 @@ class Clone:
         """Change a line of params.yaml."""
         path = self.folder / "params.yaml"
         text = path.read_text()
-        changed = re.sub(rf"(^{block}:\n(?:  .*\n)*?  {key}: )[^#\n]*", rf"\g<1>{value} ", text, flags=re.MULTILINE)
+        changed = re.sub(
+            rf"(^{block}:\n(?:  .*\n)*?  {key}: )[^#\n]*", rf"\g<1>{value} ", text, flags=re.MULTILINE
+        )
         assert changed != text
         path.write_text(changed)
 

@@ -1,4 +1,4 @@
-"""The promise of the README, kept in a copy of the repository: `dvc repro` on the demo, then one changed parameter after another."""
+"""The README's promise, kept in a copy of the repository: `dvc repro`, then one parameter after another."""
 
 import csv
 import json
@@ -12,7 +12,9 @@ import pytest
 from tests.end_to_end.clone import DVC, Clone, stages_in
 from tests.readme import commands, python
 
-pytestmark = pytest.mark.skipif(not DVC.exists(), reason="DVC is not installed beside this Python (extra 'dvc')")
+pytestmark = pytest.mark.skipif(
+    not DVC.exists(), reason="DVC is not installed beside this Python (extra 'dvc')"
+)
 
 
 MAIN = ("dvc.yaml", "data/raw/dvc.yaml")  # not the pipeline that compares, which nobody has run
@@ -73,7 +75,12 @@ def test_five_minutes(clone: Clone) -> None:
     assert "mac.test.worst_group.mean" in shown
     assert "retrain.alpha" in shown
     page = (clone.folder / "dvc_plots/index.html").read_text()
-    titles = ("ERM: validation accuracy", "Retraining: validation worst-group accuracy", "Sweep: validation", "Test accuracy by group")
+    titles = (
+        "ERM: validation accuracy",
+        "Retraining: validation worst-group accuracy",
+        "Sweep: validation",
+        "Test accuracy by group",
+    )
     for title in (*titles, "MaC: test images by class"):
         assert title in page
 
@@ -81,11 +88,15 @@ def test_five_minutes(clone: Clone) -> None:
 def test_two_at_once(clone: Clone) -> None:
     """The second is refused in DVC's words, the first goes on."""
     clone.set("retrain", "alpha", "0.25")
-    first = subprocess.Popen(["dvc", "repro"], cwd=clone.folder, env=clone.environment, stdout=subprocess.PIPE, text=True)
+    first = subprocess.Popen(
+        ["dvc", "repro"], cwd=clone.folder, env=clone.environment, stdout=subprocess.PIPE, text=True
+    )
     assert first.stdout is not None
     while "Running stage 'retrain'" not in first.stdout.readline():
         assert first.poll() is None
-    second = subprocess.run(["dvc", "repro"], cwd=clone.folder, env=clone.environment, capture_output=True, text=True)
+    second = subprocess.run(
+        ["dvc", "repro"], cwd=clone.folder, env=clone.environment, capture_output=True, text=True
+    )
     assert second.returncode != 0
     assert "is busy, it is being blocked by" in second.stderr
     said = first.communicate()[0]
@@ -114,13 +125,19 @@ def test_using_the_result(clone: Clone) -> None:
         ("dataset", "input_size", "144", ["prepare"]),
     ],
 )
-def test_a_parameter_touches_its_own_stage_first(clone: Clone, block: str, key: str, value: str, changed: list[str]) -> None:
+def test_a_parameter_touches_its_own_stage_first(
+    clone: Clone, block: str, key: str, value: str, changed: list[str]
+) -> None:
     path = clone.folder / "params.yaml"
     before = path.read_text()
     clone.set(block, key, value)
     try:
         status = json.loads(clone.run("dvc", "status", "--json", *MAIN))
-        assert [stage for stage, reasons in status.items() if any("params.yaml" in str(reason) for reason in reasons)] == changed
+        assert [
+            stage
+            for stage, reasons in status.items()
+            if any("params.yaml" in str(reason) for reason in reasons)
+        ] == changed
         assert set(status) <= {*changed}
     finally:
         path.write_text(before)

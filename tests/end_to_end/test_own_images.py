@@ -29,7 +29,8 @@ def write(root: Path) -> None:
                     image[10 + 5 * c : 30 - 5 * c, 10:30] = 255
                     path = f"{split}-{name}-{colour}-{i}.png"
                     Image.fromarray(image).save(root / path)
-                    rows.append({"file": path, "what": name, "part": split, "where": colour if split != "train" else ""})
+                    where = colour if split != "train" else ""
+                    rows.append({"file": path, "what": name, "part": split, "where": where})
     with (root / "images.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
@@ -41,8 +42,11 @@ def test_three_classes_of_a_table(tmp_path: Path) -> None:
     project = Project(tmp_path)
     YAML(typ="safe").dump(default_params(), project.params_file)
     project.set(
-        dataset__name="folder", dataset__root=str(tmp_path / "raw"), dataset__stored_size=40, dataset__input_size=40,
-        dataset__options={"metadata": "images.csv", "path": "file", "label": "what", "split": "part", "attribute": "where"},
+        dataset__name="folder", dataset__root=str(tmp_path / "raw"),
+        dataset__stored_size=40, dataset__input_size=40,
+        dataset__options={
+            "metadata": "images.csv", "path": "file", "label": "what", "split": "part", "attribute": "where",
+        },
         model__weights="none", train__epochs=2, train__batch_size=8, train__precision="float32",
         features__draws=2, features__batch_size=8, retrain__seeds=2, retrain__epochs=3,
     )  # fmt: skip
@@ -51,12 +55,14 @@ def test_three_classes_of_a_table(tmp_path: Path) -> None:
     test = json.loads((project.data / "metrics.json").read_text())["mac"]["test"]
     assert "adjusted_mean" not in test  # nothing is known of the training images' attributes
     assert set(test["groups"]) == {f"{c}_{a}" for c in CLASSES for a in ATTRIBUTES} - {"stripe_blue"}
-    found = json.loads((project.data / "baselines.json").read_text())
+    found = json.loads((project.data / "baselines/metrics.json").read_text())
     assert found["left_out"] == {
         "DFR (training groups)": "needs the spurious attribute of every validation and training image",
         "Group DRO (last layer)": "needs the spurious attribute of every training image",
     }
-    assert "Group DRO (last layer) is left out: needs the spurious" in (project.data / "report.html").read_text()
+    assert (
+        "Group DRO (last layer) is left out: needs the spurious" in (project.data / "report.html").read_text()
+    )
     table = project.succeed("inspect", str(project.data / "metrics.json")).output
     assert "no test images of: stripe_blue" in table
     assert "square_green" in table

@@ -1,4 +1,4 @@
-"""README, "Your own data": from a folder of images to a retrained model in the three commands that stand there."""
+"""README, "Your own data": from a folder of images to a retrained model in three commands."""
 
 import json
 from pathlib import Path
@@ -12,19 +12,26 @@ from PIL import Image
 from tests.end_to_end.clone import DVC, Clone
 from tests.readme import commands
 
-pytestmark = pytest.mark.skipif(not DVC.exists(), reason="DVC is not installed beside this Python (extra 'dvc')")
+pytestmark = pytest.mark.skipif(
+    not DVC.exists(), reason="DVC is not installed beside this Python (extra 'dvc')"
+)
 
 
 def images(folder: Path) -> None:
     """Discs and squares, grey or coloured, 8 of each, in different formats and sizes."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:48, :64]
-    for name, shape in (("disc", (y - 24) ** 2 + (x - 32) ** 2 < 200), ("square", (abs(y - 24) < 13) & (abs(x - 32) < 13))):
+    for name, shape in (
+        ("disc", (y - 24) ** 2 + (x - 32) ** 2 < 200),
+        ("square", (abs(y - 24) < 13) & (abs(x - 32) < 13)),
+    ):
         (folder / name).mkdir(parents=True)
         for number in range(8):
             pixels = rng.integers(0, 120, (48, 64, 3), dtype=np.uint8)
             pixels[shape] += 100
-            Image.fromarray(pixels if number % 3 else pixels[..., 0]).save(folder / name / f"{number}.{('jpg', 'png', 'webp')[number % 3]}")
+            Image.fromarray(pixels if number % 3 else pixels[..., 0]).save(
+                folder / name / f"{number}.{('jpg', 'png', 'webp')[number % 3]}"
+            )
 
 
 def test_three_commands(tmp_path: Path) -> None:
@@ -43,5 +50,10 @@ def test_three_commands(tmp_path: Path) -> None:
     assert "worst class" in outputs[2]
     assert "square" in outputs[2]
     assert (clone.folder / "data/retrained/model.safetensors").is_file()
-    assert set(json.loads((clone.folder / "data/metrics.json").read_text())["mac"]["test"]["classes"]) == {"disc", "square"}
-    assert "data/raw/images" not in clone.run("git", "status", "--short", "--untracked-files=all")  # nobody commits them by mistake
+    assert set(json.loads((clone.folder / "data/metrics.json").read_text())["mac"]["test"]["classes"]) == {
+        "disc",
+        "square",
+    }
+    assert "data/raw/images" not in clone.run(
+        "git", "status", "--short", "--untracked-files=all"
+    )  # nobody commits them by mistake

@@ -11,14 +11,21 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from pipeline import store
 from pipeline.results.coverage import coverage
-from tests.conftest import SHARED, STAGES, Project, assert_same_masks_features_and_heads, default_params, erased
+from tests.conftest import (
+    SHARED,
+    STAGES,
+    Project,
+    assert_same_masks_features_and_heads,
+    default_params,
+    erased,
+)
 
 WATERBIRDS = SHARED / "waterbirds"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2-imagenet1k.safetensors"
 pytestmark = pytest.mark.skipif(
-    not (WATERBIRDS.is_dir() and WEIGHTS.is_file()), reason="no real Waterbirds images and MobileNetV2 weights beside the repository"
+    not (WATERBIRDS.is_dir() and WEIGHTS.is_file()),
+    reason="no real Waterbirds images and MobileNetV2 weights beside the repository",
 )
 # `make test-waterbirds` takes all 5,994 images, half an hour on two cores.
 ALL = os.environ.get("MAC_REAL_IMAGES") == "all"
@@ -27,7 +34,7 @@ ROWS_PER_GROUP = {0: 24, 1: 8, 2: 8}
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The first rows of every group and split that have a true mask, or all rows, copied in the official layout."""
+    """The first rows of every group and split with a true mask, or all rows, in the official layout."""
     project = Project(tmp_path_factory.mktemp("real"))
     root = project.folder / "raw"
     rows = list(csv.DictReader((WATERBIRDS / "metadata.csv").read_text().splitlines()))
@@ -36,7 +43,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for row in rows:
         key = (row["split"], row["y"], row["place"])
         mask = Path("segmentations", row["img_filename"]).with_suffix(".png")
-        few = taken.get(key, 0) < ROWS_PER_GROUP[int(row["split"])] and ((WATERBIRDS / mask).is_file() or row["split"] == "2")
+        few = taken.get(key, 0) < ROWS_PER_GROUP[int(row["split"])] and (
+            (WATERBIRDS / mask).is_file() or row["split"] == "2"
+        )
         if ALL or few:
             taken[key] = taken.get(key, 0) + 1
             chosen.append(row)
@@ -50,10 +59,12 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Project:
         writer.writerows(chosen)
     YAML(typ="safe").dump(default_params(), project.params_file)
     project.set(
-        dataset__name="waterbirds", dataset__root=str(root), dataset__stored_size=256, dataset__input_size=224,
+        dataset__name="waterbirds", dataset__root=str(root),
+        dataset__stored_size=256, dataset__input_size=224,
         model__architecture="mobilenet_v2", model__weights=str(WEIGHTS),
         train__epochs=1 if ALL else 2, train__lr=0.002, train__schedule="constant",
-        saliency__top_k=15000, features__draws=1, features__precision="auto", retrain__seeds=2, retrain__epochs=2,
+        saliency__top_k=15000, features__draws=1, features__precision="auto",
+        retrain__seeds=2, retrain__epochs=2,
     )  # fmt: skip
     for stage in STAGES:
         project.succeed(stage)
@@ -61,11 +72,12 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_masks_of_real_birds_lie_on_the_birds(real: Project) -> None:
-    with store.open_artefact(real.data / "images.h5") as images, store.open_artefact(real.data / "masks.h5") as masks:
-        assert (masks["mask"][:].sum((1, 2)) == 15000).all()
-        table = coverage(images, masks)
+    with real.open("images", "erm", "masks") as given:
+        assert (given.file("masks")["mask"][:].sum((1, 2)) == 15000).all()
+        table = coverage(given)
     mean_inside, mean_outside = (
-        np.average([getattr(r, name) for r in table], weights=[r.n for r in table]) for name in ("mask_fg", "mask_bg")
+        np.average([getattr(r, name) for r in table], weights=[r.n for r in table])
+        for name in ("mask_fg", "mask_bg")
     )
     # Chance is 15000 of 224² pixels, 0.30; two epochs on 96 images are little.
     assert mean_inside > 0.38

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import store
 from tests.conftest import Project, assert_same_masks_features_and_heads, erased
 
 
@@ -33,21 +32,27 @@ def test_an_adjusted_mean_is_left_out_not_invented(finished: Project, untold: Pr
 def test_inspection_says_what_is_not_known(untold: Project) -> None:
     assert "landbird_unknown" in untold.succeed("inspect", str(untold.data / "images.h5")).output
     assert "waterbird_unknown" in untold.succeed("inspect", str(untold.data / "masks.h5")).output
-    untold.succeed("inspect", str(untold.data / "masks.h5"), "--image", "0", "--out", str(untold.folder / "x.png"))
+    untold.succeed(
+        "inspect", str(untold.data / "masks.h5"), "--image", "0", "--out", str(untold.folder / "x.png")
+    )
 
 
-def test_without_any_attribute_selection_goes_by_class(finished: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_any_attribute_selection_goes_by_class(
+    finished: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     project = erased(finished, tmp_path, "012")
     metrics = json.loads((project.data / "metrics.json").read_text())
-    with store.open_artefact(project.data / "features.h5") as features:
+    with project.open("features", "erm") as given:
+        features, head = given.file("features"), given.model("erm").head()
         label, x = features["test/label"][:], features["test/original"][:]
-    weight, bias = store.open_model(project.data / "erm", "erm").head()
-    correct = (x @ weight.T + bias).argmax(1) == label
+    correct = (x @ head.weight[0].T + head.bias[0]).argmax(1) == label
     assert metrics["erm"]["test"]["classes"] == {
         name: pytest.approx(correct[label == c].mean()) for c, name in enumerate(("landbird", "waterbird"))
     }
     of_any_grouping = {"raw_mean", "balanced_accuracy", "auroc", "ece"}
-    assert metrics["erm"]["test"].keys() == {"worst_class", "worst_class_interval", "classes"} | of_any_grouping
+    assert (
+        metrics["erm"]["test"].keys() == {"worst_class", "worst_class_interval", "classes"} | of_any_grouping
+    )
     with caplog.at_level(logging.INFO):
         project.succeed("retrain")
     assert "validation worst class" in caplog.text

@@ -8,16 +8,43 @@ import pytest
 
 import pipeline
 from pipeline import api
-from pipeline.tools import prediction
-from tests.conftest import Project
+from pipeline.errors import MacError
+from pipeline.project import Project
+from pipeline.tools import model
 
 
-def test_the_examples_run_as_they_stand(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(finished.data.parent)
-    for module in (api, prediction):
+def test_the_examples_run_as_they_stand(artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(artefacts.data.parent)
+    for module in (api, model):
         found = doctest.testmod(module)
         assert found.attempted >= 4
         assert found.failed == 0
+
+
+def test_arrays_are_read_when_they_are_asked_for(artefacts: Project) -> None:
+    with pipeline.open_features(artefacts.path("features")) as found, artefacts.open("features") as given:
+        features = given.file("features")
+        assert (found.digest, found.classes) == (features.digest, ["landbird", "waterbird"])
+        assert set(found.made_from) == {"images", "erm", "masks"}
+        assert len(found) == len(list(found))
+        for name, array in found.items():
+            assert array.shape == features[name].shape
+            assert (array[:1].compute() == features[name][:1]).all()
+
+
+def test_tables_are_rows_for_pandas(artefacts: Project) -> None:
+    rows = pipeline.images_table(artefacts.path("images"))
+    assert len(rows) == 36
+    assert rows[1] == {
+        "row": 1, "path": "01.png", "split": "train", "class": "landbird", "group": "landbird_water"
+    }  # fmt: skip
+    assert rows[-1]["split"] == "test"
+    assert len(pipeline.masks_table(artefacts.path("masks"))) == 16
+
+
+def test_another_artefact_is_refused(artefacts: Project) -> None:
+    with pytest.raises(MacError, match="holds 'images', expected masks"):
+        pipeline.open_masks(artefacts.path("images"))
 
 
 def test_all_of_it_is_there_after_import_pipeline_and_costs_nothing_before() -> None:

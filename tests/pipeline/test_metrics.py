@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 
-from pipeline.metrics import UNKNOWN, Groups, as_dict, group_accuracy, over_seeds, weighted_mean, worst_group
+from pipeline.metrics import (
+    UNKNOWN,
+    Groups,
+    as_dict,
+    better,
+    group_accuracy,
+    over_seeds,
+    prefer,
+    weighted_mean,
+    worst_group,
+)
 
 GROUPS = Groups(("landbird", "waterbird"), ("land", "water"))
 
@@ -15,13 +25,21 @@ def test_groups_are_label_times_attributes_plus_attribute() -> None:
 
 def test_one_unknown_attribute_groups_a_split_by_class() -> None:
     grouping = GROUPS.grouping(np.array([0, 1, 1]), np.array([1, UNKNOWN, 1]))
-    assert (grouping.kind, grouping.names, grouping.index.tolist()) == ("class", ["landbird", "waterbird"], [0, 1, 1])
+    assert (grouping.kind, grouping.names, grouping.index.tolist()) == (
+        "class",
+        ["landbird", "waterbird"],
+        [0, 1, 1],
+    )
     assert Groups(("a", "b"), ()).grouping(np.array([1]), np.array([UNKNOWN])).kind == "class"
 
 
 def test_a_description_says_the_most_that_is_known_of_each_row() -> None:
     described = GROUPS.described(np.array([0, 1, 1]), np.array([1, UNKNOWN, 1]))
-    assert [described.names[g] for g in described.index] == ["landbird_water", "waterbird_unknown", "waterbird_water"]
+    assert [described.names[g] for g in described.index] == [
+        "landbird_water",
+        "waterbird_unknown",
+        "waterbird_water",
+    ]
     assert GROUPS.described(np.array([0]), np.array([0])).names == GROUPS.names
     assert Groups(("a", "b"), ()).described(np.array([1]), np.array([UNKNOWN])).names == ["a", "b"]
 
@@ -48,6 +66,32 @@ def test_accuracy_of_each_group_against_counting() -> None:
     assert worst_group(accuracy).tolist() == [0.5, 0.0]  # the empty group does not count
 
 
+def test_a_grouping_measures_its_own_rows() -> None:
+    grouping = GROUPS.grouping(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]))
+    correct = np.array([[True, False, True, True], [False, False, True, False]])
+    accuracy = grouping.accuracy(correct)
+    np.testing.assert_array_equal(accuracy, group_accuracy(correct, grouping.index, 4))
+    worst, mean = grouping.scores(accuracy)
+    assert worst.tolist() == [0.5, 0.0]
+    assert mean.tolist() == [0.75, 0.25]
+
+
+def test_the_best_has_the_best_worst_group_then_the_best_mean_then_comes_first() -> None:
+    assert prefer([0.5, 0.7, 0.6], [0.9, 0.7, 0.8]) == 1
+    assert prefer([0.5, 0.6, 0.6], [0.9, 0.7, 0.8]) == 2
+    assert prefer([0.5, 0.6, 0.6], [0.9, 0.8, 0.8]) == 1
+    assert prefer([0.5], [0.5]) == 0
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        worst, mean = rng.integers(0, 3, (2, 7)) / 3
+        assert prefer(worst, mean) == max(range(7), key=lambda k: (worst[k], mean[k], -k))
+
+
+def test_better_compares_element_by_element_and_equal_is_not_better() -> None:
+    worst, mean = np.array([0.5, 0.5, 0.5, 0.4]), np.array([0.8, 0.9, 0.7, 1.0])
+    assert better(worst, mean, np.float64(0.5), np.float64(0.8)).tolist() == [False, True, False, False]
+
+
 def test_raw_mean_weighs_by_the_split_and_adjusted_mean_by_training() -> None:
     accuracy = np.array([0.5, 1.0])
     assert weighted_mean(accuracy, np.array([1, 1])) == 0.75
@@ -63,6 +107,9 @@ def test_metrics_over_seeds_give_mean_and_sample_deviation() -> None:
     split = GROUPS.grouping(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
     heads = [as_dict(np.array(a), split, split) for a in ([0.5, 1, 1, 1], [0.7, 1, 1, 1])]
     merged = over_seeds(heads)
-    assert merged["worst_group"] == {"mean": pytest.approx(0.6), "std": pytest.approx(np.std([0.5, 0.7], ddof=1))}
+    assert merged["worst_group"] == {
+        "mean": pytest.approx(0.6),
+        "std": pytest.approx(np.std([0.5, 0.7], ddof=1)),
+    }
     assert merged["groups"]["landbird_land"]["mean"] == pytest.approx(0.6)  # type: ignore[index]
     assert over_seeds(heads[:1])["worst_group"] == {"mean": 0.5, "std": 0.0}

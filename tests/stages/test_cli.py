@@ -29,29 +29,42 @@ def test_an_unknown_command_is_a_usage_error() -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from click.testing import CliRunner; from stages.cli import main; "
     code += "CliRunner().invoke(main, ['--help']); print(sorted(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    ).stdout
     for module in ("torch", "torchvision", "h5py", "numpy", "dask"):
         assert f"'{module}'" not in loaded
 
 
 def test_inspecting_results_loads_no_torch() -> None:
-    code = "import sys; import stages.inspect; print(sorted(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
+    code = "import sys; import stages.tools.inspect; print(sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    ).stdout
     for module in ("torch", "torchvision", "dask", "matplotlib"):
         assert f"'{module}'" not in loaded
 
 
 def test_retraining_does_not_load_what_it_does_not_use() -> None:
-    code = "import sys; import stages.retrain; print(sorted(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
-    for module in ("torchvision", "dask", "PIL", "matplotlib"):
+    code = "import sys; import stages.frame, pipeline.steps.retrain; print(sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    ).stdout
+    for module in ("torchvision", "dask", "matplotlib"):
         assert f"'{module}'" not in loaded
 
 
 def completed(*words: str) -> list[str]:
     """What bash is offered at the last word."""
-    environment = {**os.environ, "_MAC_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
-    done = subprocess.run([Path(sys.executable).with_name("mac")], env=environment, capture_output=True, text=True, check=True)
+    environment = {
+        **os.environ,
+        "_MAC_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    done = subprocess.run(
+        [Path(sys.executable).with_name("mac")], env=environment, capture_output=True, text=True, check=True
+    )
     return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
 
@@ -69,9 +82,12 @@ def test_the_readme_s_line_turns_completion_on() -> None:
 
 
 def test_completing_a_command_s_name_imports_nothing_heavy() -> None:
-    code = "import sys; from stages.cli import main; context = main.make_context('mac', [], resilient_parsing=True); "
+    code = "import sys; from stages.cli import main; "
+    code += "context = main.make_context('mac', [], resilient_parsing=True); "
     code += "main.shell_complete(context, ''); print(sorted(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    ).stdout
     assert "'stages.cli'" in loaded
     for module in ("torch", "torchvision", "h5py", "numpy", "dask"):
         assert f"'{module}'" not in loaded

@@ -23,25 +23,30 @@ ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "
 
 DIES_AFTER_AN_EPOCH = """
 import os, sys
-from pipeline.network import training
+from pipeline.network.checkpoint import Checkpoint
 from stages.cli import main
 
-save = training.Run.save
+write = Checkpoint.write
 
-def dies(run, path):
-    save(run, path)
+def dies(checkpoint, path):
+    write(checkpoint, path)
     os._exit(1)
 
-training.Run.save = dies
+Checkpoint.write = dies
 main(["train", *sys.argv[1:]])
 """
 
 WITHOUT_AUGMENTATION = """
 import sys
 from pipeline.network import training
+from pipeline.params.inputs import InputParams
 from stages.cli import main
 
-training.random_resized_crop_and_flip = lambda stored, size, *_: training.to_input_grid(stored, size, "center_crop").float() / 255
+def middle(stored, size, *_):
+    inputs = InputParams(input_size=size, to_input="center_crop")
+    return training.to_input_grid(stored, inputs).float() / 255
+
+training.random_resized_crop_and_flip = middle
 main(["train", *sys.argv[1:]])
 """
 
@@ -56,7 +61,12 @@ def test_the_readme_s_commands_as_they_are_written(project: Project, block: str,
     said = project.folder / "said.txt"
     with said.open("w") as log:
         shell = subprocess.Popen(
-            ["bash", "-ec", block], cwd=project.folder, env=ENVIRONMENT, start_new_session=True, stdout=log, stderr=log
+            ["bash", "-ec", block],
+            cwd=project.folder,
+            env=ENVIRONMENT,
+            start_new_session=True,
+            stdout=log,
+            stderr=log,
         )
         try:
             assert shell.wait(timeout=180) == 0, said.read_text()
@@ -72,14 +82,37 @@ def test_tls_by_dask_s_own_configuration(project: Project) -> None:
     before = (project.data / "masks.h5").read_bytes()
     key, certificate, there = (project.folder / name for name in ("key.pem", "cert.pem", "scheduler.json"))
     made = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run(["openssl", *made.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    subprocess.run(
+        ["openssl", *made.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
     tls = {"DASK_DISTRIBUTED__COMM__TLS__CA_FILE": str(certificate)}
     for who in ("SCHEDULER", "WORKER", "CLIENT"):
-        tls |= {f"DASK_DISTRIBUTED__COMM__TLS__{who}__CERT": str(certificate), f"DASK_DISTRIBUTED__COMM__TLS__{who}__KEY": str(key)}
-    options = {"env": ENVIRONMENT | tls, "cwd": project.folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    scheduler = [BIN / "dask", "scheduler", "--protocol", "tls", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+        tls |= {
+            f"DASK_DISTRIBUTED__COMM__TLS__{who}__CERT": str(certificate),
+            f"DASK_DISTRIBUTED__COMM__TLS__{who}__KEY": str(key),
+        }
+    options = {
+        "env": ENVIRONMENT | tls,
+        "cwd": project.folder,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
+    scheduler = [
+        BIN / "dask",
+        "scheduler",
+        "--protocol",
+        "tls",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+    ]
     with ExitStack() as stack:
-        for command in ([*scheduler, "--scheduler-file", there], [BIN / "dask", "worker", "--scheduler-file", there, "--nthreads", "1"]):
+        for command in (
+            [*scheduler, "--scheduler-file", there],
+            [BIN / "dask", "worker", "--scheduler-file", there, "--nthreads", "1"],
+        ):
             process = stack.enter_context(subprocess.Popen(command, **options))
             stack.callback(process.terminate)
         deadline = time.monotonic() + 60
@@ -90,10 +123,18 @@ def test_tls_by_dask_s_own_configuration(project: Project) -> None:
         assert address.startswith("tls://")
         ours = [BIN / "mac", "saliency", "--scheduler-address"]
         (project.data / "masks.h5").unlink()
-        done = subprocess.run([*ours, address], env=ENVIRONMENT | tls, cwd=project.folder, capture_output=True, text=True)
+        done = subprocess.run(
+            [*ours, address], env=ENVIRONMENT | tls, cwd=project.folder, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         bare = ENVIRONMENT | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
-        refused = subprocess.run([*ours, address.replace("tls", "tcp")], env=bare, cwd=project.folder, capture_output=True, text=True)
+        refused = subprocess.run(
+            [*ours, address.replace("tls", "tcp")],
+            env=bare,
+            cwd=project.folder,
+            capture_output=True,
+            text=True,
+        )
         assert refused.returncode == 1
         assert "no Dask scheduler answers" in refused.stderr
         assert "Traceback" not in refused.stderr
@@ -102,15 +143,26 @@ def test_tls_by_dask_s_own_configuration(project: Project) -> None:
 
 def torchrun(project: Project, processes: int, *program: str | Path, code: int = 0) -> str:
     """Train; what was said on standard error."""
-    command = [BIN / "torchrun", "--standalone", f"--nproc-per-node={processes}", *(program or ("-m", "stages.train"))]
+    command = [
+        BIN / "torchrun",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        *(program or ("-m", "stages", "train")),
+    ]
     options = ["--data", project.data, "--params", project.params_file, "--device", "cpu"]
-    done = subprocess.run([*command, *options], env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, cwd=REPOSITORY)
+    done = subprocess.run(
+        [*command, *options],
+        env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
     assert done.returncode == code, done.stderr
     return done.stderr
 
 
 def test_two_processes_train_what_one_does(project: Project) -> None:
-    """Without batch normalisation and augmentation the mean gradient of two halves is the gradient of the whole."""
+    """Without batch normalisation and augmentation, two halves have the mean gradient of the whole."""
     project.set(model__architecture="squeezenet1_1", train__batch_size=14, train__epochs=2)
     program = project.folder / "plain.py"
     program.write_text(WITHOUT_AUGMENTATION)
@@ -119,7 +171,9 @@ def test_two_processes_train_what_one_does(project: Project) -> None:
     said = torchrun(project, 2, program)
     together = load_file(project.data / "erm/model.safetensors")
     assert said.count("epoch 2 of 2") == 1
-    assert any(not torch.equal(together[name], tensor) for name, tensor in alone.items())  # it did train again
+    assert any(
+        not torch.equal(together[name], tensor) for name, tensor in alone.items()
+    )  # it did train again
     for name, tensor in alone.items():
         assert torch.allclose(together[name], tensor, rtol=1e-3, atol=1e-5), name
 
@@ -127,7 +181,9 @@ def test_two_processes_train_what_one_does(project: Project) -> None:
 def test_two_processes_go_on_after_their_last_epoch(project: Project) -> None:
     project.set(train__epochs=2)
     torchrun(project, 2)
-    whole = {file: (project.data / "erm" / file).read_bytes() for file in ("model.safetensors", "history.csv")}
+    whole = {
+        file: (project.data / "erm" / file).read_bytes() for file in ("model.safetensors", "history.csv")
+    }
     broken = project.folder / "broken.py"
     broken.write_text(DIES_AFTER_AN_EPOCH)
     torchrun(project, 2, broken, code=1)

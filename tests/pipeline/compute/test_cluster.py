@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
@@ -17,14 +18,14 @@ import pytest
 import torch
 from distributed import LocalCluster
 
-from pipeline import features, prepare, saliency
+from pipeline import graph
 from pipeline.compute import cluster
 from pipeline.compute.cluster import DaskCluster
+from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Shards, blocks
 from pipeline.errors import MacError
-from tests.conftest import REPOSITORY, Project
-
-CPU = torch.device("cpu")
+from pipeline.steps import features, prepare, saliency
+from tests.conftest import REPOSITORY, Project, nothing
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,10 @@ def two() -> Iterator[DaskCluster]:
 
 @dataclass(frozen=True)
 class Squares:
-    """Work that leaves a file for every block begun, named for its process, and may fail or hang in block `bad`, the first time."""
+    """Work that leaves a file for every block that is begun, named after its process.
+
+    In block `bad` it may fail, or hang the first time.
+    """
 
     folder: Path
     bad: int = -1
@@ -62,22 +66,34 @@ class Squares:
 
 def squares(shards: Shards, work: Squares, cut: list[Block], found: DaskCluster) -> list[int]:
     values: list[int] = []
-    shards.map_blocks(work, cut, lambda _, arrays: values.extend(arrays["square"].tolist()), cluster=found)
+
+    def merge(_block: Block, arrays: Arrays) -> None:
+        values.extend(arrays["square"].tolist())
+
+    shards.map_blocks(work, cut, merge, cluster=found)
     return values
 
 
-def test_the_artefacts_are_the_same_bytes(two: DaskCluster, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, params = project.data, project.params
+def params_of(project: Project, stage: str) -> list[Any]:
+    """The parameter models of a stage."""
+    return [project.params.of(model) for model in graph.stage(stage).models()]
+
+
+def test_the_artefacts_are_the_same_bytes(
+    two: DaskCluster, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, context = project.data, Context("cpu", project.data / "scratch", two)
     before = {name: (data / name).read_bytes() for name in ("images.h5", "masks.h5", "features.h5")}
     for module in (saliency, features):
         monkeypatch.setattr(module, "BATCHES", 1)
     monkeypatch.setattr(prepare, "BLOCK", 7)
-    erm, scratch = data / "erm", data / "scratch"
-    prepare.prepare(params.dataset, data / "images.h5", scratch, two)
-    saliency.saliency(data / "images.h5", erm, data / "masks.h5", params.saliency, CPU, scratch, cluster=two)
-    features.features(data / "images.h5", erm, data / "masks.h5", data / "features.h5", params.features, CPU, scratch, two)
+    prepare.prepare(nothing(data), data / "images.h5", *params_of(project, "prepare"), context)
+    with project.open("images", "erm") as given:
+        saliency.saliency(given, data / "masks.h5", *params_of(project, "saliency"), context)
+    with project.open("images", "erm", "masks") as given:
+        features.features(given, data / "features.h5", *params_of(project, "features"), context)
     assert {name: (data / name).read_bytes() for name in before} == before
-    assert not list(scratch.iterdir())
+    assert not list((data / "scratch").iterdir())
 
 
 def test_a_worker_killed_in_the_middle_of_a_block(two: DaskCluster, tmp_path: Path) -> None:
@@ -112,7 +128,9 @@ def test_a_worker_that_hangs_or_is_stopped_is_started_anew(
     assert len(list((tmp_path / "begun").glob("6-*"))) == 2
 
 
-def test_a_user_s_mistake_is_told_as_it_is_and_what_was_done_is_kept(two: DaskCluster, tmp_path: Path) -> None:
+def test_a_user_s_mistake_is_told_as_it_is_and_what_was_done_is_kept(
+    two: DaskCluster, tmp_path: Path
+) -> None:
     (tmp_path / "begun").mkdir()
     with pytest.raises(MacError, match="row 6 is no good"), Shards(tmp_path, "squares", 1) as shards:
         squares(shards, Squares(tmp_path / "begun", bad=6, how="refuse"), blocks(9, 3), two)
@@ -126,19 +144,30 @@ def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
     """In a mount namespace of its own, where another file system hides the folder."""
     hidden = tmp_path / "hidden"
     hidden.mkdir()
-    python = sys.executable
-    inside = f"mount -t tmpfs none {hidden} && exec {python} -m distributed.cli.dask_worker $0 --nthreads 1 --no-dashboard"
-    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", hidden], capture_output=True).returncode:
+    if subprocess.run(
+        ["unshare", "-m", "mount", "-t", "tmpfs", "none", hidden], capture_output=True
+    ).returncode:
         pytest.skip("no mount namespace may be made here")
-    with LocalCluster(n_workers=0, dashboard_address=":0") as empty, cluster.connect(None, empty.scheduler_address, "cpu") as found:
+    worker_command = f"{sys.executable} -m distributed.cli.dask_worker $0 --nthreads 1 --no-dashboard"
+    inside = f"mount -t tmpfs none {hidden} && exec {worker_command}"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, Path(__file__).parent))),
+    }
+    message = rf"worker tcp://.* does not see {hidden}.*same file system"
+    with LocalCluster(n_workers=0, dashboard_address=":0") as empty:
         address = empty.scheduler_address
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, Path(__file__).parent)))}
-        command = ["unshare", "-m", "sh", "-c", inside, address]
-        worker = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        worker = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", inside, address],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
-            found.client.wait_for_workers(1, timeout=60)
-            with pytest.raises(MacError, match=rf"worker tcp://.* does not see {hidden}.*same file system"), Shards(hidden, "a") as shards:
-                squares(shards, Squares(tmp_path), blocks(9, 3), found)
+            with cluster.connect(None, address, "cpu") as found:
+                found.client.wait_for_workers(1, timeout=60)
+                with pytest.raises(MacError, match=message), Shards(hidden, "a") as shards:
+                    squares(shards, Squares(tmp_path), blocks(9, 3), found)
         finally:
             worker.kill()
             worker.wait()
@@ -148,33 +177,43 @@ def test_what_cannot_be_connected_to_is_one_line() -> None:
     with pytest.raises(MacError, match="give one of them"), cluster.connect(2, "tcp://127.0.0.1:1", "cpu"):
         pass
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):  # noqa: SIM117
-        with pytest.raises(MacError, match=r"--scheduler-address tcp://127.0.0.1:1: no Dask scheduler answers"):
+        with pytest.raises(MacError, match=r"^scheduler tcp://127.0.0.1:1: no Dask scheduler answers"):
             with cluster.connect(None, "tcp://127.0.0.1:1", "cpu"):
                 pass
 
 
-@pytest.mark.parametrize(("resources", "kind"), [({"GPU": 1}, "cuda"), ({}, "cuda" if torch.cuda.is_available() else "cpu")])
+HERE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.mark.parametrize(("resources", "kind"), [({"GPU": 1}, "cuda"), ({}, HERE)])
 def test_the_workers_kind_of_device_counts_not_this_process_s(resources: dict[str, int], kind: str) -> None:
     with LocalCluster(n_workers=1, processes=False, resources=resources, dashboard_address=":0") as there:
         with cluster.connect(None, there.scheduler_address, "auto") as found:
             assert found.on.type == kind
         with cluster.connect(None, there.scheduler_address, "cpu") as found:
             assert found.on.type == "cpu"
-        with pytest.raises(MacError, match="--device gpu: should be"), cluster.connect(None, there.scheduler_address, "gpu"):
+        unknown = cluster.connect(None, there.scheduler_address, "gpu")
+        with pytest.raises(MacError, match="^device gpu: should be"), unknown:
             pass
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="what a worker says that has no GPU is tested where there is none")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what a worker without a GPU says")
 def test_a_command_without_a_gpu_sends_gpu_work_to_workers_that_declare_one(project: Project) -> None:
     with LocalCluster(n_workers=1, processes=False, resources={"GPU": 1}, dashboard_address=":0") as there:
         said = project.fail("saliency", "--scheduler-address", there.scheduler_address)
-    assert "--device cuda: PyTorch sees no CUDA device here" in said  # which is the worker's answer
+    assert "device cuda: PyTorch sees no CUDA device here" in said  # which is the worker's answer
 
 
-def signals_blocked() -> list[int]:
-    """The signals that each thread of this process has blocked, as bits."""
-    said = [(task / "status").read_text() for task in Path("/proc/self/task").iterdir()]
-    return [int(text.partition("SigBlk:")[2].split()[0], 16) for text in said]
+def signals_blocked() -> dict[int, int]:
+    """For each thread of this process, by its number, the signals that it has blocked, as bits."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            status = (task / "status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # the thread has ended
+        found[int(task.name)] = int(status.partition("SigBlk:")[2].split()[0], 16)
+    return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -189,5 +228,7 @@ def test_ctrl_c_does_not_reach_workers_nor_those_started_anew() -> None:
             time.sleep(0.1)
         of_workers = found.client.run(signals_blocked)
     assert len(of_workers) == 2
-    assert all(blocked & interrupt for threads in of_workers.values() for blocked in threads)
-    assert not signals_blocked()[0] & interrupt
+    for threads in of_workers.values():
+        assert threads
+        assert all(blocked & interrupt for blocked in threads.values())
+    assert not signals_blocked()[os.getpid()] & interrupt  # the main thread has the number of its process

@@ -1,4 +1,4 @@
-"""Whatever stands in a table: prepare writes its rows in order, or says in one line why not, and leaves nothing behind."""
+"""Whatever stands in a table: prepare writes its rows in order, or says in one line why not."""
 
 import csv
 import io
@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import store
+from pipeline.compute.context import Context
 from pipeline.datasets.table import SPLIT_CODES
 from pipeline.errors import MacError
-from pipeline.params import DatasetParams
-from pipeline.prepare import prepare
+from pipeline.params.dataset import DatasetParams
+from pipeline.steps.prepare import prepare
+from tests.conftest import nothing, open_file
 
 T = TypeVar("T")
 FILES = [f"{number}.png" for number in range(8)]
@@ -27,7 +28,15 @@ attribute = st.sampled_from(["", "sofa", "bench"]) | anything
 path = st.sampled_from([*FILES, "missing.png", "../out.png", "/etc/passwd", "broken.png", "."]) | anything
 good_rows = st.permutations(FILES).flatmap(
     lambda files: st.tuples(
-        *(st.tuples(st.just(file), st.sampled_from(["cat", "dog"]), st.sampled_from(["train", "val", "test"]), attribute) for file in files)
+        *(
+            st.tuples(
+                st.just(file),
+                st.sampled_from(["cat", "dog"]),
+                st.sampled_from(["train", "val", "test"]),
+                attribute,
+            )
+            for file in files
+        )
     )
 )
 
@@ -65,25 +74,29 @@ def test_any_table(header: list[str], rows: list[tuple[str, ...]], delimiter: st
             options=options,
             stored_size=6,
             to_stored="squash",
-            input_size=6,
-            to_input="resize",
             on_error="fail",
         )
         refusal = None
         try:
-            prepare(params, out, Path(folder) / "scratch")
+            prepare(nothing(root), out, params, Context("cpu", Path(folder) / "scratch"))
         except MacError as error:
             refusal = str(error)
         if refusal is not None:
             assert len(refusal.splitlines()) == 1
             assert not [file for file in out.parent.glob("*") if file.name != "prepare_errors.csv"]
             return
-        with store.open_artefact(out, "images") as artefact:
+        with open_file(out) as artefact:
             classes, attributes = artefact.attribute("classes"), [*artefact.attribute("attributes"), ""]
-            found = zip(*(artefact[name][:] for name in ("path", "label", "split", "attribute", "image")), strict=True)
+            found = zip(
+                *(artefact[name][:] for name in ("path", "label", "split", "attribute", "image")), strict=True
+            )
             told = [row for row in rows if any(cell for cell in row)]
-            assert len(artefact["path"]) >= len(told) - 1  # the tail may be read as part of the last row, or as one more
-            for (p, label, split, attribute, image), row in list(zip(found, told, strict=False))[: len(told) - 1]:
+            assert (
+                len(artefact["path"]) >= len(told) - 1
+            )  # the tail may be read as part of the last row, or as one more
+            for (p, label, split, attribute, image), row in list(zip(found, told, strict=False))[
+                : len(told) - 1
+            ]:
                 assert p.decode() == row[0].strip()
                 assert classes[label] == row[1].strip()
                 assert split == SPLIT_CODES[row[2].strip().lower()]

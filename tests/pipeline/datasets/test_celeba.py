@@ -4,26 +4,27 @@ import pytest
 
 from pipeline.datasets import celeba
 from pipeline.errors import MacError
-from pipeline.params import CelebaOptions
 from tests import official_layouts
 
 
 @pytest.mark.parametrize("spelling", ["txt", "csv"])
 def test_both_spellings_give_the_same_records(tmp_path: Path, spelling: str) -> None:
     official_layouts.celeba(tmp_path, spelling)
-    dataset = celeba.read(tmp_path, CelebaOptions())
+    dataset = celeba.read(tmp_path, celeba.Options())
     dataset.check()
     assert dataset.groups.classes == ("not_Blond_Hair", "Blond_Hair")
     assert dataset.groups.attributes == ("not_Male", "Male")
     assert len(dataset.records) == 36
-    assert [(r.label, r.attribute, r.split) for r in dataset.records] == [(g % 4 // 2, g % 2, s) for s in range(3) for g in range(12)]
+    assert [(r.label, r.attribute, r.split) for r in dataset.records] == [
+        (g % 4 // 2, g % 2, s) for s in range(3) for g in range(12)
+    ]
     assert dataset.records[0].image.load(tmp_path).size == (178, 218)
     assert dataset.records[35].image.name.endswith("000036.jpg")
 
 
 def test_any_pair_of_attributes(tmp_path: Path) -> None:
     official_layouts.celeba(tmp_path, "txt")
-    dataset = celeba.read(tmp_path, CelebaOptions(label="Male", attribute="Smiling"))
+    dataset = celeba.read(tmp_path, celeba.Options(label="Male", attribute="Smiling"))
     assert dataset.groups.classes == ("not_Male", "Male")
     assert [r.label for r in dataset.records[:4]] == [0, 1, 0, 1]
     assert [r.attribute for r in dataset.records[:4]] == [0, 1, 1, 0]
@@ -31,19 +32,24 @@ def test_any_pair_of_attributes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spelling", ["txt", "csv"])
 def test_what_is_wrong_is_one_line(tmp_path: Path, spelling: str) -> None:
-    with pytest.raises(MacError, match=r"neither list_eval_partition.txt nor list_eval_partition.csv is there; dataset.root should be"):
-        celeba.read(tmp_path, CelebaOptions())
+    with pytest.raises(
+        MacError,
+        match=r"neither list_eval_partition.txt nor list_eval_partition.csv is there; dataset.root should be",
+    ):
+        celeba.read(tmp_path, celeba.Options())
     official_layouts.celeba(tmp_path, spelling)
-    with pytest.raises(MacError, match="no column Blonde_Hair; it has image_id, 5_o_Clock_Shadow, Blond_Hair, Male, Smiling"):
-        celeba.read(tmp_path, CelebaOptions(label="Blonde_Hair"))
+    with pytest.raises(
+        MacError, match="no column Blonde_Hair; it has image_id, 5_o_Clock_Shadow, Blond_Hair, Male, Smiling"
+    ):
+        celeba.read(tmp_path, celeba.Options(label="Blonde_Hair"))
     partition = tmp_path / f"list_eval_partition.{spelling}"
     lines = partition.read_text().splitlines()
     partition.write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(MacError, match=r"line 3[78]: 000036.jpg is not in list_eval_partition"):
-        celeba.read(tmp_path, CelebaOptions())
+        celeba.read(tmp_path, celeba.Options())
     partition.write_text("\n".join([*lines[:-1], lines[-1][:-1] + "3"]) + "\n")
     with pytest.raises(MacError, match=r"line 3[67]: partition is '3', expected 0, 1 or 2"):
-        celeba.read(tmp_path, CelebaOptions())
+        celeba.read(tmp_path, celeba.Options())
 
 
 def test_a_short_or_odd_line_is_named(tmp_path: Path) -> None:
@@ -51,8 +57,10 @@ def test_a_short_or_odd_line_is_named(tmp_path: Path) -> None:
     file = tmp_path / "list_attr_celeba.txt"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines[:4], "000003.jpg -1", *lines[5:]]))
-    with pytest.raises(MacError, match="list_attr_celeba.txt, line 5: the line ends before column Blond_Hair"):
-        celeba.read(tmp_path, CelebaOptions())
+    with pytest.raises(
+        MacError, match="list_attr_celeba.txt, line 5: the line ends before column Blond_Hair"
+    ):
+        celeba.read(tmp_path, celeba.Options())
     file.write_text("\n".join([*lines[:4], "000003.jpg -1 7 1 1", *lines[5:]]))
     with pytest.raises(MacError, match="list_attr_celeba.txt, line 5: Blond_Hair is '7', expected -1 or 1"):
-        celeba.read(tmp_path, CelebaOptions())
+        celeba.read(tmp_path, celeba.Options())

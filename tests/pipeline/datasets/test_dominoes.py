@@ -10,12 +10,11 @@ from pydantic import ValidationError
 from pipeline.datasets import dominoes
 from pipeline.datasets.record import Dataset
 from pipeline.errors import MacError
-from pipeline.params import DominoesOptions
 from tests import official_layouts
 
 
 def read(root: Path, **options: Any) -> Dataset:
-    dataset = dominoes.read(root, DominoesOptions(**options))
+    dataset = dominoes.read(root, dominoes.Options(**options))
     dataset.check()
     return dataset
 
@@ -48,9 +47,13 @@ def test_the_halves_are_the_images_that_the_name_says(root: Path) -> None:
     assert (part, classes) == ("train", "truck+0")
     lower, upper = (int(number) for number in rows.split("+"))
     trucks = [
-        image for i in range(1, 6) for image in pickle.loads((root / f"cifar-10-batches-py/data_batch_{i}").read_bytes())["data"][9::10]
+        image
+        for i in range(1, 6)
+        for image in pickle.loads((root / f"cifar-10-batches-py/data_batch_{i}").read_bytes())["data"][9::10]
     ]
-    digits = np.frombuffer((root / "MNIST/raw/train-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(-1, 28, 28)[0::10]
+    digits = np.frombuffer((root / "MNIST/raw/train-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(
+        -1, 28, 28
+    )[0::10]
     pixels = np.asarray(record.image.load(root))
     assert pixels.shape == (64, 32, 3)
     np.testing.assert_array_equal(pixels[32:], trucks[lower].reshape(3, 32, 32).transpose(1, 2, 0))
@@ -64,7 +67,9 @@ def test_the_halves_are_the_images_that_the_name_says(root: Path) -> None:
 
 def test_no_image_is_twice_in_a_split_and_none_in_two(root: Path) -> None:
     records = read(root).records
-    part_and_row = [(r.image.name.split("/")[0], r.label, r.image.name.split("/")[2].split("+")[0]) for r in records]
+    part_and_row = [
+        (r.image.name.split("/")[0], r.label, r.image.name.split("/")[2].split("+")[0]) for r in records
+    ]
     assert len(set(part_and_row)) == len(records)
     digits = Counter((r.image.name.split("/")[0], r.attribute, r.image.name.split("+")[2]) for r in records)
     assert max(digits.values()) == 1  # there are more digits than objects here
@@ -76,7 +81,13 @@ def test_a_seed_gives_the_same_dominoes(root: Path) -> None:
 
 
 def test_more_classes_and_other_sources(root: Path) -> None:
-    dataset = read(root, core="fashion_mnist", core_classes=["T-shirt/top", "Bag", "Sandal"], spurious_classes=[3, 7, 8], correlation=1)
+    dataset = read(
+        root,
+        core="fashion_mnist",
+        core_classes=["T-shirt/top", "Bag", "Sandal"],
+        spurious_classes=[3, 7, 8],
+        correlation=1,
+    )
     assert dataset.groups.attributes == ("3", "7", "8")
     assert counts(dataset, 0) == [17, 0, 0, 0, 17, 0, 0, 0, 17]
     assert dataset.records[0].image.load(root).size == (32, 64)
@@ -97,13 +108,25 @@ def test_what_is_not_there_is_named(tmp_path: Path, root: Path) -> None:
         read(root, core_classes=["automobile", "lorry"])
     with pytest.raises(MacError, match=r"dataset.options: path '../x' leaves the dataset's folder"):
         read(root, spurious="../x")
-    for options in ({"core_classes": ["cat"]}, {"core_classes": ["cat", "cat"]}, {"spurious_classes": ["1", "2", "3"]}):
-        with pytest.raises(ValidationError, match="Value error, (should be two or more different|core_classes and spurious_classes)"):
-            DominoesOptions(**options)  # type: ignore[arg-type]
+    for options in (
+        {"core_classes": ["cat"]},
+        {"core_classes": ["cat", "cat"]},
+        {"spurious_classes": ["1", "2", "3"]},
+    ):
+        with pytest.raises(
+            ValidationError,
+            match="Value error, (should be two or more different|core_classes and spurious_classes)",
+        ):
+            dominoes.Options(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    "file", ["cifar-10-batches-py/data_batch_3", "cifar-10-batches-py/batches.meta", "MNIST/raw/t10k-images-idx3-ubyte"]
+    "file",
+    [
+        "cifar-10-batches-py/data_batch_3",
+        "cifar-10-batches-py/batches.meta",
+        "MNIST/raw/t10k-images-idx3-ubyte",
+    ],
 )
 def test_a_truncated_file_is_one_line(root: Path, file: str) -> None:
     (root / file).write_bytes((root / file).read_bytes()[:40])
@@ -118,7 +141,9 @@ class _Evil:
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_a_pickle_rebuilds_arrays_and_runs_nothing(root: Path, capsys: pytest.CaptureFixture[str], protocol: int) -> None:
+def test_a_pickle_rebuilds_arrays_and_runs_nothing(
+    root: Path, capsys: pytest.CaptureFixture[str], protocol: int
+) -> None:
     file = root / "cifar-10-batches-py/test_batch"
     batch = pickle.loads(file.read_bytes())
     names = [r.image.name for r in read(root).records]

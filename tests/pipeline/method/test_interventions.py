@@ -14,4 +14,6 @@ def test_both_equations_against_a_loop_over_pixels(sample) -> None:  # type: ign
                     i, j, fill = x_i[n, c, row, column], x_j[n, c, row, column], b[n, c, 0, 0]
                     mi, mj = float(m_i[n, 0, row, column]), float(m_j[n, 0, row, column])
                     assert torch.isclose(one[n, c, row, column], mi * i + (1 - mi) * fill)
-                    assert torch.isclose(two[n, c, row, column], mi * i + (1 - mi) * (1 - mj) * j + (1 - mi) * mj * fill)
+                    assert torch.isclose(
+                        two[n, c, row, column], mi * i + (1 - mi) * (1 - mj) * j + (1 - mi) * mj * fill
+                    )

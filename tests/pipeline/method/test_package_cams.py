@@ -1,7 +1,6 @@
 """Maps of the grad-cam package: ours, rectified and scaled, are what the package itself returns."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,16 +9,18 @@ import torch
 import torch.nn.functional as F
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from pipeline import store
 from pipeline.errors import MacError
 from pipeline.method.package_cams import CLASSES, raw_maps
-from pipeline.network import backbone
-from tests.conftest import Project
+from pipeline.network import classifier
+from pipeline.network.classifier import Classifier
+from pipeline.project import Project
+from tests.networks import Tokens
+from tests.pipeline.steps import untrained
 
 
 @pytest.fixture(scope="module")
-def model() -> backbone.Classifier:
-    return backbone.build("squeezenet1_1", 3, seed=1).eval().requires_grad_(False)
+def model() -> Classifier:
+    return classifier.build("squeezenet1_1", 3, seed=1).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -36,35 +37,51 @@ def scaled(maps: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("method", CLASSES)
 @pytest.mark.parametrize("layer", ["last", "features.6"])
 def test_the_package_s_own_map(
-    model: backbone.Classifier, x: torch.Tensor, method: str, layer: str, capsys: pytest.CaptureFixture[str]
+    model: Classifier, x: torch.Tensor, method: str, layer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = torch.tensor([2, 0])
     found = raw_maps(method, model, x, target, layer)
     assert capsys.readouterr().err == ""  # Score-CAM's own progress bars
     module = model.trunk if layer == "last" else model.trunk.get_submodule(layer)
+    targets = [ClassifierOutputTarget(int(c)) for c in target]
     with getattr(pytorch_grad_cam, CLASSES[method])(model, [module]) as package:
-        expected = torch.from_numpy(package(x.clone().requires_grad_(), [ClassifierOutputTarget(int(c)) for c in target]))
+        expected = torch.from_numpy(package(x.clone().requires_grad_(), targets))
     assert found.shape[-1] < 64
-    resized = F.interpolate(scaled(found.relu())[:, None], (64, 64), mode="bilinear", align_corners=False)[:, 0]
+    maps = scaled(found.relu())[:, None]
+    resized = F.interpolate(maps, (64, 64), mode="bilinear", align_corners=False)[:, 0]
     torch.testing.assert_close(scaled(resized), scaled(expected), atol=2e-3, rtol=0)
     assert found.std() > 0
 
 
-@pytest.mark.parametrize("method", [method for method in CLASSES if method != "scorecam"])  # 1,024 forward passes an image
+def test_tokens_are_handed_over_as_maps(x: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model, target = Classifier(Tokens(), 3), torch.tensor([2, 0])
+    x = x[..., :32, :32]
+    found = raw_maps("gradcam", model, x, target, "last")
+    state = model.encode(x).detach().requires_grad_()
+    logits = model.head(model.trunk.pool(state))
+    (gradient,) = torch.autograd.grad(logits[[0, 1], target].sum(), state)
+    weight = model.trunk.grid(gradient).mean((2, 3))
+    expected = torch.einsum("bc,bchw->bhw", weight, model.trunk.grid(state.detach()))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return untrained.write_project(tmp_path_factory.mktemp("project"))
+
+
+# Score-CAM makes 1,024 forward passes for each image.
+@pytest.mark.parametrize("method", [method for method in CLASSES if method != "scorecam"])
 def test_a_method_of_the_package_makes_masks(project: Project, method: str) -> None:
-    project.set(saliency__method=method, saliency__precision="bfloat16")
-    project.succeed("saliency")
-    with store.open_artefact(project.data / "masks.h5", "masks") as masks:
-        assert (masks["mask"][:].sum((1, 2)) == round(0.3 * 64 * 64)).all()
-        assert np.isfinite(masks["cam"][:]).all()
+    untrained.make_masks(project, method=method, precision="bfloat16")
+    with project.open("masks") as given:
+        assert (given.file("masks")["mask"][:].sum((1, 2)) == round(0.3 * 64 * 64)).all()
+        assert np.isfinite(given.file("masks")["cam"][:]).all()
 
 
 def test_without_the_package_there_is_one_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
-    project.set(saliency__method="layercam")
-    assert "saliency.method: layercam needs the grad-cam package: pip install 'mac-robust[cams]'" in project.fail("saliency")
-
-
-def test_an_unknown_layer_is_named(model: backbone.Classifier, x: torch.Tensor, tmp_path: Path) -> None:
-    with pytest.raises(MacError, match="saliency.layer: the trunk has no layer 'layer9'"):
-        raw_maps("gradcam", model, x, torch.tensor([0, 1]), "layer9")
+    message = r"saliency.method: layercam needs the grad-cam package: pip install 'mac-robust\[cams\]'"
+    with pytest.raises(MacError, match=message):
+        untrained.make_masks(project, method="layercam")

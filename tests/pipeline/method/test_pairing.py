@@ -1,14 +1,19 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import MacError
 from pipeline.method import pairing
 
+several = st.lists(st.integers(0, 2), min_size=2, max_size=60).filter(lambda labels: len(set(labels)) > 1)
 
-@given(st.lists(st.integers(0, 2), min_size=2, max_size=60).filter(lambda labels: len(set(labels)) > 1), st.integers(2, 9))
-def test_a_draw_cuts_all_rows_into_batches_and_pairs_across_labels(labels: list[int], batch_size: int) -> None:
+
+@given(several, st.integers(2, 9))
+def test_a_draw_cuts_all_rows_into_batches_and_pairs_across_labels(
+    labels: list[int], batch_size: int
+) -> None:
     y = np.array(labels)
     draw = pairing.draw(y, batch_size, seed=3, r=1)
     sizes = np.bincount(draw.batch)
@@ -46,3 +51,15 @@ def test_fill_is_the_mean_over_the_batch() -> None:
     np.testing.assert_allclose(fill[0], mean[[0, 2]].mean(0), rtol=1e-6)
     np.testing.assert_allclose(fill[4], mean[[1, 3, 4]].mean(0), rtol=1e-6)
     assert fill.dtype == np.float32
+
+
+@pytest.mark.parametrize("side", [3, 64, 300])
+def test_channel_means_are_exact_whatever_the_layout(side: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), dtype=np.uint8)
+    pixels[0] = 255
+    total = pixels.sum((1, 2), dtype=np.uint64)
+    expected = (total / (255 * side * side)).astype(np.float32)
+    grid = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    np.testing.assert_array_equal(pairing.channel_mean(grid), expected)
+    np.testing.assert_array_equal(pairing.channel_mean(grid.contiguous()), expected)
+    assert expected[0].tolist() == [1, 1, 1]

@@ -1,54 +1,80 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from pytorch_grad_cam import XGradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor
 
 from pipeline.errors import MacError
 from pipeline.method import xgradcam
-from pipeline.network import backbone
+from pipeline.network.backbone import Backbone
+from pipeline.network.classifier import Classifier
+from pipeline.spec import IMAGENET
+from tests.networks import Tokens, convnext, settled
 
-ARCHITECTURES = ("resnet18", "densenet121", "mobilenet_v2", "shufflenet_v2_x0_5", "regnet_x_400mf", "efficientnet_b0", "squeezenet1_1")
-
-
-def trained_looking(architecture: str) -> backbone.Classifier:
-    """A random network with running statistics, so that its maps are neither zero nor huge."""
-    model = backbone.build(architecture, 3, seed=1)
-    model.train()
-    with torch.no_grad():
-        for _ in range(3):
-            model(torch.randn(8, 3, 64, 64))
-    return model.eval()
+ARCHITECTURES = (
+    *("resnet18", "densenet121", "mobilenet_v2", "shufflenet_v2_x0_5"),
+    *("regnet_x_400mf", "efficientnet_b0", "squeezenet1_1"),
+)
 
 
-@pytest.fixture(params=ARCHITECTURES)
-def model(request: pytest.FixtureRequest) -> backbone.Classifier:
-    return trained_looking(request.param)
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def model(request: pytest.FixtureRequest) -> Classifier:
+    return settled(request.param)
 
 
 @pytest.fixture
-def x() -> torch.Tensor:
+def x() -> Tensor:
     return torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(2))
 
 
 TARGET = torch.tensor([0, 2, 1, 1])
 
 
-def closed_form(model: backbone.Classifier, x: torch.Tensor) -> torch.Tensor:
+def of_head(model: Classifier, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return xgradcam.closed_form(model.activations(x), model.head.weight, TARGET)
+        return xgradcam.of_head(model.trunk, model.encode(x), model.head.weight, TARGET)
 
 
-def test_closed_form_equals_autograd(model: backbone.Classifier, x: torch.Tensor) -> None:
+def test_closed_form_equals_autograd(model: Classifier, x: Tensor) -> None:
     last = [name for name, _ in model.trunk.named_children()][-1]
     expected = xgradcam.by_autograd(model, x, TARGET, last)
-    found = closed_form(model, x)
+    found = of_head(model, x)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max())
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_closed_form_equals_the_grad_cam_package(model: backbone.Classifier, x: torch.Tensor) -> None:
-    """The package puts out rectified maps, scaled to [0, 1] and again after resizing (here to the size of the input)."""
+def test_closed_form_equals_the_gradient_in_float64(model: Classifier, x: Tensor) -> None:
+    """The fast way is the one for every network, to 1e-8; it is what tests may hold others against."""
+    model = copy.deepcopy(model).double()
+    with torch.no_grad():
+        state = model.encode(x.double())
+        fast = xgradcam.closed_form(state, model.head.weight, TARGET)
+        every = xgradcam.per_feature(model.trunk, state)
+        assert torch.equal(xgradcam.of_head(model.trunk, state, model.head.weight, TARGET), fast)
+        model.trunk.mean_pooled = False  # as if nothing were known of its pooling
+        slow = xgradcam.of_head(model.trunk, state, model.head.weight, TARGET)
+        assert fast.dtype == slow.dtype == torch.float64
+        assert (fast - slow).abs().max() <= 1e-8 * fast.abs().max()
+        some = slice(None, 16)
+        few = xgradcam.per_feature(_Some(model.trunk, some), state)
+        assert (few - every[:, some]).abs().max() <= 1e-8 * every.abs().max()
+
+
+class _Some:
+    """A trunk that has some of its features alone."""
+
+    mean_pooled = False
+
+    def __init__(self, trunk: Backbone, some: slice) -> None:
+        self.grid = trunk.grid
+        self.pool = lambda state: trunk.pool(state)[:, some]
+
+
+def test_closed_form_equals_the_grad_cam_package(model: Classifier, x: Tensor) -> None:
+    """The package puts out rectified maps, scaled to [0, 1], then resized to the input and scaled again."""
     with XGradCAM(model=model, target_layers=[model.trunk]) as package:
         expected = package(input_tensor=x, targets=[ClassifierOutputTarget(int(t)) for t in TARGET])
     import cv2
@@ -57,15 +83,15 @@ def test_closed_form_equals_the_grad_cam_package(model: backbone.Classifier, x: 
         picture = picture - picture.min()
         return np.asarray(picture / (1e-7 + picture.max()))
 
-    raw = closed_form(model, x).numpy()
+    raw = of_head(model, x).numpy()
     found = np.stack([scaled(cv2.resize(scaled(np.maximum(m, 0)), (96, 96))) for m in raw])
     # Where a whole map is below 1e-6 the package's own 1e-7 in the scaling decides.
     big = raw.max((1, 2)) > 1e-4
     np.testing.assert_allclose(found[big], expected[big], atol=2e-4)
 
 
-def test_autograd_takes_an_inner_layer_and_equals_the_formula(x: torch.Tensor) -> None:
-    model = trained_looking("resnet18")
+def test_autograd_takes_an_inner_layer_and_equals_the_formula(x: Tensor) -> None:
+    model = settled("resnet18")
     with torch.enable_grad():
         inner = x
         for name, child in model.trunk.named_children():
@@ -83,14 +109,93 @@ def test_autograd_takes_an_inner_layer_and_equals_the_formula(x: torch.Tensor) -
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_autograd_works_where_the_parameters_are_frozen_and_gradients_are_off(x: torch.Tensor) -> None:
-    model = trained_looking("resnet18")
+def test_autograd_works_where_the_parameters_are_frozen_and_gradients_are_off(x: Tensor) -> None:
+    model = settled("resnet18")
     expected = xgradcam.by_autograd(model, x, TARGET, "layer3")
     with torch.no_grad():
         found = xgradcam.by_autograd(model.requires_grad_(False), x.clone(), TARGET, "layer3")
     assert torch.equal(found, expected)
 
 
-def test_an_unknown_layer_is_named(x: torch.Tensor) -> None:
+def test_an_unknown_layer_is_named(x: Tensor) -> None:
     with pytest.raises(MacError, match=r"no layer 'layer9' \(its outermost layers: conv1, bn1, .*layer4\)"):
-        xgradcam.by_autograd(trained_looking("resnet18"), x, TARGET, "layer9")
+        xgradcam.by_autograd(settled("resnet18"), x, TARGET, "layer9")
+
+
+@pytest.fixture(scope="module")
+def convnext_model() -> Classifier:
+    """In float64. Its layers are scaled so that all blocks add to what it computes."""
+    torch.manual_seed(3)
+    model = Classifier(convnext("convnext_tiny", "none", IMAGENET), 3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("layer_scale"):
+                parameter.fill_(0.5)
+        model.trunk.norm.weight.uniform_(0.5, 1.5)
+    return model.double().eval().requires_grad_(False)
+
+
+def test_another_readout_has_the_map_of_the_whole_network_s_gradient(
+    convnext_model: Classifier, x: Tensor
+) -> None:
+    x, target, trunk, head = x[:2].double(), TARGET[:2], convnext_model.trunk, convnext_model.head.weight
+    expected = xgradcam.by_autograd(convnext_model, x.clone(), target, "features")
+    state = convnext_model.encode(x)
+    found = xgradcam.of_head(trunk, state, head, target)
+    assert found.shape == (2, 3, 3)
+    assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
+    as_if_pooled = xgradcam.closed_form(state, head, target)
+    assert (as_if_pooled - expected).abs().max() > 0.01 * expected.abs().max()
+
+
+def test_features_add_up_to_the_map_of_any_head(convnext_model: Classifier, x: Tensor) -> None:
+    with torch.no_grad():
+        state = convnext_model.encode(x[:2, :, :64, :64].double())
+        every = xgradcam.per_feature(convnext_model.trunk, state)
+    assert every.shape == (2, 768, 2, 2)
+    for head in (convnext_model.head.weight, torch.randn_like(convnext_model.head.weight)):
+        expected = xgradcam.of_head(convnext_model.trunk, state, head, TARGET[:2])
+        found = torch.einsum("bd,bdhw->bhw", head[TARGET[:2]], every)
+        assert (found - expected).abs().max() <= 1e-8 * expected.abs().max()
+
+
+def test_features_add_up_where_they_are_means(model: Classifier, x: Tensor) -> None:
+    with torch.no_grad():
+        every = xgradcam.per_feature(model.trunk, model.encode(x))
+        found = torch.einsum("bd,bdhw->bhw", model.head.weight[TARGET], every)
+    expected = of_head(model, x)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max())
+
+
+def test_tokens_are_seen_as_maps_without_the_class_token(x: Tensor) -> None:
+    torch.manual_seed(4)
+    model = Classifier(Tokens(), 3).double()
+    with torch.enable_grad():
+        state = model.encode(x[..., :32, :32].double()).detach().requires_grad_()
+        logits = model.head(model.trunk.pool(state))
+        (gradient,) = torch.autograd.grad(logits[torch.arange(4), TARGET].sum(), state)
+    patches, of_patches = state.detach()[:, 1:], gradient[:, 1:]
+    weight = (of_patches * patches).sum(1) / (patches.sum(1) + 1e-7)
+    expected = (patches * weight[:, None]).sum(2).view(4, 4, 4)
+    found = of_head(model, x[..., :32, :32].double())
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+    every = xgradcam.per_feature(model.trunk, state)
+    found = torch.einsum("bd,bdhw->bhw", model.head.weight[TARGET], every)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_maps_are_float32_whatever_the_trunk_computes_in(x: Tensor) -> None:
+    model = settled("squeezenet1_1")
+    with torch.no_grad():
+        state = model.encode(x)
+        fine = xgradcam.of_head(model.trunk, state, model.head.weight, TARGET)
+        coarse = xgradcam.of_head(model.trunk, state.bfloat16(), model.head.weight, TARGET)
+    assert fine.dtype == coarse.dtype == torch.float32
+    assert (fine - coarse).abs().max() < 0.02 * fine.abs().max()
+
+
+def test_a_layer_that_puts_out_no_maps_is_named(x: Tensor) -> None:
+    model = Classifier(Tokens(), 3)
+    message = r"saliency.layer: 'key' puts out \(4, 17, 12\), not \(batch, channels"
+    with pytest.raises(MacError, match=message):
+        xgradcam.by_autograd(model, x[..., :32, :32], TARGET, "key")

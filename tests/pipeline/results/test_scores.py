@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from pipeline.results.scores import _auroc, quality, worst_group_interval
+from pipeline.results.scores import _auroc, head_scores, quality, scores, worst_group_interval
+from pipeline.store import FittedHeads
+from tests import cached
 
 
 def test_quality_against_definitions() -> None:
@@ -61,3 +65,27 @@ def test_the_worst_of_two_groups_is_lower_than_either() -> None:
     assert low < 0.8
     assert high < 0.89
     assert worst_group_interval(correct, np.repeat([0, 3], 50)) == (low, high)
+
+
+def test_scores_of_several_heads_are_those_of_each(tmp_path: Path) -> None:
+    """Means and spreads of accuracy and quality, from features of a project and by hand."""
+    project = cached.write(tmp_path)
+    rng = np.random.default_rng(0)
+    heads = FittedHeads(
+        rng.normal(size=(3, 2, cached.WIDTH)).astype(np.float32), np.zeros((3, 2), np.float32)
+    )
+    with project.open("images", "features") as given:
+        found = head_scores(given, heads, "test")
+        features = given.file("features")
+        x, label, attribute = (features[f"test/{name}"][:] for name in ("original", "label", "attribute"))
+        assert scores(heads.logits(x), label, given.grouping("test"), given.grouping("train")) == found
+    logits = np.stack([x @ weight.T for weight in heads.weight])
+    correct = logits.argmax(-1) == label
+    for g, name in enumerate(cached.GROUPS):
+        accuracy = correct[:, 2 * label + attribute == g].mean(1)
+        assert found["groups"][name]["mean"] == pytest.approx(accuracy.mean())
+        assert found["groups"][name]["std"] == pytest.approx(accuracy.std(ddof=1))
+    eces = [quality(each, label)["ece"] for each in logits]
+    assert found["ece"]["mean"] == pytest.approx(np.mean(eces))
+    low, high = worst_group_interval(correct, 2 * label + attribute)
+    assert found["worst_group_interval"] == {"low": low, "high": high}

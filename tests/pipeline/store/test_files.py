@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import store
+from pipeline.errors import MacError
 
 
 def test_a_csv_cell_may_hold_anything(tmp_path: Path) -> None:
@@ -24,13 +25,60 @@ def test_a_csv_cell_may_hold_anything(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_goes_and_what_others_are_writing_stays(
     tmp_path: Path, making: Callable[[Path], AbstractContextManager[Path]]
 ) -> None:
-    dead = int(subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True).stdout)
+    command = [sys.executable, "-c", "import os; print(os.getpid())"]
+    dead = int(subprocess.run(command, capture_output=True, check=True).stdout)
     here = socket.gethostname()
     left = [f".x.h5.{dead}@{here}.tmp", f".x.h5.{dead}@{here}.ballast.tmp"]
-    others = [f".x.h5.{os.getppid()}@{here}.tmp", f".x.h5.{dead}@elsewhere.tmp", f".y.h5.{dead}@{here}.tmp", "x.h5.tmp"]
+    others = [
+        f".x.h5.{os.getppid()}@{here}.tmp",
+        f".x.h5.{dead}@elsewhere.tmp",
+        f".y.h5.{dead}@{here}.tmp",
+        "x.h5.tmp",
+    ]
     for name in left + others:
         (tmp_path / name).touch()
     with making(tmp_path / "x.h5") as temporary:
         if making is store.replacing:
             temporary.touch()
     assert {path.name for path in tmp_path.iterdir()} == {"x.h5", *others}
+
+
+def test_a_csv_file_s_columns_can_be_given_and_its_rows_read_back(tmp_path: Path) -> None:
+    store.write_csv(tmp_path / "x.csv", [], ["a", "b"])
+    assert (tmp_path / "x.csv").read_text() == "a,b\n"
+    store.write_csv(tmp_path / "x.csv", [{"a": 1, "b": "é"}], ["b", "a"])
+    assert (tmp_path / "x.csv").read_text() == "b,a\né,1\n"
+    assert store.read_csv(tmp_path / "x.csv", "") == [{"b": "é", "a": "1"}]
+    with pytest.raises(
+        MacError, match=r"y.csv: cannot be read \(No such file or directory\); run 'mac train'"
+    ):
+        store.read_csv(tmp_path / "y.csv", "run 'mac train'")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "cannot be read"), ("{", "is not JSON"), ("[1]", "holds no JSON object")]
+)
+def test_a_json_file_that_holds_no_object_is_one_line(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "metrics.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(MacError, match=f"metrics.json: {message}.*; run 'mac sweep'"):
+        store.read_json(path, "run 'mac sweep'")
+
+
+def test_a_json_object_can_be_read_back(tmp_path: Path) -> None:
+    store.write_json(tmp_path / "x.json", {"β": [1.5, None]})
+    assert store.read_json(tmp_path / "x.json", "") == {"β": [1.5, None]}
+    assert "β" in (tmp_path / "x.json").read_text(encoding="utf-8")
+
+
+def test_a_failure_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), store.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    with pytest.raises(MacError, match="x: cannot be written"), store.replacing(path):
+        pass  # nothing was written
+    assert path.read_text() == "before"
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]

@@ -1,23 +1,32 @@
 import os
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.errors import MacError
+from pipeline.schemas import images
+from pipeline.schemas.masks import SCHEMA
 from pipeline.store import hdf5
 from tests.conftest import edited
 
+REMEDY = "run 'mac saliency'"
 
-def make(path: Path, rows: int = 4, **changes: object) -> None:
-    with store.create(path, "masks", {"k": 1}, {"images": "a", "erm": "b"}) as artefact:
+
+def make(path: Path, rows: int = 4) -> None:
+    with store.create(path, "masks", SCHEMA, {"k": 1}, {"images": "a", "erm": "b"}, names=["é"]) as artefact:
         artefact.write("row", np.arange(rows, dtype=np.int64))
         artefact.write("target", np.zeros(rows, np.int64))
         artefact.write("cam", np.ones((rows, 2, 2), np.float32))
         artefact.create("mask", (rows, 8, 8))[...] = True
+        artefact.write("channel_mean", np.full((rows, 3), 0.5, np.float32))
 
 
 @pytest.fixture
@@ -26,13 +35,17 @@ def masks(tmp_path: Path) -> Path:
     return tmp_path / "masks.h5"
 
 
-def error_of(path: Path, **expected: object) -> str:
-    with pytest.raises(MacError) as error, store.open_artefact(path, "masks", **expected):  # type: ignore[arg-type]
+def opened(path: Path, digest: str | None = None) -> AbstractContextManager[store.Artefact]:
+    return store.open_artefact(path, "masks", SCHEMA, REMEDY, digest)
+
+
+def error_of(path: Path) -> str:
+    with pytest.raises(MacError) as error, opened(path):
         pass
     text = str(error.value)
     assert "\n" not in text
     assert str(path) in text
-    assert "run 'mac saliency'" in text
+    assert REMEDY in text
     return text
 
 
@@ -42,8 +55,10 @@ def test_remaking_an_artefact_gives_the_same_bytes(masks: Path, tmp_path: Path) 
 
 
 def test_an_artefact_can_be_read_back(masks: Path) -> None:
-    with store.open_artefact(masks, "masks", {"images": "a"}) as artefact:
+    with opened(masks) as artefact:
         assert artefact.provenance.params == {"k": 1}
+        assert artefact.provenance.made_from == {"images": "a", "erm": "b"}
+        assert artefact.attribute("names") == ["é"]
         assert artefact["mask"].dims[1].label == "height"
         assert artefact.rows("row", np.array([3, 0, 1, 3])).tolist() == [3, 0, 1, 3]
         assert artefact.rows("row", np.array([], int)).tolist() == []
@@ -53,7 +68,7 @@ def test_the_digest_follows_the_contents(tmp_path: Path) -> None:
     digests = set()
     for name, rows in (("one.h5", 4), ("two.h5", 4), ("three.h5", 5)):
         make(tmp_path / name, rows)
-        with store.open_artefact(tmp_path / name) as artefact:
+        with opened(tmp_path / name) as artefact:
             digests.add(artefact.digest)
     assert len(digests) == 2
 
@@ -74,7 +89,7 @@ def test_data_cut_out_of_a_file_is_found_when_it_is_read(masks: Path) -> None:
     with masks.open("r+b") as file:
         file.seek(chunk.byte_offset)
         file.write(b"\xff" * chunk.size)
-    with pytest.raises(MacError, match="damaged.*run 'mac saliency'"), store.open_artefact(masks, "masks") as artefact:
+    with pytest.raises(MacError, match="damaged.*run 'mac saliency'"), opened(masks) as artefact:
         artefact["mask"][:]
 
 
@@ -84,38 +99,54 @@ def test_one_bit_of_the_data_is_found_when_the_file_is_opened(masks: Path) -> No
     content = bytearray(masks.read_bytes())
     content[place] ^= 1
     masks.write_bytes(content)
-    assert "truncated or damaged, its contents are not what was written; run 'mac saliency'" in error_of(masks)
+    assert "truncated or damaged, its contents are not what was written; run 'mac saliency'" in error_of(
+        masks
+    )
 
 
-def test_a_dataset_that_says_it_is_larger_than_its_file_is_refused_before_memory_is_taken(tmp_path: Path, masks: Path) -> None:
+def test_a_dataset_that_says_it_is_larger_than_its_file_is_refused_before_memory_is_taken(
+    masks: Path,
+) -> None:
     with edited(masks) as file:
-        del file["row"], file["target"], file["mask"], file["cam"]
+        for name in SCHEMA:
+            del file[name]
         for name in ("row", "target"):
             file.create_dataset(name, (10**12,), np.int64)
         file.create_dataset("mask", (10**12, 224, 224), bool, chunks=(1, 224, 224), compression="gzip")
         file.create_dataset("cam", (10**12, 7, 7), np.float32)
+        file.create_dataset("channel_mean", (10**12, 3), np.float32)
     assert "'row' says that it has 8000000000000 bytes, more than the file can hold" in error_of(masks)
 
 
-def test_what_was_verified_is_not_read_through_again_until_it_changes(masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_verified_is_not_read_through_again_until_it_changes(
+    masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(*_arguments: object) -> str:
         raise AssertionError
 
     monkeypatch.setattr(hdf5, "file_digest", never)
-    with store.open_artefact(masks, "masks"):
+    with opened(masks):
         pass
     os.utime(masks)
-    with pytest.raises(AssertionError), store.open_artefact(masks, "masks"):
+    with pytest.raises(AssertionError), opened(masks):
         pass
 
 
-def test_another_schema(tmp_path: Path, masks: Path) -> None:
-    with pytest.raises(MacError, match=r"holds 'masks', expected images; run 'mac prepare'"), store.open_artefact(masks, "images"):
+def test_another_kind(tmp_path: Path, masks: Path) -> None:
+    as_images = store.open_artefact(masks, "images", images.SCHEMA, "run 'mac prepare'")
+    with pytest.raises(MacError, match=r"holds 'masks', expected images; run 'mac prepare'"), as_images:
         pass
-    with h5py.File(tmp_path / "plain.h5", "w") as file:
+    plain = tmp_path / "plain.h5"
+    with h5py.File(plain, "w") as file:
         file["x"] = 1
-    with pytest.raises(MacError, match="is no MaC artefact"), store.open_artefact(tmp_path / "plain.h5"):
-        pass
+    assert "is no MaC artefact" in error_of(plain)
+    assert store.stated_kind(masks) == "masks"
+    assert store.stated_kind(plain) is None
+
+
+def replace(file: h5py.File, name: str, values: NDArray[Any]) -> None:
+    del file[name]
+    file[name] = values
 
 
 @pytest.mark.parametrize(
@@ -124,23 +155,34 @@ def test_another_schema(tmp_path: Path, masks: Path) -> None:
         (lambda f: f.attrs.__setitem__("version", 99), "schema version 99"),
         (lambda f: f.attrs.__setitem__("complete", False), "incomplete"),
         (lambda f: f.__delitem__("cam"), "dataset 'cam' is missing"),
-        (lambda f: (f.__delitem__("row"), f.__setitem__("row", np.zeros(4, np.float32))), "dataset 'row' is float32"),
-        (lambda f: (f.__delitem__("row"), f.__setitem__("row", np.zeros(3, np.int64))), "has 4 along 'sample', expected 3"),
+        (lambda f: replace(f, "row", np.zeros(4, np.float32)), "dataset 'row' is float32"),
+        (lambda f: replace(f, "row", np.zeros(3, np.int64)), "has 4 along 'position', expected 3"),
     ],
 )
-def test_an_artefact_that_does_not_hold_what_it_should(masks: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_an_artefact_that_does_not_hold_what_it_should(
+    masks: Path, damage: Callable[[h5py.File], None], message: str
+) -> None:
     with edited(masks) as file:
         damage(file)
     assert message in error_of(masks)
 
 
-def test_an_artefact_made_from_something_else(masks: Path) -> None:
-    assert "was made from other erm (digest b) than those here (digest c)" in error_of(masks, made_from={"images": "a", "erm": "c"})
+def test_an_artefact_that_was_replaced_while_it_was_in_use(masks: Path) -> None:
+    with opened(masks) as artefact:
+        digest = artefact.digest
+    with opened(masks, digest):
+        pass
+    make(masks, rows=5)
+    with pytest.raises(MacError, match="masks.h5: was replaced while it was in use"), opened(masks, digest):
+        pass
 
 
 def test_a_failure_while_writing_leaves_the_old_artefact(masks: Path) -> None:
     before = masks.read_bytes()
-    with pytest.raises(RuntimeError, match="half-way"), store.create(masks, "masks", {}, {}) as artefact:
+    with (
+        pytest.raises(RuntimeError, match="half-way"),
+        store.create(masks, "masks", SCHEMA, {}, {}) as artefact,
+    ):
         artefact.write("row", np.arange(9))
         raise RuntimeError("half-way")
     assert masks.read_bytes() == before
@@ -149,7 +191,8 @@ def test_a_failure_while_writing_leaves_the_old_artefact(masks: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(MacError, match="cannot be written"), store.create(tmp_path / "file" / "masks.h5", "masks", {}, {}):
+    below = store.create(tmp_path / "file" / "masks.h5", "masks", SCHEMA, {}, {})
+    with pytest.raises(MacError, match="cannot be written"), below:
         pass
     with pytest.raises(MacError, match="cannot be written"), store.create_folder(tmp_path / "file" / "erm"):
         pass

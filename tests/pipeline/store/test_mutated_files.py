@@ -1,4 +1,4 @@
-"""Artefacts whose bytes somebody, or a bad disk, has changed: each is what it was, or refused with one line."""
+"""Artefacts whose bytes were changed: each is what it was before, or is refused with one line."""
 
 import random
 from pathlib import Path
@@ -8,30 +8,35 @@ import pytest
 
 from pipeline import store
 from pipeline.errors import MacError
+from pipeline.schemas import images, masks
 
 FILES = 2000
+SCHEMAS = {"images": images.SCHEMA, "masks": masks.SCHEMA}
 
 
 def make(folder: Path) -> dict[str, Path]:
-    masks, images = folder / "masks.h5", folder / "images.h5"
-    with store.create(masks, "masks", {"k": 1}, {"images": "a", "erm": "b"}) as artefact:
+    paths = {name: folder / f"{name}.h5" for name in SCHEMAS}
+    made_from = {"images": "a", "erm": "b"}
+    with store.create(paths["masks"], "masks", masks.SCHEMA, {"k": 1}, made_from) as artefact:
         artefact.write("row", np.arange(4))
         artefact.write("target", np.zeros(4, np.int64))
         artefact.write("cam", np.ones((4, 2, 2), np.float32))
         artefact.create("mask", (4, 8, 8))[...] = True
-    with store.create(images, "images", {}, {}, classes=["a", "b"], attributes=["c"]) as artefact:
+        artefact.write("channel_mean", np.full((4, 3), 0.5, np.float32))
+    names = {"classes": ["a", "b"], "attributes": ["c"]}
+    with store.create(paths["images"], "images", images.SCHEMA, {}, {}, **names) as artefact:
         for name in ("label", "attribute", "split"):
             artefact.write(name, np.arange(3) % 2)
         artefact.write("path", ["a/é.jpg", "b.jpg", "c.jpg"])
         artefact.create("image", (3, 6, 6, 3))[...] = 7
-        artefact.write("channel_mean", np.full((3, 3), 0.5, np.float32))
-    return {"masks": masks, "images": images}
+    return paths
 
 
 def contents(path: Path, kind: str) -> dict[str, bytes]:
-    with store.open_artefact(path, kind) as artefact:
-        found = {name: artefact[name][:].tobytes() for name in store.SCHEMAS[kind] if name in artefact}
-        return found | {"about": repr((artefact.provenance, artefact.attribute("classes") if kind == "images" else "")).encode()}
+    with store.open_artefact(path, kind, SCHEMAS[kind], "") as artefact:
+        found = {name: artefact[name][:].tobytes() for name in SCHEMAS[kind] if name in artefact}
+        classes = artefact.attribute("classes") if kind == "images" else ""
+        return found | {"about": repr((artefact.provenance, classes)).encode()}
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:

@@ -1,105 +1,175 @@
-"""mac inspect on masks.h5: sorting, filtering, pictures, tables, another file beside it."""
+"""The images of masks.h5 as a table: what it says is what the artefacts say."""
 
-import csv
-import json
 import shutil
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
+from scipy.special import softmax
 
-from pipeline import store
-from pipeline.results.coverage import coverage
+from pipeline import graph, store
+from pipeline.errors import MacError
+from pipeline.project import Project
+from pipeline.results import visual
+from pipeline.results.coverage import by_group
+from pipeline.results.pictures import as_rgb, input_pixels
+from pipeline.schemas import masks as schema
 from pipeline.tools import browse
-from stages.cli import main
-from tests.conftest import Project
+from pipeline.tools.browse import as_grid, as_rows, as_text
+from tests import made_up
+from tests.conftest import edited
 
 
-def rows_of(project: Project, *arguments: str) -> list[dict[str, object]]:
-    return list(json.loads(project.succeed("inspect", str(project.data / "masks.h5"), *arguments, "--json").stdout))
+def test_the_table_is_what_the_artefacts_say(artefacts: Project) -> None:
+    rows = as_rows(browse.browse(artefacts.path("masks")))
+    with artefacts.open("images", "erm", "masks", "features", "retrained") as given:
+        images, masks, features = (given.file(name) for name in ("images", "masks", "features"))
+        assert [row["row"] for row in rows] == masks["row"][:].tolist()
+        phi, label = features["train/original"][:], features["train/label"][:]
+        before, after = (
+            softmax(given.model(name).head().logits(phi)[0].astype(float), -1)
+            for name in ("erm", "retrained")
+        )
+        for number, row in enumerate(rows):
+            assert row["path"] == f"{row['row']:02}.png"
+            assert row["erm"] == given.groups.classes[before[number].argmax()]
+            assert row["mac"] == given.groups.classes[after[number].argmax()]
+            assert row["target"] == given.groups.classes[label[number]]
+            assert row["right"] == (row["erm"] == row["target"])
+            own, other = (float(each[number, label[number]]) for each in (before, after))
+            assert row["confidence"] == pytest.approx(own)
+            assert row["disagreement"] == pytest.approx(abs(other - own))
+            assert row["iou"] is None
+        for group in by_group(images, masks, given.model("erm").spec):
+            found = [row["coverage"] for row in rows if row["group"] == group.group]
+            known = [value for value in found if isinstance(value, float)]
+            assert len(known) == group.n
+            assert np.mean(known) == pytest.approx(group.mask_fg)
+    assert rows[1]["coverage"] is None  # the made-up project does not know this image's true mask
+    assert all(
+        row["coverage"] is None for row in as_rows(browse.browse(artefacts.path("masks"), coverage=False))
+    )
 
 
-def test_the_table_is_what_the_artefacts_say(finished: Project) -> None:
-    data = finished.data
-    rows = rows_of(finished, "--sort", "confidence")
-    confidence = [row["confidence"] for row in rows]
-    assert confidence == sorted(confidence)  # type: ignore[type-var]
-    with store.open_artefact(data / "images.h5") as images, store.open_artefact(data / "masks.h5") as masks:
-        assert sorted(row["row"] for row in rows) == masks["row"][:].tolist()  # type: ignore[type-var]
-        for group in coverage(images, masks):
-            found = [row["coverage"] for row in rows if row["group"] == group.group and row["coverage"] is not None]
-            if group.n:
-                assert np.mean(found) == pytest.approx(group.mask_fg)  # type: ignore[arg-type]
-    for row in rows:
-        assert row["right"] == (row["erm"] == str(row["target"]))  # the maps explain the label here
-        if not row["right"]:
-            assert float(str(row["confidence"])) <= 0.5
+def test_sorting(artefacts: Project) -> None:
+    table = browse.browse(artefacts.path("masks"))
+    assert np.all(np.diff(table.by("confidence").values["confidence"]) >= 0)
+    assert np.all(np.diff(table.by("disagreement").values["disagreement"]) <= 0)
+    by_coverage = table.by("coverage")
+    assert np.all(np.diff(by_coverage.values["coverage"][:-1]) >= 0)
+    assert np.isnan(by_coverage.values["coverage"][-1])
+    assert sorted(by_coverage.position) == table.position.tolist()
+    with pytest.raises(
+        MacError, match="iou: not known of any image; there is no other masks file to compare with"
+    ):
+        table.by("iou")
+    assert len(table.first(0).by("iou")) == 0
 
 
-def test_group_and_misclassified_leave_others_out(finished: Project) -> None:
-    rows = rows_of(finished, "--sort", "disagreement")
-    values = [float(str(row["disagreement"])) for row in rows]
-    assert values == sorted(values, reverse=True)
-    group = str(rows[0]["group"])
-    assert rows_of(finished, "--group", group, "--sort", "disagreement") == [row for row in rows if row["group"] == group]
-    wrong = rows_of(finished, "--misclassified", "--sort", "disagreement")
-    assert wrong == [row for row in rows if not row["right"]]
+def test_a_dataset_without_true_masks(tmp_path: Path) -> None:
+    project = made_up.write(tmp_path, foregrounds=False)
+    with pytest.raises(MacError, match="coverage: not known of any image; the dataset has no true masks"):
+        browse.browse(project.path("masks")).by("coverage")
 
 
-def test_two_mask_files(finished: Project, project: Project) -> None:
-    """The same masks overlap wholly; those of a smaller K lie inside those of a larger: IoU is the ratio of the two."""
-    assert {row["iou"] for row in rows_of(finished, "--against", str(finished.data / "masks.h5"))} == {1.0}
-    before = project.folder / "before.h5"
-    shutil.copy(project.data / "masks.h5", before)
-    project.set(saliency__top_k=0.1)
-    for stage in ("saliency", "features", "retrain"):
-        project.succeed(stage)
-    found = {row["iou"] for row in rows_of(project, "--against", str(before))}
-    with h5py.File(before) as old, h5py.File(project.data / "masks.h5") as new:
-        assert found == {float(new["mask"][0].sum() / old["mask"][0].sum())}
+def copied(project: Project, out: Path, keep: float = 1.0, erm: str | None = None) -> Path:
+    """A copy of masks.h5 whose masks are the first pixels of these, perhaps made by another ERM."""
+    with project.open("masks") as given:
+        masks = given.file("masks")
+        made_from = dict(masks.provenance.made_from)
+        made_from |= {"erm": erm} if erm else {}
+        arrays = {name: masks[name][:] for name in schema.SCHEMA}
+    for mask in arrays["mask"]:
+        inside = np.flatnonzero(mask)
+        mask.reshape(-1)[inside[round(keep * len(inside)) :]] = False
+    with store.create(out, "masks", schema.SCHEMA, {}, made_from) as file:
+        for name, array in arrays.items():
+            file.write(name, array)
+    return out
 
 
-def test_as_text_grid_and_csv(finished: Project, tmp_path: Path) -> None:
-    masks = str(finished.data / "masks.h5")
-    text = finished.succeed("inspect", masks, "--sort", "confidence", "--limit", "3").stdout
-    assert "confidence: ERM's probability of the image's class, lowest first" in text
-    assert text.splitlines()[1].startswith("0 ")
-    rows = rows_of(finished, "--sort", "confidence")
-    listed = text.splitlines()[-3:]
-    assert [int(line.split()[0]) for line in listed] == [row["row"] for row in rows[:3]]
-    finished.succeed("inspect", masks, "--sort", "confidence", "--grid", "3x2", "--out", str(tmp_path / "grid.png"))
-    with Image.open(tmp_path / "grid.png") as picture:
-        assert picture.size == (3 * 184 + 8, 2 * 198 + 8)
-    finished.succeed("inspect", masks, "--sort", "confidence", "--csv", str(tmp_path / "all.csv"))
-    table = list(csv.DictReader((tmp_path / "all.csv").read_text().splitlines()))
-    assert [int(row["row"]) for row in table] == [row["row"] for row in rows]
-    assert float(table[0]["confidence"]) == rows[0]["confidence"]
+def test_two_mask_files(artefacts: Project, tmp_path: Path) -> None:
+    """Smaller masks that lie inside the larger ones: IoU is the ratio of their sizes."""
+    masks = artefacts.path("masks")
+    assert {row["iou"] for row in as_rows(browse.browse(masks, masks))} == {1.0}
+    half = copied(artefacts, tmp_path / "half.h5", 0.5)
+    assert {row["iou"] for row in as_rows(browse.browse(masks, half))} == {0.5}
+    other = copied(artefacts, tmp_path / "other.h5", 0.25, erm="0" * 64)
+    assert {row["iou"] for row in as_rows(browse.browse(masks, other))} == {0.25}
+
+
+def test_masks_of_some_of_the_images(artefacts: Project, tmp_path: Path) -> None:
+    with artefacts.open("masks") as given:
+        masks = given.file("masks")
+        chosen = np.array([1, 3])
+        with store.create(
+            tmp_path / "some.h5", "masks", schema.SCHEMA, {}, masks.provenance.made_from
+        ) as file:
+            for name in schema.SCHEMA:
+                file.write(name, masks[name][:][chosen])
+    overlap = browse.browse(artefacts.path("masks"), tmp_path / "some.h5").values["iou"]
+    assert np.flatnonzero(~np.isnan(overlap)).tolist() == [1, 3]
+
+
+def test_masks_that_cannot_be_compared(artefacts: Project, own_artefacts: Project, tmp_path: Path) -> None:
+    masks = artefacts.path("masks")
+    with pytest.raises(MacError, match="holds 'images', expected masks"):
+        browse.browse(masks, artefacts.path("images"))
+    with edited(own_artefacts.path("images"), sealed=True) as file:
+        file["image"][0] = 0
+    with pytest.raises(MacError, match="was made from other images"):
+        browse.browse(own_artefacts.path("masks"))
+    shutil.copy(own_artefacts.path("masks"), tmp_path / "theirs.h5")
+    with edited(tmp_path / "theirs.h5", sealed=True) as file:
+        file["row"][...] = file["row"][:] + 16
+    with pytest.raises(MacError, match=r"theirs.h5: has none of the images of .*masks\.h5"):
+        browse.browse(masks, tmp_path / "theirs.h5")
+    with edited(tmp_path / "theirs.h5", sealed=True) as file:
+        small = file["mask"][:, :32, :32]
+        del file["mask"]
+        file.create_dataset("mask", data=small, chunks=(1, 32, 32), compression="gzip")
+    with pytest.raises(MacError, match=r"its masks are \(32, 32\), those of .* \(64, 64\)"):
+        browse.browse(masks, tmp_path / "theirs.h5")
+
+
+def test_a_file_of_any_name_is_held_against_what_lies_beside_it(own_artefacts: Project) -> None:
+    renamed = own_artefacts.path("masks").rename(own_artefacts.data / "mine.h5")
+    assert len(browse.browse(renamed)) == 16
+    with pytest.raises(MacError, match=r"masks\.h5: no such file; run 'mac saliency'"):
+        browse.browse(own_artefacts.path("masks"))
+    own_artefacts.path("features").unlink()
+    with pytest.raises(MacError, match="features.h5: no such file; run 'mac features'"):
+        browse.browse(renamed)
+    with pytest.raises(MacError, match="holds 'images', expected masks"):
+        browse.browse(own_artefacts.path("images"))
+
+
+def test_as_text(artefacts: Project) -> None:
+    table = browse.browse(artefacts.path("masks")).by("confidence")
+    lines = as_text(table, "confidence", 3).splitlines()
+    assert lines[0] == "16 images, confidence: ERM's probability of the image's class, lowest first"
+    assert lines[1].startswith("0 ")
+    assert [line.split()[0] for line in lines[4:8]] == sorted(set(table.group))
+    assert [int(line.split()[0]) for line in lines[-3:]] == table.row[:3].tolist()
+    assert lines[-1].endswith(str(table.path[2]))
+
+
+def test_as_grid(artefacts: Project) -> None:
+    masks = artefacts.path("masks")
+    table = browse.browse(masks).by("confidence")
+    picture = np.asarray(as_grid(masks, table, "confidence", 3, 2))
+    assert picture.shape == (2 * 198 + 8, 3 * 184 + 8, 3)
+    with graph.project(artefacts.data).open("images", "erm", "masks") as given:
+        pixels = as_rgb(input_pixels(given.file("images"), table.row[4:5], given.model("erm").spec))[0]
+        core = visual.overlay(pixels, given.file("masks")["mask"][int(table.position[4])])
+    large = Image.fromarray(core).resize((176, 176), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(picture[198 + 22 : 2 * 198, 8 + 184 : 2 * 184], np.asarray(large))
+    assert as_grid(masks, table.first(2), "confidence", 3, 2).size == (2 * 184 + 8, 198 + 8)
+    with pytest.raises(MacError, match=r"masks\.h5: no image is left to draw"):
+        as_grid(masks, table.first(0), "confidence", 3, 2)
 
 
 def test_histogram() -> None:
     assert browse.histogram(np.array([0.0, 0.0, 1.0])) == "0 █" + " " * 38 + "▄ 1"
     assert browse.histogram(np.array([])) == "0 " + " " * 40 + " 1"
-
-
-@pytest.mark.parametrize(
-    "name", ["images.h5", "masks.h5", "features.h5", "examples.h5", "erm", "retrained", "metrics.json", "baselines.json"]
-)
-def test_json_of_every_artefact(finished: Project, name: str) -> None:
-    found = json.loads(finished.succeed("inspect", str(finished.data / name), "--json").stdout)
-    assert found.get("kind", name).startswith(name.partition(".")[0])
-    finished.succeed("inspect", str(finished.data / name))
-
-
-def test_bad_usage(project: Project, tmp_path: Path) -> None:
-    masks = str(project.data / "masks.h5")
-    assert "--group nobody: no image is of it; there are " in project.fail("inspect", masks, "--group", "nobody")
-    assert "holds 'images', expected masks" in project.fail("inspect", str(project.data / "images.h5"), "--sort", "confidence")
-    assert "no such file; run 'mac saliency'" in project.fail("inspect", str(tmp_path / "masks.h5"), "--misclassified")
-    assert "--sort iou: not known of any image; give --against" in project.fail("inspect", masks, "--sort", "iou")
-    images = str(project.data / "images.h5")
-    assert "holds 'images', expected masks" in project.fail("inspect", masks, "--against", images)
-    for arguments in (["--grid", "5x4"], ["--grid", "many", "--out", "x.png"], ["--out", "x.png"]):
-        assert CliRunner().invoke(main, ["inspect", masks, *arguments]).exit_code == 2

@@ -1,4 +1,4 @@
-"""`mac download` against an HTTP server on loopback that serves made-up files in the published layouts."""
+"""Downloads from an HTTP server on loopback that serves made-up files in the published layouts."""
 
 import hashlib
 import io
@@ -13,13 +13,10 @@ from pathlib import Path
 
 import gdown
 import pytest
-from click.testing import CliRunner, Result
 
 from pipeline.datasets import celeba, dominoes
-from pipeline.params import CelebaOptions, DominoesOptions
+from pipeline.errors import MacError
 from pipeline.tools import download
-from stages.cli import main
-from stages.download import NAMES
 from tests import official_layouts
 
 
@@ -79,12 +76,15 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for file in (tmp_path / "celeba").glob("*.txt"):
         file.rename(folder / file.name)
     for name, published in download.PUBLISHED.items():
-        remotes = [
-            replace(r, md5=r.md5 and hashlib.md5((folder / r.name).read_bytes()).hexdigest())
-            for r in published.remotes
-            if (folder / r.name).exists()
-        ]
-        monkeypatch.setitem(download.PUBLISHED, name, replace(published, remotes=tuple(remotes) or published.remotes))
+        remotes = []
+        for remote in published.remotes:
+            file = folder / remote.name
+            if file.exists():
+                md5 = remote.md5 and hashlib.md5(file.read_bytes()).hexdigest()
+                remotes.append(replace(remote, md5=md5))
+        monkeypatch.setitem(
+            download.PUBLISHED, name, replace(published, remotes=tuple(remotes) or published.remotes)
+        )
     monkeypatch.setattr(download, "RETRIES", 0)
     serving = Server(folder)
     thread = threading.Thread(target=serving.serve_forever, daemon=True)
@@ -94,19 +94,17 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     serving.server_close()
 
 
-def mac(server: Server, name: str, folder: Path) -> Result:
-    return CliRunner().invoke(main, ["download", name, "--to", str(folder), "--mirror", server.url])
+def fetch(server: Server, name: str, folder: Path) -> None:
+    assert download.download(name, folder, server.url) == folder
 
 
-def error_of(result: Result) -> str:
-    assert result.exit_code == 1, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
-    assert len(lines) == 1
-    return lines[0]
+def error_of(server: Server, name: str, folder: Path) -> str:
+    with pytest.raises(MacError) as raised:
+        fetch(server, name, folder)
+    return str(raised.value)
 
 
-def test_every_name_of_the_command_is_published() -> None:
-    assert list(download.PUBLISHED) == NAMES
+def test_what_comes_over_an_open_line_has_a_digest() -> None:
     for published in download.PUBLISHED.values():
         for remote in published.remotes:
             assert remote.url.startswith("https://") or remote.md5
@@ -114,26 +112,28 @@ def test_every_name_of_the_command_is_published() -> None:
 
 def test_what_is_downloaded_is_what_the_readers_read(server: Server, tmp_path: Path) -> None:
     for name in ("mnist", "cifar10"):
-        result = mac(server, name, tmp_path / "dominoes")
-        assert result.exit_code == 0, result.output
-    dominoes.read(tmp_path / "dominoes", DominoesOptions()).check()
-    assert mac(server, "celeba", tmp_path / "faces").exit_code == 0
-    dataset = celeba.read(tmp_path / "faces", CelebaOptions())
+        fetch(server, name, tmp_path / "dominoes")
+    dominoes.read(tmp_path / "dominoes", dominoes.Options()).check()
+    fetch(server, "celeba", tmp_path / "faces")
+    dataset = celeba.read(tmp_path / "faces", celeba.Options())
     assert dataset.records[0].image.load(dataset.root).size == (178, 218)
     asked = len(server.asked)
-    assert mac(server, "celeba", tmp_path / "faces").exit_code == 0
+    fetch(server, "celeba", tmp_path / "faces")
     assert len(server.asked) == asked  # nothing is fetched twice
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_transfer_that_broke_off_continues(server: Server, tmp_path: Path) -> None:
     server.cut = 600_000
-    message = error_of(mac(server, "cifar10", tmp_path / "d"))
+    message = error_of(server, "cifar10", tmp_path / "d")
     assert "cannot be downloaded (Download is incomplete: received 524288 bytes" in message
-    assert "run this again to continue, or by hand: put cifar-10-python.tar.gz from https://www.cs.toronto.edu" in message
+    assert (
+        "run this again to continue, or by hand: put cifar-10-python.tar.gz from https://www.cs.toronto.edu"
+        in message
+    )
     assert not (tmp_path / "d/cifar-10-batches-py").exists()
     server.cut = None
-    assert mac(server, "cifar10", tmp_path / "d").exit_code == 0
+    fetch(server, "cifar10", tmp_path / "d")
     assert server.asked[-1] == ("/cifar-10-python.tar.gz", "bytes=524288-")
     assert (tmp_path / "d/cifar-10-batches-py/test_batch").is_file()
 
@@ -142,30 +142,39 @@ def test_another_file_than_the_published_one_is_refused(server: Server, tmp_path
     archive = server.folder / "cifar-10-python.tar.gz"
     contents = archive.read_bytes()
     archive.write_bytes(contents[:-1] + b"!")
-    assert "is not the published file (its MD5 is not" in error_of(mac(server, "cifar10", tmp_path / "d"))
+    assert "is not the published file (its MD5 is not" in error_of(server, "cifar10", tmp_path / "d")
     assert not list((tmp_path / "d").iterdir())
     archive.write_bytes(contents)
-    assert mac(server, "cifar10", tmp_path / "d").exit_code == 0
+    fetch(server, "cifar10", tmp_path / "d")
 
 
 def test_no_such_file_and_no_network(server: Server, tmp_path: Path) -> None:
     (server.folder / "img_align_celeba.zip").unlink()
-    assert "img_align_celeba.zip: cannot be downloaded (404 Client Error" in error_of(mac(server, "celeba", tmp_path / "d"))
+    assert "img_align_celeba.zip: cannot be downloaded (404 Client Error" in error_of(
+        server, "celeba", tmp_path / "d"
+    )
     server.shutdown()
     server.server_close()
-    message = error_of(mac(server, "mnist", tmp_path / "d"))
+    message = error_of(server, "mnist", tmp_path / "d")
     assert "cannot be downloaded (" in message
     assert "by hand: put train-images-idx3-ubyte.gz from http://yann.lecun.com/exdb/mnist/ into" in message
 
 
-def test_google_drive_s_quota_is_told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_google_drive_s_quota_is_told(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(url: str, *_: object, **__: object) -> None:
         assert url.startswith("https://drive.google.com/uc?id=")
-        raise gdown.FileURLRetrievalError("Too many users have viewed or downloaded this file recently.\nPlease try later.")
+        raise gdown.FileURLRetrievalError(
+            "Too many users have viewed or downloaded this file recently.\nPlease try later."
+        )
 
     monkeypatch.setattr(gdown, "download", refuse)
-    message = error_of(CliRunner().invoke(main, ["download", "celeba", "--to", str(tmp_path / "d")]))
-    assert "Google Drive does not give it (Too many users have viewed or downloaded this file recently.); try again in a day" in message
+    with pytest.raises(MacError) as raised:
+        download.download("celeba", tmp_path / "d")
+    message = str(raised.value)
+    reason = "Too many users have viewed or downloaded this file recently."
+    assert f"Google Drive does not give it ({reason}); try again in a day" in message
     assert "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html" in message
 
 
@@ -175,10 +184,10 @@ def test_files_that_were_put_there_by_hand_are_checked_and_unpacked(server: Serv
     file = folder / "cifar-10-python.tar.gz"
     contents = (server.folder / file.name).read_bytes()
     file.write_bytes(contents[:-1])
-    assert "is not the published file" in error_of(mac(server, "cifar10", folder))
+    assert "is not the published file" in error_of(server, "cifar10", folder)
     assert file.exists()  # the user's, not ours to remove
     file.write_bytes(contents)
-    assert mac(server, "cifar10", folder).exit_code == 0
+    fetch(server, "cifar10", folder)
     assert server.asked == []
 
 
@@ -191,17 +200,19 @@ def waterbirds_archive(file: Path, *names: str) -> None:
 def test_an_archive_stays_within_its_folder(server: Server, tmp_path: Path) -> None:
     archive = server.folder / "waterbird_complete95_forest2water2.tar.gz"
     waterbirds_archive(archive, "waterbird_complete95_forest2water2/metadata.csv", "../../escaped.txt")
-    assert "cannot be unpacked" in error_of(mac(server, "waterbirds", tmp_path / "d"))
+    assert "cannot be unpacked" in error_of(server, "waterbirds", tmp_path / "d")
     assert not list(tmp_path.rglob("escaped.txt"))
     assert not (tmp_path / "d/waterbird_complete95_forest2water2").exists()
     (tmp_path / "d" / archive.name).unlink()
     waterbirds_archive(archive, "something/else.txt")
-    assert "does not hold waterbird_complete95_forest2water2" in error_of(mac(server, "waterbirds", tmp_path / "d"))
+    assert "does not hold waterbird_complete95_forest2water2" in error_of(
+        server, "waterbirds", tmp_path / "d"
+    )
     (tmp_path / "d" / archive.name).unlink()
     waterbirds_archive(archive, "waterbird_complete95_forest2water2/metadata.csv")
     archive.write_bytes(archive.read_bytes()[:-12])
-    assert "cannot be unpacked" in error_of(mac(server, "waterbirds", tmp_path / "d"))
+    assert "cannot be unpacked" in error_of(server, "waterbirds", tmp_path / "d")
     (tmp_path / "d" / archive.name).unlink()
     waterbirds_archive(archive, "waterbird_complete95_forest2water2/metadata.csv")
-    assert mac(server, "waterbirds", tmp_path / "d").exit_code == 0
+    fetch(server, "waterbirds", tmp_path / "d")
     assert (tmp_path / "d/waterbird_complete95_forest2water2/metadata.csv").is_file()

@@ -1,95 +1,121 @@
+import json
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from pipeline import store
-from pipeline.method import interventions
-from pipeline.network.inputs import to_input_grid
-from pipeline.results import visual
-from tests.conftest import Project, edited
+from pipeline.errors import MacError
+from pipeline.project import Project
+from pipeline.results.pictures import training_example
+from pipeline.steps.evaluate import measure
+from pipeline.tools.inspection import as_dict, describe, picture
+from tests.conftest import edited
+
+EXPECTED = {
+    "images.h5": (
+        "stored_size: 72",
+        "image            uint8    (row 36, height 72, width 72, channel 3): RGB at the stored size",
+        "images                     train     val    test",
+        "landbird_land                  4       2       3",
+        "true masks: 35 of 36",
+    ),
+    "masks.h5": (
+        "made from erm ",
+        "top_k: ",
+        "mask             bool     (position 16, height 64, width 64)",
+        "preview/         0 pictures for HDF viewers",
+        "Mask/FG   Mask/BG",
+    ),
+    "features.h5": ("made from masks ", "train/combined", "(draw 2, train position 16, feature 1024)"),
+    "erm": ("architecture: ", "head.weight: (2, 1024)", "worst_group", '"mean": [0.485, 0.456, 0.406]'),
+    "retrained": ("made from features ", "solver: adam", '"head_seed": 1'),
+    "baselines": ("made from features ", "dfr.weight: (3, 2, 1024)", "erm.weight: (1, 2, 1024)"),
+    "baselines/metrics.json": ("DFR   ", "✓✓ validation, to train"),
+}
 
 
-@pytest.mark.parametrize("artefact", ["images.h5", "masks.h5", "features.h5", "erm", "retrained", "metrics.json", "baselines.json"])
-def test_every_artefact_can_be_described(finished: Project, artefact: str) -> None:
-    output = finished.succeed("inspect", str(finished.data / artefact)).output
-    expected = {
-        "images.h5": (
-            "stored_size: 72",
-            "image            uint8    (row 126, height 72",
-            "landbird_land                 40       6       8",
-            "true masks: 126 of 126",
-        ),
-        "masks.h5": ("made from erm ", "top_k: ", "mask             bool     (sample 70, height 64, width 64)", "Mask/FG   Mask/BG"),
-        "features.h5": ("made from masks ", "train/combined", "(draw 2, train row 70, feature "),
-        "erm": ("architecture: ", '"epochs": 2', "worst_group"),
-        "retrained": ("made from features ", "solver: adam", "head_seed"),
-        "metrics.json": ("worst group", "waterbird_water"),
-        "baselines.json": ("Group DRO (last layer)", "✓✓ validation, to train"),
-    }
-    for text in expected[artefact]:
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_artefact_can_be_described(artefacts: Project, name: str) -> None:
+    output = describe(artefacts.data / name)
+    for text in EXPECTED[name]:
         assert text in output
 
 
-def test_a_picture_of_one_row_shows_the_five_panels(finished: Project, tmp_path: Path) -> None:
-    out = tmp_path / "row.png"
-    finished.succeed("inspect", str(finished.data / "masks.h5"), "--image", "3", "--out", str(out))
-    picture = np.asarray(Image.open(out))
-    assert picture.shape == (270, 5 * 248 + 8, 3)
-    with store.open_artefact(finished.data / "images.h5") as images, store.open_artefact(finished.data / "masks.h5") as masks:
-        x = to_input_grid(torch.from_numpy(images["image"][3][None]), 64, "center_crop").float() / 255
-        mask = torch.from_numpy(masks["mask"][3][None, None]).float()
-        with store.open_artefact(finished.data / "features.h5") as cached:
-            fill = torch.from_numpy(cached["train/fill"][0, 3]).view(1, 3, 1, 1)
-    expected = Image.fromarray(visual.to_picture(interventions.masked(x, mask, fill)[0].numpy())).resize(
-        (240, 240), Image.Resampling.BICUBIC
-    )
-    np.testing.assert_array_equal(picture[22:262, 8 + 3 * 248 : 248 + 3 * 248], np.asarray(expected))
+@pytest.mark.parametrize("name", EXPECTED)
+def test_and_told_as_json(artefacts: Project, name: str) -> None:
+    found = json.loads(json.dumps(as_dict(artefacts.data / name)))
+    if name.endswith(".json"):
+        assert found == json.loads((artefacts.data / name).read_text())
+        return
+    assert found["kind"] == name.removesuffix(".h5")
+    assert len(found["digest"]) == 64
+    if name.endswith(".h5"):
+        with h5py.File(artefacts.data / name) as file:
+            for dataset, about in found["datasets"].items():
+                assert about["shape"] == list(file[dataset].shape)
+                assert about["about"]
+    else:
+        assert found["spec"]["input_size"] == 64
 
 
-def test_what_cannot_be_inspected_is_one_line(project: Project, tmp_path: Path) -> None:
-    masks = str(project.data / "masks.h5")
-    assert "row 9999 has no mask; it holds 70 rows from 0 to 69" in project.fail(
-        "inspect", masks, "--image", "9999", "--out", str(tmp_path / "x.png")
-    )
-    (tmp_path / "file").touch()
-    assert "cannot be written" in project.fail("inspect", masks, "--image", "0", "--out", str(tmp_path / "file" / "x.png"))
-    assert "holds 'images', expected masks" in project.fail(
-        "inspect", str(project.data / "images.h5"), "--image", "0", "--out", str(tmp_path / "x.png")
-    )
-    assert "no such file" in project.fail("inspect", "nowhere.h5")
-    assert project.run("inspect", masks, "--image", "0").exit_code == 2
+def test_metrics_of_evaluate(artefacts: Project, tmp_path: Path) -> None:
+    with artefacts.open("images", "erm", "features", "retrained") as given:
+        metrics, _ = measure(given)
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    assert "waterbird_water" in describe(tmp_path / "metrics.json")
+    assert as_dict(tmp_path / "metrics.json") == metrics
+
+
+def test_a_picture_of_one_row_shows_the_five_panels(artefacts: Project) -> None:
+    found = np.asarray(picture(artefacts.path("masks"), 3))
+    assert found.shape == (270, 5 * 248 + 8, 3)
+    with artefacts.open("images", "erm", "masks", "features") as given:
+        example = training_example(given, 3)
+    panels = (example.original, example.map, example.core, example.masked, example.combined)
+    for number, panel in enumerate(panels):
+        large = Image.fromarray(panel).resize((240, 240), Image.Resampling.BICUBIC)
+        left = 8 + number * 248
+        np.testing.assert_array_equal(found[22:262, left : left + 240], np.asarray(large))
+
+
+def test_what_cannot_be_inspected_is_one_line(artefacts: Project, tmp_path: Path) -> None:
+    with pytest.raises(MacError, match="row 9999 has no mask; it holds 16 rows from 0 to 15"):
+        picture(artefacts.path("masks"), 9999)
+    with pytest.raises(MacError, match="holds 'images', expected masks"):
+        picture(artefacts.path("images"), 0)
     (tmp_path / "other.json").write_text("{}")
-    assert "is neither a metrics.json nor a baselines.json" in project.fail("inspect", str(tmp_path / "other.json"))
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "text.json").write_text('{"methods": 3}')
     (tmp_path / "empty").mkdir()
-    assert "model.json: no such file" in project.fail("inspect", str(tmp_path / "empty"))
     with h5py.File(tmp_path / "plain.h5", "w"):
         pass
-    assert "is no MaC artefact, or damaged" in project.fail("inspect", str(tmp_path / "plain.h5"))
-    assert not (tmp_path / "x.png").exists()
+    for name, message in (
+        ("nowhere.h5", "nowhere.h5: no such file or folder"),
+        ("nowhere.json", "nowhere.json: cannot be read"),
+        ("other.json", "other.json: is no metrics.json of evaluate, baselines or ablation"),
+        ("text.json", "text.json: is no metrics.json of evaluate, baselines or ablation"),
+        ("list.json", "list.json: holds no JSON object"),
+        ("empty", "empty: is no MaC artefact, or damaged"),
+        ("plain.h5", "plain.h5: is no MaC artefact, or damaged"),
+    ):
+        for tell in (describe, as_dict):
+            with pytest.raises(MacError, match=message):
+                tell(tmp_path / name)
 
 
-def test_masks_of_other_images_are_refused(project: Project) -> None:
-    with edited(project.data / "images.h5", sealed=True) as file:
-        file["channel_mean"][0] = 0
-    assert "was made from other images" in project.fail("inspect", str(project.data / "masks.h5"))
-    (project.data / "images.h5").unlink()
-    assert "coverage by group: needs" in project.succeed("inspect", str(project.data / "masks.h5")).output
+def test_masks_are_measured_by_the_images_and_the_erm_beside_them(own_artefacts: Project) -> None:
+    masks = own_artefacts.path("masks")
+    with edited(own_artefacts.path("images"), sealed=True) as file:
+        file["image"][0] = 0
+    with pytest.raises(MacError, match="was made from other images"):
+        describe(masks)
+    own_artefacts.path("images").unlink()
+    assert f"coverage by group: needs {own_artefacts.path('images')}" in describe(masks)
 
 
-def test_colours_span_the_map_and_the_outline_surrounds_the_core() -> None:
-    scores = np.array([[0.0, 1.0], [0.5, -1.0]])
-    picture = visual.heat(scores)
-    assert picture[1, 1].tolist() == [0, 0, 4]
-    assert picture[0, 1].tolist() == [252, 255, 164]
-    assert (visual.heat(np.ones((2, 2))) == (0, 0, 4)).all()
-    image = np.full((5, 5, 3), 200, np.uint8)
-    mask = np.zeros((5, 5), bool)
-    mask[1:4, 1:4] = True
-    shown = visual.overlay(image, mask)
-    assert shown[2, 2].tolist() == [200, 200, 200]
-    assert shown[1, 1].tolist() == [255, 220, 0]
-    assert shown[0, 0].tolist() == [100, 100, 100]
+def test_a_stale_artefact_can_be_looked_at(own_artefacts: Project) -> None:
+    with edited(own_artefacts.path("masks"), sealed=True) as file:
+        file["mask"][0] = False
+    assert "train/combined" in describe(own_artefacts.path("features"))

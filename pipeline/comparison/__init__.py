@@ -1,0 +1,1 @@
+"""The stages of the second pipeline: what MaC is compared with that trains or masks again."""

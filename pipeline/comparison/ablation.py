@@ -1,0 +1,165 @@
+"""Stage ablation: is it the masks? MaC again with random masks of the same size, and with the true masks."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from pipeline import store
+from pipeline.compute.context import Context
+from pipeline.compute.engine import Shards
+from pipeline.compute.progress import log
+from pipeline.errors import MacError
+from pipeline.last_layer.grid import fit_grid, scores_of_test_split
+from pipeline.method.masks import pixel_count
+from pipeline.method.retraining_set import with_foreground
+from pipeline.params.features import FeaturesParams
+from pipeline.params.fit import FitParams
+from pipeline.params.maps import MapParams
+from pipeline.params.sweep import SweepParams
+from pipeline.project import Opened, Project
+from pipeline.results import tables
+from pipeline.results.scores import head_scores
+from pipeline.steps.features import features as write_features
+from pipeline.steps.saliency import write_masks
+
+
+def ablation(
+    given: Opened,
+    out: Path,
+    maps: MapParams,
+    features: FeaturesParams,
+    sweep: SweepParams,
+    fit: FitParams,
+    context: Context,
+) -> str:
+    """Write the folder `out` with metrics.json; return the table to print.
+
+    Every kind of mask has the same pairs, batches and seeds, and its own α and β, which validation picks from
+    the grid of `sweep`. Where only some training images have a true mask, the true masks are compared with
+    MaC's masks of those images alone.
+
+    Args:
+        given: images, erm, masks and features.
+
+    Raises:
+        MacError: saliency.method is itself a control.
+    """
+    method = maps.method
+    if method in ("random", "foreground"):
+        raise MacError(
+            f"ablation: saliency.method is the control '{method}'; there is nothing to compare it with"
+        )
+    rows = given.file("masks")["row"][:]
+    known = with_foreground(given.file("images"), rows)
+    # What is done is kept until all is. The folder's name says what it depends on.
+    fingerprint = (maps.model_dump(), features.model_dump(), given.digests("images", "erm"), rows.tolist())
+    with Shards(context.scratch, "ablation", *fingerprint) as kept:
+
+        def measured(folder: str, name: str, method: str, of: NDArray[np.int64]) -> _Measured:
+            """MaC with masks by another method, of the rows `of`, made in a folder of their own."""
+            changed = maps.model_copy(update={"method": method})
+            with _other_masks(given, kept.folder / folder, of, changed, features, context) as other:
+                return _measure(other, name, sweep, fit, context)
+
+        own = _measure(given, f"{method} (MaC)", sweep, fit, context)
+        random = measured("random", "random masks of the same size", "random", rows)
+        masks, differences = [own, random], [_difference(own, random)]
+        if len(known):
+            same_images = own
+            if len(known) < len(rows):
+                same_images = measured("own_known", f"{method}, images with a true mask", method, known)
+                masks.append(same_images)
+            true = measured("foreground", "true masks", "foreground", known)
+            masks.append(true)
+            differences.append(_difference(true, same_images))
+        result = {
+            "made_from": given.digests("images", "erm", "masks", "features"),
+            "pixels": pixel_count(maps.top_k, given.model("erm").spec.input_size),
+            "settings": "α and β picked by validation for each kind of mask",
+            "masks": [each.row for each in masks],
+            "differences": differences,
+        }
+        with store.create_folder(out) as written:
+            store.write_json(written / "metrics.json", result)
+    return tables.of_ablation(result)
+
+
+@contextmanager
+def _other_masks(
+    given: Opened,
+    folder: Path,
+    rows: NDArray[np.int64],
+    maps: MapParams,
+    features: FeaturesParams,
+    context: Context,
+) -> Iterator[Opened]:
+    """The project with other masks, of the rows (M,) of images.h5, and with features of those.
+
+    They are in `folder`; what is there already is not made again.
+    """
+    project = given.project
+    there = {"masks": folder / "masks.h5", "features": folder / "features.h5"}
+    other = Project(project.data, project.kinds, {**project.elsewhere, **there})
+    if not there["masks"].is_file():
+        write_masks(given, there["masks"], rows, maps, 0, context)
+    if not there["features"].is_file():
+        with other.open("images", "erm", "masks") as masked:
+            write_features(masked, there["features"], features, context)
+    with other.open("images", "erm", "masks", "features") as opened:
+        yield opened
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is measured of one kind of mask.
+
+    Attributes:
+        row: its entry in metrics.json.
+        worst: (S,) test worst-group accuracy of the head of each seed.
+    """
+
+    row: dict[str, Any]
+    worst: NDArray[np.float64]
+
+
+def _measure(given: Opened, name: str, sweep: SweepParams, fit: FitParams, context: Context) -> _Measured:
+    """Fit the grid on the features of one kind of mask, and measure the setting that validation picks."""
+    features = given.file("features")
+    grid = fit_grid(features, given.model("erm").head(), fit, sweep, context.on)
+    alpha, beta = grid.settings[grid.picked]
+    log.info("ablation, %s: alpha=%g, beta=%g", name, alpha, beta)
+    picked = grid.heads.of_setting(grid.picked)
+    row = {
+        "name": name,
+        "alpha": alpha,
+        "beta": beta,
+        "seeds": len(grid.seeds),
+        "val": head_scores(given, picked.fitted(), "val"),
+        "test": head_scores(given, picked.fitted(), "test"),
+    }
+    return _Measured(row, scores_of_test_split(features, picked)[0, :, 0])
+
+
+def _difference(first: _Measured, second: _Measured) -> dict[str, Any]:
+    """How much better the first kind of mask is, in metrics.json."""
+    name = f"{first.row['name']} − {second.row['name']}"
+    return {"name": name, **paired(first.worst - second.worst)}
+
+
+def paired(differences: NDArray[np.float64]) -> dict[str, float]:
+    """The mean of paired differences (S,), and its 95 % interval by Student's t.
+
+    With one pair there is no interval: `low` and `high` are the mean.
+    """
+    mean, count = float(differences.mean()), len(differences)
+    if count < 2:
+        return {"mean": mean, "low": mean, "high": mean}
+    half = float(stats.t.ppf(0.975, count - 1)) * float(differences.std(ddof=1)) / math.sqrt(count)
+    return {"mean": mean, "low": mean - half, "high": mean + half}

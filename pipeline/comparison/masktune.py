@@ -1,0 +1,66 @@
+"""Stage masktune: MaskTune (Asgari et al. 2022).
+
+What ERM looks at most is made black. Then ERM is trained for one more epoch on what is left.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.comparison import whole_network
+from pipeline.compute import device
+from pipeline.compute.context import Context
+from pipeline.compute.engine import Shards
+from pipeline.method import xgradcam
+from pipeline.method.masks import upsample
+from pipeline.network import classifier
+from pipeline.network.inputs import to_input_grid
+from pipeline.network.training import Training
+from pipeline.params.masktune import MaskTuneParams
+from pipeline.project import Opened
+
+
+def masktune(given: Opened, out: Path, params: MaskTuneParams, context: Context) -> None:
+    """Write the model folder `out`: ERM after one more epoch, on masked images. No group label is read."""
+    erm, on = given.model("erm"), context.on
+    made = whole_network.ErmParams.of(given)
+    changed = {"lr": params.lr, "schedule": "constant", "select": "last", "epochs": 1}
+    tuned = made.train.model_copy(update=changed)
+    looking = classifier.load(erm.spec, erm.read(), on)
+    label = torch.from_numpy(given.file("images")["label"][:])
+
+    def masked(rows: NDArray[np.integer], stored: Tensor, _generator: torch.Generator) -> Tensor:
+        grid = to_input_grid(stored, erm.spec)
+        x = looking.input(grid)
+        with torch.no_grad(), device.autocast(on, tuned.precision):
+            state = looking.encode(x)
+        target = label[torch.from_numpy(np.asarray(rows))].to(on)
+        maps = xgradcam.of_head(looking.trunk, state, looking.head.weight, target)
+        seen = highest(upsample(maps, erm.spec.input_size), params.sigmas)
+        return torch.where(seen[:, None], 0, grid)
+
+    with Shards(context.scratch, "masktune", params.model_dump(), given.digests("images", "erm")) as shards:
+        training = Training(
+            given, made.model, made.inputs, tuned, on, start=erm, make_input=masked, name="masktune"
+        )
+        training.to_end(shards.folder / "checkpoint.safetensors")
+        chosen: dict[str, object] = {"sigmas": params.sigmas}
+        about = whole_network.About("masktune", "MaskTune", "Asgari et al. 2022", "none", chosen)
+        whole_network.write(out, training, training.state(), about, params.model_dump())
+
+
+def highest(maps: Tensor, sigmas: float) -> Tensor:
+    """Where a map is above its own mean by more than `sigmas` of its standard deviations.
+
+    Args:
+        maps: (B, H, W).
+
+    Returns:
+        (B, H, W) bool.
+    """
+    flat = maps.flatten(1)
+    threshold = flat.mean(1) + sigmas * flat.std(1, correction=0)
+    return maps > threshold[:, None, None]

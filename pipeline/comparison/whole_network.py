@@ -1,0 +1,85 @@
+"""What JTT and MaskTune share: how ERM was trained, and the model folder that they write."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import store
+from pipeline.metrics import SIGNS, Labels
+from pipeline.network.checkpoint import Tensors
+from pipeline.network.training import Training, as_numpy
+from pipeline.params.inputs import InputParams
+from pipeline.params.model import ModelParams
+from pipeline.params.train import TrainParams
+from pipeline.project import Opened
+from pipeline.results.scores import scores
+
+
+@dataclass(frozen=True)
+class ErmParams:
+    """How ERM was trained: the parameters that its model folder says it was made with."""
+
+    model: ModelParams
+    inputs: InputParams
+    train: TrainParams
+
+    @classmethod
+    def of(cls, given: Opened) -> "ErmParams":
+        """Those of the ERM model that is open."""
+        made = given.model("erm").provenance.params
+        return cls(ModelParams(**made["model"]), InputParams(**made["input"]), TrainParams(**made["train"]))
+
+
+@dataclass(frozen=True)
+class About:
+    """What the comparison says of a method.
+
+    Attributes:
+        kind: the kind of its model folder.
+        title: its name.
+        source: who published it.
+        labels: the group labels that it sees.
+        chosen: its settings, to be shown.
+    """
+
+    kind: str
+    title: str
+    source: str
+    labels: Labels
+    chosen: dict[str, object]
+
+
+def write(out: Path, training: Training, state: Tensors, about: About, params: dict[str, Any]) -> None:
+    """Measure a model that was trained, and write its folder.
+
+    The folder holds the model, history.csv, and metrics.json, which has the form of a row of the baselines.
+
+    Args:
+        training: the training that it comes from, with images.h5 and ERM open.
+        state: the model's state dict.
+        params: those of the method.
+    """
+    given = training.given
+    made_from = given.digests("images", "erm")
+    training.model.load_state_dict(state)
+    row = {
+        "made_from": made_from,
+        "title": about.title,
+        "source": about.source,
+        "labels": about.labels,
+        "sign": SIGNS[about.labels],
+        "chosen": about.chosen,
+        "note": "",
+        "seeds": 1,
+    }
+    measured = {split: _measured(training, split) for split in ("val", "test")}
+    with store.create_folder(out) as folder:
+        store.write_model(folder, about.kind, as_numpy(state), training.spec(), params, made_from)
+        store.write_csv(folder / "history.csv", training.history.rows())
+        store.write_json(folder / "metrics.json", {**row, **measured})
+
+
+def _measured(training: Training, split: str) -> dict[str, Any]:
+    given, rows = training.given, training.given.rows(split)
+    logits = training.logits(rows)[None].numpy()
+    return scores(logits, training.label[rows].numpy(), given.grouping(split), given.grouping("train"))

@@ -1,0 +1,32 @@
+"""Where a stage computes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.compute.engine import Cluster
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a stage computes.
+
+    Attributes:
+        device: PyTorch's name of the device; with a cluster, the kind of device that its workers have.
+        scratch: folder for unfinished work.
+        cluster: processes that do the work in place of this one.
+    """
+
+    device: str
+    scratch: Path
+    cluster: "Cluster | None" = None
+
+    @property
+    def on(self) -> "torch.device":
+        """The device. PyTorch is imported here, for some stages compute without it."""
+        import torch
+
+        return torch.device(self.device)

@@ -1,0 +1,206 @@
+"""The one list of the stages: what each needs, what it makes, and which parameters it reads.
+
+From this list come the commands of `mac`, dvc.yaml, the remedies in messages, the order of the report and of
+the tests. Modules are named here, not imported: the list is there at once.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline.kind import Kind
+
+if TYPE_CHECKING:
+    from pipeline.params.block import Block
+    from pipeline.project import Project
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: `run(given, *outs, *params, context)`, a command of `mac` and a stage of DVC.
+
+    Attributes:
+        name: of the command `mac <name>`.
+        about: what it does, in one line.
+        run: its function, `<module>:<function>` below `pipeline`.
+        needs: the artefacts that it is given, opened.
+        makes: the artefacts that it writes; the function gets one path for each.
+        params: its parameter models, `<module>:<class>` below `pipeline.params`; the function gets one of
+            each.
+        device: whether it computes on a device of the user's choice.
+        cluster: whether the workers of a Dask cluster can do its work.
+        files: the user's own files that it reads, as dvc.yaml names them.
+        pipeline: the DVC file that it is in: `main`, or `comparison` for what `dvc repro` does not run.
+    """
+
+    name: str
+    about: str
+    run: str
+    needs: tuple[str, ...]
+    makes: tuple[Kind, ...]
+    params: tuple[str, ...] = ()
+    device: bool = True
+    cluster: bool = False
+    files: tuple[str, ...] = ()
+    pipeline: Literal["main", "comparison"] = "main"
+
+    def function(self) -> Any:
+        """The function, imported now."""
+        return _imported(f"pipeline.{self.run}")
+
+    def models(self) -> "list[type[Block]]":
+        """The parameter models, imported now."""
+        return [_imported(f"pipeline.params.{name}") for name in self.params]
+
+
+STAGES = (
+    Stage(
+        "prepare",
+        about="decode the raw images into images.h5",
+        run="steps.prepare:prepare",
+        needs=(),
+        makes=(Kind("images", "images.h5", "hdf5"),),
+        params=("dataset:DatasetParams",),
+        device=False,
+        cluster=True,
+        files=("${dataset.root}",),
+    ),
+    Stage(
+        "train",
+        about="train the classifier by ERM",
+        run="steps.train:train",
+        needs=("images",),
+        makes=(Kind("erm", "erm", "model"),),
+        params=("inputs:InputParams", "model:ModelParams", "train:TrainParams"),
+    ),
+    Stage(
+        "saliency",
+        about="map and mask of every training image",
+        run="steps.saliency:saliency",
+        needs=("images", "erm"),
+        makes=(Kind("masks", "masks.h5", "hdf5"),),
+        params=("retraining_set:RetrainingSetParams", "saliency:SaliencyParams"),
+        cluster=True,
+    ),
+    Stage(
+        "features",
+        about="cache the features of original, masked and combined images",
+        run="steps.features:features",
+        needs=("images", "erm", "masks"),
+        makes=(Kind("features", "features.h5", "hdf5"),),
+        params=("features:FeaturesParams",),
+        cluster=True,
+    ),
+    Stage(
+        "retrain",
+        about="retrain the last layer on the cached features",
+        run="steps.retrain:retrain",
+        needs=("erm", "features"),
+        makes=(Kind("retrained", "retrained", "model"),),
+        params=("retrain:RetrainParams",),
+    ),
+    Stage(
+        "evaluate",
+        about="compare ERM and MaC on the test split",
+        run="steps.evaluate:evaluate",
+        needs=("images", "erm", "features", "retrained"),
+        makes=(Kind("metrics", "metrics.json", "metrics"), Kind("plots", "plots", "files")),
+        device=False,
+    ),
+    Stage(
+        "baselines",
+        about="fit other methods of the last layer on the same features",
+        run="steps.baselines:baselines",
+        needs=("images", "erm", "features"),
+        makes=(Kind("baselines", "baselines", "model"),),
+        params=("baselines:BaselinesParams", "fit:FitParams"),
+    ),
+    Stage(
+        "sweep",
+        about="fit every pair of alpha and beta at once",
+        run="steps.sweep:sweep",
+        needs=("erm", "features"),
+        makes=(Kind("sweep", "sweep", "table"),),
+        params=("sweep:SweepParams", "fit:FitParams"),
+    ),
+    Stage(
+        "examples",
+        about="make the pictures of the report, which no alpha and no beta changes",
+        run="steps.examples:examples",
+        needs=("images", "erm", "masks", "features"),
+        makes=(Kind("examples", "examples.h5", "hdf5"),),
+        params=("examples:ExamplesParams",),
+    ),
+    Stage(
+        "report",
+        about="write the page that says whether MaC helps",
+        run="steps.report:report",
+        needs=("images", "erm", "masks", "features", "retrained", "baselines", "sweep", "examples"),
+        makes=(Kind("report", "report.html", "files"),),
+        device=False,
+    ),
+    Stage(
+        "jtt",
+        about="train by Just Train Twice, to compare with",
+        run="comparison.jtt:jtt",
+        needs=("images", "erm"),
+        makes=(Kind("jtt", "comparison/jtt", "model"),),
+        params=("jtt:JttParams",),
+        pipeline="comparison",
+    ),
+    Stage(
+        "masktune",
+        about="train by MaskTune, to compare with",
+        run="comparison.masktune:masktune",
+        needs=("images", "erm"),
+        makes=(Kind("masktune", "comparison/masktune", "model"),),
+        params=("masktune:MaskTuneParams",),
+        pipeline="comparison",
+    ),
+    Stage(
+        "ablation",
+        about="retrain with random masks and with the true masks",
+        run="comparison.ablation:ablation",
+        needs=("images", "erm", "masks", "features"),
+        makes=(Kind("ablation", "comparison/ablation", "table"),),
+        params=("maps:MapParams", "features:FeaturesParams", "sweep:SweepParams", "fit:FitParams"),
+        pipeline="comparison",
+    ),
+    Stage(
+        "comparison_report",
+        about="write the report with what the second pipeline found",
+        run="steps.report:report",
+        needs=(
+            *("images", "erm", "masks", "features", "retrained", "baselines", "sweep", "examples"),
+            *("jtt", "masktune", "ablation"),
+        ),
+        makes=(Kind("comparison_report", "comparison/report.html", "files"),),
+        device=False,
+        pipeline="comparison",
+    ),
+)
+
+# Every kind of artefact by its name, with the command that makes it.
+KINDS: dict[str, Kind] = {}
+for _stage in STAGES:
+    KINDS |= {made.name: made.by(f"mac {_stage.name}") for made in _stage.makes}
+
+
+def stage(name: str) -> Stage:
+    """The stage of that name."""
+    return next(each for each in STAGES if each.name == name)
+
+
+def project(data: Path, **elsewhere: Path) -> "Project":
+    """The project of a data folder; `elsewhere` names artefacts that lie in another place."""
+    from pipeline.project import Project
+
+    return Project(data, KINDS, elsewhere)
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(
+        import_module(module if module.startswith("pipeline.") else f"pipeline.{module}"), attribute
+    )

@@ -1,0 +1,32 @@
+"""What a kind of artefact is: its name, its place, and the command that makes it."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of artefact.
+
+    Attributes:
+        name: what stages call it.
+        path: where it lies below the data folder.
+        form: `hdf5`, a file with the schema `pipeline.schemas.<name>`; `model`, a folder with model.json;
+            `table`, a folder with metrics.json, which says what it was made from; `metrics`, a file for DVC;
+            `files`, anything else.
+        command: the command that makes it.
+    """
+
+    name: str
+    path: str
+    form: Literal["hdf5", "model", "table", "metrics", "files"]
+    command: str = ""
+
+    def by(self, command: str) -> "Kind":
+        """The same, made by `command`."""
+        return replace(self, command=command)
+
+    @property
+    def remedy(self) -> str:
+        """What to do when it is missing or does not fit."""
+        return f"run '{self.command}'" if self.command else "see 'mac --help'"

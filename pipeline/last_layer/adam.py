@@ -1,0 +1,243 @@
+"""Many heads fitted at once by Adam on minibatches, as in the paper (equations 3 to 6).
+
+    L = CE(φ) + α CE(φ_masked) + β CE(φ_combined) + l2 Σ W²     in the head's W and b alone
+
+Heads are laid out (S, K): S seeds, which differ in the order of their batches, times K settings of (α, β).
+The axes of a batch are S seeds, V terms of the loss (original, masked, combined), B rows,
+C classes and K settings.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim.adam import adam
+
+from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.loss import cross_entropy, gradient_
+from pipeline.last_layer.views import Views
+from pipeline.params.fit import FitParams
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss of a head is NaN or infinite. The message names epoch and batch, from 1, and the seed."""
+
+    def __init__(self, loss: float, epoch: int, batch: int, seed: int) -> None:
+        super().__init__(f"the loss is {loss} in epoch {epoch}, batch {batch}, seed {seed}")
+
+
+class Weigh(Protocol):
+    """How much each row of a batch counts in the loss of each head."""
+
+    def __call__(self, loss: Tensor, share: Tensor, term_weight: Tensor, rows: Tensor) -> Tensor:
+        """The weights (S, V, B, K). A head's loss is the sum of its rows' losses times these weights.
+
+        Args:
+            loss: (S, V, B, K), the cross-entropy of each row in each term.
+            share: (S, B), what a row counts in a mean over the batch; 0 where the batch has no row.
+            term_weight: (V, K), 1, α or β.
+            rows: (S, B), index into the retraining set; −1 where the batch has no row.
+        """
+        ...
+
+
+def mean_of_batch(loss: Tensor, share: Tensor, term_weight: Tensor, rows: Tensor) -> Tensor:
+    """The weights of paper equation 6: the sum of the terms, each the mean over the batch."""
+    return share[:, None, :, None] * term_weight[:, None]
+
+
+def batch_order(seed: int, epoch: int, batches: int) -> NDArray[np.int64]:
+    """The order in which `seed` visits the batches of its draw in `epoch` (from 0)."""
+    return np.random.default_rng([seed, epoch]).permutation(batches)
+
+
+def draw_of(seed: int, epoch: int, draws: int) -> int:
+    """The draw that `seed` uses in `epoch` (from 0).
+
+    Seed 0 uses draw epoch mod R. Each further seed starts one draw later.
+    """
+    return (epoch + seed) % draws
+
+
+@torch.no_grad()
+def fit_adam(
+    views: Views,
+    alphas: Sequence[float],
+    betas: Sequence[float],
+    seeds: Sequence[int],
+    start: Heads,
+    params: FitParams,
+    after_epoch: Callable[[int, Heads, Tensor], None],
+    weigh: Weigh = mean_of_batch,
+) -> None:
+    """Fit S · K heads at once, one for each seed and setting (alphas[k], betas[k]).
+
+    An epoch is one pass over the features for all of them. Epoch e of seed s visits the batches of draw
+    `draw_of(s, e)` in the order `batch_order(s, e)`. Each head is what it would be if it were fitted alone.
+
+    The gradient is written out. With the views x (V·B, D) of a batch, their probabilities p, and the
+    weights w of their losses, it is ∂L/∂W = (w (p − onehot y))ᵀ x.
+
+    Args:
+        start: the heads to start from, (1 or S, 1 or K, …).
+        params: epochs, learning rate with its steps, and l2; `params.seeds` is not read.
+        after_epoch: is called with the epoch (from 0), the heads, and the mean training loss (S, K).
+        weigh: how much each row of a batch counts.
+
+    Raises:
+        NotFiniteError: a loss is NaN or infinite.
+    """
+    count, settings, classes = len(seeds), len(alphas), start.bias.shape[-1]
+    terms, term_weight = _terms(alphas, betas, views.table.device)
+    batches = _Batches(views, seeds, terms)
+    heads = _Optimised(start, count, settings)
+    onehot = F.one_hot(views.label, classes).float()
+    for epoch in range(params.epochs):
+        lr = params.lr * params.lr_gamma ** (epoch // params.lr_step)
+        begin, rows_of_batches = batches.of_epoch(epoch)
+        losses = torch.empty(rows_of_batches.shape[1], count, settings, device=views.table.device)
+        for step, rows in enumerate(rows_of_batches.unbind(1)):  # (S, B)
+            present = rows >= 0
+            share = views.weight[rows] * present / present.sum(1, keepdim=True)  # (S, B)
+            x = views.table[(begin + rows.clamp(min=0)[:, None]).flatten(1)]  # (S, V·B, D)
+            logits = heads.logits(x).view(count, len(terms), -1, classes, settings)  # (S, V, B, C, K)
+            y = onehot[rows][:, None, :, :, None]
+            loss, log_p = cross_entropy(logits, y, axis=3)
+            weight = weigh(loss, share, term_weight, rows)
+            by_logits = gradient_(log_p, y, weight[:, :, :, None])
+            torch.sum(loss * weight, (1, 2), out=losses[step])
+            if params.l2:
+                losses[step] += params.l2 * heads.squares()
+            heads.step(x, by_logits.view(count, -1, classes * settings), params.l2, lr)
+        _require_finite(losses, epoch, seeds)
+        after_epoch(epoch, heads.heads(), losses.mean(0))
+
+
+def _terms(alphas: Sequence[float], betas: Sequence[float], on: torch.device) -> tuple[list[int], Tensor]:
+    """Which loss terms of (original, masked, combined) weigh anything, and the weights (V, K) of those."""
+    weights = torch.tensor([[1.0] * len(alphas), list(alphas), list(betas)], dtype=torch.float32, device=on)
+    used = [term for term in range(3) if bool((weights[term] != 0).any())]
+    return used, weights[used]
+
+
+def _require_finite(losses: Tensor, epoch: int, seeds: Sequence[int]) -> None:
+    """Refuse losses (batches, S, K) of which one is NaN or infinite."""
+    bad = (~losses.isfinite()).nonzero()
+    if len(bad):
+        step, s, k = bad[0].tolist()
+        raise NotFiniteError(losses[step, s, k].item(), epoch + 1, step + 1, seeds[s])
+
+
+class _Batches:
+    """Which rows each seed sees in each step of an epoch.
+
+    Args:
+        terms: the loss terms that are used, of (original, masked, combined) = (0, 1, 2).
+    """
+
+    def __init__(self, views: Views, seeds: Sequence[int], terms: list[int]) -> None:
+        self._seeds, self._terms = seeds, terms
+        self._table_rows = len(views.label)
+        self._members = torch.stack([_members(batch) for batch in views.batch])  # (R, batches, B)
+
+    def of_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """What every seed sees in an epoch (from 0).
+
+        Returns:
+            Where the views of its draw begin in the table, (S, V, 1).
+            The rows of its batches in their order, (S, batches, B); −1 behind the end of a shorter batch.
+        """
+        draws, batches, _ = self._members.shape
+        device = self._members.device
+        draw = torch.tensor([draw_of(seed, epoch, draws) for seed in self._seeds], device=device)
+        order = np.stack([batch_order(seed, epoch, batches) for seed in self._seeds])  # (S, batches)
+        rows = self._members[draw[:, None], torch.from_numpy(order).to(device)]
+        # The table has a block of rows for the originals, one for each draw's masked, and one for each draw's
+        # combined views.
+        block = torch.stack([torch.zeros_like(draw), 1 + draw, 1 + draws + draw], 1)  # (S, 3)
+        return block[:, self._terms, None] * self._table_rows, rows
+
+
+def _members(batch: Tensor) -> Tensor:
+    """(M,) batch numbers to the rows of each batch, (batches, B); −1 behind the end of a shorter batch."""
+    count = torch.bincount(batch)
+    order = torch.argsort(batch, stable=True)
+    place = torch.arange(len(batch), device=batch.device) - (count.cumsum(0) - count)[batch[order]]
+    rows = torch.full((len(count), int(count.max())), -1, device=batch.device)
+    rows[batch[order], place] = order
+    return rows
+
+
+class _Optimised:
+    """S · K heads, their gradients, and the state of Adam.
+
+    They are laid out (S, C, K, D), classes before settings: a softmax over an inner axis of two is slow.
+    """
+
+    def __init__(self, start: Heads, seeds: int, settings: int) -> None:
+        classes, width = start.weight.shape[-2:]
+        shape = (seeds, classes, settings)
+        self._weight = _parameter(start.weight.transpose(1, 2).expand(*shape, width))
+        self._bias = _parameter(start.bias.transpose(1, 2).expand(shape))
+        self._both = [self._weight, self._bias]
+        self._gradients = [torch.zeros_like(part) for part in self._both]
+        self._averages = [torch.zeros_like(part) for part in self._both]
+        self._squares = [torch.zeros_like(part) for part in self._both]
+        self._steps = [torch.zeros((), device=start.weight.device) for _ in self._both]
+        # The same memory, for products over all heads of a seed: (S, C·K, D), for biases (S, C·K, 1).
+        flat = (seeds, classes * settings, -1)
+        self._flat_weight, self._flat_bias = self._weight.view(flat), self._bias.view(flat)
+        self._weight_gradient, self._bias_gradient = (part.view(flat) for part in self._gradients)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(S, V·B, D) to (S, V·B, C·K)."""
+        return torch.baddbmm(self._flat_bias.mT, x, self._flat_weight.mT)
+
+    def squares(self) -> Tensor:
+        """Σ W² of each head, (S, K)."""
+        return self._weight.square().sum((1, 3))
+
+    def step(self, x: Tensor, by_logits: Tensor, l2: float, lr: float) -> None:
+        """Take one step of Adam.
+
+        Args:
+            x: (S, V·B, D), the features of a batch.
+            by_logits: (S, V·B, C·K), the gradient of the loss by their logits.
+            l2: strength of the penalty.
+            lr: learning rate.
+        """
+        torch.bmm(by_logits.mT, x, out=self._weight_gradient)
+        torch.sum(by_logits, 1, out=self._bias_gradient[..., 0])
+        if l2:
+            self._gradients[0].add_(self._weight, alpha=2 * l2)
+        # The function, not the class torch.optim.Adam: that imports all of TorchDynamo, which takes as long
+        # as to fit five heads.
+        adam(
+            self._both,
+            self._gradients,
+            self._averages,
+            self._squares,
+            [],
+            self._steps,
+            fused=True,
+            lr=lr,
+            beta1=0.9,
+            beta2=0.999,
+            eps=1e-8,
+            weight_decay=0.0,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def heads(self) -> Heads:
+        """A view of them as they are now, which the next step changes."""
+        return Heads(self._weight.detach().transpose(1, 2), self._bias.detach().transpose(1, 2))
+
+
+def _parameter(start: Tensor) -> Tensor:
+    """A copy with memory of its own, in the order of its axes."""
+    return start.clone(memory_format=torch.contiguous_format)

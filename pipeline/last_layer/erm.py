@@ -1,0 +1,14 @@
+"""ERM's own head, unchanged: what the other methods are compared with."""
+
+from pipeline.last_layer.method import Cached, Fitted, Method
+
+
+def fit(cached: Cached) -> Fitted:
+    """The head as it was trained.
+
+    Where `train.select` is best, ERM saw the group labels of the validation split: they chose its epoch.
+    """
+    return Fitted(cached.erm, {}, labels=cached.erm_labels)
+
+
+METHOD = Method("ERM", "the head as trained", "none", fit)

@@ -1,0 +1,104 @@
+"""What a last-layer method starts from, and what it gives."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import MacError
+from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.held_out_split import HeldOutSplit
+from pipeline.last_layer.views import Views
+from pipeline.metrics import Labels
+from pipeline.params.fit import FitParams
+from pipeline.splits import held_out
+
+if TYPE_CHECKING:
+    from pipeline.project import Opened
+
+
+@dataclass(frozen=True)
+class Cached:
+    """What every method starts from: the cached features and the ERM head, on the device.
+
+    Attributes:
+        views: the retraining set, M rows; without masked and combined views.
+        group: (M,) int64, the groups of its rows; None where a training attribute is unknown.
+        unseen: (M,) bool, the rows that ERM was not trained on.
+        validation: the validation split.
+        erm: the ERM head, (1, 1, …).
+        erm_labels: the group labels that ERM itself saw.
+        params: how a last layer is fitted.
+    """
+
+    views: Views
+    group: Tensor | None
+    unseen: Tensor
+    validation: HeldOutSplit
+    erm: Heads
+    erm_labels: Labels
+    params: FitParams
+
+    @classmethod
+    def of(cls, given: "Opened", params: FitParams, on: torch.device) -> "Cached":
+        """From images.h5, erm and features.h5."""
+        images, erm, features = given.file("images"), given.model("erm"), given.file("features")
+        grouping = given.groups.grouping(features["train/label"][:], features["train/attribute"][:])
+        trained = erm.provenance.params["train"]
+        training = given.rows("train")
+        left_out = training[held_out(images["label"][:][training], trained["hold_out"], trained["seed"])]
+        return cls(
+            views=Views.of(features, params, on, interventions=False),
+            group=torch.from_numpy(grouping.index).to(on) if grouping.kind == "group" else None,
+            unseen=torch.from_numpy(np.isin(features["train/row"][:], left_out)).to(on),
+            validation=HeldOutSplit.of(features, "val", on),
+            erm=Heads.of(erm.head()).to(on),
+            erm_labels="validation, to choose" if trained["select"] == "best" else "none",
+            params=params,
+        )
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return int(self.erm.bias.shape[-1])
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a method found.
+
+    Attributes:
+        heads: (S, 1, …) on raw features, one for each seed; one where nothing is random.
+        chosen: the settings that validation chose, by name.
+        note: what a reader of its row in the table should know.
+        labels: the group labels that it saw, where this fit saw others than `Method.labels` says.
+    """
+
+    heads: Heads
+    chosen: dict[str, object]
+    note: str = ""
+    labels: Labels | None = None
+
+
+class NotApplicableError(MacError):
+    """A method cannot be fitted on this dataset: it needs labels or images that are not there."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table of methods.
+
+    Attributes:
+        title: its name in the table.
+        source: whose it is, or what it does.
+        labels: the group labels that it sees.
+        fit: fits it. Raises NotApplicableError where it cannot be fitted on the dataset.
+    """
+
+    title: str
+    source: str
+    labels: Labels
+    fit: Callable[[Cached], Fitted]

@@ -1,0 +1,108 @@
+"""The saliency maps: what ranks the pixels of an image, before the K highest become its mask.
+
+A new one is a function from a batch to raw maps, and one entry in MAPS. The name is also listed in
+`pipeline.params.maps`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.compute import device
+from pipeline.method import package_cams, xgradcam
+from pipeline.network.classifier import Classifier
+from pipeline.params.maps import MapParams
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a map may look at.
+
+    Attributes:
+        row: (B,) int64, rows of images.h5.
+        x: (B, 3, S, S), normalised, of the model's dtype.
+        label: (B,) int64.
+        foreground: (B, S, S) bool, the true masks; None for all methods but `foreground`.
+    """
+
+    row: NDArray[np.int64]
+    x: Tensor
+    label: Tensor
+    foreground: Tensor | None
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Raw maps of a batch.
+
+    Attributes:
+        cam: (B, h, w) float32, neither rectified nor upsampled.
+        target: (B,) int64, the class that each map explains.
+    """
+
+    cam: Tensor
+    target: Tensor
+
+
+MapMethod = Callable[[Classifier, Batch, MapParams], Maps]
+
+
+def looks_inside(params: MapParams) -> bool:
+    """Whether the map needs the network's inner layers, which a network made for inference has lost."""
+    return params.method in package_cams.CLASSES or params.layer != "last"
+
+
+def _xgradcam(model: Classifier, batch: Batch, params: MapParams) -> Maps:
+    if params.layer == "last":
+        state = model.encode(batch.x)  # one forward pass gives the prediction and the map
+        target = batch.label
+        if params.target == "prediction":
+            target = model.head(model.trunk.pool(state)).argmax(1)
+        return Maps(xgradcam.of_head(model.trunk, state, model.head.weight, target), target)
+    with device.autocast(batch.x.device, params.precision):
+        target = _target(model, batch, params)
+        return Maps(xgradcam.by_autograd(model, batch.x, target, params.layer), target)
+
+
+def _target(model: Classifier, batch: Batch, params: MapParams) -> Tensor:
+    """(B,) int64, the class to explain; a prediction costs a forward pass."""
+    return batch.label if params.target == "label" else model(batch.x).float().argmax(1)
+
+
+def _random(model: Classifier, batch: Batch, params: MapParams) -> Maps:
+    """Noise at the maps' own resolution: blobs that know nothing. It is a function of (seed, row) alone."""
+    side = _side(model, batch)
+    noise = [np.random.default_rng([params.seed, row]).random(side, dtype=np.float32) for row in batch.row]
+    return Maps(torch.from_numpy(np.stack(noise)).to(batch.x.device), batch.label)
+
+
+def _foreground(model: Classifier, batch: Batch, params: MapParams) -> Maps:
+    """The true masks, averaged down to the maps' resolution. As masks they are taken as they are."""
+    assert batch.foreground is not None
+    shares = F.adaptive_avg_pool2d(batch.foreground[:, None].float(), _side(model, batch))
+    return Maps(shares[:, 0], batch.label)
+
+
+def _side(model: Classifier, batch: Batch) -> tuple[int, int]:
+    """Height and width of the last maps."""
+    height, width = model.trunk.grid(model.encode(batch.x[:1])).shape[-2:]
+    return height, width
+
+
+def _package(method: str, model: Classifier, batch: Batch, params: MapParams) -> Maps:
+    target = _target(model, batch, params)
+    return Maps(package_cams.raw_maps(method, model, batch.x, target, params.layer), target)
+
+
+MAPS: dict[str, MapMethod] = {
+    "xgradcam": _xgradcam,
+    "random": _random,
+    "foreground": _foreground,
+    **{name: partial(_package, name) for name in package_cams.CLASSES},
+}

@@ -1,0 +1,65 @@
+"""The retraining set: which training images get a mask, and are used to retrain the last layer."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.compute.progress import log
+from pipeline.errors import MacError
+from pipeline.params.retraining_set import RetrainingSetParams
+from pipeline.store import Artefact
+
+
+def draw_rows(
+    images: Artefact, rows: NDArray[np.int64], params: RetrainingSetParams, known_only: bool
+) -> NDArray[np.int64]:
+    """The rows of the retraining set, (M,) in rising order.
+
+    Args:
+        images: images.h5.
+        rows: those of the training split.
+        known_only: take only images whose true mask is known.
+
+    Raises:
+        MacError: no training image has a true mask, and `known_only`.
+    """
+    if known_only:
+        rows = _known(images, rows)
+    return balanced(rows, images["label"][:][rows], params.seed) if params.balance == "class" else rows
+
+
+def _known(images: Artefact, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    known = with_foreground(images, rows)
+    if not len(known):
+        raise MacError(
+            f"{images.path}: no training image has a true mask, so saliency.method cannot be foreground"
+        )
+    if len(known) < len(rows):
+        counts = len(known), len(rows)
+        log.info("true masks are known for %d of %d training images; the others are left out", *counts)
+    return known
+
+
+def with_foreground(images: Artefact, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of the rows of images.h5 whose true mask is known."""
+    if "has_foreground" not in images:
+        return rows[:0]
+    return np.asarray(rows[images["has_foreground"][:][rows]])
+
+
+def balanced(rows: NDArray[np.int64], label: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """As many rows of each class as the smallest class has, in rising order.
+
+    They are drawn without replacement; those of the smallest class are all kept. Source: the retraining set
+    of the paper on CelebA ("class-balanced data").
+
+    Args:
+        rows: (M,) rows of images.h5.
+        label: (M,) their classes.
+        seed: seed of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    members = [rows[label == c] for c in np.unique(label)]
+    smallest = min(len(each) for each in members)
+    log.info("class-balanced retraining set: %d of each class", smallest)
+    drawn = [rng.choice(each, smallest, replace=False) for each in members]
+    return np.sort(np.concatenate(drawn))

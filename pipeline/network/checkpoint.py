@@ -1,0 +1,71 @@
+"""A training on disk after its last whole epoch, from which it goes on when it was killed."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline import store
+from pipeline.compute.progress import log
+from pipeline.network.history import Epoch
+
+Tensors = dict[str, Tensor]
+_SETS = ("last", "best", "momentum")  # the attributes of a Checkpoint that hold tensors
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training after its last whole epoch: all that it needs to go on.
+
+    Attributes:
+        last: the model's state dict after the last epoch, on the CPU.
+        best: its state dict after the best epoch so far.
+        momentum: SGD's momentum of each parameter that has one, by the parameter's number.
+        epochs: what was measured of each epoch.
+    """
+
+    last: Tensors
+    best: Tensors
+    momentum: Tensors
+    epochs: list[Epoch]
+
+    def write(self, path: Path) -> None:
+        """Write it to a safetensors file, whole or not at all.
+
+        Raises:
+            MacError: the file cannot be written.
+        """
+        tensors: Tensors = {}
+        for prefix, each in zip(_SETS, (self.last, self.best, self.momentum), strict=True):
+            tensors |= {f"{prefix}.{name}": tensor for name, tensor in each.items()}
+        epochs = json.dumps([asdict(epoch) for epoch in self.epochs])
+        with store.replacing(path) as temporary, store.tensor_errors():
+            save_file(tensors, temporary, {"epochs": epochs})
+
+    @classmethod
+    def read(cls, path: Path) -> "Checkpoint | None":
+        """The checkpoint in a file.
+
+        None where there is no such file. A damaged one is None too, and a warning is logged.
+        """
+        if not path.is_file():
+            return None
+        sets: dict[str, Tensors] = {name: {} for name in _SETS}
+        try:
+            with safe_open(path, "pt") as file:
+                for key in file.keys():  # noqa: SIM118 (not a dict)
+                    prefix, _, name = key.partition(".")
+                    sets[prefix][name] = file.get_tensor(key)
+                epochs = [_epoch(**values) for values in json.loads(file.metadata()["epochs"])]
+        except (OSError, SafetensorError, LookupError, TypeError, ValueError):
+            log.warning("%s: damaged, training starts anew", path)
+            return None
+        return cls(sets["last"], sets["best"], sets["momentum"], epochs)
+
+
+def _epoch(val_accuracy: list[float], **others: float) -> Epoch:
+    """An epoch as JSON has it: the accuracies are a list there."""
+    return Epoch(val_accuracy=tuple(val_accuracy), **others)

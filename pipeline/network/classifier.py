@@ -1,0 +1,109 @@
+"""The classifier: a trunk and a linear head (paper section 3.2, M = f ∘ g).
+
+logits = W φ(x) + b, with φ(x) = pool(encode(x)). The head, W and b, is the only thing that MaC retrains.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.errors import MacError
+from pipeline.network import convnet
+from pipeline.network.backbone import Backbone, State
+from pipeline.network.inputs import normalize
+from pipeline.spec import IMAGENET, ModelSpec, Normalization
+
+# From the architecture, its weights and the input's normalisation to the trunk.
+Builder = Callable[[str, str, Normalization], Backbone]
+
+# What the names of architectures begin with, and what builds them.
+BUILDERS: dict[str, Builder] = dict.fromkeys(convnet.FAMILIES, convnet.build)
+
+
+class Classifier(nn.Module):
+    """Trunk and linear head.
+
+    `state_dict()` has the names of the trunk after `trunk.`, then `head.weight` (classes, D) and `head.bias`.
+    """
+
+    def __init__(self, trunk: Backbone, classes: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(trunk.width, classes)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the trunk takes."""
+        return self.trunk.dtype
+
+    def input(self, grid: Tensor) -> Tensor:
+        """Pixels on the input grid, (B, 3, S, S) uint8 or float32 in [0, 1], to what the trunk takes."""
+        return normalize(grid, self.trunk.normalization, self.dtype)
+
+    def encode(self, x: Tensor) -> State:
+        """(B, 3, S, S) of `dtype`, from `input`, to the trunk's state."""
+        state: State = self.trunk(x)  # not by torch.as_tensor: tracing would warn of it
+        return state
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, 3, S, S) of `dtype` to φ(x) (B, D) float32."""
+        return self.trunk.pool(self.encode(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, S, S) of `dtype` to logits (B, classes)."""
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+
+def build(
+    architecture: str,
+    classes: int,
+    weights: str = "none",
+    seed: int = 0,
+    normalization: Normalization = IMAGENET,
+) -> Classifier:
+    """A classifier with a freshly initialised head.
+
+    Args:
+        architecture: its name, such as `resnet50`; BUILDERS has what it may begin with.
+        classes: number of classes.
+        weights: of the trunk; `none`, or what its builder takes.
+        seed: seed of the initialisation.
+        normalization: from pixels in [0, 1] to the trunk's input.
+
+    Raises:
+        MacError: unknown architecture or weights, or a file that does not fit.
+    """
+    family = next((name for name in BUILDERS if architecture.startswith(name)), None)
+    if family is None:
+        known = ", ".join(BUILDERS)
+        raise MacError(f"model.architecture: '{architecture}' is of none of the families {known}")
+    torch.manual_seed(seed)
+    model = Classifier(BUILDERS[family](architecture, weights, normalization), classes)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def load(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], on: torch.device) -> Classifier:
+    """The classifier of a model folder, in eval mode, its parameters frozen.
+
+    Args:
+        spec: how it is built, from model.json.
+        tensors: its state dict.
+    """
+    model = build(spec.architecture, len(spec.classes), normalization=spec.normalization)
+    model.load_state_dict({name: torch.tensor(array) for name, array in tensors.items()})
+    return model.eval().requires_grad_(False).to(on)
+
+
+def for_inference(model: Classifier, dtype: torch.dtype) -> Classifier:
+    """The same classifier made fast; what it puts out is the same up to rounding.
+
+    Args:
+        model: in eval mode, its parameters frozen. Its trunk is replaced, and may have lost its inner layers.
+        dtype: float32 or bfloat16. The trunk takes its input in it; features, head and logits stay float32.
+    """
+    model.trunk = model.trunk.for_inference(dtype)
+    return model.requires_grad_(False)

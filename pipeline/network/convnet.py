@@ -1,0 +1,163 @@
+"""torchvision's convolutional networks whose features are the means of their last maps."""
+
+import threading
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from pipeline.network.backbone import MeanPooled, State
+from pipeline.network.weights import torchvision_network
+from pipeline.spec import Normalization
+
+# What the names of the architectures begin with.
+FAMILIES = (
+    *("resnet", "resnext", "wide_resnet", "regnet", "densenet", "shufflenet"),
+    *("mobilenet", "efficientnet", "mnasnet", "squeezenet"),
+)
+
+_HEAD = ("fc", "classifier")  # modules of torchvision's that read the pooled maps
+
+
+class ConvNet(MeanPooled):
+    """All that torchvision's network has before its pooling; modules and tensors keep torchvision's names."""
+
+    def __init__(self, network: nn.Module, normalization: Normalization) -> None:
+        super().__init__(_width(network), normalization)
+        for name, child in network.named_children():
+            if name not in (*_HEAD, "avgpool"):
+                self.add_module(name, child)
+
+    def encode(self, x: Tensor) -> State:
+        """(B, 3, H, W) to the last activation maps A (B, D, h, w)."""
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+    def for_inference(self, dtype: torch.dtype) -> MeanPooled:
+        """The same network with every batch normalisation folded into the convolution before it.
+
+        On a CPU, the activation that follows is computed with the convolution too. What comes out has no
+        inner layers that a map could be made of.
+        """
+        graph = _traced(self)
+        _fold_normalisation(graph)
+        graph.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        on_cpu = next(self.parameters()).device.type == "cpu"
+        if on_cpu and _has_fused_convolutions(dtype):
+            _fuse_activations(graph)
+        graph.delete_all_unused_submodules()
+        graph.recompile()
+        return _Fused(graph, self.width, self.normalization)
+
+
+def build(architecture: str, weights: str, normalization: Normalization) -> ConvNet:
+    """The trunk of a network of one of the FAMILIES; arguments as in `weights.torchvision_network`.
+
+    Raises:
+        MacError: unknown architecture or weights, or a file that does not fit.
+    """
+    network = torchvision_network(architecture, weights, _HEAD)
+    if architecture.startswith("densenet"):
+        # torchvision applies it between `features` and the pooling.
+        network.add_module("relu", nn.ReLU(inplace=True))
+    return ConvNet(network, normalization)
+
+
+def _width(network: nn.Module) -> int:
+    """The number of maps that torchvision's own classifier reads."""
+    for name in _HEAD:
+        for module in getattr(network, name, nn.Identity()).modules():
+            if isinstance(module, nn.Linear):
+                return module.in_features
+            if isinstance(module, nn.Conv2d):  # SqueezeNet classifies before it pools
+                return module.in_channels
+    raise ValueError(f"{type(network).__name__} has no classifier")
+
+
+class _Fused(MeanPooled):
+    """A ConvNet made for inference: a traced graph."""
+
+    def __init__(self, graph: fx.GraphModule, width: int, normalization: Normalization) -> None:
+        super().__init__(width, normalization)
+        self.graph = graph
+
+    def encode(self, x: Tensor) -> State:
+        maps: State = self.graph(x)
+        return maps
+
+
+_tracing = threading.Lock()  # fx changes nn.Module itself while it traces: one thread at a time
+
+
+def _traced(network: nn.Module) -> fx.GraphModule:
+    with _tracing:
+        return fx.symbolic_trace(network)
+
+
+def _has_fused_convolutions(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes a convolution and an activation at once on this CPU."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+_Pair = tuple[fx.Node, nn.Conv2d, fx.Node, nn.Module]
+
+
+def _convolutions(graph: fx.GraphModule, *following: type[nn.Module]) -> Iterator[_Pair]:
+    """Each convolution that a module of the given types, and nothing else, takes its input from.
+
+    Node and module of the convolution, then of what follows it.
+    """
+    modules = dict(graph.named_modules())
+    for node in list(graph.graph.nodes):
+        convolution = modules.get(str(node.target))
+        if isinstance(convolution, nn.Conv2d) and len(node.users) == 1:
+            (user,) = node.users
+            after = modules.get(str(user.target))
+            if isinstance(after, following):
+                yield node, convolution, user, after
+
+
+def _fold_normalisation(graph: fx.GraphModule) -> None:
+    for node, convolution, user, norm in _convolutions(graph, nn.BatchNorm2d):
+        assert isinstance(norm, nn.BatchNorm2d)
+        graph.set_submodule(str(node.target), fuse_conv_bn_eval(convolution, norm))
+        user.replace_all_uses_with(node)
+        graph.graph.erase_node(user)
+
+
+def _fuse_activations(graph: fx.GraphModule) -> None:
+    """Compute a convolution and the activation after it in one pass over memory.
+
+    On a CPU this is up to 1.2 times as fast in float32, and twice as fast in bfloat16.
+    """
+    for node, convolution, user, activation in _convolutions(graph, *_FUSED):
+        fused = _ConvolutionAndActivation(convolution, *_FUSED[type(activation)])
+        graph.set_submodule(str(node.target), fused)
+        user.replace_all_uses_with(node)
+        graph.graph.erase_node(user)
+
+
+# Activations that oneDNN computes with the convolution: its name for each, and the name's arguments.
+_FUSED: dict[type[nn.Module], tuple[str, list[float]]] = {
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    nn.Hardswish: ("hardswish", []),
+    nn.SiLU: ("swish", []),
+}
+
+
+class _ConvolutionAndActivation(nn.Module):
+    def __init__(self, convolution: nn.Conv2d, activation: str, arguments: list[float]) -> None:
+        super().__init__()
+        c = convolution
+        self.weight, self.bias = c.weight, c.bias
+        self._arguments = (c.padding, c.stride, c.dilation, c.groups, activation, arguments, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        convolve = torch.ops.mkldnn._convolution_pointwise
+        out: Tensor = convolve(x, self.weight, self.bias, *self._arguments)
+        return out

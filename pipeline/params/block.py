@@ -1,0 +1,27 @@
+"""What all parameter models share: their base, and the types that occur in several of them."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PRECISION = "what the network computes in; auto: bfloat16 where the hardware has it"
+Precision = Annotated[Literal["auto", "float32", "bfloat16"], Field(description=PRECISION)]
+Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
+HeldOutShare = Annotated[float, Field(gt=0, lt=0.5)]
+
+
+class Block(BaseModel):
+    """Keys of one block of params.yaml. Every key must be there, and no other key may be.
+
+    Attributes:
+        block: name of the block, such as `train`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    block: ClassVar[str]
+
+
+class NoOptions(Block):
+    """`dataset.options` of a reader that has none."""

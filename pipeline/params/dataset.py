@@ -1,0 +1,25 @@
+"""`dataset`, what stage prepare reads of it: which images, and how they are stored."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from pipeline.params.block import Block, Positive
+
+ToStored = Literal["squash", "center_crop"]
+TO_STORED = (
+    "squash: scale both sides to stored_size; center_crop: take the largest square in the middle, then scale"
+)
+
+
+class DatasetParams(Block):
+    """Which images to read, and at which size to store them."""
+
+    block: ClassVar[str] = "dataset"
+
+    name: str = Field(description="the reader of the dataset's files")
+    root: str = Field(min_length=1, description="folder of the dataset")
+    options: dict[str, Any] = Field(description="further settings of the reader; {} for most readers")
+    stored_size: Positive = Field(description="side of the stored images, pixels")
+    to_stored: ToStored = Field(description=TO_STORED)
+    on_error: Literal["fail", "skip"] = Field(description="what to do when images cannot be read")

@@ -1,0 +1,34 @@
+"""`retrain`: how a last layer is fitted, by MaC and by the methods beside it; all but MaC's own weights."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from pipeline.params.block import Block, Positive
+
+
+class FitParams(Block):
+    """How a last layer is fitted."""
+
+    block: ClassVar[str] = "retrain"
+
+    solver: Literal["adam", "lbfgs"] = Field(
+        description="adam: the paper's; lbfgs: solves the same problem exactly"
+    )
+    seeds: Positive = Field(description="adam: how many heads to fit, for a mean and a spread")
+    average: Positive = Field(description="adam: how many fits of different seeds are averaged into one head")
+    init: Literal["erm", "zeros"] = Field(description="the head that a fit starts from")
+    standardize: bool = Field(description="whether to scale features by the originals' mean and deviation")
+    class_weights: Literal["none", "balanced"] = Field(
+        description="balanced: every class has the same weight, however many images it has"
+    )
+    l2: float = Field(ge=0, description="strength of the L2 penalty: l2 · Σ W² is added to the loss")
+    epochs: Positive = Field(description="adam: passes over the views; epoch e uses draw e mod R")
+    lr: float = Field(gt=0, description="adam: learning rate")
+    lr_step: Positive = Field(description="adam: epochs between drops of the learning rate")
+    lr_gamma: float = Field(gt=0, le=1, description="adam: factor of such a drop")
+
+    @property
+    def head_seeds(self) -> list[int]:
+        """The seeds of the heads. L-BFGS draws nothing, so it has one head."""
+        return list(range(self.seeds)) if self.solver == "adam" else [0]

@@ -1,0 +1,19 @@
+"""`jtt`: Just Train Twice."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from pipeline.params.block import Block, Positive
+
+
+class JttParams(Block):
+    """What JTT does otherwise than `train`."""
+
+    block: ClassVar[str] = "jtt"
+
+    first_epochs: Positive = Field(description="T: epochs of the first training, whose errors are collected")
+    upweight: int = Field(ge=1, description="λ: how many times an image of the error set counts")
+    epochs: Positive = Field(description="epochs of the second training")
+    lr: float = Field(gt=0, description="learning rate of both trainings")
+    weight_decay: float = Field(ge=0, description="weight decay of both trainings")

@@ -1,0 +1,37 @@
+"""`saliency`: how maps and masks are made; all but what is only shown."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from pipeline.params.block import Block, Precision, Seed
+
+
+def _top_k(value: float) -> float:
+    if not (0 < value < 1 or (value >= 1 and value == int(value))):
+        raise ValueError("should be a whole number of pixels, or a fraction in (0, 1)")
+    return value
+
+
+class MapParams(Block):
+    """How the map and the mask of an image are made."""
+
+    block: ClassVar[str] = "saliency"
+
+    method: Literal[
+        "xgradcam",
+        "gradcam",
+        "gradcam++",
+        "scorecam",
+        "layercam",
+        "eigencam",
+        "random",
+        "foreground",
+    ] = Field(description="method of the map; random and foreground (the true masks) are controls")
+    target: Literal["label", "prediction"] = Field(description="the class that the map explains")
+    layer: str = Field(description="last: the last activation maps; or the name of a module of the trunk")
+    top_k: Annotated[float, AfterValidator(_top_k)] = Field(
+        description="K: pixels in the mask, or a fraction in (0, 1)"
+    )
+    precision: Precision
+    seed: Seed = Field(description="seed of the random control")

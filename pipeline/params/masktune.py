@@ -1,0 +1,16 @@
+"""`masktune`: MaskTune."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from pipeline.params.block import Block
+
+
+class MaskTuneParams(Block):
+    """What MaskTune does otherwise than `train`."""
+
+    block: ClassVar[str] = "masktune"
+
+    sigmas: float = Field(description="pixels so many standard deviations above the map's mean are masked")
+    lr: float = Field(gt=0, description="learning rate of the fine-tuning")

@@ -1,0 +1,38 @@
+"""`train`: ERM by SGD."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from pipeline.params.block import Block, Positive, Precision, Seed
+
+
+def _crop_scale(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < value[0] <= value[1] <= 1:
+        raise ValueError("should be two rising fractions of the area, 0 < low <= high <= 1")
+    return value
+
+
+class TrainParams(Block):
+    """How the ERM classifier is trained."""
+
+    block: ClassVar[str] = "train"
+
+    epochs: Positive = Field(description="passes over the training images")
+    batch_size: int = Field(ge=2, description="images in a training step")
+    lr: float = Field(gt=0, description="learning rate; the highest one of the schedule")
+    momentum: float = Field(ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(ge=0, description="weight decay of SGD")
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field(description="course of the learning rate")
+    crop_scale: Annotated[tuple[float, float], AfterValidator(_crop_scale)] = Field(
+        description="lowest and highest area of the random crop, as a share of the image"
+    )
+    flip: bool = Field(description="whether to mirror images at random")
+    precision: Precision
+    select: Literal["last", "best"] = Field(
+        description="which epoch is the ERM model; best: the one with the best validation worst group"
+    )
+    hold_out: float = Field(
+        ge=0, lt=1, description="share of each class's training images that ERM does not see (AFR wants 0.2)"
+    )
+    seed: Seed = Field(description="seed of the new head, the order of the images and the augmentation")

@@ -1,0 +1,111 @@
+"""params.yaml: read and checked as a whole, whatever stage runs.
+
+Every key must be there: what runs is what the file says, and DVC sees all of it. Which keys there are follows
+from the parameter models of the stages in `pipeline.graph`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError, create_model
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.datasets import READERS
+from pipeline.errors import MacError
+from pipeline.graph import STAGES
+from pipeline.params.block import Block
+
+T = TypeVar("T", bound=Block)
+
+
+@cache
+def blocks() -> dict[str, type[Block]]:
+    """The blocks of params.yaml in their order, each as one model with all its keys."""
+    models: dict[str, dict[type[Block], None]] = {}
+    for stage in STAGES:
+        for model in stage.models():
+            models.setdefault(model.block, {})[model] = None
+    return {block: create_model(block, __base__=_most_derived(each)) for block, each in models.items()}
+
+
+def _most_derived(models: Mapping[type[Block], None]) -> tuple[type[Block], ...]:
+    """The models that are no base of another one."""
+    derived = []
+    for model in models:
+        if not any(other is not model and issubclass(other, model) for other in models):
+            derived.append(model)
+    return tuple(derived)
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of params.yaml, checked.
+
+    Attributes:
+        values: plain values by block and key.
+    """
+
+    values: Mapping[str, Mapping[str, Any]]
+
+    def of(self, model: type[T]) -> T:
+        """The keys that one model stands for."""
+        block = self.values[model.block]
+        return model.model_validate({key: block[key] for key in model.model_fields})
+
+
+def load(path: Path) -> Params:
+    """Read and check params.yaml (YAML 1.2, as DVC reads it).
+
+    Raises:
+        MacError: one line naming the file and the dotted key.
+    """
+    try:
+        values = YAML(typ="safe").load(path)
+    except OSError as error:
+        raise MacError(f"{path}: cannot be read ({error.strerror})") from None
+    except YAMLError as error:
+        raise MacError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    return parse(values, str(path))
+
+
+def parse(values: Any, where: str) -> Params:
+    """Check values already read; `where` starts the error line.
+
+    Raises:
+        MacError: one line naming the dotted key.
+    """
+    fields: dict[str, Any] = {name: (model, ...) for name, model in blocks().items()}
+    whole = create_model("params", __base__=Block, **fields)
+    checked = _checked(whole, values, where, ()).model_dump()
+    dataset = checked["dataset"]
+    if dataset["name"] not in READERS:
+        names = ", ".join(READERS)
+        raise MacError(f"{where}: dataset.name: should be one of {names}, found {dataset['name']!r}")
+    _checked(READERS[dataset["name"]].Options, dataset["options"], where, ("dataset", "options"))
+    if dataset["to_input"] == "center_crop" and dataset["input_size"] > dataset["stored_size"]:
+        size, stored = dataset["input_size"], dataset["stored_size"]
+        raise MacError(
+            f"{where}: dataset.input_size: a centre crop of {size} does not fit in stored_size {stored}; "
+            "lower it, or set dataset.to_input to resize"
+        )
+    return Params(checked)
+
+
+def _checked(model: type[T], values: Any, where: str, prefix: tuple[str, ...]) -> T:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first, *others = error.errors()
+        names = [str(name) for name in (*prefix, *first["loc"]) if name != "function-after"]
+        key = ".".join(names) or "top level"
+        is_told = first["type"] == "missing" or isinstance(first["input"], dict)
+        found = "" if is_told else f", found {first['input']!r}"
+        reason = {"missing": "this key is missing", "extra_forbidden": "unknown key"}.get(
+            first["type"], first["msg"]
+        )
+        more = f" (and {len(others)} more)" if others else ""
+        raise MacError(f"{where}: {key}: {reason}{found}{more}") from None

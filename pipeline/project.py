@@ -1,0 +1,202 @@
+"""The one door to a project's artefacts: where they lie, and how they are opened and held against each other.
+
+    with project.open("images", "erm") as given:
+        images, erm = given.file("images"), given.model("erm")
+
+What comes through it is whole, of the right kind, and made from what lies beside it. This module holds no
+list of
+artefacts: `pipeline.graph` has it, and makes the project.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline.errors import MacError
+from pipeline.kind import Kind
+from pipeline.metrics import Grouping, Groups
+from pipeline.store import SPLITS, Artefact, ModelFolder
+
+
+@dataclass(frozen=True)
+class Table:
+    """A folder with metrics.json: what it says, and what it was made from."""
+
+    path: Path
+    values: Mapping[str, Any]
+
+    @property
+    def made_from(self) -> Mapping[str, str]:
+        return dict(self.values.get("made_from", {}))
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where a project's artefacts lie.
+
+    Attributes:
+        data: the data folder.
+        kinds: all kinds of artefact, by name.
+        elsewhere: artefacts that lie in another place than `kinds` says.
+    """
+
+    data: Path
+    kinds: Mapping[str, Kind]
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)
+
+    def path(self, name: str) -> Path:
+        """Where an artefact lies."""
+        return self.elsewhere.get(name, self.data / self.kinds[name].path)
+
+    @contextmanager
+    def open(self, *names: str, digests: Mapping[str, str] | None = None) -> Iterator["Opened"]:
+        """Open artefacts, checked.
+
+        Each must have been made from the artefacts that lie in this project, whether they are opened or not;
+        what it was made from may be missing.
+
+        Args:
+            digests: the digests that some of them must have.
+
+        Raises:
+            MacError: one is missing, damaged, or does not belong to the others. One line that names it and
+                the remedy.
+        """
+        wanted = digests or {}
+        with ExitStack() as stack:
+            found = {name: self._opened(name, wanted.get(name), stack) for name in names}
+            for name, artefact in found.items():
+                made_from = (
+                    artefact.made_from if isinstance(artefact, Table) else artefact.provenance.made_from
+                )
+                self._require(name, made_from, found)
+            yield Opened(self, found)
+
+    def _opened(self, name: str, digest: str | None, stack: ExitStack) -> "Artefact | ModelFolder | Table":
+        kind, path = self.kinds[name], self.path(name)
+        if kind.form == "hdf5":
+            schema = import_module(f"pipeline.schemas.{name}").SCHEMA
+            return stack.enter_context(store.open_artefact(path, name, schema, kind.remedy, digest))
+        if kind.form == "model":
+            return store.open_model(path, name, kind.remedy, digest)
+        if kind.form == "table":
+            return Table(path, store.read_json(path / "metrics.json", kind.remedy))
+        raise ValueError(f"{name} is not for opening")
+
+    def _require(self, name: str, made_from: Mapping[str, str], found: Mapping[str, Any]) -> None:
+        for source, digest in made_from.items():
+            if source not in self.kinds:
+                continue  # a file of the user's, such as weights
+            here = found[source].digest if source in found else self._stated_digest(source)
+            if here is not None and here != digest:
+                raise MacError(
+                    f"{self.path(name)}: was made from other {source} (digest {digest[:12]}) than those here "
+                    f"(digest {here[:12]}); {self.kinds[name].remedy} again"
+                )
+
+    def _stated_digest(self, name: str) -> str | None:
+        """What an artefact that is not opened says of itself; None where it is missing or says nothing."""
+        path = self.path(name)
+        if self.kinds[name].form == "model":
+            return store.stated_model(path)[1]
+        return store.stated_digest(path) if path.is_file() else None
+
+    def kind_of(self, path: Path) -> Kind:
+        """The kind that a file or a folder says it is.
+
+        Raises:
+            MacError: it is missing, or no artefact.
+        """
+        if path.is_dir():
+            name = store.stated_model(path)[0]
+        elif path.is_file():
+            name = store.stated_kind(path)
+        else:
+            raise MacError(f"{path}: no such file or folder; see 'mac --help'")
+        if name is None or name not in self.kinds:
+            raise MacError(f"{path}: is no MaC artefact, or damaged; see 'mac --help'")
+        return self.kinds[name]
+
+
+class Opened:
+    """Artefacts that are open and belong together."""
+
+    def __init__(self, project: Project, artefacts: "Mapping[str, Artefact | ModelFolder | Table]") -> None:
+        self.project = project
+        self._artefacts = artefacts
+
+    def file(self, name: str) -> Artefact:
+        """An HDF5 artefact."""
+        found = self._artefacts[name]
+        assert isinstance(found, Artefact)
+        return found
+
+    def model(self, name: str) -> ModelFolder:
+        """A model folder."""
+        found = self._artefacts[name]
+        assert isinstance(found, ModelFolder)
+        return found
+
+    def table(self, name: str) -> Table:
+        """A folder with metrics.json."""
+        found = self._artefacts[name]
+        assert isinstance(found, Table)
+        return found
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._artefacts
+
+    def digests(self, *names: str) -> dict[str, str]:
+        """The digests of some of them: what an artefact says it was made from."""
+        found = {name: self._artefacts[name] for name in names}
+        return {name: each.digest for name, each in found.items() if not isinstance(each, Table)}
+
+    def reference(self, *names: str) -> "Reference":
+        """How another process opens the same ones."""
+        project = self.project
+        elsewhere = {name: project.path(name).resolve() for name in names}
+        return Reference(Project(project.data.resolve(), project.kinds, elsewhere), self.digests(*names))
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The dataset's classes and attributes."""
+        return Groups.of(self.file("images" if "images" in self else "features"))
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """The rows of images.h5 that are in a split."""
+        return np.flatnonzero(self.file("images")["split"][:] == SPLITS.index(split))
+
+    def grouping(self, split: str) -> Grouping:
+        """The groups of a split: of `train` the whole training split, for which images.h5 must be open."""
+        if "images" in self:
+            images, rows = self.file("images"), self.rows(split)
+            return self.groups.grouping(images["label"][:][rows], images["attribute"][:][rows])
+        assert split != "train"
+        features = self.file("features")
+        return self.groups.grouping(features[f"{split}/label"][:], features[f"{split}/attribute"][:])
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Artefacts by place and digest. Another process, to which it is sent, opens the same ones."""
+
+    project: Project
+    digests: Mapping[str, str]
+
+    @contextmanager
+    def open(self) -> Iterator[Opened]:
+        """Open them.
+
+        Raises:
+            MacError: one is missing, or has been replaced.
+        """
+        with self.project.open(*self.digests, digests=self.digests) as given:
+            yield given

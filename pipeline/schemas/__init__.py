@@ -1,0 +1,1 @@
+"""What is in each HDF5 artefact: one module, and in it one `SCHEMA`, for each kind."""

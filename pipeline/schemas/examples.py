@@ -1,0 +1,16 @@
+"""examples.h5: the pictures of the report, which no α and no β changes."""
+
+from pipeline.store.schema import Field
+
+PICTURES = "original, map, core, masked and combined of draw 0, as pictures"
+PER_FEATURE = "what each feature adds to the map of a head that gives it the weight 1"
+
+SCHEMA = {
+    "train/position": Field("int64", ("example",), "training image, position in masks.h5"),
+    "train/picture": Field("uint8", ("example", "picture", "height", "width", 3), PICTURES),
+    "test/position": Field(
+        "int64", ("mistake",), "test image that ERM gets wrong, position in test/ of features.h5"
+    ),
+    "test/image": Field("uint8", ("mistake", "height", "width", 3), "its pixels on the input grid"),
+    "test/map": Field("float32", ("mistake", "feature", "map height", "map width"), PER_FEATURE),
+}

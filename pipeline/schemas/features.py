@@ -1,0 +1,25 @@
+"""features.h5: φ of every view that retraining sees, and of the validation and test images."""
+
+from pipeline.store.schema import Field
+
+
+def _split(split: str) -> dict[str, Field]:
+    rows = f"{split} position"
+    return {
+        f"{split}/original": Field("float32", (rows, "feature"), "φ(x) of the original images"),
+        f"{split}/label": Field("int64", (rows,), "class"),
+        f"{split}/attribute": Field("int64", (rows,), "spurious attribute; -1 unknown"),
+        f"{split}/row": Field("int64", (rows,), "row in images.h5"),
+    }
+
+
+SCHEMA = {
+    **_split("train"),
+    "train/masked": Field("float32", ("draw", "train position", "feature"), "φ of equation 1"),
+    "train/combined": Field("float32", ("draw", "train position", "feature"), "φ of equation 2"),
+    "train/partner": Field("int32", ("draw", "train position"), "partner j, position in train/"),
+    "train/batch": Field("int32", ("draw", "train position"), "batch of the draw that the image is in"),
+    "train/fill": Field("float32", ("draw", "train position", 3), "fill b, in [0, 1]"),
+    **_split("val"),
+    **_split("test"),
+}

@@ -1,0 +1,97 @@
+"""Stage baselines: other methods of the last layer on the same cached features, in seconds each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline.compute.context import Context
+from pipeline.compute.progress import log, track
+from pipeline.errors import MacError
+from pipeline.last_layer.method import Cached, Fitted, Method, NotApplicableError
+from pipeline.last_layer.methods import METHODS
+from pipeline.metrics import SIGNS, prefer
+from pipeline.params.baselines import BaselinesParams
+from pipeline.params.fit import FitParams
+from pipeline.project import Opened
+from pipeline.results import tables
+from pipeline.results.scores import head_scores
+
+
+def baselines(given: Opened, out: Path, params: BaselinesParams, fit: FitParams, context: Context) -> str:
+    """Fit each of `params.methods` and write the model folder `out`; return the table to print.
+
+    model.safetensors has `<name>.weight` (S, C, D) and `<name>.bias` (S, C) of each method that was fitted.
+    metrics.json says of each, in `methods.<name>`: what it is, the group labels that it saw, what validation
+    chose, the number of its heads, which of them validation prefers (`head_seed`), and the metrics of
+    `scores.scores` on the validation and the test split. `left_out.<title>` says why a method cannot be
+    fitted on this dataset.
+
+    Args:
+        given: images, erm and features.
+
+    Raises:
+        MacError: none of the methods can be fitted here.
+    """
+    cached = Cached.of(given, fit, context.on)
+    fitted, left_out = _fit_all(cached, params)
+    if not fitted:
+        reasons = "; ".join(left_out.values())
+        raise MacError(f"baselines.methods: none of them can be had on this dataset ({reasons})")
+    made_from = given.digests("features", "erm")
+    metrics = {
+        "made_from": made_from,
+        "methods": {name: _described(given, cached, METHODS[name], each) for name, each in fitted.items()},
+        "left_out": left_out,
+    }
+    made = {"baselines": params.model_dump(), "retrain": fit.model_dump(include=set(FitParams.model_fields))}
+    with store.create_folder(out) as folder:
+        store.write_model(folder, "baselines", _tensors(fitted), given.model("erm").spec, made, made_from)
+        store.write_json(folder / "metrics.json", metrics)
+    return tables.of_baselines(metrics)
+
+
+def _fit_all(cached: Cached, params: BaselinesParams) -> tuple[dict[str, Fitted], dict[str, str]]:
+    """What each method found, by name; and why the others cannot be fitted, by title."""
+    fitted: dict[str, Fitted] = {}
+    left_out: dict[str, str] = {}
+    for name in track(params.methods, "baselines", len(params.methods), "methods"):
+        method = METHODS[name]
+        try:
+            fitted[name] = method.fit(cached)
+        except NotApplicableError as reason:
+            left_out[method.title] = str(reason)
+            log.warning("%s is left out: %s", method.title, reason)
+        else:
+            log.info("%s: fitted", method.title)
+    return fitted, left_out
+
+
+def _tensors(fitted: Mapping[str, Fitted]) -> dict[str, NDArray[np.float32]]:
+    tensors = {}
+    for name, each in fitted.items():
+        heads = each.heads.fitted()
+        tensors[f"{name}.weight"], tensors[f"{name}.bias"] = heads.weight, heads.bias
+    return tensors
+
+
+def _described(given: Opened, cached: Cached, method: Method, fitted: Fitted) -> dict[str, Any]:
+    """A method's entry in metrics.json."""
+    labels = fitted.labels or method.labels
+    worst, mean = cached.validation.scores(fitted.heads)
+    heads = fitted.heads.fitted()
+    return {
+        "title": method.title,
+        "source": method.source,
+        "labels": labels,
+        "sign": SIGNS[labels],
+        "chosen": fitted.chosen,
+        "note": fitted.note,
+        "seeds": len(heads),
+        "head_seed": prefer(worst[:, 0], mean[:, 0]),
+        "val": head_scores(given, heads, "val"),
+        "test": head_scores(given, heads, "test"),
+    }

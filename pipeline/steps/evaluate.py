@@ -1,0 +1,97 @@
+"""Stage evaluate: ERM and MaC side by side on the test split."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline import store
+from pipeline.compute.context import Context
+from pipeline.project import Opened
+from pipeline.results import tables
+from pipeline.results.scores import head_scores
+from pipeline.results.tables import worst_of
+
+HELD_OUT = ("val", "test")
+
+
+def evaluate(given: Opened, metrics_out: Path, plots_out: Path, context: Context) -> str:
+    """Write metrics.json and the folder of plot data; return the table to print.
+
+    The folder has groups.csv, with a row for each bar of a plot of groups and methods, and confusion.csv.
+
+    Args:
+        given: images, erm, features and retrained.
+    """
+    metrics, confusion = measure(given)
+    store.write_json(metrics_out, metrics)
+    with store.create_folder(plots_out) as folder:
+        store.write_csv(folder / "groups.csv", _bars(metrics))
+        store.write_csv(folder / "confusion.csv", confusion)
+    return tables.of_metrics(metrics)
+
+
+def measure(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """ERM and MaC on the validation and the test split.
+
+    Args:
+        given: images, erm, features and retrained.
+
+    Returns:
+        The metrics of `scores.scores`: `erm.<split>.<metric>` are numbers, `mac.<split>.<metric>` are
+        `{mean, std}` over MaC's heads. `count.<split>.<group>` is the number of images, `seeds` the number
+        of MaC's heads.
+        The confusion, a row for each test image: `actual` is its class, `predicted` the class by the head of
+        MaC that validation prefers.
+    """
+    erm, mac = given.model("erm").head(), given.model("retrained").heads()
+    metrics = {
+        "erm": {split: _only_means(head_scores(given, erm, split)) for split in HELD_OUT},
+        "mac": {split: head_scores(given, mac, split) for split in HELD_OUT},
+        "count": {split: _counts(given, split) for split in HELD_OUT},
+        "seeds": len(mac),
+    }
+    return metrics, _confusion(given)
+
+
+def _counts(given: Opened, split: str) -> dict[str, int]:
+    grouping = given.grouping(split)
+    return dict(zip(grouping.names, grouping.count.tolist(), strict=True))
+
+
+def _confusion(given: Opened) -> list[dict[str, str]]:
+    features, classes = given.file("features"), given.groups.classes
+    seen = given.model("retrained").head().logits(features["test/original"][:])[0].argmax(-1)
+    rows = []
+    for actual, predicted in zip(features["test/label"][:], seen, strict=True):
+        rows.append({"actual": classes[int(actual)], "predicted": classes[int(predicted)]})
+    return rows
+
+
+def _only_means(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics of one head, with its value in place of every `{mean, std}`."""
+    found: dict[str, Any] = {}
+    for key, value in metrics.items():
+        if not isinstance(value, dict):
+            found[key] = value
+        elif set(value) == {"mean", "std"}:
+            found[key] = value["mean"]
+        else:
+            found[key] = _only_means(value)
+    return found
+
+
+def _bars(metrics: dict[str, Any]) -> list[dict[str, object]]:
+    """A row for every group and method: mean test accuracy over the seeds, and its standard deviation."""
+    erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
+    worst, groups = worst_of(erm)
+    pairs = {group: (erm[groups][group], mac[groups][group]) for group in erm[groups]}
+    pairs[worst] = (erm[worst], mac[worst])
+    rows: list[dict[str, object]] = []
+    for group, (before, after) in pairs.items():
+        rows.append(_bar(group, "ERM", before, 0.0))
+        rows.append(_bar(group, "MaC", after["mean"], after["std"]))
+    return rows
+
+
+def _bar(group: str, method: str, accuracy: float, std: float) -> dict[str, object]:
+    bar = f"{group} ({method})"
+    return {"bar": bar, "group": group, "method": method, "accuracy": accuracy, "std": std}

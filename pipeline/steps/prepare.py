@@ -1,0 +1,185 @@
+"""Stage prepare: the dataset's images, decoded and brought to one size, into images.h5."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline.compute.context import Context
+from pipeline.compute.engine import Arrays, Block, Shards, blocks
+from pipeline.compute.machine import usable_cores
+from pipeline.compute.progress import log
+from pipeline.datasets import read
+from pipeline.datasets.record import Dataset, Record
+from pipeline.datasets.sources import stored_image, to_stored
+from pipeline.errors import MacError
+from pipeline.params.dataset import DatasetParams, ToStored
+from pipeline.project import Opened
+from pipeline.schemas.images import SCHEMA
+
+LISTED = 20  # unreadable files that are told one by one
+BLOCK = 64  # images in a shard: 13 MB at 256 pixels
+
+
+def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) -> None:
+    """Read the dataset at `params.root` and write images.h5.
+
+    Files that cannot be read are all found, and listed in prepare_errors.csv beside images.h5. Then the stage
+    fails, or goes on without them where `params.on_error` is `skip`.
+
+    Raises:
+        MacError: bad metadata, an image that cannot be read, or a split or class left without images.
+    """
+    dataset = read(params)
+    if context.cluster:  # a worker has a working directory of its own
+        dataset = replace(dataset, root=dataset.root.resolve())
+    made = params.model_dump(exclude={"root", "on_error"})
+    names = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
+    shards = Shards(context.scratch, "prepare", params.model_dump(exclude={"on_error"}), _stamps(dataset))
+    with shards, store.create(out, "images", SCHEMA, made, {}, **names) as artefact:
+        merging = _Merging(artefact, dataset, params)
+        cut = blocks(len(dataset.records), BLOCK)
+        work = _Work(dataset, params, merging.foreground is not None)
+        shards.map_blocks(work, cut, merging.merge, threads=usable_cores(), cluster=context.cluster)
+        _report(dataset, merging.errors, out.with_name("prepare_errors.csv"), params.on_error)
+        merging.finish()
+
+
+def _stamps(dataset: Dataset) -> list[object]:
+    """What changes when a file of the dataset does."""
+    stamps: list[object] = []
+    for record in dataset.records:
+        for source in (record.image, record.foreground):
+            stamps.append(source and (source.name, source.stamp(dataset.root)))
+    return stamps
+
+
+class _Merging:
+    """Writes blocks of decoded images into images.h5, without gaps where files could not be read."""
+
+    def __init__(self, artefact: store.Writer, dataset: Dataset, params: DatasetParams) -> None:
+        self._artefact, self._records = artefact, dataset.records
+        shape = (len(dataset.records), params.stored_size, params.stored_size)
+        self._has_foreground = np.array([record.foreground is not None for record in dataset.records])
+        self._image = artefact.create("image", (*shape, 3))
+        self.foreground = artefact.create("foreground", shape) if self._has_foreground.any() else None
+        self.errors: list[str] = []  # of each image, empty where it can be read
+        self._stop = 0  # images written so far
+
+    def merge(self, block: Block, arrays: Arrays) -> None:
+        """Write the images of a block that could be read."""
+        self.errors.extend(json.loads(arrays["errors"].tobytes()))
+        readable = np.array([not error for error in self.errors[block.slice]])
+        start, self._stop = self._stop, self._stop + int(readable.sum())
+        keep = slice(None) if readable.all() else readable  # a view in place of a copy
+        self._image[start : self._stop] = arrays["image"][keep]
+        if self.foreground is not None:
+            self.foreground[start : self._stop] = arrays["foreground"][keep]
+
+    def finish(self) -> None:
+        """Write what is known of the images beside their pixels."""
+        readable = np.array([not error for error in self.errors])
+        kept = [self._records[number] for number in np.flatnonzero(readable)]
+        self._image.resize(len(kept), 0)
+        self._artefact.write("label", np.array([record.label for record in kept], np.int64))
+        self._artefact.write("attribute", np.array([record.attribute for record in kept], np.int64))
+        self._artefact.write("split", np.array([record.split for record in kept], np.int8))
+        self._artefact.write("path", [record.image.name for record in kept])
+        if self.foreground is not None:
+            self.foreground.resize(len(kept), 0)
+            self._artefact.write("has_foreground", self._has_foreground[readable])
+
+
+def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> None:
+    """List the files that cannot be read; then fail, or say what is lost without them."""
+    bad = [number for number, error in enumerate(errors) if error]
+    if not bad:
+        file.unlink(missing_ok=True)
+        return
+    records = [dataset.records[number] for number in bad]
+    rows = []
+    for number, record in zip(bad, records, strict=True):
+        rows.append({"row": number, "path": record.image.name, "error": errors[number]})
+    store.write_csv(file, rows)
+    for number in bad[:LISTED]:
+        log.warning("row %d: %s", number, errors[number])
+    count = f"{len(bad)} of {len(errors)} images cannot be read"
+    if on_error == "fail":
+        raise MacError(
+            f"{errors[bad[0]]} ({count}, all listed in {file}; dataset.on_error: skip goes on without them)"
+        )
+    label = np.array([record.label for record in records])
+    attribute = np.array([record.attribute for record in records])
+    lost = dataset.groups.described(label, attribute)
+    by_group = [f"{n} of {name}" for name, n in zip(lost.names, lost.count, strict=True) if n]
+    log.warning("%s and are left out (%s); all are listed in %s", count, ", ".join(by_group), file)
+    readable = [record for record, error in zip(dataset.records, errors, strict=True) if not error]
+    replace(dataset, records=readable).check("readable image")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The decoding, as it is sent to workers."""
+
+    dataset: Dataset
+    params: DatasetParams
+    with_foreground: bool
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Block], Arrays]]:
+        yield partial(_decode_block, self.dataset, self.params, self.with_foreground)
+
+
+def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool, block: Block) -> Arrays:
+    records, side = dataset.records[block.slice], params.stored_size
+    image = np.zeros((len(records), side, side, 3), np.uint8)
+    foreground = np.zeros((len(records), side, side), np.bool_)
+    errors = [""] * len(records)
+    for number, record in enumerate(records):
+        try:
+            image[number], mask = decode(record, dataset.root, side, params.to_stored)
+            if mask is not None:
+                foreground[number] = mask
+        except MacError as error:
+            errors[number] = str(error)
+    listed = np.frombuffer(json.dumps(errors).encode(), np.uint8)
+    arrays: dict[str, NDArray[Any]] = {"image": image, "errors": listed}
+    return arrays | {"foreground": foreground} if with_foreground else arrays
+
+
+def decode(
+    record: Record, root: Path, side: int, how: ToStored
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """A record's image as RGB, and its true mask where it has one, both at the stored size.
+
+    Mask pixels brighter than the middle are foreground: CUB's segmentations are grey, from annotators'
+    agreement, and 1-bit files are 0 and 255 here.
+
+    Args:
+        how: `squash` scales both sides to `side`; `center_crop` takes the largest square in the middle first.
+
+    Returns:
+        (side, side, 3) uint8 and (side, side) bool, bilinear with antialiasing.
+
+    Raises:
+        MacError: a file cannot be read as an image, or the mask has another size than the image.
+    """
+    picture = record.image.load(root)
+    image = stored_image(picture, side, how)
+    if record.foreground is None:
+        return image, None
+    mask = record.foreground.load(root)
+    if mask.size != picture.size:
+        mask_size, size = (f"{width} x {height}" for width, height in (mask.size, picture.size))
+        raise MacError(
+            f"{root / record.foreground.name}: the mask is {mask_size} pixels and its image "
+            f"{record.image.name} {size}; give it the size of the image"
+        )
+    return image, np.asarray(to_stored(mask.convert("L"), side, how)) > 127

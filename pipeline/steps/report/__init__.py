@@ -1,0 +1,204 @@
+"""Stage report: one page that says whether MaC is worth it here (paper Tables 1 and 2, Figures 1 to 4)."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from pipeline import store
+from pipeline.compute.context import Context
+from pipeline.metrics import SIGNS
+from pipeline.project import Opened, Project
+from pipeline.results.tables import worst_of
+from pipeline.steps.evaluate import measure
+from pipeline.steps.report import figures
+from pipeline.steps.report.figures import Drawing
+from pipeline.steps.report.gallery import OUTCOMES, gallery
+
+PACKAGES = ("mac-robust", "torch", "torchvision", "numpy", "h5py", "scikit-learn", "pillow", "dvc")
+WHOLE_NETWORK = ("jtt", "masktune")  # methods of the second pipeline, each a model folder with metrics.json
+
+
+def report(given: Opened, out: Path, _context: Context) -> None:
+    """Write the page; with what the second pipeline found, where that is given.
+
+    Args:
+        given: images, erm, masks, features, retrained, baselines, sweep and examples; and jtt, masktune and
+            ablation, or none of the three.
+
+    Raises:
+        MacError: a table cannot be read.
+    """
+    environment = Environment(
+        loader=PackageLoader("pipeline.steps.report", "page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "inline": _inline}
+    store.write_text(out, environment.get_template("page.html").render(_contents(given)))
+
+
+def _contents(given: Opened) -> dict[str, Any]:
+    """What the page is filled with."""
+    metrics, confusion = measure(given)
+    erm, retrained = given.model("erm"), given.model("retrained")
+    baselines = _metrics_of(given, "baselines")
+    coverage = given.file("examples").attribute("coverage")
+    by_adam = retrained.provenance.params["solver"] == "adam"
+    pairs = [(row["actual"], row["predicted"]) for row in confusion]
+    return {
+        "dataset": f"{given.file('images').provenance.params['name']}",
+        "architecture": erm.spec.architecture,
+        "metrics": metrics,
+        "verdict": verdict(metrics),
+        "worst": worst_of(metrics["erm"]["test"])[0],
+        "adjusted": "adjusted_mean" in metrics["erm"]["test"],
+        "group_bars": _group_bars(metrics),
+        "confusion": figures.confusion(pairs, erm.spec.classes),
+        "methods": _methods(given, metrics, baselines["methods"]),
+        "left_out": baselines["left_out"],
+        "compared": "jtt" in given,
+        **_ablation(given),
+        "table_1": coverage,
+        "table_1_mean": _mean_coverage(coverage),
+        "sweep": given.table("sweep").values,
+        "sweep_maps": figures.sweep_maps(_numbers(given.table("sweep").path / "mean.csv", given, "sweep")),
+        "learning_curves": figures.learning_curves(_history(given, "erm")),
+        "retraining_curves": figures.retraining_curves(_history(given, "retrained")) if by_adam else None,
+        "cards": gallery(given),
+        "outcomes": OUTCOMES,
+        "artefacts": {
+            "images.h5": given.file("images").provenance,
+            "erm": erm.provenance,
+            "masks.h5": given.file("masks").provenance,
+            "features.h5": given.file("features").provenance,
+            "retrained": retrained.provenance,
+        },
+        "versions": _versions(),
+        "timings": timings(given.project, "jtt" in given),
+    }
+
+
+def verdict(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says first: worst group and mean of ERM and MaC, and how sure the difference is.
+
+    Args:
+        metrics: of evaluate, as in metrics.json.
+
+    Returns:
+        `worst`, the name of the worst group's accuracy; `gain` and `mean_gain`, what MaC adds to it and to
+        the mean; and `apart`, whether the two 95 % intervals do not overlap.
+    """
+    erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
+    worst, _ = worst_of(erm)
+    before, after = erm[f"{worst}_interval"], mac[f"{worst}_interval"]
+    return {
+        "worst": worst.replace("_", " "),
+        "gain": mac[worst]["mean"] - erm[worst],
+        "mean_gain": mac["raw_mean"]["mean"] - erm["raw_mean"],
+        "apart": before["high"] < after["low"] or after["high"] < before["low"],
+    }
+
+
+def timings(project: Project, compared: bool) -> dict[str, dict[str, Any]]:
+    """The last run of each stage but the reports, in the order of the stages.
+
+    Args:
+        compared: whether to include the second pipeline.
+    """
+    found = {}
+    for kind in project.kinds.values():  # in the order of the stages that make them
+        stage = kind.command.removeprefix("mac ")
+        file = project.data / "timings" / f"{stage}.json"
+        is_report = kind.path.endswith(".html")
+        is_compared = kind.path.startswith("comparison/")
+        if is_report or (is_compared and not compared) or not file.is_file():
+            continue
+        found[stage] = store.read_json(file, kind.remedy)
+    return found
+
+
+def _group_bars(metrics: Mapping[str, Any]) -> Drawing:
+    erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
+    _, many = worst_of(erm)
+    return figures.group_bars(list(erm[many]), list(erm[many].values()), list(mac[many].values()))
+
+
+def _mean_coverage(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """All groups of Table 1 together; None where there are none."""
+    total = sum(row["n"] for row in rows)
+    if not total:
+        return None
+    whole: dict[str, Any] = {"group": "all", "n": total}
+    for name in ("map_fg", "map_bg", "mask_fg", "mask_bg"):
+        whole[name] = sum(row["n"] * row[name] for row in rows) / total
+    return whole
+
+
+def _methods(given: Opened, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Table 2: ERM first, then MaC, then the others."""
+    made = given.model("retrained").provenance.params
+    mac = {
+        "title": "MaC",
+        "source": "this pipeline",
+        "labels": "validation, to choose",
+        "sign": SIGNS["validation, to choose"],
+        "chosen": {name: made[name] for name in ("alpha", "beta", "solver")},
+        "note": "",
+        "seeds": metrics["seeds"],
+        "test": metrics["mac"]["test"],
+        "ours": True,
+    }
+    rows = dict(baselines)
+    first = [rows.pop("erm")] if "erm" in rows else []
+    others = [_metrics_of(given, name) for name in WHOLE_NETWORK if name in given]
+    return [*first, mac, *rows.values(), *others]
+
+
+def _ablation(given: Opened) -> dict[str, Any]:
+    """The comparison of masks and its figure; None for both where it is not given."""
+    if "ablation" not in given:
+        return {"ablation": None, "ablation_figure": None}
+    found = given.table("ablation").values
+    return {"ablation": found, "ablation_figure": figures.differences(found["differences"])}
+
+
+def _metrics_of(given: Opened, name: str) -> dict[str, Any]:
+    """metrics.json in a model folder."""
+    return store.read_json(given.model(name).path / "metrics.json", given.project.kinds[name].remedy)
+
+
+def _history(given: Opened, name: str) -> list[dict[str, str]]:
+    """history.csv in a model folder."""
+    return store.read_csv(given.model(name).path / "history.csv", given.project.kinds[name].remedy)
+
+
+def _numbers(path: Path, given: Opened, name: str) -> list[dict[str, float]]:
+    """The rows of a CSV file that holds numbers."""
+    rows = []
+    for row in store.read_csv(path, given.project.kinds[name].remedy):
+        rows.append({key: float(value) for key, value in row.items()})
+    return rows
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _inline(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

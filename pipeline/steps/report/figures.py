@@ -1,0 +1,213 @@
+"""The report's figures: SVG by matplotlib. Text stays text, so that the letters of any script are shown."""
+
+import base64
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+ERM, MAC = "#8a6d3b", "#1f6f8b"
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mac",  # the same figure has the same bytes
+    "text.parse_math": False,  # a class may be called $x$
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e3e3e3",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure for the page.
+
+    Attributes:
+        uri: the SVG as a data URI.
+        alt: what it shows, in words.
+    """
+
+    uri: str
+    alt: str
+
+
+@contextmanager
+def _figure(width: float, height: float, rows: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of `rows` panels, sizes in inches."""
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the letters
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, list(np.atleast_1d(figure.subplots(rows, 1)))
+
+
+def _drawing(figure: Figure, alt: str) -> Drawing:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return Drawing("data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode(), alt)
+
+
+def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mapping[str, float]]) -> Drawing:
+    """Test accuracy of every group by ERM, and by MaC with its deviation over seeds.
+
+    Args:
+        erm: accuracy of each group, in [0, 1].
+        mac: `mean` and `std` of each group, in [0, 1].
+    """
+    with _figure(4.8, 1.2 + 0.5 * len(groups)) as (figure, (axes,)):
+        y = np.arange(len(groups))[::-1]
+        mean, std = (np.array([100 * row[key] for row in mac]) for key in ("mean", "std"))
+        axes.barh(y + 0.2, 100 * np.array(erm), 0.38, color=ERM, label="ERM")
+        axes.barh(y - 0.2, mean, 0.38, xerr=std, color=MAC, label="MaC", ecolor="#333333", capsize=3)
+        axes.set_yticks(y, groups)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("test accuracy, %")
+        axes.grid(visible=False, axis="y")
+        figure.legend(loc="outside upper right", ncols=2, frameon=False)
+        said = []
+        for group, before, after in zip(groups, erm, mean, strict=True):
+            said.append(f"{group}: ERM {100 * before:.1f}, MaC {after:.1f}")
+        return _drawing(figure, "Test accuracy by group, percent. " + "; ".join(said))
+
+
+def sweep_maps(rows: Sequence[Mapping[str, float]]) -> Drawing:
+    """Worst-group accuracy over α and β, validation above test (paper Figure 2).
+
+    Args:
+        rows: one for each pair, with `alpha`, `beta`, `val_worst`, `test_worst` and `picked`.
+    """
+    alphas, betas = (sorted({row[name] for row in rows}) for name in ("alpha", "beta"))
+    picked = next(row for row in rows if row["picked"])
+    star = alphas.index(picked["alpha"]), betas.index(picked["beta"])
+    with _figure(1.1 + 0.6 * len(betas), 2 * (0.8 + 0.42 * len(alphas)), 2) as (figure, (upper, lower)):
+        for axes, key, title in (
+            (upper, "val_worst", "validation (picks)"),
+            (lower, "test_worst", "test (shown)"),
+        ):
+            values = np.full((len(alphas), len(betas)), np.nan)
+            for row in rows:
+                values[alphas.index(row["alpha"]), betas.index(row["beta"])] = 100 * row[key]
+            _heat_map(axes, values, star)
+            axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
+            axes.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+            axes.set_xlabel("β (combined)")
+            axes.set_ylabel("α (masked)")
+            axes.set_title(title, fontsize=10)
+        alt = (
+            "Worst-group accuracy for every alpha and beta. "
+            f"Validation picks alpha {picked['alpha']:g}, beta {picked['beta']:g}: "
+            f"{100 * picked['val_worst']:.1f} percent on validation, "
+            f"{100 * picked['test_worst']:.1f} on test."
+        )
+        return _drawing(figure, alt)
+
+
+def _heat_map(axes: Axes, values: np.ndarray[Any, Any], star: tuple[int, int]) -> None:
+    """Numbers on colours, the one at `star` with an asterisk."""
+    axes.imshow(values, cmap="viridis", origin="lower", aspect="auto")
+    axes.grid(visible=False)
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for (row, column), value in np.ndenumerate(values):
+        text = f"{value:.1f}*" if (row, column) == star else f"{value:.1f}"
+        colour = "black" if value > middle else "white"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+
+
+def learning_curves(history: Sequence[Mapping[str, str]]) -> Drawing:
+    """ERM's validation accuracy, worst group and mean, by epoch.
+
+    Args:
+        history: rows of history.csv.
+    """
+    epochs = [int(row["epoch"]) for row in history]
+    with _figure(4.6, 2.8) as (figure, (axes,)):
+        for key, label, colour in (("val_mean", "mean", "#555555"), ("val_worst", "worst", ERM)):
+            accuracy = [100 * float(row[key]) for row in history]
+            axes.plot(epochs, accuracy, marker="o", markersize=3, color=colour, label=label)
+        return _curves(figure, axes, "ERM training: validation accuracy by epoch, worst and mean", history)
+
+
+def retraining_curves(history: Sequence[Mapping[str, str]]) -> Drawing:
+    """Validation worst-group accuracy of every fit by epoch of retraining.
+
+    Args:
+        history: rows of history.csv, of all seeds.
+    """
+    seeds = sorted({row["seed"] for row in history}, key=int)
+    with _figure(4.6, 2.8) as (figure, (axes,)):
+        for seed in seeds:
+            of_seed = [row for row in history if row["seed"] == seed]
+            epochs = [int(row["epoch"]) for row in of_seed]
+            worst = [100 * float(row["val_worst"]) for row in of_seed]
+            label = f"seed {seed}" if len(seeds) <= 8 else None
+            axes.plot(epochs, worst, marker="o", markersize=3, linewidth=1, label=label)
+        alt = "Retraining: validation worst-group accuracy by epoch"
+        return _curves(figure, axes, f"{alt}, a line for each of {len(seeds)} fits", history)
+
+
+def _curves(figure: Figure, axes: Axes, alt: str, history: Sequence[Mapping[str, str]]) -> Drawing:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("validation accuracy, %")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8)
+    last = max(history, key=lambda row: int(row["epoch"]))
+    worst = 100 * float(last["val_worst"])
+    return _drawing(figure, f"{alt}. In the last epoch, {last['epoch']}: worst {worst:.1f} percent.")
+
+
+def confusion(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> Drawing:
+    """Test images by true class and by the class that MaC sees.
+
+    Args:
+        pairs: true class and seen class of each image.
+    """
+    count = np.zeros((len(classes), len(classes)), int)
+    for actual, seen in pairs:
+        count[classes.index(actual), classes.index(seen)] += 1
+    with _figure(2.2 + 0.9 * len(classes), 1.6 + 0.6 * len(classes)) as (figure, (axes,)):
+        share = count / count.sum(1, keepdims=True).clip(1)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (row, column), n in np.ndenumerate(count):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(n), ha="center", va="center", color=colour)
+        axes.set_xticks(range(len(classes)), classes, rotation=30 if len(classes) > 3 else 0)
+        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xlabel("MaC sees")
+        axes.set_ylabel("true class")
+        axes.grid(visible=False)
+        said = [f"{name}: {count[i, i]} of {count[i].sum()} right" for i, name in enumerate(classes)]
+        return _drawing(figure, "Confusion matrix of MaC on the test split. " + "; ".join(said))
+
+
+def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
+    """Paired differences of the mask ablation with their 95 % intervals, in points.
+
+    Args:
+        rows: one for each difference, with `name`, `mean`, `low` and `high`.
+    """
+    with _figure(4.8, 1 + 0.65 * len(rows)) as (figure, (axes,)):
+        y = np.arange(len(rows))[::-1]
+        mean, low, high = (np.array([100 * row[key] for row in rows]) for key in ("mean", "low", "high"))
+        axes.errorbar(mean, y, xerr=[mean - low, high - mean], fmt="o", color=MAC, capsize=4)
+        axes.axvline(0, color="#555555", linewidth=1)
+        axes.set_yticks([])
+        axes.set_ylim(-0.5, len(rows) - 0.3)
+        axes.set_xlabel("difference in test worst-group accuracy, points")
+        said = []
+        for number, row in enumerate(rows):
+            at = y[number] + 0.25
+            axes.text(0, at, str(row["name"]), transform=axes.get_yaxis_transform(), fontsize=9)
+            interval = f"{low[number]:+.1f} to {high[number]:+.1f}"
+            said.append(f"{row['name']}: {mean[number]:+.1f} ({interval})")
+        return _drawing(figure, "Mask ablation, paired differences. " + "; ".join(said))

@@ -1,0 +1,54 @@
+"""Stage retrain: the last layer on originals, masked and combined images, from cached features."""
+
+from pathlib import Path
+
+from pipeline import store
+from pipeline.compute.context import Context
+from pipeline.compute.progress import log
+from pipeline.last_layer import mac
+from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.held_out_split import HeldOutSplit
+from pipeline.last_layer.views import Views
+from pipeline.metrics import as_dict, over_seeds, prefer
+from pipeline.params.retrain import RetrainParams
+from pipeline.project import Opened
+
+
+def retrain(given: Opened, out: Path, params: RetrainParams, context: Context) -> None:
+    """Fit the heads and write the model folder `out`.
+
+    head.safetensors has the heads of all seeds, weight (S, C, D) and bias (S, C). model.safetensors is the
+    whole classifier with the head that validation prefers (`metrics.prefer`).
+
+    Args:
+        given: erm and features.
+    """
+    erm, features = given.model("erm"), given.file("features")
+    views = Views.of(features, params, context.on)
+    validation = HeldOutSplit.of(features, "val", context.on)
+    start = Heads.of(erm.head()).to(context.on)
+    retrained = mac.fit(views, validation, start, params, [params.alpha], [params.beta])
+    accuracy = validation.accuracy(retrained.heads)[:, 0]
+    worst, mean = validation.grouping.scores(accuracy)
+    chosen = prefer(worst, mean)
+    head_seed = params.head_seeds[chosen]
+    heads = retrained.heads.fitted()
+    metrics = {
+        "head_seed": head_seed,
+        "epoch": retrained.epoch[:, 0].tolist(),
+        "val": over_seeds([as_dict(each, validation.grouping, None) for each in accuracy]),
+    }
+    with store.create_folder(out) as folder:
+        store.write_model(
+            folder,
+            "retrained",
+            erm.read() | {"head.weight": heads.weight[chosen], "head.bias": heads.bias[chosen]},
+            erm.spec,
+            params.model_dump() | {"head_seed": head_seed},
+            given.digests("features", "erm"),
+            head={"weight": heads.weight, "bias": heads.bias},
+        )
+        store.write_csv(folder / "history.csv", retrained.history)
+        store.write_json(folder / "metrics.json", metrics)
+    kind, count = validation.grouping.kind, len(heads)
+    log.info("validation worst %s %.3f, mean %.3f (mean of %d heads)", kind, worst.mean(), mean.mean(), count)

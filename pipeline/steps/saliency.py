@@ -1,0 +1,192 @@
+"""Stage saliency: the core of every image of the retraining set (paper section 3.2).
+
+    image -> map (xGradCAM for the target class) -> upsampled to the input grid -> mask: the K highest pixels
+
+The maps are in `pipeline.method.maps`, the choice of images is in `pipeline.method.retraining_set`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline import store
+from pipeline.compute import device
+from pipeline.compute.context import Context
+from pipeline.compute.engine import Arrays, Block, Shards, blocks
+from pipeline.errors import MacError
+from pipeline.method import maps, pairing
+from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.method.retraining_set import draw_rows
+from pipeline.network import classifier
+from pipeline.network.classifier import Classifier
+from pipeline.network.inputs import to_input_grid
+from pipeline.network.loading import image_batches
+from pipeline.params.maps import MapParams
+from pipeline.params.retraining_set import RetrainingSetParams
+from pipeline.params.saliency import SaliencyParams
+from pipeline.project import Opened, Reference
+from pipeline.results.previews import write_previews
+from pipeline.schemas.masks import SCHEMA
+
+BATCHES = 16  # in a block; whole batches, so that no other cut would change which images share a batch
+
+
+def saliency(
+    given: Opened,
+    out: Path,
+    retraining_set: RetrainingSetParams,
+    params: SaliencyParams,
+    context: Context,
+) -> None:
+    """Write masks.h5 of the retraining set.
+
+    Raises:
+        MacError: `top_k` is beyond the input grid, the method takes true masks and there are none, or a map
+            is not finite.
+    """
+    known_only = params.method == "foreground"
+    rows = draw_rows(given.file("images"), given.rows("train"), retraining_set, known_only)
+    write_masks(given, out, rows, params, params.previews, context, retraining_set)
+
+
+def write_masks(
+    given: Opened,
+    out: Path,
+    rows: NDArray[np.int64],
+    params: MapParams,
+    previews: int,
+    context: Context,
+    retraining_set: RetrainingSetParams | None = None,
+) -> None:
+    """Write masks.h5 of given rows.
+
+    Args:
+        given: images and erm.
+        rows: (M,) rows of images.h5.
+        previews: how many pictures to write.
+        retraining_set: what chose the rows, to be noted in the file.
+
+    Raises:
+        MacError: `top_k` is beyond the input grid, or a map is not finite.
+    """
+    images, spec = given.file("images"), given.model("erm").spec
+    size, on = spec.input_size, context.on
+    k = pixel_count(params.top_k, size)
+    if k > size * size:
+        raise MacError(f"saliency.top_k: {k} pixels, but the input grid has only {size}² = {size * size}")
+    made_from = given.digests("images", "erm")
+    where = on.type if context.cluster else str(on)
+    work = _Work(given.reference("images", "erm"), params, rows, k, where)
+    cut = blocks(len(rows), BATCHES * device.forward_batch(on))
+    shaping = params.model_dump(include=set(MapParams.model_fields))
+    noted = {**shaping, "previews": previews}
+    if retraining_set is not None:
+        noted["retraining_set"] = retraining_set.model_dump()
+    fingerprint = (shaping, made_from, on.type, rows.tolist())
+    with (
+        Shards(context.scratch, "saliency", *fingerprint) as shards,
+        store.create(out, "masks", SCHEMA, noted, made_from) as artefact,
+    ):
+        artefact.write("row", rows)
+        target = np.empty(len(rows), np.int64)
+        channel_mean = np.empty((len(rows), 3), np.float32)
+        mask = artefact.create("mask", (len(rows), size, size))
+
+        def merge(block: Block, arrays: Arrays) -> None:
+            if block.start == 0:
+                artefact.create("cam", (len(rows), *arrays["cam"].shape[1:]))
+            artefact.file["cam"][block.slice] = arrays["cam"]
+            target[block.slice] = arrays["target"]
+            channel_mean[block.slice] = arrays["channel_mean"]
+            mask[block.slice] = np.unpackbits(arrays["mask"], axis=2, count=size).view(np.bool_)
+
+        shards.map_blocks(work, cut, merge, cluster=context.cluster)
+        artefact.write("target", target)
+        artefact.write("channel_mean", channel_mean)
+        write_previews(artefact.file, images, spec, previews)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The work as it travels to another process.
+
+    Attributes:
+        reference: images and erm.
+        rows: the retraining set, rows of images.h5.
+        k: pixels in a mask.
+        on: name of the device.
+    """
+
+    reference: Reference
+    params: MapParams
+    rows: NDArray[np.int64]
+    k: int
+    on: str
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Block], Arrays]]:
+        with self.reference.open() as given:
+            erm, on = given.model("erm"), device.pick(self.on)
+            model = classifier.load(erm.spec, erm.read(), on)
+            if not maps.looks_inside(self.params):
+                model = classifier.for_inference(model, device.dtype(on, self.params.precision))
+            yield _Masking(self, given, model, on).block
+
+
+@dataclass(frozen=True)
+class _Masking:
+    """What a block needs. `block` is a pure function of the block."""
+
+    work: _Work
+    given: Opened
+    model: Classifier
+    on: torch.device
+
+    def block(self, block: Block) -> Arrays:
+        """Map, packed mask, target and channel means of a block of the retraining set."""
+        found = list(self._batches(self.work.rows[block.slice]))
+        return {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}
+
+    @torch.no_grad()
+    def _batches(self, rows: NDArray[np.int64]) -> Iterator[Arrays]:
+        images, spec = self.given.file("images"), self.given.model("erm").spec
+        size = device.forward_batch(self.on)
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        for batch_rows, stored in zip(batches, image_batches(images, batches, self.on), strict=True):
+            grid = to_input_grid(stored, spec)
+            label = torch.from_numpy(images.rows("label", batch_rows)).to(self.on)
+            foreground = self._foreground(batch_rows)
+            batch = maps.Batch(batch_rows, self.model.input(grid), label, foreground)
+            found = maps.MAPS[self.work.params.method](self.model, batch, self.work.params)
+            self._require_finite(found.cam, batch_rows)
+            mask = foreground
+            if mask is None:
+                mask = top_k_mask(upsample(found.cam, spec.input_size), self.work.k)
+            yield {
+                "cam": found.cam.cpu().numpy(),
+                "mask": np.packbits(mask.cpu().numpy(), axis=2),
+                "target": found.target.cpu().numpy(),
+                "channel_mean": pairing.channel_mean(grid).cpu().numpy(),
+            }
+
+    def _foreground(self, rows: NDArray[np.int64]) -> Tensor | None:
+        """(B, S, S) bool, the true masks, where the method wants them."""
+        if self.work.params.method != "foreground":
+            return None
+        stored = torch.from_numpy(self.given.file("images").rows("foreground", rows)).to(self.on)
+        return to_input_grid(stored, self.given.model("erm").spec)
+
+    def _require_finite(self, cam: Tensor, rows: NDArray[np.int64]) -> None:
+        bad = (~cam.isfinite()).flatten(1).any(1).nonzero()
+        if len(bad):
+            row, model = rows[int(bad[0, 0])], self.given.model("erm").path
+            raise MacError(
+                f"saliency: the map of row {row} is not finite; the model in {model} has diverged, "
+                "lower train.lr"
+            )

@@ -1,0 +1,69 @@
+"""Stage train: ERM, the classifier that leans on the spurious attribute (paper section 4.2)."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from pipeline import store
+from pipeline.compute.context import Context
+from pipeline.compute.engine import Shards
+from pipeline.compute.ranks import ranks
+from pipeline.errors import MacError
+from pipeline.network.training import Training, as_numpy
+from pipeline.params.inputs import InputParams
+from pipeline.params.model import ModelParams
+from pipeline.params.train import TrainParams
+from pipeline.project import Opened
+
+
+def train(
+    given: Opened, out: Path, inputs: InputParams, model: ModelParams, params: TrainParams, context: Context
+) -> None:
+    """Train on the training split, and write the model folder `out`.
+
+    The folder holds the model of the epoch that `params.select` names, in model.safetensors, and the other
+    one of last and best under its own name; history.csv; and metrics.json. A run that was killed goes on
+    after its last whole epoch, and ends with the same bytes. Of several processes that torchrun started, the
+    first one writes.
+
+    Raises:
+        MacError: the input is larger than the stored images, or a loss is not finite.
+    """
+    _require_room(given, inputs)
+    made_from = given.digests("images")
+    if Path(model.weights).is_file():
+        made_from["weights"] = store.file_digest(Path(model.weights))
+    made = {"model": model.model_dump(), "train": params.model_dump(), "input": inputs.model_dump()}
+    with ranks(context.on) as (together, on):
+        training = Training(given, model, inputs, params, on, ranks=together)
+        shards = Shards(context.scratch, "train", made, {"processes": together.count}, made_from)
+        with shards if together.first else nullcontext():
+            training.to_end(shards.folder / "checkpoint.safetensors")
+            if together.first:
+                _write(out, training, made, made_from)
+
+
+def _require_room(given: Opened, inputs: InputParams) -> None:
+    """Refuse an input grid that cannot be cut out of the stored images."""
+    stored = given.file("images")["image"].shape[1]
+    if inputs.to_input == "center_crop" and inputs.input_size > stored:
+        raise MacError(
+            f"dataset.input_size: a centre crop of {inputs.input_size} does not fit in stored_size {stored}; "
+            "lower it, or set dataset.to_input to resize"
+        )
+
+
+def _write(
+    out: Path, training: Training, params: dict[str, dict[str, object]], made_from: dict[str, str]
+) -> None:
+    history, select = training.history, training.params.select
+    states = {"last": training.state(), "best": training.best}
+    epoch = {"last": training.epoch, "best": history.best_epoch}[select]
+    other = "best" if select == "last" else "last"
+    others = {other: as_numpy(states[other])}
+    metrics = {"epoch": epoch, "best_epoch": history.best_epoch, "val": history.val_metrics(epoch)}
+    with store.create_folder(out) as folder:
+        store.write_model(
+            folder, "erm", as_numpy(states[select]), training.spec(), params, made_from, **others
+        )
+        store.write_csv(folder / "history.csv", history.rows())
+        store.write_json(folder / "metrics.json", metrics)

@@ -1,0 +1,142 @@
+"""MODEL_CARD.md: what an exported classifier takes and gives, how it was made, and how well it does."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pipeline import store
+from pipeline.project import Opened
+from pipeline.results import tables
+from pipeline.spec import ModelSpec
+from pipeline.steps.evaluate import measure
+from pipeline.tools.heads import ERM, MAC, NamedHead
+
+_STORED = {"squash": "scaled", "center_crop": "the largest square in the middle, scaled"}
+_INPUT = {"center_crop": "the middle", "resize": "scaled to"}
+_LABELS = {
+    "none": "It sees no group labels.",
+    "validation, to choose": "The group labels of the validation split served to choose settings alone.",
+    "validation, to train": "It is trained on the group labels of the validation split.",
+    "training, to train": "It is trained on the group labels of the training split.",
+}
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """The artefacts that the card of a head needs beside images, erm and the head's own."""
+    return ("features", "retrained") if name in (ERM, MAC) else ()
+
+
+def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) -> str:
+    """The model card, as Markdown.
+
+    Args:
+        given: images, erm, the artefact with the head, and what `needs` says.
+        file: name of the file that it goes with.
+        form: the file's format, in words.
+        compared: a sentence on how the file was held against PyTorch.
+    """
+    spec, dataset = given.model("erm").spec, given.file("images").provenance.params["name"]
+    test = given.grouping("test")
+    counts = [f"{name} {n}" for name, n in zip(test.names, test.count, strict=True)]
+    lines = [
+        f"# {file}",
+        "",
+        f"A {spec.architecture} that tells {_listed(spec.classes)} apart ({form}).",
+        "",
+        "## Input and output",
+        "",
+        *_input_and_output(spec),
+        "",
+        compared,
+        "",
+        "## Data",
+        "",
+        f"Dataset `{dataset}`; {len(test.index)} test images: {', '.join(counts)}.",
+        f"Spurious attribute: {_listed(spec.attributes) if spec.attributes else 'none is known'}.",
+        "",
+        "## Method",
+        "",
+        *_method(head),
+        "",
+        "## Results",
+        "",
+        *_results(given, head),
+        "",
+        "## Limits",
+        "",
+        "- The figures hold for images like those of the test split.",
+        "- Groups that are rare in the test split are known less well.",
+        "- The backbone is as ERM trained it: what it cannot tell apart, no last layer can.",
+        "- An image of another class is given one of the classes' names all the same.",
+        "",
+        f"Model digest: `{head.digest}`",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _input_and_output(spec: ModelSpec) -> Iterator[str]:
+    size, stored = spec.input_size, spec.stored_size
+    yield f"- Input `image`: (N, 3, {size}, {size}) float32. An RGB image is made into it in three steps:"
+    yield f"    1. {_STORED[spec.to_stored]} to {stored} × {stored} pixels (bilinear, antialiased);"
+    yield f"    2. {_INPUT[spec.to_input]} {size} × {size} pixels;"
+    mean, std = spec.normalization.mean, spec.normalization.std
+    yield f"    3. divided by 255, minus {_numbers(mean)}, divided by {_numbers(std)} (red, green, blue)."
+    yield f"- Output `logits`: (N, {len(spec.classes)}), in the order {_listed(spec.classes)}."
+
+
+def _method(head: NamedHead) -> Iterator[str]:
+    if head.name == ERM:
+        yield "Empirical risk minimisation (ERM): trained as usual, with no defence against"
+        yield "spurious correlations."
+        if head.labels != "none":
+            yield "The group labels of the validation split served to choose the epoch."
+        return
+    if head.name == MAC:
+        alpha, beta = head.chosen["alpha"], head.chosen["beta"]
+        yield (
+            "MaC (Hosseini Noohdani et al., *Mitigating Spurious Correlation in Images by Intervention*): "
+            "a network trained as usual (ERM). Its last layer is retrained on the training images, "
+            f"on their cores alone (α = {alpha:g}), and on their cores over backgrounds of other classes "
+            f"(β = {beta:g})."
+        )
+    else:
+        yield f"{head.title} ({head.source}): a network trained as usual (ERM), its last layer fitted anew."
+        if head.chosen:
+            chosen = [f"{name} {value}" for name, value in head.chosen.items()]
+            yield f"The validation split chose {', '.join(chosen)}."
+        if head.note:
+            yield f"Note: {head.note}."
+    yield _LABELS[head.labels]
+
+
+def _results(given: Opened, head: NamedHead) -> Iterator[str]:
+    if head.name in (ERM, MAC):
+        metrics, _ = measure(given)
+        yield "ERM and MaC on the test split:"
+        yield from ("", "```", tables.of_metrics(metrics), "```")
+    else:
+        yield f"{head.title} on the test split:"
+        yield from ("", "```", _table(given, head), "```")
+    if head.count > 1:
+        yield ""
+        yield f"The file holds one of the {head.count} heads: the one that the validation split prefers."
+
+
+def _table(given: Opened, head: NamedHead) -> str:
+    """The methods' table with ERM and this one, and its accuracy by group."""
+    folder = given.model("baselines")
+    found = store.read_json(folder.path / "metrics.json", given.project.kinds["baselines"].remedy)
+    methods = {name: row for name, row in found["methods"].items() if name in (ERM, head.name)}
+    lines = [tables.of_baselines({"methods": methods, "left_out": {}}), ""]
+    test: dict[str, Any] = methods[head.name]["test"]
+    _, many = tables.worst_of(test)
+    lines += [f"{name:<24}{100 * accuracy['mean']:>16.2f}" for name, accuracy in test[many].items()]
+    return "\n".join(lines)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"

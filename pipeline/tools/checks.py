@@ -1,0 +1,192 @@
+"""Whether this machine and these parameters will do, before anything runs (`mac doctor`)."""
+
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from pipeline.compute.machine import usable_cores
+from pipeline.errors import MacError, first_line
+
+# PyTorch, and what imports it, is imported within functions: where it is broken, that is what has to be told.
+
+PAINTED = "data/raw/demo"  # DVC runs mac demo where dataset.root is this
+ROOM = 1.5  # times what the artefacts need: this much free space is enough
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        what: that was checked.
+        remedy: what to do, where something is to be done.
+    """
+
+    state: Literal["ok", "warning", "error"]
+    what: str
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage will write, in bytes, and how long it will take, in seconds."""
+
+    stage: str
+    bytes: float
+    seconds: float
+
+
+def machine(device: str) -> Iterator[Finding]:
+    """Python, PyTorch, HDF5, the device and DVC.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+    """
+    is_right = sys.version_info >= (3, 10)
+    remedy = "" if is_right else "MaC needs 3.10 or later"
+    yield Finding("ok" if is_right else "error", "Python", platform.python_version(), remedy)
+    yield _checked("torch and torchvision", _torch)
+    yield _checked("HDF5", _hdf5)
+    yield _device(device)
+    yield from _dvc()
+
+
+def _checked(what: str, check: Callable[[], str]) -> Finding:
+    """`check` says what is there, or raises what is wrong."""
+    try:
+        return Finding("ok", what, check())
+    except (ImportError, OSError, RuntimeError, PackageNotFoundError) as error:
+        return Finding("error", what, first_line(error), "make install")
+
+
+def _torch() -> str:
+    import torch
+    import torchvision
+    from torchvision.ops import nms
+
+    nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # torchvision's compiled part loads only with the right torch
+    return f"{torch.__version__} and {torchvision.__version__} work together"
+
+
+def _hdf5() -> str:
+    import h5py
+
+    return f"h5py {h5py.version.version}, HDF5 {h5py.version.hdf5_version}"
+
+
+def _device(device: str) -> Finding:
+    try:
+        import torch
+
+        from pipeline.compute.device import has_bfloat16, pick
+
+        on = pick(device)
+    except (MacError, ImportError) as error:
+        return Finding("error", "device", first_line(error))
+    bfloat16 = "no bfloat16 in hardware: precision auto is float32"
+    if has_bfloat16(on):
+        bfloat16 = "computes in bfloat16"
+    if on.type == "cuda":
+        memory = as_bytes(torch.cuda.get_device_properties(on).total_memory)
+        return Finding("ok", "device", f"{torch.cuda.get_device_name(on)}, {memory}, {bfloat16}")
+    capability = torch.backends.cpu.get_cpu_capability()
+    return Finding("ok", "device", f"CPU, {torch.get_num_threads()} threads, {capability}, {bfloat16}")
+
+
+def _dvc() -> Iterator[Finding]:
+    try:
+        yield Finding("ok", "DVC", version("dvc"))
+    except PackageNotFoundError:
+        remedy = "the stages run one by one as 'mac <stage>'; pip install 'mac-robust[dvc]'"
+        yield Finding("warning", "DVC", "not installed", remedy)
+        return
+    said = subprocess.run([sys.executable, "-m", "dvc", "version"], capture_output=True, text=True).stdout
+    told = dict(line.split(": ", 1) for line in said.splitlines() if ": " in line)
+    links = told.get("Cache types")
+    if links is None:
+        yield Finding("warning", "DVC cache", "this folder is in no DVC repository, or nothing is cached yet")
+    elif any(kind in links for kind in ("reflink", "hardlink", "symlink")):
+        yield Finding("ok", "DVC cache", f"links by {links}")
+    else:
+        remedy = "put .dvc/cache on the same file system as data (dvc cache dir)"
+        yield Finding("warning", "DVC cache", "can only copy: every artefact lies on the disk twice", remedy)
+
+
+def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], list[Estimate]]:
+    """Parameters, weights, dataset and disk; and what the stages will need, where it can be estimated.
+
+    Args:
+        params_path: params.yaml.
+        data: the data folder.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    try:
+        from pipeline import params_file
+        from pipeline.params.dataset import DatasetParams
+        from pipeline.params.model import ModelParams
+
+        params = params_file.load(params_path)
+    except (MacError, ImportError) as error:
+        return [Finding("error", "parameters", first_line(error))], []
+    findings = [Finding("ok", "parameters", str(params_path)), *_weights(params.of(ModelParams).weights)]
+    dataset = params.of(DatasetParams)
+    if Path(dataset.root).as_posix() == PAINTED and not Path(PAINTED).exists():
+        found = f"{dataset.root}: not painted yet; 'dvc repro' or 'mac demo' does that"
+        return [*findings, Finding("ok", "dataset", found)], []
+    try:
+        from pipeline.compute.device import pick
+        from pipeline.datasets import read
+        from pipeline.tools.estimate import needs
+
+        read_in = read(dataset)
+        estimates = needs(params, read_in, usable_cores(), pick(device))
+    except (MacError, ImportError) as error:
+        return [*findings, Finding("error", "dataset", first_line(error))], []
+    classes, attributes = (", ".join(names) for names in (read_in.groups.classes, read_in.groups.attributes))
+    about = f"{dataset.root}: {len(read_in.records)} images, classes {classes}"
+    findings.append(Finding("ok", "dataset", f"{about}; spurious attribute {attributes or 'unknown'}"))
+    findings.append(_disk(data, sum(each.bytes for each in estimates)))
+    return findings, [Estimate(each.stage, each.bytes, each.seconds) for each in estimates]
+
+
+def _weights(weights: str) -> Iterator[Finding]:
+    """Whether the file of the weights is there, where they are a file."""
+    if not Path(weights).suffix:
+        return
+    if Path(weights).is_file():
+        yield Finding("ok", "weights", weights)
+    else:
+        yield Finding("error", "weights", weights, "model.weights: no such file")
+
+
+def _disk(data: Path, needed: float) -> Finding:
+    folder = data if data.is_dir() else Path()
+    free = shutil.disk_usage(folder).free
+    found = f"{as_bytes(free)} free in {folder}, the artefacts need about {as_bytes(needed)}"
+    if free > ROOM * needed:
+        return Finding("ok", "disk", found)
+    remedy = "free some, or lower dataset.stored_size or features.draws"
+    return Finding("error" if free < needed else "warning", "disk", found, remedy)
+
+
+def as_bytes(count: float) -> str:
+    """A number of bytes, in the unit that suits it."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def as_time(seconds: float) -> str:
+    """A time, in the unit that suits it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,99 @@
+"""A model folder as a PyTorch module, and the way from an image file to its input: `pipeline.load_model`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline import graph
+from pipeline.datasets.sources import open_image, stored_image
+from pipeline.errors import MacError
+from pipeline.network import classifier
+from pipeline.network.classifier import Classifier
+from pipeline.network.inputs import normalize, to_input_grid
+from pipeline.project import Opened
+from pipeline.spec import ModelSpec
+from pipeline.tools.heads import NamedHead, named_head
+from pipeline.tools.single import open_single
+
+
+@dataclass(frozen=True)
+class Transform:
+    """From an image file to what a model takes: the steps of the stages, in their order.
+
+    Attributes:
+        spec: the model's, which says how each step is done.
+    """
+
+    spec: ModelSpec
+
+    def pixels(self, image: Image.Image | str | Path) -> Tensor:
+        """An image, or the path of its file, on the input grid: (3, S, S) uint8.
+
+        Raises:
+            MacError: the file cannot be read as an image.
+        """
+        picture = image if isinstance(image, Image.Image) else open_image(Path(image))
+        stored = stored_image(picture, self.spec.stored_size, self.spec.to_stored)
+        return to_input_grid(torch.from_numpy(stored.copy())[None], self.spec)[0]
+
+    def __call__(self, image: Image.Image | str | Path) -> Tensor:
+        """An image, or the path of its file, to (3, S, S) float32, normalised.
+
+        Raises:
+            MacError: the file cannot be read as an image.
+        """
+        return normalize(self.pixels(image)[None], self.spec.normalization)[0]
+
+
+def load_model(
+    path: str | Path, device: str = "cpu", method: str | None = None
+) -> tuple[Classifier, Transform]:
+    """A model folder as a module in eval mode, and its transform.
+
+    Args:
+        path: such as `data/retrained` or `data/erm`; or `data/baselines`, with erm/ beside it.
+        device: PyTorch's name of a device.
+        method: of `data/baselines` the method, such as `dfr`.
+
+    Returns:
+        The module, from (B, 3, S, S) float32 to logits (B, classes); and the transform, from an image or
+        the path of its file to (3, S, S) float32.
+
+    Raises:
+        MacError: no model folder, a damaged one, or no such method in it.
+
+    >>> import pipeline
+    >>> from PIL import Image
+    >>> model, transform = pipeline.load_model("data/retrained")
+    >>> probabilities = model(transform(Image.new("RGB", (300, 200)))[None]).softmax(-1)
+    >>> round(float(probabilities.sum()), 3)
+    1.0
+    """
+    folder, on = Path(path), torch.device(device)
+    with open_single(folder) as (kind, given):
+        if kind.form != "model":
+            raise MacError(f"{folder}: is {kind.name}, and no model folder")
+        opened = given.model(kind.name)
+        if kind.name != "baselines":
+            if method is not None:
+                raise MacError(f"{folder}: holds one model; only data/baselines has several methods")
+            return classifier.load(opened.spec, opened.read(), on), Transform(opened.spec)
+    if method is None:
+        raise MacError(f"{folder}: holds the heads of several methods; name one of them")
+    with graph.project(folder.parent, baselines=folder).open("erm", "baselines") as given:
+        model = with_head(given, named_head(given, method), on)
+        return model, Transform(given.model("erm").spec)
+
+
+def with_head(given: Opened, head: NamedHead, on: torch.device) -> Classifier:
+    """The ERM classifier with another head in place of its own, in eval mode.
+
+    Args:
+        given: erm.
+    """
+    erm = given.model("erm")
+    tensors = erm.read() | {"head.weight": head.head.weight[0], "head.bias": head.head.bias[0]}
+    return classifier.load(erm.spec, tensors, on)

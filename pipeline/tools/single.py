@@ -1,0 +1,48 @@
+"""One artefact by itself, wherever it lies and whatever its name is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+
+from pipeline import graph
+from pipeline.kind import Kind
+from pipeline.project import Opened, Project
+from pipeline.store import Artefact
+
+PREVIEWS = "preview"  # the group of masks.h5 with pictures for HDF viewers
+
+
+@contextmanager
+def open_single(path: Path, name: str | None = None) -> Iterator[tuple[Kind, Opened]]:
+    """Open an artefact, whether or not it was made from what lies beside it.
+
+    So an artefact that does not fit any more can still be looked at.
+
+    Args:
+        path: an HDF5 file or a model folder.
+        name: the kind that it must be, such as `images`; None for the kind that it says it is.
+
+    Yields:
+        Its kind, and the artefact.
+
+    Raises:
+        MacError: it is missing, damaged, no artefact, or of another kind.
+    """
+    project = graph.project(path.parent)
+    kind = project.kinds[name] if name else project.kind_of(path)
+    with Project(path.parent, {kind.name: kind}, {kind.name: path}).open(kind.name) as given:
+        yield kind, given
+
+
+def datasets(artefact: Artefact) -> dict[str, h5py.Dataset]:
+    """All datasets of an HDF5 artefact by name, without the pictures for HDF viewers."""
+    found: dict[str, h5py.Dataset] = {}
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith(f"{PREVIEWS}/"):
+            found[name] = item
+
+    artefact.file.visititems(visit)
+    return found

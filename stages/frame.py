@@ -1,0 +1,138 @@
+"""The frame of every stage: `mac <stage>` is made from its entry in `pipeline.graph.STAGES`.
+
+It reads and checks all of params.yaml, opens the artefacts that the stage needs, picks the device, runs the
+stage's function, records the time, and prints what there is to print.
+"""
+
+import json
+import os
+import platform
+import time
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline import graph, params_file
+from pipeline.compute.context import Context
+from pipeline.compute.machine import usable_cores
+from pipeline.graph import Stage
+from stages.options import data_option, device_option, params_option, scheduler_option, workers_option
+
+if TYPE_CHECKING:
+    from pipeline.compute.cluster import DaskCluster
+    from pipeline.params.block import Block
+
+show_option = click.option("--open", "show", is_flag=True, help="Show the page in the browser.")
+
+
+def command_of(stage: Stage) -> click.Command:
+    """`mac <stage>`: the options that apply to it, and the call of its function."""
+
+    def command(data: Path, show: bool = False, **options: Any) -> None:
+        said = run(stage, data, **options)
+        page = data / stage.makes[0].path
+        if said:
+            click.echo(said)
+        if page.suffix == ".html":
+            click.echo(page)
+        if show:
+            webbrowser.open(page.resolve().as_uri())
+
+    for option in _options(stage):
+        command = option(command)
+    return click.command(stage.name, help=f"{stage.about[0].upper()}{stage.about[1:]}.")(command)
+
+
+def _options(stage: Stage) -> Iterator[Callable[[Callable[..., None]], Callable[..., None]]]:
+    if stage.makes[0].path.endswith(".html"):
+        yield show_option
+    if stage.cluster:
+        yield scheduler_option
+        yield workers_option
+    if stage.device:
+        yield device_option
+    yield data_option
+    if stage.params:
+        yield params_option
+
+
+def run(
+    stage: Stage,
+    data: Path,
+    params_path: Path | None = None,
+    device: str = "cpu",
+    workers: int | None = None,
+    scheduler_address: str | None = None,
+) -> str | None:
+    """Run a stage in a data folder; what it says is returned.
+
+    Raises:
+        MacError: wrong parameters, an artefact that is missing or does not fit, or whatever the stage finds
+            wrong.
+    """
+    models: list[Block] = []
+    if params_path is not None:
+        chosen = params_file.load(params_path)
+        models = [chosen.of(model) for model in stage.models()]
+    function = stage.function()
+    project = graph.project(data)
+    outs = [project.path(made.name) for made in stage.makes]
+    with _cluster(workers, scheduler_address, device) as cluster:
+        name = _device(stage, device) if cluster is None else cluster.on.type
+        context = Context(name, scratch_of(data), cluster)
+        with _recorded(data, stage.name, name.partition(":")[0]), project.open(*stage.needs) as given:
+            said: str | None = function(given, *outs, *models, context)
+    return said
+
+
+def _device(stage: Stage, device: str) -> str:
+    """PyTorch's name of the device; PyTorch is imported only for stages that use it."""
+    if not stage.device:
+        return "cpu"
+    from pipeline.compute.device import keep_freed_memory, pick
+
+    keep_freed_memory()
+    return str(pick(device))
+
+
+def _cluster(
+    workers: int | None, address: str | None, device: str
+) -> "AbstractContextManager[DaskCluster | None]":
+    """The cluster that the options ask for; None where they ask for none."""
+    if workers is None and address is None:
+        return nullcontext()
+    from pipeline.compute.cluster import connect  # distributed takes a while to import
+
+    return connect(workers, address, device)
+
+
+def scratch_of(data: Path) -> Path:
+    """Where unfinished work lies: not among DVC's outs, which DVC deletes before a stage runs.
+
+    MAC_SCRATCH names another folder, which several experiments can share.
+    """
+    return Path(os.environ.get("MAC_SCRATCH") or data / "scratch")
+
+
+@contextmanager
+def _recorded(data: Path, stage: str, device: str) -> Iterator[None]:
+    """Write timings/<stage>.json when the block ends well. What differs between runs is in no artefact."""
+    start = time.monotonic()
+    yield
+    if os.environ.get("RANK", "0") != "0":  # of processes that train together, the first one writes
+        return
+    record = {
+        "seconds": round(time.monotonic() - start, 2),
+        "device": device,
+        "cores": usable_cores(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+    }
+    path = data / "timings" / f"{stage}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n")

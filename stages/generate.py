@@ -1,0 +1,221 @@
+"""What is made from the list of stages and from the code: python -m stages.generate (`make generated`).
+
+- dvc.yaml and data/comparison/dvc.yaml: each stage's command, dependencies, parameters and outputs;
+- data/raw/dvc.yaml: the modules that the demo's painting depends on;
+- README.md: the table of the stages;
+- docs/reference.md: every parameter and every dataset of the artefacts;
+- params.yaml: the preset `demo`.
+
+A stage depends on the artefacts that it needs, on the parameters that it reads, and on the modules that its
+own module imports, directly or not. The frame around the stages (`stages/`, `pipeline/graph.py`) is left out:
+it changes with every new stage, and shapes no artefact.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import grimp
+
+from pipeline import presets
+from pipeline.datasets import READERS
+from pipeline.graph import KINDS, STAGES, Stage
+from pipeline.params_file import blocks
+from pipeline.store import Field
+
+REPOSITORY = Path(__file__).parent.parent
+DVC_FILES = {"main": "dvc.yaml", "comparison": "data/comparison/dvc.yaml"}
+_RAW = "data/raw/dvc.yaml"
+_HEADS = {
+    "main": """\
+# From raw images to a robust classifier. The stages are made from pipeline/graph.py by 'make generated';
+# metrics and plots, below them, are written by hand.
+""",
+    "comparison": """\
+# What MaC is compared with that trains or masks again: dvc repro data/comparison/dvc.yaml
+# Made from pipeline/graph.py by 'make generated'.
+""",
+}
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+_STAGES_TABLE = re.compile(r"(<!-- stages -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def modules(module: str) -> list[str]:
+    """Files of a module and of all that it imports, directly or not; a package used whole is its folder."""
+    graph = grimp.build_graph("pipeline", "stages", exclude_type_checking_imports=True)
+    names = {module} | graph.find_upstream_modules(module) | graph.find_descendants(module)
+    whole = set()
+    for name in names:
+        parts = graph.find_descendants(name)
+        if parts and parts <= names:
+            whole.add(name)
+    found = set()
+    for name in names:
+        if name.rpartition(".")[0] in whole:
+            continue
+        path = Path(*name.split("."))
+        if name not in whole:
+            path = path / "__init__.py" if (REPOSITORY / path).is_dir() else path.with_suffix(".py")
+        found.add(path.as_posix())
+    return sorted(found)
+
+
+def _dvc_stage(stage: Stage) -> Iterable[str]:
+    yield f"  {stage.name}:"
+    yield f"    desc: {stage.about}"
+    yield f"    cmd: mac {stage.name}"
+    if stage.pipeline == "comparison":
+        yield "    wdir: ../.."
+    yield "    deps:"
+    yield from (f"      - {file}" for file in stage.files)
+    yield from (f"      - data/{KINDS[name].path}" for name in stage.needs)
+    yield from (f"      - {module}" for module in modules(f"pipeline.{stage.run.partition(':')[0]}"))
+    if stage.params:
+        yield "    params:"
+    for model in stage.models():
+        yield from (f"      - {model.block}.{key}" for key in model.model_fields)
+    outs = [made.path for made in stage.makes if made.form != "metrics"]
+    metrics = [made.path for made in stage.makes if made.form == "metrics"]
+    yield "    outs:"
+    yield from (f"      - data/{path}" for path in outs)
+    yield "    metrics:"
+    for path in (*metrics, f"timings/{stage.name}.json"):
+        yield f"      - data/{path}:"
+        yield "          cache: false"
+
+
+def dvc_file(pipeline: str) -> str:
+    """A DVC file with its stages made anew; what stands below them stays."""
+    lines = ["stages:"]
+    for stage in STAGES:
+        if stage.pipeline == pipeline:
+            lines.extend(_dvc_stage(stage))
+    file = REPOSITORY / DVC_FILES[pipeline]
+    below = re.search(r"^metrics:.*", file.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return _HEADS[pipeline] + "\n".join(lines) + "\n" + (below[0] if below else "")
+
+
+def raw_file() -> str:
+    """data/raw/dvc.yaml with the demo's modules made anew, the rest of it as it is."""
+    text = (REPOSITORY / _RAW).read_text(encoding="utf-8")
+    files = modules("pipeline.demo.waterbirds_layout")
+    deps = "".join(f"      - ../../{module}\n" for module in files)
+    return re.sub(r"(?<=    deps:\n)(      - .*\n)+", deps, text)
+
+
+def readme() -> str:
+    """README.md with its table of the stages made anew."""
+    rows = []
+    for stage in STAGES:
+        if stage.pipeline == "main":
+            made = ", ".join(f"`{made.path}`" for made in stage.makes)
+            read = ", ".join(dict.fromkeys(f"`{model.block}`" for model in stage.models()))
+            rows.append((f"`mac {stage.name}`", stage.about, made, read))
+    table = _table(("command", "what it does", "writes, below `data/`", "parameters"), rows)
+    page = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    return _STAGES_TABLE.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", page)
+
+
+def reference() -> str:
+    """docs/reference.md: every key of params.yaml, every option of a reader, every dataset of an artefact."""
+    lines = [
+        "# Reference",
+        "",
+        "Made from the code by `make generated`. `mac inspect FILE` shows the same of one file.",
+        "",
+        "## Parameters",
+        "",
+        "Every key of `params.yaml`. All of them must be there.",
+        "",
+        _table(("key", "values", "meaning"), _keys()),
+        "",
+        "## Options of the readers",
+        "",
+        "The keys of `dataset.options`, which have defaults.",
+        "",
+        _table(("option", "reader", "values", "default", "meaning"), _options()),
+        "",
+        "## Artefacts",
+        "",
+    ]
+    for kind in KINDS.values():
+        if kind.form == "hdf5":
+            schema: Mapping[str, Field] = import_module(f"pipeline.schemas.{kind.name}").SCHEMA
+            lines += [f"`{kind.path}`, by `{kind.command}`:", ""]
+            lines += [_table(("dataset", "dtype", "shape", "what"), _fields(schema)), ""]
+    return "\n".join(lines)
+
+
+def _keys() -> Iterable[tuple[str, ...]]:
+    for block, whole in blocks().items():
+        properties = whole.model_json_schema()["properties"]
+        in_order: dict[str, None] = {}
+        for stage in STAGES:
+            for model in stage.models():
+                if model.block == block:
+                    in_order |= dict.fromkeys(model.model_fields)
+        for key in in_order:
+            values = _values(properties[key])
+            if (block, key) == ("dataset", "name"):
+                values = ", ".join(f"`{name}`" for name in READERS)
+            yield f"`{block}.{key}`", values, properties[key]["description"]
+
+
+def _options() -> Iterable[tuple[str, ...]]:
+    for reader, module in READERS.items():
+        if not module.Options.model_fields:
+            continue
+        for key, field in module.Options.model_json_schema()["properties"].items():
+            default = f"`{_yaml(field['default'])}`" if "default" in field else "must be given"
+            yield f"`{key}`", f"`{reader}`", _values(field), default, field["description"]
+
+
+def _fields(schema: Mapping[str, Field]) -> Iterable[tuple[str, ...]]:
+    for name, field in schema.items():
+        shape = ", ".join(str(dim) for dim in field.dims)
+        yield f"`{name}`", field.dtype, f"({shape})", field.about + (" (optional)" if field.optional else "")
+
+
+def _values(field: dict[str, Any]) -> str:
+    if "anyOf" in field:
+        return " or ".join(_values(each) for each in field["anyOf"])
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if "prefixItems" in field:
+        return "[" + ", ".join(_values(each) for each in field["prefixItems"]) + "]"
+    if field["type"] == "array":
+        items = field["items"]
+        return f"list of {_values(items)}" if "enum" in items else f"list, each a {_values(items)}"
+    bounds = ", ".join(f"{sign} {field[key]:g}" for key, sign in _BOUNDS.items() if key in field)
+    named = {"object": "mapping", "boolean": "true, false"}.get(field["type"], field["type"])
+    return f"{named} {bounds}".strip()
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(str(each) for each in value)}]"
+    return "null" if value is None else str(value)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = []
+    for cells in (head, tuple("---" for _ in head), *rows):
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+# What is generated: the file, and the function that makes its text.
+FILES: dict[str, Callable[[], str]] = {
+    DVC_FILES["main"]: lambda: dvc_file("main"),
+    DVC_FILES["comparison"]: lambda: dvc_file("comparison"),
+    _RAW: raw_file,
+    "README.md": readme,
+    "docs/reference.md": reference,
+    "params.yaml": lambda: presets.text("demo"),
+}
+
+if __name__ == "__main__":
+    for name, made in FILES.items():
+        (REPOSITORY / name).write_text(made(), encoding="utf-8")

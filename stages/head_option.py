@@ -1,0 +1,14 @@
+"""The option of the commands that show a head beside ERM's."""
+
+import click
+
+from pipeline.tools.heads import MAC, OTHERS
+
+head_option = click.option(
+    "--model",
+    "other",
+    type=click.Choice(OTHERS),
+    default=MAC,
+    show_default=True,
+    help="The head beside ERM's: MaC, or a method of data/baselines.",
+)

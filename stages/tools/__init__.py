@@ -1,0 +1,1 @@
+"""The commands that are no stages: one module, and in it one `command`, for each."""

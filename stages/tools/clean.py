@@ -1,0 +1,36 @@
+"""mac clean: list or remove what unfinished runs left in the scratch folder."""
+
+import shutil
+import time
+from pathlib import Path
+
+import click
+
+from pipeline.compute.engine import left_in
+from stages.frame import scratch_of
+from stages.options import data_option
+
+
+@click.command("clean")
+@data_option
+@click.option(
+    "--remove", is_flag=True, help="Remove what is not in use; an unfinished stage then starts anew."
+)
+@click.option(
+    "--older-than", "days", type=float, default=0, help="Only what has not changed for so many days."
+)
+def command(data: Path, remove: bool, days: float) -> None:
+    """List what unfinished runs left in the scratch folder; with --remove, remove it."""
+    scratch = scratch_of(data)
+    found = [left for left in left_in(scratch) if time.time() - left.changed >= 86400 * days]
+    for left in found:
+        state = "in use" if left.in_use else "left by a run that was broken off"
+        if remove and not left.in_use:
+            shutil.rmtree(left.path)
+            state = "removed"
+        age = (time.time() - left.changed) / 3600
+        click.echo(f"{left.path.name:<32} {left.bytes / 2**20:>10.1f} MiB {age:>8.1f} h  {state}")
+    if not found:
+        click.echo(f"{scratch}: nothing left")
+    elif not remove and not all(left.in_use for left in found):
+        click.echo("the same stage, run again, goes on from there; 'mac clean --remove' removes it")

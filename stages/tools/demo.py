@@ -1,0 +1,17 @@
+"""mac demo: paint the demo dataset (data/raw/dvc.yaml runs it)."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.demo import waterbirds_layout
+
+
+@click.command("demo")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the painting."
+)
+def command(folder: Path, seed: int) -> None:
+    """Paint the demo dataset into FOLDER: birds over land and water, in the layout of Waterbirds."""
+    waterbirds_layout.write(folder, seed)

@@ -1,0 +1,43 @@
+"""mac doctor: check this machine and these parameters before anything runs."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from pipeline.tools import checks
+from stages.options import data_option, device_option, params_option
+
+
+@click.command("doctor")
+@params_option
+@data_option
+@device_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(params_path: Path, data: Path, device: str, as_json: bool) -> None:
+    """Check Python, PyTorch, device, HDF5, DVC, parameters, weights, dataset and disk.
+
+    Where all that will do, it also estimates what the stages will need.
+    """
+    of_machine = list(checks.machine(device))
+    of_project, estimates = checks.project(params_path, data, device)
+    findings = [*of_machine, *of_project]
+    if as_json:
+        found = {
+            "findings": [asdict(each) for each in findings],
+            "stages": [asdict(each) for each in estimates],
+        }
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        for each in findings:
+            remedy = f"; {each.remedy}" if each.remedy else ""
+            click.echo(f"{each.state:<8} {each.what}: {each.found}{remedy}")
+        if estimates:
+            click.echo(f"\n{'stage':<10}{'on disk':>12}{'time':>12}   (estimates)")
+        for need in estimates:
+            size, time = checks.as_bytes(need.bytes), checks.as_time(need.seconds)
+            click.echo(f"{need.stage:<10}{size:>12}{time:>12}")
+    if any(each.state == "error" for each in findings):
+        sys.exit(1)

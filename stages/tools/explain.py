@@ -1,0 +1,50 @@
+"""mac explain: draw where two heads look in an image."""
+
+from pathlib import Path
+
+import click
+
+from pipeline import graph, store
+from pipeline.compute.device import pick
+from pipeline.errors import MacError
+from pipeline.tools.explanation import explain
+from pipeline.tools.prediction import Pair
+from stages.head_option import head_option
+from stages.options import data_option, device_option
+
+
+@click.command("explain")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="PNG file to write."
+)
+@click.option("--target", help="Class that the maps explain.  [default: what the second head sees]")
+@click.option(
+    "--top-k",
+    type=click.FloatRange(min=0, min_open=True),
+    help="K of the core.  [default: that of masks.h5]",
+)
+@head_option
+@data_option
+@device_option
+def command(
+    images: tuple[Path, ...],
+    out: Path,
+    target: str | None,
+    top_k: float | None,
+    other: str,
+    data: Path,
+    device: str,
+) -> None:
+    """Draw where ERM and another head look in each of IMAGES, the core, and the probabilities of both."""
+    project = graph.project(data)
+    if top_k is None:
+        with project.open("masks") as given:
+            top_k = given.file("masks").provenance.params["top_k"]
+    pair = Pair.load(project, other, pick(device))
+    if target is not None and target not in pair.classes:
+        raise MacError(f"--target {target}: no such class; there are {', '.join(pair.classes)}")
+    picture = explain(pair, images, top_k, target)
+    with store.replacing(out) as temporary:
+        picture.save(temporary, "PNG")
+    click.echo(out)

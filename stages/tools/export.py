@@ -1,0 +1,28 @@
+"""mac export: write a classifier as one file for use elsewhere."""
+
+from pathlib import Path
+
+import click
+
+from pipeline import graph
+from pipeline.tools.export import CARD, FORMATS, Format, export
+from pipeline.tools.heads import MAC, NAMES
+from stages.options import data_option
+
+
+@click.command("export")
+@click.option("--format", "how", type=click.Choice(FORMATS), required=True, help="Format of the file.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
+@click.option(
+    "--model",
+    type=click.Choice(NAMES),
+    default=MAC,
+    show_default=True,
+    help="MaC, ERM, or a method of data/baselines.",
+)
+@data_option
+def command(how: Format, out: Path, model: str, data: Path) -> None:
+    """Write a classifier as one file, compare it with PyTorch, and put a model card beside it."""
+    checked = export(graph.project(data), model, out, how)
+    difference = f"logits within {checked.difference:.1e} of PyTorch's, relative to their terms"
+    click.echo(f"{out} ({checked.images} images: {difference}), {out.with_name(CARD)}")

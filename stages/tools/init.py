@@ -1,0 +1,47 @@
+"""mac init: write a params.yaml to start from."""
+
+from pathlib import Path
+
+import click
+
+from pipeline import presets
+
+
+def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        formatter = click.HelpFormatter()
+        formatter.write_dl(list(presets.summaries().items()))
+        click.echo(formatter.getvalue(), nl=False)
+        context.exit()
+
+
+@click.command("init")
+@click.argument("preset")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a parameter, such as retrain.alpha=1; may be given again.",
+)
+@click.option(
+    "--params",
+    "file",
+    type=click.Path(path_type=Path),
+    default="params.yaml",
+    show_default=True,
+    help="File to write.",
+)
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list,
+    help="List the presets.",
+)
+def command(preset: str, changes: tuple[str, ...], file: Path, force: bool) -> None:
+    """Write the params.yaml of PRESET, every value with its source in a comment."""
+    presets.write(preset, file, list(changes), force)
+    click.echo(f"wrote {file}; next: dvc repro")

@@ -1,0 +1,66 @@
+"""mac predict: classes and probabilities of image files, by ERM and by another head."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline import graph
+from pipeline.compute.device import pick
+from pipeline.compute.progress import log, track
+from pipeline.errors import MacError
+from pipeline.store import write_csv
+from pipeline.tools.prediction import Pair, Prediction, listed, predict
+from stages.head_option import head_option
+from stages.options import data_option, device_option
+
+
+@click.command("predict")
+@click.argument("paths", nargs=-1, required=True)
+@head_option
+@data_option
+@device_option
+@click.option(
+    "--csv",
+    "out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a table with all probabilities to this file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each file.")
+def command(
+    paths: tuple[str, ...], other: str, data: Path, device: str, out: Path | None, as_json: bool
+) -> None:
+    """Say what ERM and another head see in PATHS: image files, folders, or patterns.
+
+    Files that cannot be read are listed, and the rest goes on.
+    """
+    files = listed(paths)
+    pair = Pair.load(graph.project(data), other, pick(device))
+    cells, unreadable = [], 0
+    width = max(len(str(file)) for file in files)
+    for found in track(predict(pair, files), "predict", len(files), "images"):
+        if out is not None:
+            cells.append(found.as_cells(pair))
+        if found.probability is None:
+            unreadable += 1
+            log.warning("%s", found.error)
+        if as_json:
+            click.echo(json.dumps(found.as_row(pair), ensure_ascii=False))
+        elif found.probability is not None and out is None:
+            click.echo(f"{found.path!s:<{width}}  {_said(found, pair)}")
+    if out is not None:
+        write_csv(out, cells)
+        click.echo(out)
+    if unreadable:
+        log.warning("%d of %d files cannot be read", unreadable, len(files))
+    if unreadable == len(files):
+        raise MacError("none of the files can be read as an image")
+
+
+def _said(found: Prediction, pair: Pair) -> str:
+    """The class that each head sees, with its probability."""
+    row, said = found.as_row(pair), []
+    for head in pair.heads:
+        seen = row[head.name]["class"]
+        said.append(f"{head.title} {seen} {100 * row[head.name]['probability'][seen]:.1f} %")
+    return "   ".join(said)

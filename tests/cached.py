@@ -1,0 +1,141 @@
+"""A project of random features, made by no stage: for tests of the last layer. It is there at once.
+
+Images have one pixel, and the model has no trunk. One feature goes by the class, another, stronger one by the
+spurious attribute; in 80 % of the rows the two agree.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import graph, store
+from pipeline.compute.context import Context
+from pipeline.metrics import UNKNOWN
+from pipeline.params.fit import FitParams
+from pipeline.project import Project
+from pipeline.schemas import features, images, masks
+from pipeline.spec import IMAGENET, ModelSpec
+from pipeline.store import SPLITS
+
+WIDTH, DRAWS, BATCH = 12, 2, 8
+COUNTS = {"train": 60, "val": 80, "test": 90}
+CLASSES, ATTRIBUTES = ("landbird", "waterbird"), ("land", "water")
+GROUPS = ("landbird_land", "landbird_water", "waterbird_land", "waterbird_water")
+SPEC = ModelSpec("none", CLASSES, ATTRIBUTES, 1, "squash", 1, "resize", IMAGENET)
+FIT = FitParams(
+    solver="adam",
+    seeds=2,
+    average=1,
+    init="erm",
+    standardize=False,
+    class_weights="none",
+    l2=0.0,
+    epochs=3,
+    lr=0.01,
+    lr_step=2,
+    lr_gamma=0.5,
+)
+
+
+def fit_params(**changes: Any) -> FitParams:
+    """FIT, but for what is changed."""
+    return FIT.model_validate(FIT.model_dump() | changes)
+
+
+def rows(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Features (count, WIDTH), labels and attributes."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 2, count)
+    attribute = np.where(rng.random(count) < 0.8, label, 1 - label)
+    x = rng.normal(size=(count, WIDTH)).astype(np.float32) * np.linspace(0.5, 3, WIDTH, dtype=np.float32)
+    x[:, 0] += 1.5 * label
+    x[:, 1] += 4 * attribute
+    return x, label, attribute
+
+
+def context(data: Path) -> Context:
+    """This process's CPU, and a scratch folder in the data folder."""
+    return Context("cpu", data / "scratch")
+
+
+def write(data: Path, unknown: Sequence[str] = (), **train: Any) -> Project:
+    """Write images.h5, erm/, masks.h5 and features.h5 into the folder `data`.
+
+    Args:
+        unknown: the splits whose attributes are unknown.
+        train: changes of what erm/ says it was trained with: `select`, `hold_out`, `seed`.
+    """
+    project = graph.project(data)
+    splits = {split: rows(count, seed) for seed, (split, count) in enumerate(COUNTS.items())}
+    for split in unknown:
+        x, label, attribute = splits[split]
+        splits[split] = x, label, np.full_like(attribute, UNKNOWN)
+    _write_images(project, splits)
+    _write_erm(project, {"select": "last", "hold_out": 0.0, "seed": 0, **train})
+    _write_masks(project)
+    _write_features(project, splits)
+    return project
+
+
+Splits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]
+NAMES = {"classes": CLASSES, "attributes": ATTRIBUTES}
+
+
+def _write_images(project: Project, splits: Splits) -> None:
+    total = sum(COUNTS.values())
+    with store.create(project.path("images"), "images", images.SCHEMA, {}, {}, **NAMES) as file:
+        file.write("image", np.zeros((total, 1, 1, 3), np.uint8))
+        file.write("label", np.concatenate([label for _, label, _ in splits.values()]))
+        file.write("attribute", np.concatenate([attribute for _, _, attribute in splits.values()]))
+        file.write("split", np.repeat(np.arange(3), list(COUNTS.values())).astype(np.int8))
+        file.write("path", [f"{row}.png" for row in range(total)])
+
+
+def _write_erm(project: Project, train: dict[str, Any]) -> None:
+    rng = np.random.default_rng(9)
+    weight = rng.normal(size=(2, WIDTH)).astype(np.float32) / 4
+    tensors = {
+        "trunk.some": np.ones(3, np.float32),
+        "head.weight": weight,
+        "head.bias": np.zeros(2, np.float32),
+    }
+    with project.open("images") as given, store.create_folder(project.path("erm")) as folder:
+        store.write_model(folder, "erm", tensors, SPEC, {"train": train}, given.digests("images"))
+
+
+def _write_masks(project: Project) -> None:
+    count = COUNTS["train"]
+    with project.open("images", "erm") as given:
+        made_from, label = given.digests("images", "erm"), given.file("images")["label"][:count]
+    with store.create(project.path("masks"), "masks", masks.SCHEMA, {}, made_from) as file:
+        file.write("row", np.arange(count))
+        file.write("target", label)
+        file.write("mask", np.ones((count, 1, 1), np.bool_))
+        file.write("cam", np.zeros((count, 1, 1), np.float32))
+        file.write("channel_mean", np.zeros((count, 3), np.float32))
+
+
+def _write_features(project: Project, splits: Splits) -> None:
+    rng = np.random.default_rng(8)
+    with project.open("images", "erm", "masks") as given:
+        made_from = given.digests("images", "erm", "masks")
+    first = 0
+    with store.create(project.path("features"), "features", features.SCHEMA, {}, made_from, **NAMES) as file:
+        for split in SPLITS:
+            x, label, attribute = splits[split]
+            file.write(f"{split}/original", x)
+            file.write(f"{split}/label", label)
+            file.write(f"{split}/attribute", attribute)
+            file.write(f"{split}/row", np.arange(first, first + len(label)))
+            first += len(label)
+        count = COUNTS["train"]
+        for view in ("masked", "combined"):
+            noise = rng.normal(size=(DRAWS, count, WIDTH)).astype(np.float32)
+            file.write(f"train/{view}", splits["train"][0] + noise)
+        batch = np.stack([rng.permutation(count) // BATCH for _ in range(DRAWS)])
+        file.write("train/partner", np.zeros((DRAWS, count), np.int32))
+        file.write("train/batch", batch.astype(np.int32))
+        file.write("train/fill", np.zeros((DRAWS, count, 3), np.float32))

@@ -1,0 +1,146 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipeline.comparison import ablation as module
+from pipeline.comparison.ablation import ablation, paired
+from pipeline.compute.context import Context
+from pipeline.errors import MacError
+from pipeline.params.features import FeaturesParams
+from pipeline.params.maps import MapParams
+from pipeline.params.sweep import SweepParams
+from pipeline.project import Opened, Project
+from pipeline.steps.sweep import sweep
+from tests import made_up
+from tests.cached import fit_params
+
+NEEDS = ("images", "erm", "masks", "features")
+MAPS = MapParams(method="xgradcam", target="label", layer="last", top_k=0.25, precision="float32", seed=0)
+FEATURES = FeaturesParams(draws=made_up.DRAWS, batch_size=8, precision="float32", seed=0)
+SWEEP = SweepParams(alphas=[0, 1], betas=[0, 2])
+FIT = fit_params()
+
+
+def run(project: Project, maps: MapParams = MAPS) -> str:
+    context = Context("cpu", project.data / "scratch")
+    with project.open(*NEEDS) as given:
+        return ablation(given, project.path("ablation"), maps, FEATURES, SWEEP, FIT, context)
+
+
+def result(project: Project) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((project.path("ablation") / "metrics.json").read_text())
+    return found
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Twelve of sixteen images of the retraining set, and one more, have a true mask."""
+    return made_up.write(tmp_path)
+
+
+def test_the_ablation_compares_like_with_like(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "with_foreground", lambda _images, rows: rows)
+    table = run(project)
+    found = result(project)
+    assert [mask["name"] for mask in found["masks"]] == [
+        "xgradcam (MaC)",
+        "random masks of the same size",
+        "true masks",
+    ]
+    own, random, true = (mask["test"]["worst_group"]["mean"] for mask in found["masks"])
+    first, second = found["differences"]
+    assert first["name"] == "xgradcam (MaC) − random masks of the same size"
+    assert first["mean"] == pytest.approx(own - random)
+    assert second["name"] == "true masks − xgradcam (MaC)"
+    assert second["mean"] == pytest.approx(true - own)
+    assert "true masks − xgradcam (MaC): " in table
+    assert found["pixels"] == round(0.25 * 64 * 64)
+    with project.open(*NEEDS, "ablation") as given:
+        assert given.table("ablation").made_from == given.digests(*NEEDS)
+    assert not any((project.data / "scratch").iterdir())
+
+
+def test_the_first_row_is_what_the_sweep_picks(project: Project) -> None:
+    run(project)
+    with project.open("erm", "features") as given:
+        sweep(given, project.path("sweep"), SWEEP, FIT, Context("cpu", project.data / "scratch"))
+    with project.open("sweep") as given:
+        picked = given.table("sweep").values
+    own = result(project)["masks"][0]
+    assert (own["alpha"], own["beta"], own["seeds"]) == (picked["alpha"], picked["beta"], 2)
+    assert own["test"]["worst_group"]["mean"] == pytest.approx(picked["test_worst"])
+
+
+def test_where_few_true_masks_are_known_both_sides_see_those_images_alone(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, tuple[str, int]] = {}
+    original = module.write_masks
+
+    def write_masks(
+        given: Opened, out: Path, rows: np.ndarray, maps: MapParams, previews: int, context: Context
+    ) -> None:
+        seen[out.parent.name] = (maps.method, len(rows))
+        original(given, out, rows, maps, previews, context)
+
+    monkeypatch.setattr(module, "write_masks", write_masks)
+    table = run(project)
+    assert seen == {"random": ("random", 16), "own_known": ("xgradcam", 15), "foreground": ("foreground", 15)}
+    assert "xgradcam, images with a true mask" in table
+    assert "true masks − xgradcam, images with a true mask" in table
+
+
+def test_without_true_masks_random_ones_are_left(tmp_path: Path) -> None:
+    project = made_up.write(tmp_path, foregrounds=False)
+    run(project)
+    assert len(result(project)["masks"]) == 2
+    assert len(result(project)["differences"]) == 1
+
+
+@pytest.mark.parametrize("method", ["random", "foreground"])
+def test_a_control_is_not_compared_with_itself(project: Project, method: str) -> None:
+    with pytest.raises(MacError, match=f"ablation: saliency.method is the control '{method}'"):
+        run(project, MAPS.model_copy(update={"method": method}))
+
+
+def test_an_interrupted_ablation_takes_up_what_is_done(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = module.write_features
+    made: list[Path] = []
+
+    def once(given: Opened, out: Path, params: FeaturesParams, context: Context) -> None:
+        if made:
+            raise KeyboardInterrupt
+        made.append(out)
+        original(given, out, params, context)
+
+    monkeypatch.setattr(module, "write_features", once)
+    with pytest.raises(KeyboardInterrupt):
+        run(project)
+    (random,) = made
+    before = random.stat().st_mtime_ns
+    after: list[Path] = []
+
+    def more(given: Opened, out: Path, params: FeaturesParams, context: Context) -> None:
+        after.append(out)
+        assert random.stat().st_mtime_ns == before
+        original(given, out, params, context)
+
+    monkeypatch.setattr(module, "write_features", more)
+    run(project)
+    assert [out.parent.name for out in after] == ["own_known", "foreground"]
+    assert not random.exists()
+
+
+def test_paired_differences_have_student_s_interval() -> None:
+    differences = np.array([0.1, 0.2, 0.15, 0.3, 0.05])
+    expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert paired(differences) == pytest.approx(
+        {"mean": differences.mean(), "low": expected.low, "high": expected.high}
+    )
+    assert paired(differences[:1]) == {"mean": 0.1, "low": 0.1, "high": 0.1}

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pipeline.last_layer import adam
+from pipeline.last_layer.adam import NotFiniteError, fit_adam
+from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.views import Views
+from pipeline.params.fit import FitParams
+from tests.cached import BATCH, fit_params
+
+PARAMS = fit_params(epochs=4, lr=0.05, lr_step=2, lr_gamma=0.5, l2=0.01)
+ALPHAS, BETAS = [2.0, 0.0, 1.0], [3.0, 0.0, 0.5]
+
+
+def fit(
+    views: Views, start: Heads, seeds: list[int], params: FitParams = PARAMS
+) -> tuple[Heads, torch.Tensor]:
+    """The heads after the last epoch, and the losses of all epochs (epochs, S, K)."""
+    losses: list[torch.Tensor] = []
+    fitted = start
+
+    def after_epoch(_epoch: int, heads: Heads, loss: torch.Tensor) -> None:
+        nonlocal fitted
+        fitted = Heads(heads.weight.clone(), heads.bias.clone())
+        losses.append(loss)
+
+    fit_adam(views, ALPHAS, BETAS, seeds, start, params, after_epoch)
+    return fitted, torch.stack(losses)
+
+
+def one_at_a_time(
+    views: Views, start: Heads, alpha: float, beta: float, seed: int
+) -> tuple[nn.Linear, list[float]]:
+    """Equation 6 with nn.Linear, F.cross_entropy and a loop over the draw's batches."""
+    classes, width = start.weight.shape[-2:]
+    head = nn.Linear(width, classes)
+    with torch.no_grad():
+        head.weight.copy_(start.weight[0, 0])
+        head.bias.copy_(start.bias[0, 0])
+    masked, combined = views.interventions
+    optimizer = torch.optim.Adam(head.parameters(), lr=PARAMS.lr)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, PARAMS.lr_step, PARAMS.lr_gamma)
+    epochs = []
+    for epoch in range(PARAMS.epochs):
+        draw = adam.draw_of(seed, epoch, len(views.batch))
+        losses = []
+        for number in adam.batch_order(seed, epoch, -(-len(views.label) // BATCH)):
+            rows = (views.batch[draw] == number).nonzero()[:, 0]
+            y = views.label[rows]
+            loss = F.cross_entropy(head(views.original[rows]), y)
+            loss = loss + alpha * F.cross_entropy(head(masked[draw, rows]), y)
+            loss = loss + beta * F.cross_entropy(head(combined[draw, rows]), y)
+            loss = loss + PARAMS.l2 * head.weight.square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        schedule.step()
+        epochs.append(float(np.mean(losses)))
+    return head, epochs
+
+
+def test_many_heads_at_once_equal_one_at_a_time(views: Views, start: Heads) -> None:
+    seeds = [0, 1, 4]
+    fitted, loss = fit(views, start, seeds)
+    for s, seed in enumerate(seeds):
+        for k, (alpha, beta) in enumerate(zip(ALPHAS, BETAS, strict=True)):
+            head, losses = one_at_a_time(views, start, alpha, beta, seed)
+            assert torch.allclose(fitted.weight[s, k], head.weight, atol=1e-5)
+            assert torch.allclose(fitted.bias[s, k], head.bias, atol=1e-5)
+            np.testing.assert_allclose(loss[:, s, k], losses, rtol=1e-5)
+
+
+def test_seeds_differ_and_repeat(views: Views, start: Heads) -> None:
+    fitted, _ = fit(views, start, [0, 1])
+    again, _ = fit(views, start, [0, 1])
+    assert torch.equal(fitted.weight, again.weight)
+    assert not torch.equal(fitted.weight[0], fitted.weight[1])
+
+
+def test_a_loss_that_is_not_finite_names_epoch_batch_and_seed(views: Views, start: Heads) -> None:
+    views.table[9] = float("inf")  # an original: every seed sees it in its first epoch
+    number = int(views.batch[adam.draw_of(4, 0, 3), 9])
+    batch = 1 + adam.batch_order(4, 0, -(-len(views.label) // BATCH)).tolist().index(number)
+    with pytest.raises(NotFiniteError, match=rf"the loss is (nan|inf) in epoch 1, batch {batch}, seed 4"):
+        fit(views, start, [4])
+
+
+def test_rows_weigh_as_much_as_they_are_told_to(views: Views, start: Heads) -> None:
+    """Two of a row is a row of weight two, where the batch's size stays the same."""
+    found = []
+
+    def weigh(
+        loss: torch.Tensor, share: torch.Tensor, term_weight: torch.Tensor, rows: torch.Tensor
+    ) -> torch.Tensor:
+        found.append((loss, share, term_weight, rows))
+        return adam.mean_of_batch(loss, share, term_weight, rows)
+
+    fit_adam(views, ALPHAS, BETAS, [0], start, fit_params(epochs=1), lambda *_: None, weigh)
+    loss, share, term_weight, rows = found[-1]
+    assert loss.shape == (1, 3, BATCH, 3)
+    assert torch.equal(term_weight, torch.tensor([[1.0, 1.0, 1.0], ALPHAS, BETAS]))
+    assert torch.equal(share > 0, rows >= 0)
+    assert sum(int((rows >= 0).sum()) for *_, rows in found) == len(views.label)
+    for _, share, _, _ in found:
+        assert share.sum().item() == pytest.approx(1)

@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.last_layer.grid import fit_grid, scores_of_test_split
+from pipeline.metrics import group_accuracy
+from pipeline.params.sweep import SweepParams
+from tests import cached
+from tests.cached import fit_params
+
+SWEEP = SweepParams(alphas=[0, 1, 2], betas=[0, 3])
+
+
+def test_a_grid_has_every_pair_and_the_one_that_validation_prefers(tmp_path: Path) -> None:
+    project = cached.write(tmp_path)
+    with project.open("erm", "features") as given:
+        features, erm = given.file("features"), given.model("erm").head()
+        grid = fit_grid(features, erm, fit_params(), SWEEP, torch.device("cpu"))
+        found = scores_of_test_split(features, grid.heads)
+        x, label, attribute = (features[f"test/{name}"][:] for name in ("original", "label", "attribute"))
+    assert grid.settings == [(0, 0), (0, 3), (1, 0), (1, 3), (2, 0), (2, 3)]
+    assert (grid.seeds, grid.kind) == ([0, 1], "group")
+    assert grid.val.shape == found.shape == (2, 2, 6)
+    worst, mean = grid.val.mean(1)
+    assert grid.picked == max(range(6), key=lambda k: (worst[k], mean[k], -k))
+    for k in range(6):
+        correct = grid.heads.fitted(k).logits(x).argmax(-1) == label
+        np.testing.assert_allclose(found[1, :, k], correct.mean(1))
+        np.testing.assert_allclose(found[0, :, k], group_accuracy(correct, 2 * label + attribute, 4).min(1))
+
+
+def test_the_minimum_has_one_seed(tmp_path: Path) -> None:
+    project = cached.write(tmp_path, unknown=("val",))
+    with project.open("erm", "features") as given:
+        features, erm = given.file("features"), given.model("erm").head()
+        grid = fit_grid(features, erm, fit_params(solver="lbfgs", l2=0.1), SWEEP, torch.device("cpu"))
+    assert (grid.seeds, grid.kind, grid.val.shape) == ([0], "class", (2, 1, 6))

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.held_out_split import HeldOutSplit
+from pipeline.last_layer.method import Cached
+from pipeline.results.scores import scores
+from tests import cached as made
+
+CPU = torch.device("cpu")
+
+
+def test_accuracy_is_what_counting_gives(cached: Cached) -> None:
+    split = cached.validation
+    heads = Heads.joined([cached.erm, Heads(-cached.erm.weight, cached.erm.bias)], axis=1)
+    found, (worst, mean) = split.accuracy(heads), split.scores(heads)
+    for k in range(2):
+        logits = split.features @ heads.weight[0, k].T + heads.bias[0, k]
+        correct = (logits.argmax(1) == split.label).numpy()
+        by_group = [correct[split.grouping.index == g].mean() for g in range(4)]
+        np.testing.assert_allclose(found[0, k], by_group)
+        assert worst[0, k] == pytest.approx(min(by_group))
+        assert mean[0, k] == pytest.approx(correct.mean())
+
+
+def test_it_says_the_same_as_what_the_report_is_made_of(cached: Cached) -> None:
+    split, heads = cached.validation, cached.erm
+    logits = heads.fitted().logits(split.features.numpy())
+    told = scores(logits, split.label.numpy(), split.grouping, split.grouping)
+    worst, mean = split.scores(heads)
+    assert told["worst_group"]["mean"] == worst.item()
+    assert told["raw_mean"]["mean"] == mean.item()
+
+
+def test_a_split_of_the_file_goes_by_class_where_an_attribute_is_unknown(tmp_path: Path) -> None:
+    project = made.write(tmp_path, unknown=("val",))
+    with project.open("features") as given:
+        features = given.file("features")
+        val, test = HeldOutSplit.of(features, "val", CPU), HeldOutSplit.of(features, "test", CPU)
+        np.testing.assert_array_equal(test.features, features["test/original"][:])
+        np.testing.assert_array_equal(val.label, features["val/label"][:])
+    assert (val.grouping.kind, val.grouping.names) == ("class", list(made.CLASSES))
+    assert (test.grouping.kind, test.grouping.names) == ("group", list(made.GROUPS))

@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.last_layer.views import Views, class_weights
+from tests import cached
+from tests.cached import fit_params
+
+
+def test_views_are_those_of_the_file(tmp_path: Path) -> None:
+    project = cached.write(tmp_path)
+    with project.open("features") as given:
+        features = given.file("features")
+        views = Views.of(features, fit_params(class_weights="balanced"), torch.device("cpu"))
+        bare = Views.of(features, fit_params(), torch.device("cpu"), interventions=False)
+        np.testing.assert_array_equal(views.original, features["train/original"][:])
+        np.testing.assert_array_equal(views.interventions[0], features["train/masked"][:])
+        np.testing.assert_array_equal(views.interventions[1], features["train/combined"][:])
+        np.testing.assert_array_equal(views.batch, features["train/batch"][:])
+        np.testing.assert_array_equal(views.label, features["train/label"][:])
+    assert torch.equal(views.weight, class_weights(views.label, 2, "balanced"))
+    assert torch.equal(bare.table, views.original)
+    assert torch.equal(bare.weight, torch.ones(60))
+
+
+def test_balanced_class_weights_give_every_class_the_same_total() -> None:
+    label = torch.tensor([0, 0, 0, 1])
+    weight = class_weights(label, 2, "balanced")
+    assert weight[label == 0].sum() == weight[label == 1].sum() == 2
+    assert class_weights(label, 2, "none").tolist() == [1, 1, 1, 1]

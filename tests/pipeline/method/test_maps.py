@@ -1,0 +1,63 @@
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.method.maps import MAPS, Batch, looks_inside
+from pipeline.network.classifier import Classifier
+from pipeline.params.maps import MapParams
+from tests.networks import Tokens, settled
+
+PARAMS = MapParams(method="xgradcam", target="label", layer="last", top_k=0.3, precision="float32", seed=0)
+OURS = ("xgradcam", "random", "foreground")
+
+
+def test_params_yaml_names_every_map() -> None:
+    assert set(MAPS) == set(get_args(MapParams.model_fields["method"].annotation))
+
+
+def batch(side: int) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 3, side, side, generator=generator)
+    return Batch(np.array([7, 8, 9]), x, torch.tensor([2, 0, 1]), x[:, 0] > 0)
+
+
+@pytest.mark.parametrize("method", OURS)
+def test_every_map_of_ours_takes_any_network(method: str) -> None:
+    params = PARAMS.model_copy(update={"method": method})
+    for model, side, expected in ((settled("squeezenet1_1"), 96, 5), (Classifier(Tokens(), 3), 32, 4)):
+        with torch.no_grad():
+            found = MAPS[method](model.eval(), batch(side), params)
+        assert found.cam.shape == (3, expected, expected)
+        assert found.cam.dtype == torch.float32
+        assert found.target.tolist() == [2, 0, 1]
+
+
+def test_a_prediction_is_explained_from_the_same_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, passes = settled("squeezenet1_1"), []
+    model.trunk.register_forward_hook(lambda *_: passes.append(1))
+    params = PARAMS.model_copy(update={"target": "prediction"})
+    with torch.no_grad():
+        found = MAPS["xgradcam"](model, batch(96), params)
+        assert len(passes) == 1
+        assert torch.equal(found.target, model(batch(96).x).argmax(1))
+
+
+def test_random_maps_depend_on_seed_and_row_alone() -> None:
+    model, whole = settled("squeezenet1_1"), batch(96)
+    with torch.no_grad():
+        three = MAPS["random"](model, whole, PARAMS).cam
+        last = Batch(whole.row[2:], whole.x[2:], whole.label[2:], None)
+        assert torch.equal(MAPS["random"](model, last, PARAMS).cam, three[2:])
+        assert not torch.equal(
+            MAPS["random"](model, last, PARAMS.model_copy(update={"seed": 1})).cam, three[2:]
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, False), ({"layer": "stage3"}, True), ({"method": "layercam"}, True), ({"method": "random"}, False)],
+)
+def test_what_needs_inner_layers_says_so(changes: dict[str, str], expected: bool) -> None:
+    assert looks_inside(PARAMS.model_copy(update=changes)) == expected

@@ -1,0 +1,109 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.params.retrain import RetrainParams
+from pipeline.project import Project
+from pipeline.steps.evaluate import evaluate, measure
+from pipeline.steps.retrain import retrain
+from pipeline.store import FittedHeads
+from tests import cached
+from tests.cached import GROUPS, fit_params
+
+NEEDS = ("images", "erm", "features", "retrained")
+
+
+def retrained(data: Path, *unknown: str) -> Project:
+    """A project with two retrained heads."""
+    project = cached.write(data, unknown=unknown)
+    params = RetrainParams(**fit_params().model_dump(), alpha=1.0, beta=2.0)
+    with project.open("erm", "features") as given:
+        retrain(given, project.path("retrained"), params, cached.context(data))
+    return project
+
+
+def test_metrics_equal_a_count_by_hand(tmp_path: Path) -> None:
+    project = retrained(tmp_path)
+    with project.open(*NEEDS) as given:
+        features, erm, mac = (
+            given.file("features"),
+            given.model("erm").head(),
+            given.model("retrained").heads(),
+        )
+        x, label, attribute = (features[f"test/{name}"][:] for name in ("original", "label", "attribute"))
+        training = np.bincount(2 * features["train/label"][:] + features["train/attribute"][:])
+        metrics, _ = measure(given)
+    group = 2 * label + attribute
+
+    def accuracies(heads: FittedHeads) -> list[float]:
+        correct = (x @ heads.weight[0].T + heads.bias[0]).argmax(1) == label
+        return [correct[group == g].mean() for g in range(4)]
+
+    expected = accuracies(erm)
+    found = metrics["erm"]["test"]
+    assert found["groups"] == pytest.approx(dict(zip(GROUPS, expected, strict=True)))
+    assert found["worst_group"] == pytest.approx(min(expected))
+    assert found["raw_mean"] == pytest.approx(np.average(expected, weights=np.bincount(group)))
+    assert found["adjusted_mean"] == pytest.approx(np.average(expected, weights=training))
+    worst = [min(accuracies(mac[seed])) for seed in range(2)]
+    found = metrics["mac"]["test"]["worst_group"]
+    assert found["mean"] == pytest.approx(np.mean(worst))
+    assert found["std"] == pytest.approx(np.std(worst, ddof=1))
+    assert metrics["count"]["test"] == dict(zip(GROUPS, np.bincount(group), strict=True))
+    assert set(metrics["count"]) == {"val", "test"}
+    assert metrics["seeds"] == 2
+
+
+def test_the_confusion_is_of_the_head_that_is_in_the_model(tmp_path: Path) -> None:
+    project = retrained(tmp_path)
+    with project.open(*NEEDS) as given:
+        _, confusion = measure(given)
+        head, features = given.model("retrained").head(), given.file("features")
+        seen = (features["test/original"][:] @ head.weight[0].T + head.bias[0]).argmax(1)
+        pairs = [
+            (cached.CLASSES[a], cached.CLASSES[b]) for a, b in zip(features["test/label"], seen, strict=True)
+        ]
+    assert [(row["actual"], row["predicted"]) for row in confusion] == pairs
+
+
+def test_files_and_table_show_the_same_numbers(tmp_path: Path) -> None:
+    project = retrained(tmp_path)
+    with project.open(*NEEDS) as given:
+        table = evaluate(given, project.path("metrics"), project.path("plots"), cached.context(tmp_path))
+        measured, confusion = measure(given)
+    metrics = json.loads(project.path("metrics").read_text())
+    assert metrics == measured
+    mac = metrics["mac"]["test"]
+    line = next(line for line in table.splitlines() if line.startswith("worst group"))
+    assert f"{100 * metrics['erm']['test']['worst_group']:.2f}" in line
+    assert f"{100 * mac['worst_group']['mean']:.2f} ± {100 * mac['worst_group']['std']:.2f}" in line
+    assert "mean ± standard deviation of 2 retrained heads" in table
+    bars = list(csv.DictReader((project.path("plots") / "groups.csv").read_text().splitlines()))
+    assert [row["bar"] for row in bars[-2:]] == ["worst_group (ERM)", "worst_group (MaC)"]
+    assert [row["group"] for row in bars[:-2:2]] == list(GROUPS)
+    assert float(bars[-1]["accuracy"]) == mac["worst_group"]["mean"]
+    assert float(bars[1]["std"]) == mac["groups"][GROUPS[0]]["std"]
+    assert float(bars[0]["std"]) == 0
+    rows = list(csv.DictReader((project.path("plots") / "confusion.csv").read_text().splitlines()))
+    assert rows == confusion
+
+
+def test_a_split_without_attributes_is_measured_by_class(tmp_path: Path) -> None:
+    project = retrained(tmp_path, "test")
+    with project.open(*NEEDS) as given:
+        table = evaluate(given, project.path("metrics"), project.path("plots"), cached.context(tmp_path))
+        metrics, _ = measure(given)
+    assert "worst class in place of worst group" in table
+    assert set(metrics["erm"]["test"]["classes"]) == set(cached.CLASSES)
+    assert "adjusted_mean" not in metrics["erm"]["test"]
+    assert "adjusted_mean" in metrics["erm"]["val"]
+
+
+def test_it_needs_no_pytorch() -> None:
+    code = "import sys, pipeline.steps.evaluate; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,133 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import MacError
+from pipeline.method import pairing
+from pipeline.network import classifier
+from pipeline.network.inputs import normalize, to_input_grid
+from pipeline.project import Project
+from pipeline.steps import features as stage
+from tests.conftest import edited
+from tests.pipeline.steps import untrained
+from tests.pipeline.steps.untrained import make_features, make_masks
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with features.h5; not to be changed."""
+    project = untrained.write_project(tmp_path_factory.mktemp("project"))
+    make_masks(project, previews=0)
+    make_features(project)
+    return project
+
+
+@pytest.fixture
+def project(made: Project, tmp_path: Path) -> Project:
+    """A copy, to be changed at will."""
+    shutil.copytree(made.data, tmp_path / "data")
+    return Project(tmp_path / "data", made.kinds)
+
+
+def arrays(project: Project, *names: str) -> dict[str, np.ndarray]:
+    with project.open("features") as given:
+        return {name: given.file("features")[name][:] for name in names}
+
+
+def test_every_view_equals_one_made_alone(made: Project) -> None:
+    """Equations 1 and 2 and the forward pass for single rows, from images.h5 and masks.h5 by hand."""
+    with made.open("images", "erm", "masks", "features") as given:
+        images, masks, cached = (given.file(name) for name in ("images", "masks", "features"))
+        erm = given.model("erm")
+        model = classifier.load(erm.spec, erm.read(), torch.device("cpu"))
+        rows = masks["row"][:]
+        label, mean = images["label"][:][rows], masks["channel_mean"][:]
+
+        def grid(row: int) -> np.ndarray:
+            return to_input_grid(torch.from_numpy(images["image"][row][None]), erm.spec)[0].numpy() / 255.0
+
+        def phi(x: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                pixels = torch.from_numpy(x.astype(np.float32))[None]
+                return model.features(normalize(pixels, erm.spec.normalization))[0].numpy()
+
+        for r in range(2):
+            draw = pairing.draw(label, 16, seed=0, r=r)
+            np.testing.assert_array_equal(cached["train/partner"][r], draw.partner)
+            np.testing.assert_array_equal(cached["train/batch"][r], draw.batch)
+            for i in (0, 33, 69):
+                j = draw.partner[i]
+                b = mean[draw.batch == draw.batch[i]].mean(0)[:, None, None]
+                x_i, x_j = grid(rows[i]), grid(rows[j])
+                m_i, m_j = masks["mask"][i].astype(float), masks["mask"][j].astype(float)
+                expected = {
+                    "original": x_i,
+                    "masked": m_i * x_i + (1 - m_i) * b,
+                    "combined": m_i * x_i + (1 - m_i) * (1 - m_j) * x_j + (1 - m_i) * m_j * b,
+                }
+                for name, x in expected.items():
+                    found = (
+                        cached[f"train/{name}"][i] if name == "original" else cached[f"train/{name}"][r, i]
+                    )
+                    np.testing.assert_allclose(found, phi(x), rtol=1e-3, atol=1e-4)
+        for number, split in enumerate(("train", "val", "test")):
+            expected_rows = np.flatnonzero(images["split"][:] == number)
+            np.testing.assert_array_equal(cached[f"{split}/row"][:], expected_rows)
+            np.testing.assert_array_equal(cached[f"{split}/label"][:], images["label"][:][expected_rows])
+            found = cached[f"{split}/original"][3]
+            np.testing.assert_allclose(found, phi(grid(expected_rows[3])), rtol=1e-3, atol=1e-4)
+
+
+def test_the_file_says_how_it_was_made(made: Project) -> None:
+    with made.open("images", "erm", "masks", "features") as given:
+        cached = given.file("features")
+        assert cached.provenance.made_from == given.digests("images", "erm", "masks")
+        assert cached.provenance.params == untrained.FEATURES.model_dump()
+        assert cached.attribute("classes") == ["cat", "dog"]
+        assert cached.attribute("attributes") == ["day", "night"]
+
+
+def test_making_the_features_again_gives_the_same_bytes(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = project.path("features").read_bytes()
+    monkeypatch.setattr(stage, "BATCHES", 1)
+    make_features(project)
+    assert project.path("features").read_bytes() == before
+    assert not list((project.data / "scratch").iterdir())
+
+
+def test_features_are_contiguous_and_uncompressed(made: Project) -> None:
+    with made.open("features") as given:
+        for name in ("train/original", "train/masked", "train/combined", "val/original", "test/original"):
+            assert given.file("features")[name].chunks is None
+            assert given.file("features")[name].compression is None
+
+
+def test_another_seed_pairs_otherwise_and_leaves_the_originals_alone(project: Project) -> None:
+    names = ("train/original", "train/partner", "train/combined")
+    before = arrays(project, *names)
+    make_features(project, seed=1)
+    after = arrays(project, *names)
+    np.testing.assert_array_equal(after["train/original"], before["train/original"])
+    assert (after["train/partner"] != before["train/partner"]).any()
+    assert (after["train/combined"] != before["train/combined"]).any()
+
+
+def test_the_fill_is_that_of_masks_h5(project: Project) -> None:
+    before = arrays(project, "train/fill")["train/fill"]
+    with edited(project.path("masks")) as file:
+        file["channel_mean"][:] = 0.5
+    make_features(project)
+    assert (before != 0.5).all()
+    assert (arrays(project, "train/fill")["train/fill"] == 0.5).all()
+
+
+def test_one_class_alone_cannot_be_paired(project: Project) -> None:
+    with edited(project.path("images")) as file:
+        file["label"][:] = 0
+    with pytest.raises(MacError, match="features: every image of the retraining set has the same label"):
+        make_features(project)

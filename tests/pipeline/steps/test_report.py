@@ -1,0 +1,327 @@
+"""The page: complete, self-contained, escaped, and alive in a browser."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import graph
+from pipeline.compute.context import Context
+from pipeline.errors import MacError
+from pipeline.params.examples import ExamplesParams
+from pipeline.project import Project
+from pipeline.steps.evaluate import measure
+from pipeline.steps.examples import examples
+from pipeline.steps.report import figures, report, timings, verdict
+from pipeline.steps.report.gallery import OUTCOMES, gallery
+from tests import made_up
+from tests.page import Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine: the page is not opened"
+)
+
+
+def show(project: Project, training: int = 8, mistakes: int = 6) -> None:
+    """Make examples.h5 and the page."""
+    context = Context("cpu", project.data / "scratch")
+    params = ExamplesParams(training=training, mistakes=mistakes, seed=0)
+    with project.open(*graph.stage("examples").needs) as given:
+        examples(given, project.path("examples"), params, context)
+    with project.open(*graph.stage("report").needs) as given:
+        report(given, project.path("report"), context)
+
+
+def text_of(project: Project) -> str:
+    return project.path("report").read_text()
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A made-up project with its page; not to be changed."""
+    project = made_up.write(tmp_path_factory.mktemp("reported"))
+    timed = project.data / "timings"
+    timed.mkdir()
+    for name in ("examples", "prepare", "jtt", "report"):
+        (timed / f"{name}.json").write_text(json.dumps({"seconds": 1.5, "device": "cpu", "cores": 2}))
+    show(project)
+    return project
+
+
+def test_the_verdict_and_the_tables_are_the_metrics(reported: Project) -> None:
+    with reported.open("images", "erm", "features", "retrained") as given:
+        metrics, _ = measure(given)
+    text = " ".join(Page(text_of(reported)).text.split())
+    for value in (
+        metrics["erm"]["test"]["worst_group"],
+        metrics["mac"]["test"]["worst_group"]["mean"],
+        metrics["mac"]["test"]["auroc"]["mean"],
+    ):
+        assert f"{100 * value:.1f}" in text
+    methods = json.loads((reported.path("baselines") / "metrics.json").read_text())["methods"]
+    for method in methods.values():
+        assert method["title"] in text
+        assert f"{method['sign']} {method['labels']}" in text
+        assert f"{100 * method['test']['raw_mean']['mean']:.1f}" in text
+    assert "AFR is left out: train.hold_out is 0." in text
+    assert "Validation picks α = 1, β = 2." in text
+    assert "Mask/FG, %" in text
+    for word in ("stored_size", "top_k", "torchvision", "made from masks"):
+        assert word in text
+
+
+def test_nothing_is_fetched_and_every_picture_says_what_it_shows(reported: Project) -> None:
+    text = text_of(reported)
+    page = Page(text)
+    assert len(text) < 5_000_000
+    assert not re.search(r"""(src|href|action|url)\s*[=(]\s*["']?\s*(https?:)?//""", text)
+    for image in page.all("img"):
+        assert (image["src"] or "").startswith("data:image/")
+        assert image["alt"]
+    cards = page.all("article")
+    assert len(cards) == 14
+    assert {card["data-split"] for card in cards} == {"train", "test"}
+    assert {card["data-outcome"] for card in cards} <= set(OUTCOMES)
+    assert all(
+        card["data-outcome"] in ("mended", "both wrong") for card in cards if card["data-split"] == "test"
+    )
+
+
+def test_a_card_says_what_the_artefacts_say(reported: Project) -> None:
+    with reported.open("images", "erm", "masks", "features", "retrained", "examples") as given:
+        cards = gallery(given)
+        images, file = given.file("images"), given.file("examples")
+        positions = [*file["train/position"][:], *(16 + 8 + file["test/position"][:])]
+        for card, row in zip(cards, positions, strict=True):
+            assert (card.row, card.path) == (row, f"{row:02}.png")
+            assert card.group == given.groups.names[2 * images["label"][row] + images["attribute"][row]]
+            phi = given.file("features")[f"{card.split}/original"][:][
+                row if card.split == "train" else row - 24
+            ]
+            seen = [
+                int(given.model(name).head().logits(phi[None])[0, 0].argmax())
+                for name in ("erm", "retrained")
+            ]
+            right = [each == images["label"][row] for each in seen]
+            expected = {(True, True): 0, (False, True): 1, (True, False): 2, (False, False): 3}[tuple(right)]
+            assert card.outcome == OUTCOMES[expected]
+
+
+def test_timings_are_in_the_order_of_the_stages(reported: Project) -> None:
+    assert list(timings(reported, compared=False)) == ["prepare", "examples"]
+    assert list(timings(reported, compared=True)) == ["prepare", "examples", "jtt"]
+    table = text_of(reported).partition("<summary>timings</summary>")[2]
+    assert 0 < table.index("prepare") < table.index("examples")
+
+
+def test_a_page_without_examples(tmp_path: Path) -> None:
+    project = made_up.write(tmp_path, foregrounds=False)
+    show(project, 0, 0)
+    text = text_of(project)
+    assert "<article" not in text
+    assert "No images were asked for." in text
+    assert "Where ERM looks" not in text  # no true masks are known
+
+
+def test_artefacts_that_do_not_belong_together_are_refused(reported: Project, tmp_path: Path) -> None:
+    shutil.copytree(reported.data, tmp_path / "data")
+    project = graph.project(tmp_path / "data")
+    before = text_of(project)
+    model = project.path("baselines") / "model.json"
+    found = json.loads(model.read_text())
+    model.write_text(json.dumps(found | {"made_from": {"features": "0" * 64}}))
+    message = "baselines: was made from other features .* run 'mac baselines' again"
+    with pytest.raises(MacError, match=message):
+        show(project)
+    model.write_text(json.dumps(found))
+    (project.path("baselines") / "metrics.json").unlink()
+    with pytest.raises(MacError, match=r"metrics.json: cannot be read \(No such file .* run 'mac baselines'"):
+        show(project)
+    model.unlink()
+    with pytest.raises(MacError, match="model.json: no such file; run 'mac baselines'"):
+        show(project)
+    assert text_of(project) == before
+
+
+def test_the_page_needs_no_torch(reported: Project, tmp_path: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from pipeline import graph
+from pipeline.compute.context import Context
+from pipeline.steps.report import report
+with graph.project(Path({str(reported.data)!r})).open(*graph.stage("report").needs) as given:
+    report(given, Path({str(tmp_path / "report.html")!r}), Context("cpu", Path()))
+print([name for name in ("torch", "dask", "sklearn") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert (tmp_path / "report.html").read_text() == text_of(reported)
+
+
+def test_it_says_so_when_retraining_does_harm() -> None:
+    def metrics(before: float, after: float) -> dict[str, Any]:
+        def interval(x: float) -> dict[str, float]:
+            return {"low": x - 0.05, "high": x + 0.05}
+
+        erm = {"worst_group": before, "raw_mean": 0.9, "worst_group_interval": interval(before)}
+        mac = {
+            "worst_group": {"mean": after, "std": 0.0},
+            "raw_mean": {"mean": 0.8, "std": 0.0},
+            "worst_group_interval": interval(after),
+        }
+        return {"erm": {"test": erm}, "mac": {"test": mac}}
+
+    assert verdict(metrics(0.5, 0.8)) == {
+        "worst": "worst group",
+        "gain": pytest.approx(0.3),
+        "mean_gain": pytest.approx(-0.1),
+        "apart": True,
+    }
+    assert verdict(metrics(0.6, 0.55))["gain"] < 0
+    assert not verdict(metrics(0.6, 0.55))["apart"]
+
+
+NASTY = ("<script>alert(1)</script>", "\"quoted\" & 'single'", "鳥 $x_1$ été")
+
+
+@pytest.fixture(scope="module")
+def nasty(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A dataset whose classes and files have the names that break pages."""
+    project = made_up.write(
+        tmp_path_factory.mktemp("nasty"),
+        spec=replace(made_up.SPEC, classes=NASTY, attributes=()),
+        file_name="<img src=x onerror=alert({})>.png",
+    )
+    show(project)
+    return project
+
+
+def test_names_of_files_and_classes_are_escaped(nasty: Project) -> None:
+    text = text_of(nasty)
+    page = Page(text)
+    assert len(page.all("script")) == 1
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert "<img src=x" not in text
+    for name in NASTY:
+        assert html.escape(name).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
+        assert name in page.text
+    assert "worst class" in page.text
+
+
+def test_figures_take_any_name() -> None:
+    groups = ["$\\frac{", "<b>", "鳥"]
+    drawing = figures.group_bars(groups, [0.5] * 3, [{"mean": 0.6, "std": 0.1}] * 3)
+    assert drawing.uri == figures.group_bars(groups, [0.5] * 3, [{"mean": 0.6, "std": 0.1}] * 3).uri
+    assert "鳥: ERM 50.0, MaC 60.0" in drawing.alt
+
+
+def test_figures_say_in_words_what_they_show() -> None:
+    rows = []
+    for alpha in (0.0, 1.0):
+        for beta in (0.0, 2.0):
+            value = (alpha + beta) / 4
+            rows.append(
+                {
+                    "alpha": alpha,
+                    "beta": beta,
+                    "val_worst": value,
+                    "test_worst": value / 2,
+                    "picked": beta * alpha,
+                }
+            )
+    assert "picks alpha 1, beta 2: 75.0 percent on validation, 37.5 on test" in figures.sweep_maps(rows).alt
+    pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")]
+    assert "a: 1 of 2 right; b: 2 of 2 right" in figures.confusion(pairs, ["a", "b"]).alt
+    difference = {"name": "one − other", "mean": 0.1, "low": -0.05, "high": 0.25}
+    assert "one − other: +10.0 (-5.0 to +25.0)" in figures.differences([difference]).alt
+    history = [
+        {"seed": str(s), "epoch": str(e), "val_worst": str(e / 10), "val_mean": "0.5"}
+        for s in (0, 1)
+        for e in (1, 2)
+    ]
+    assert (
+        "a line for each of 2 fits. In the last epoch, 2: worst 20.0 percent."
+        in figures.retraining_curves(history).alt
+    )
+    assert "ERM training" in figures.learning_curves(history[:2]).alt
+
+
+SCRIPT = """
+<script>
+const result = {};
+const visible = () => cards.filter((card) => !card.hidden);
+const choose = (id, value) => {
+  const s = document.getElementById(id);
+  s.value = value;
+  s.dispatchEvent(new Event("change"));
+};
+result.all = visible().length;
+choose("split", "test");
+result.test = visible().length;
+choose("split", ""); choose("group", cards[0].dataset.group);
+const allLike = (key) => visible().every((card) => card.dataset[key] === cards[0].dataset[key]);
+result.group = allLike("group") && visible().length;
+choose("outcome", cards[0].dataset.outcome);
+result.both = allLike("outcome") && visible().length;
+result.said = document.getElementById("shown").textContent;
+choose("group", ""); choose("outcome", "");
+const one = document.querySelector("img[data-toggles]"), over = one.src;
+const plain = one.closest(".panels").querySelector("img");
+toggle.focus(); result.focused = document.activeElement === toggle;
+toggle.click();
+result.plain = one.src !== over && one.src === plain.src && toggle.getAttribute("aria-pressed");
+toggle.click();
+result.over = one.src === over && toggle.getAttribute("aria-pressed");
+result.width = [document.documentElement.scrollWidth, window.innerWidth];
+result.controls = [...document.querySelectorAll("select, button")].every((e) => e.tabIndex === 0);
+console.log("RESULT " + JSON.stringify(result) + " END");
+</script>
+"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("which", ["reported", "nasty"])
+def test_it_works_in_a_browser(
+    which: str, width: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    project: Project = request.getfixturevalue(which)
+    text = text_of(project)
+    (tmp_path / "report.html").write_text(text.replace("</body>", SCRIPT + "</body>"))
+    # In a frame, for a window cannot be as narrow as a phone.
+    frame = f'<iframe src="report.html" width="{width}" height="800" style="border: 0"></iframe>'
+    (tmp_path / "frame.html").write_text(frame)
+    assert CHROMIUM
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += ["--window-size=1400,900", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--dump-dom", (tmp_path / "frame.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    # The result: neither errors nor refusals of the page's own content security policy.
+    assert len(said) == 1, said
+    found = re.search(r"RESULT (.*) END", said[0])
+    assert found, done.stderr[-2000:]
+    result = json.loads(found[1])
+    cards = Page(text).all("article")
+    first = cards[0]
+    of_group = [card for card in cards if card["data-group"] == first["data-group"]]
+    both = [card for card in of_group if card["data-outcome"] == first["data-outcome"]]
+    assert result["all"] == len(cards)
+    assert result["test"] == sum(card["data-split"] == "test" for card in cards)
+    assert result["group"] == len(of_group)
+    assert result["both"] == len(both)
+    assert result["said"] == f"{len(both)} image" + ("s" if len(both) > 1 else "")
+    assert (result["plain"], result["over"]) == ("false", "true")
+    assert (result["focused"], result["controls"]) == (True, True)
+    scroll, window = result["width"]
+    assert window == width
+    assert scroll <= window  # nothing sticks out on a phone

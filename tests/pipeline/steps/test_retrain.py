@@ -1,0 +1,216 @@
+"""Stage retrain on random features, and against the paper's online algorithm on a few images."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from pipeline.errors import MacError
+from pipeline.last_layer import adam
+from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.views import Views
+from pipeline.method import interventions, pairing
+from pipeline.network import classifier
+from pipeline.network.classifier import Classifier
+from pipeline.network.inputs import to_input_grid
+from pipeline.params.features import FeaturesParams
+from pipeline.params.maps import MapParams
+from pipeline.params.retrain import RetrainParams
+from pipeline.project import Project
+from pipeline.steps.features import features
+from pipeline.steps.retrain import retrain
+from pipeline.steps.saliency import write_masks
+from tests import cached, made_up, tiny
+from tests.cached import fit_params
+
+CPU = torch.device("cpu")
+
+
+def params(**changes: object) -> RetrainParams:
+    return RetrainParams(**fit_params(**changes).model_dump(), alpha=1.0, beta=2.0)
+
+
+def run(project: Project, out: Path, made: RetrainParams) -> None:
+    with project.open("erm", "features") as given:
+        retrain(given, out, made, cached.context(project.data))
+
+
+def test_the_folder_holds_a_whole_model_and_all_heads(tmp_path: Path) -> None:
+    project = cached.write(tmp_path)
+    made = params(seeds=3)
+    run(project, project.path("retrained"), made)
+    with project.open("erm", "features", "retrained") as given:
+        folder, erm = given.model("retrained"), given.model("erm")
+        assert folder.provenance.made_from == given.digests("features", "erm")
+    heads, metrics = folder.heads(), json.loads((folder.path / "metrics.json").read_text())
+    assert heads.weight.shape == (3, *erm.head().weight.shape[1:])
+    seed = metrics["head_seed"]
+    np.testing.assert_array_equal(folder.head().weight, heads[seed].weight)
+    np.testing.assert_array_equal(folder.head().bias, heads[seed].bias)
+    np.testing.assert_array_equal(folder.read()["trunk.some"], erm.read()["trunk.some"])
+    assert folder.spec == erm.spec
+    assert folder.provenance.params == {**made.model_dump(), "head_seed": seed}
+
+
+def test_the_best_validation_epoch_of_each_seed_is_kept_and_the_best_seed_chosen(tmp_path: Path) -> None:
+    project = cached.write(tmp_path)
+    run(project, project.path("retrained"), params(seeds=4, epochs=5, lr=0.1))
+    history = list(csv.DictReader((project.path("retrained") / "history.csv").read_text().splitlines()))
+    metrics = json.loads((project.path("retrained") / "metrics.json").read_text())
+    best = []
+    for seed in range(4):
+        rows = [row for row in history if row["seed"] == str(seed)]
+        assert len(rows) == 5
+        best.append(max(rows, key=lambda row: (float(row["val_worst"]), float(row["val_mean"]))))
+        assert metrics["epoch"][seed] == int(best[seed]["epoch"])
+    scores = [(float(row["val_worst"]), float(row["val_mean"])) for row in best]
+    assert metrics["head_seed"] == scores.index(max(scores))
+    assert metrics["val"]["worst_group"]["mean"] == pytest.approx(np.mean([worst for worst, _ in scores]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"solver": "lbfgs", "l2": 0.01},
+        {"standardize": True, "class_weights": "balanced", "init": "zeros", "average": 2},
+    ],
+)
+def test_every_way_to_fit_repeats_itself_byte_by_byte(tmp_path: Path, changes: dict[str, object]) -> None:
+    project = cached.write(tmp_path)
+    for name in ("first", "second"):
+        run(project, tmp_path / name, params(**changes))
+    names = {file.name for file in (tmp_path / "first").iterdir()}
+    assert names == {"model.safetensors", "head.safetensors", "model.json", "history.csv", "metrics.json"}
+    for name in names:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    assert len(load_file(tmp_path / "first/head.safetensors")["bias"]) == (1 if "solver" in changes else 2)
+
+
+def test_unknown_attributes_of_validation_choose_by_class(tmp_path: Path) -> None:
+    project = cached.write(tmp_path, unknown=("val",))
+    run(project, project.path("retrained"), params())
+    val = json.loads((project.path("retrained") / "metrics.json").read_text())["val"]
+    assert set(val) == {"worst_class", "raw_mean", "classes"}
+
+
+def test_a_diverging_fit_is_one_line_and_the_earlier_model_stays(tmp_path: Path) -> None:
+    project = cached.write(tmp_path)
+    run(project, project.path("retrained"), params())
+    before = (project.path("retrained") / "model.safetensors").read_bytes()
+    pattern = r"retrain: the loss is (nan|inf) in epoch \d+, batch \d+, seed \d+; lower retrain.lr"
+    with pytest.raises(MacError, match=pattern):
+        run(project, project.path("retrained"), params(lr=1e38))
+    assert (project.path("retrained") / "model.safetensors").read_bytes() == before
+
+
+EPOCHS, ALPHA, BETA, LR, TOP_K = 3, 2.0, 3.0, 0.005, 0.25
+MAPS = MapParams(method="xgradcam", target="label", layer="last", top_k=TOP_K, precision="float32", seed=0)
+FEATURES = FeaturesParams(draws=EPOCHS, batch_size=8, precision="float32", seed=0)
+FIT = fit_params(epochs=EPOCHS, lr=LR, seeds=1)
+
+
+@pytest.fixture(scope="module")
+def with_features(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A few images, ERM, its masks, and features of as many draws as there are epochs."""
+    project = made_up.write(tmp_path_factory.mktemp("online"))
+    tiny.train_erm(project)
+    where = tiny.context(project.data)
+    with project.open("images", "erm") as given:
+        rows = np.flatnonzero(given.file("images")["split"][:] == 0)
+        write_masks(given, project.path("masks"), rows, MAPS, 0, where)
+    with project.open("images", "erm", "masks") as given:
+        features(given, project.path("features"), FEATURES, where)
+    return project
+
+
+def core(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """Masks (B, 1, S, S): xGradCAM by autograd, bilinear upsampling, the top K by sorting."""
+    size = x.shape[-1]
+    activations = model.encode(model.input(x)).detach().requires_grad_()
+    score = model.head(activations.mean((2, 3))).gather(1, y[:, None]).sum()
+    (gradient,) = torch.autograd.grad(score, activations)
+    weight = (gradient * activations).sum((2, 3)) / (activations.sum((2, 3)) + 1e-7)
+    cam = torch.einsum("bc,bchw->bhw", weight, activations).detach()
+    scores = F.interpolate(cam[:, None], (size, size), mode="bilinear").flatten(1)
+    highest = scores.argsort(dim=1, descending=True, stable=True)[:, : round(TOP_K * size * size)]
+    return torch.zeros_like(scores).scatter_(1, highest, 1.0).view(-1, 1, size, size)
+
+
+def test_cached_retraining_equals_the_online_algorithm_step_by_step(with_features: Project) -> None:
+    """With R = epochs the cache holds what the paper computes online: masks, interventions and φ of each
+    batch.
+
+    `online` is the paper's section 3.2 on pixels. It shares with the pipeline the draws (who is in which
+    batch, whose partner is whom), nothing else.
+    """
+    losses: list[float] = []
+    fitted: list[Heads] = []
+
+    def after_epoch(_epoch: int, heads: Heads, loss: Tensor) -> None:
+        losses.append(loss.item())
+        fitted.append(Heads(heads.weight.clone(), heads.bias.clone()))
+
+    with with_features.open("images", "erm", "features") as given:
+        erm, images = given.model("erm"), given.file("images")
+        views = Views.of(given.file("features"), FIT, CPU)
+        adam.fit_adam(views, [ALPHA], [BETA], [0], Heads.of(erm.head()), FIT, after_epoch)
+        rows = np.flatnonzero(images["split"][:] == 0)
+        pixels = to_input_grid(torch.from_numpy(images["image"][:][rows]), erm.spec).float() / 255
+        label = torch.from_numpy(images["label"][:][rows])
+        head, expected = online(classifier.load(erm.spec, erm.read(), CPU), pixels, label)
+    np.testing.assert_allclose(losses, expected, rtol=2e-4)
+    np.testing.assert_allclose(fitted[-1].weight[0, 0], head.weight.detach(), atol=5e-4)
+    np.testing.assert_allclose(fitted[-1].bias[0, 0], head.bias.detach(), atol=5e-4)
+
+
+def online(model: Classifier, pixels: Tensor, label: Tensor) -> tuple[torch.nn.Linear, list[float]]:
+    """The head after all epochs, and the mean loss of each epoch."""
+    head = torch.nn.Linear(model.head.in_features, model.head.out_features)
+    head.load_state_dict(model.head.state_dict())
+    optimizer = torch.optim.Adam(head.parameters(), lr=LR)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, FIT.lr_step, FIT.lr_gamma)
+
+    def cross_entropy(x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            phi = model.features(model.input(x))
+        return F.cross_entropy(head(phi), y)
+
+    epochs = []
+    for epoch in range(EPOCHS):
+        draw = pairing.draw(label.numpy(), FEATURES.batch_size, FEATURES.seed, epoch)
+        losses = []
+        for number in adam.batch_order(0, epoch, int(draw.batch.max()) + 1):
+            members = np.flatnonzero(draw.batch == number)
+            partners = draw.partner[members]
+            x_i, x_j, y = pixels[members], pixels[partners], label[members]
+            m_i, m_j = core(model, x_i, y), core(model, x_j, label[partners])
+            b = x_i.mean((0, 2, 3)).view(1, 3, 1, 1)
+            loss = cross_entropy(x_i, y)
+            loss = loss + ALPHA * cross_entropy(interventions.masked(x_i, m_i, b), y)
+            loss = loss + BETA * cross_entropy(interventions.combined(x_i, m_i, x_j, m_j, b), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        schedule.step()
+        epochs.append(float(np.mean(losses)))
+    return head, epochs
+
+
+def test_the_retrained_classifier_has_the_logits_of_the_cached_features(with_features: Project) -> None:
+    run(with_features, with_features.path("retrained"), params())
+    with with_features.open("images", "features", "retrained") as given:
+        folder, cached_features = given.model("retrained"), given.file("features")
+        model = classifier.load(folder.spec, folder.read(), CPU)
+        stored = torch.from_numpy(given.file("images")["image"][:][cached_features["test/row"][:]])
+        expected = folder.head().logits(cached_features["test/original"][:])[0]
+    with torch.no_grad():
+        found = model(model.input(to_input_grid(stored, folder.spec)))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,230 @@
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import MacError
+from pipeline.method import xgradcam
+from pipeline.method.masks import top_k_mask, upsample
+from pipeline.network import classifier
+from pipeline.network.inputs import to_input_grid
+from pipeline.params.maps import MapParams
+from pipeline.params.saliency import SaliencyParams
+from pipeline.project import Project
+from pipeline.steps import saliency as stage
+from tests.conftest import edited
+from tests.pipeline.steps import untrained
+from tests.pipeline.steps.untrained import SALIENCY, SIDE, make_features, make_masks
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with masks.h5; not to be changed."""
+    project = untrained.write_project(tmp_path_factory.mktemp("project"))
+    make_masks(project)
+    return project
+
+
+@pytest.fixture
+def project(made: Project, tmp_path: Path) -> Project:
+    """A copy, to be changed at will."""
+    shutil.copytree(made.data, tmp_path / "data")
+    return Project(tmp_path / "data", made.kinds)
+
+
+def arrays(project: Project) -> dict[str, np.ndarray]:
+    with project.open("masks") as given:
+        names = ("row", "target", "mask", "cam", "channel_mean")
+        return {name: given.file("masks")[name][:] for name in names}
+
+
+def make(project: Project, **changes: object) -> dict[str, np.ndarray]:
+    make_masks(project, **changes)
+    return arrays(project)
+
+
+def test_maps_and_masks_are_those_of_the_definition(made: Project) -> None:
+    """Row by row through autograd, independent of the stage's batches and of the closed form."""
+    found = arrays(made)
+    with made.open("images", "erm") as given:
+        images, erm = given.file("images"), given.model("erm")
+        model = classifier.load(erm.spec, erm.read(), torch.device("cpu"))
+        k = round(SALIENCY.top_k * SIDE * SIDE)
+        assert found["row"].tolist() == np.flatnonzero(images["split"][:] == 0).tolist()
+        assert (found["mask"].sum((1, 2)) == k).all()
+        for position in (0, 41, 69):
+            row = int(found["row"][position])
+            grid = to_input_grid(torch.from_numpy(images["image"][row][None]), erm.spec)
+            label = torch.tensor([images["label"][row]])
+            cam = xgradcam.by_autograd(model, model.input(grid), label, "conv5")[0].detach()
+            scale = cam.abs().max().item()
+            np.testing.assert_allclose(found["cam"][position], cam, rtol=1e-4, atol=1e-4 * scale)
+            mask = top_k_mask(upsample(torch.from_numpy(found["cam"][position][None]), SIDE), k)[0]
+            np.testing.assert_array_equal(found["mask"][position], mask)
+
+
+def test_channel_means_are_those_of_the_input_grid(made: Project) -> None:
+    found = arrays(made)
+    with made.open("images") as given:
+        image = given.file("images")["image"][:][found["row"]]
+    middle = image[:, 4:68, 4:68].astype(np.float64)
+    np.testing.assert_allclose(found["channel_mean"], middle.mean((1, 2)) / 255, rtol=1e-6)
+
+
+def test_the_file_says_how_it_was_made(made: Project) -> None:
+    with made.open("images", "erm", "masks") as given:
+        provenance = given.file("masks").provenance
+        assert provenance.made_from == given.digests("images", "erm")
+    expected = {**SALIENCY.model_dump(), "retraining_set": untrained.RETRAINING_SET.model_dump()}
+    assert provenance.params == expected
+
+
+def test_making_the_masks_again_gives_the_same_bytes(project: Project) -> None:
+    before = project.path("masks").read_bytes()
+    make_masks(project)
+    assert project.path("masks").read_bytes() == before
+    assert not list((project.data / "scratch").iterdir())
+
+
+def test_blocks_may_be_cut_anywhere_between_batches(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = project.path("masks").read_bytes()
+    monkeypatch.setattr(stage, "BATCHES", 1)
+    make_masks(project)
+    assert project.path("masks").read_bytes() == before
+
+
+def test_finished_blocks_are_kept_whatever_the_number_of_previews(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("at the very end")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "write_previews", fail)
+        with pytest.raises(RuntimeError, match="at the very end"):
+            make_masks(project)
+    assert len(list((project.data / "scratch").glob("saliency-*/*.safetensors"))) == 1
+    monkeypatch.setattr(classifier, "load", fail)  # not needed any more
+    make_masks(project, previews=1)
+
+
+def test_masks_of_given_rows_may_be_written_elsewhere(project: Project, tmp_path: Path) -> None:
+    whole, rows = arrays(project), np.array([3, 50, 69])
+    params = MapParams(**SALIENCY.model_dump(exclude={"previews"}))
+    with project.open("images", "erm") as given:
+        stage.write_masks(given, tmp_path / "some.h5", rows, params, 0, untrained.context(project))
+    some = Project(project.data, project.kinds, {"masks": tmp_path / "some.h5"})
+    found = arrays(some)
+    for name, array in found.items():
+        np.testing.assert_allclose(array, whole[name][rows], rtol=1e-4, atol=1e-6)
+    make_features(some)
+    with some.open("masks", "features") as given:
+        assert given.file("features")["train/row"][:].tolist() == rows.tolist()
+
+
+def test_an_inner_layer_has_a_finer_map(project: Project) -> None:
+    coarse, fine = arrays(project), make(project, layer="stage3")
+    assert fine["cam"].shape[1] > coarse["cam"].shape[1]
+    assert (fine["mask"].sum((1, 2)) == coarse["mask"].sum((1, 2))).all()
+
+
+def test_the_prediction_can_be_the_target(project: Project) -> None:
+    make_features(project)
+    with project.open("features", "erm") as given:
+        original = given.file("features")["train/original"][:]
+        predicted = given.model("erm").head().logits(original)[0].argmax(1)
+        label = given.file("features")["train/label"][:]
+    by_label, by_prediction = arrays(project), make(project, target="prediction")
+    np.testing.assert_array_equal(by_label["target"], label)
+    np.testing.assert_array_equal(by_prediction["target"], predicted)
+    same = label == predicted
+    assert same.any()
+    assert not same.all()
+    np.testing.assert_array_equal(by_label["mask"][same], by_prediction["mask"][same])
+
+
+def test_random_masks_have_k_pixels_and_a_seed(project: Project) -> None:
+    first, again = make(project, method="random"), make(project, method="random")
+    other = make(project, method="random", seed=1)
+    np.testing.assert_array_equal(first["mask"], again["mask"])
+    assert (first["mask"] != other["mask"]).any((1, 2)).all()
+    assert len(set(first["mask"].sum((1, 2)))) == 1
+    assert np.abs(first["mask"].mean(0) - 0.3).max() < 0.35  # nowhere preferred
+
+
+def test_true_masks_are_taken_as_they_are_and_rows_without_are_left_out(project: Project) -> None:
+    with edited(project.path("images")) as file:
+        file["has_foreground"][:5] = False
+    found = make(project, method="foreground")
+    assert found["row"].tolist() == list(range(5, 70))
+    with project.open("images", "erm") as given:
+        foreground = torch.from_numpy(given.file("images")["foreground"][5:70])
+        expected = to_input_grid(foreground, given.model("erm").spec)
+    np.testing.assert_array_equal(found["mask"], expected)
+    with edited(project.path("images")) as file:
+        file["has_foreground"][:] = False
+    with pytest.raises(MacError, match="no training image has a true mask"):
+        make(project, method="foreground")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"top_k": 5000}, "saliency.top_k: 5000 pixels, but the input grid has only 64² = 4096"),
+        ({"layer": "nowhere"}, "the trunk has no layer 'nowhere'"),
+    ],
+)
+def test_bad_choices_are_one_line_and_leave_the_old_masks(
+    project: Project, changes: dict[str, object], message: str
+) -> None:
+    before = project.path("masks").read_bytes()
+    with pytest.raises(MacError, match=message):
+        make(project, **changes)
+    assert project.path("masks").read_bytes() == before
+
+
+def test_previews_are_hdf5_images(made: Project) -> None:
+    with h5py.File(made.path("masks")) as file:
+        pictures = dict(file["preview"])
+        assert list(pictures) == ["row_0000000", "row_0000023", "row_0000046", "row_0000069"]
+        for picture in pictures.values():
+            assert picture.shape == (64, 64, 3)
+            assert picture.attrs["CLASS"] == b"IMAGE"
+            assert picture.attrs["IMAGE_SUBCLASS"] == b"IMAGE_TRUECOLOR"
+            assert picture.attrs["INTERLACE_MODE"] == b"INTERLACE_PIXEL"
+
+
+def test_a_diverged_model_is_told(project: Project) -> None:
+    with project.open("erm") as given:
+        tensors = given.model("erm").read()
+    tensors["head.weight"] = np.full_like(tensors["head.weight"], np.nan)
+    untrained.write_erm(project, tensors)
+    project.path("masks").unlink()
+    with pytest.raises(MacError, match="the map of row 0 is not finite; the model in .*erm has diverged"):
+        make(project)
+
+
+def test_a_class_balanced_retraining_set(project: Project) -> None:
+    everything, balanced = arrays(project), make(project, balance="class")
+    with project.open("images") as given:
+        label = given.file("images")["label"][:]
+    counts = np.bincount(label[everything["row"]])
+    assert np.bincount(label[balanced["row"]]).tolist() == [counts.min()] * 2
+    assert (np.diff(balanced["row"]) > 0).all()
+    kept = np.isin(everything["row"], balanced["row"])
+    smallest = label[everything["row"]] == counts.argmin()
+    assert kept[smallest].all()
+    assert np.array_equal(make(project, balance="class")["row"], balanced["row"])
+    # The seed of random masks has no say in it; that of the retraining set has.
+    assert np.array_equal(make(project, balance="class", seed=1)["row"], balanced["row"])
+    assert not np.array_equal(make(project, balance="class", draw_seed=1)["row"], balanced["row"])
+    make_features(project)
+
+
+def test_the_stage_takes_all_its_parameters(made: Project) -> None:
+    assert set(SaliencyParams.model_fields) == {*MapParams.model_fields, "previews"}

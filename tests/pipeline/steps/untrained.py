@@ -1,0 +1,87 @@
+"""images.h5 with true masks, and an ERM with random weights: what saliency and features start from."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import graph, store
+from pipeline.compute.context import Context
+from pipeline.params.features import FeaturesParams
+from pipeline.params.retraining_set import RetrainingSetParams
+from pipeline.params.saliency import SaliencyParams
+from pipeline.project import Project
+from pipeline.schemas.images import SCHEMA
+from pipeline.spec import IMAGENET, ModelSpec
+from pipeline.steps.features import features
+from pipeline.steps.saliency import saliency
+from tests.networks import settled
+
+COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}  # images of each group in train, val and test
+STORED, SIDE = 72, 64
+NAMES = {"classes": ("cat", "dog"), "attributes": ("day", "night")}
+SALIENCY = SaliencyParams(
+    method="xgradcam", target="label", layer="last", top_k=0.3, precision="float32", seed=0, previews=4
+)
+RETRAINING_SET = RetrainingSetParams(balance="none", seed=0)
+FEATURES = FeaturesParams(draws=2, batch_size=16, precision="float32", seed=0)
+
+
+def write_project(data: Path) -> Project:
+    """Squares on noise in images.h5, a square's place is its true mask; and erm/."""
+    project = graph.project(data)
+    rng = np.random.default_rng(0)
+    group = np.concatenate([np.repeat(np.arange(4), counts) for counts in COUNTS.values()])
+    split = np.repeat(list(COUNTS), [sum(counts) for counts in COUNTS.values()])
+    image = rng.integers(0, 160, (len(group), STORED, STORED, 3), np.uint8)
+    foreground = np.zeros(image.shape[:3], bool)
+    for row, (top, left) in enumerate(rng.integers(5, 35, (len(group), 2))):
+        foreground[row, top : top + 30, left : left + 30] = True
+    image[foreground] += 90
+    with store.create(data / "images.h5", "images", SCHEMA, {"to_stored": "squash"}, {}, **NAMES) as artefact:
+        artefact.write("image", image)
+        artefact.write("label", group // 2)
+        artefact.write("attribute", group % 2)
+        artefact.write("split", split)
+        artefact.write("path", [f"{row}.jpg" for row in range(len(group))])
+        artefact.write("foreground", foreground)
+        artefact.write("has_foreground", np.ones(len(group), bool))
+    tensors = {name: t.numpy() for name, t in settled("shufflenet_v2_x0_5", 2).state_dict().items()}
+    write_erm(project, tensors)
+    return project
+
+
+def write_erm(project: Project, tensors: dict[str, Any]) -> None:
+    """The model folder erm/ with these tensors."""
+    spec = ModelSpec(
+        architecture="shufflenet_v2_x0_5",
+        **NAMES,
+        stored_size=STORED,
+        to_stored="squash",
+        input_size=SIDE,
+        to_input="center_crop",
+        normalization=IMAGENET,
+    )
+    with project.open("images") as given, store.create_folder(project.path("erm")) as folder:
+        store.write_model(folder, "erm", tensors, spec, {}, given.digests("images"))
+
+
+def context(project: Project) -> Context:
+    return Context("cpu", project.data / "scratch")
+
+
+def make_masks(project: Project, balance: str = "none", draw_seed: int = 0, **changes: object) -> Path:
+    """Run stage saliency with SALIENCY but for the changes; masks.h5."""
+    chosen = RetrainingSetParams(balance=balance, seed=draw_seed)
+    params = SaliencyParams(**{**SALIENCY.model_dump(), **changes})
+    with project.open("images", "erm") as given:
+        saliency(given, project.path("masks"), chosen, params, context(project))
+    return project.path("masks")
+
+
+def make_features(project: Project, **changes: object) -> Path:
+    """Run stage features with FEATURES but for the changes; features.h5."""
+    params = FeaturesParams(**{**FEATURES.model_dump(), **changes})
+    with project.open("images", "erm", "masks") as given:
+        features(given, project.path("features"), params, context(project))
+    return project.path("features")

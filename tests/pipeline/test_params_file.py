@@ -1,0 +1,142 @@
+"""params.yaml is checked as a whole; each stage gets its own part."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import MacError
+from pipeline.params.dataset import DatasetParams
+from pipeline.params.fit import FitParams
+from pipeline.params.retrain import RetrainParams
+from pipeline.params_file import blocks, load, parse
+from tests.conftest import REPOSITORY, default_params
+
+
+def test_the_repository_s_own_file_is_valid() -> None:
+    assert load(REPOSITORY / "params.yaml").of(RetrainParams).lr == 0.005
+
+
+def test_yaml_1_2_numbers_are_numbers(tmp_path: Path) -> None:
+    text = (REPOSITORY / "params.yaml").read_text().replace("lr: 0.005", "lr: 5e-3")
+    (tmp_path / "params.yaml").write_text(text)
+    assert load(tmp_path / "params.yaml").of(RetrainParams).lr == 0.005
+
+
+@pytest.mark.parametrize(
+    ("block", "key", "value", "message"),
+    [
+        (
+            "retrain",
+            "alpha",
+            "x",
+            "params.yaml: retrain.alpha: Input should be a valid number, unable to parse",
+        ),
+        (
+            "retrain",
+            "alpha",
+            -1,
+            "params.yaml: retrain.alpha: Input should be greater than or equal to 0, found -1",
+        ),
+        ("retrain", "alhpa", 1, "params.yaml: retrain.alhpa: unknown key, found 1"),
+        (
+            "retrain",
+            "beta",
+            float("inf"),
+            "params.yaml: retrain.beta: Input should be a finite number, found inf",
+        ),
+        (
+            "saliency",
+            "top_k",
+            1.5,
+            "params.yaml: saliency.top_k: Value error, should be a whole number of pixels, or a fraction",
+        ),
+        (
+            "train",
+            "crop_scale",
+            [0.9, 0.2],
+            "params.yaml: train.crop_scale: Value error, should be two rising fractions",
+        ),
+        (
+            "train",
+            "schedule",
+            "linear",
+            "params.yaml: train.schedule: Input should be 'constant', 'cosine' or 'one_cycle'",
+        ),
+        ("dataset", "name", "birds", "params.yaml: dataset.name: should be one of demo, waterbirds, celeba"),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_file_and_dotted_key(
+    block: str, key: str, value: Any, message: str
+) -> None:
+    values = default_params()
+    values[block][key] = value
+    with pytest.raises(MacError) as error:
+        parse(values, "params.yaml")
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_key_and_several_errors() -> None:
+    values = default_params()
+    del values["features"]["draws"]
+    values["train"]["epochs"] = 0
+    with pytest.raises(MacError, match=r"params.yaml: train.epochs: .*, found 0 \(and 1 more\)"):
+        parse(values, "params.yaml")
+    values["train"]["epochs"] = 1
+    with pytest.raises(MacError, match=r"^params.yaml: features.draws: this key is missing$"):
+        parse(values, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "cannot be read"), ("a: [", "is not YAML"), ("[]", "top level"), ("", "top level")],
+)
+def test_a_file_that_is_none(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(MacError, match=message) as error:
+        load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_stage_gets_the_keys_of_its_own_models_alone() -> None:
+    chosen = parse(default_params(), "params.yaml")
+    assert set(chosen.of(DatasetParams).model_dump()) == {
+        "name",
+        "root",
+        "options",
+        "stored_size",
+        "to_stored",
+        "on_error",
+    }
+    fit, retrain = chosen.of(FitParams), chosen.of(RetrainParams)
+    assert set(retrain.model_dump()) - set(fit.model_dump()) == {"alpha", "beta"}
+    assert fit.head_seeds == [0, 1, 2, 3, 4]
+    assert fit.model_copy(update={"solver": "lbfgs"}).head_seeds == [0]
+
+
+def test_every_key_of_the_file_belongs_to_a_stage() -> None:
+    found = {block: set(values) for block, values in default_params().items()}
+    assert {block: set(model.model_fields) for block, model in blocks().items()} == found
+
+
+def test_settings_that_do_not_fit_together() -> None:
+    values = default_params()
+    values["dataset"]["input_size"] = 300
+    with pytest.raises(
+        MacError,
+        match="params.yaml: dataset.input_size: a centre crop of 300 does not fit in stored_size 240",
+    ):
+        parse(values, "params.yaml")
+    values["dataset"]["to_input"] = "resize"
+    parse(values, "params.yaml")
+
+
+def test_the_reader_s_own_options() -> None:
+    values = default_params()
+    values["dataset"]["options"] = {"label": "Hat"}
+    with pytest.raises(MacError, match="^params.yaml: dataset.options.label: unknown key, found 'Hat'$"):
+        parse(values, "params.yaml")

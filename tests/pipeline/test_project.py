@@ -1,0 +1,75 @@
+"""The one door: artefacts are opened together or not at all."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline import graph
+from pipeline.errors import MacError
+from tests.conftest import Project
+
+
+def test_what_was_opened_is_there_and_nothing_else(finished: Project) -> None:
+    with finished.open("images", "erm", "sweep") as given:
+        assert given.file("images")["label"].shape == (126,)
+        assert given.model("erm").spec.classes == ("landbird", "waterbird")
+        assert given.table("sweep").values["made_from"]
+        assert "features" not in given
+        with pytest.raises(KeyError):
+            given.file("features")
+        assert given.digests("erm") == {"erm": given.model("erm").digest}
+
+
+def test_the_training_split_is_grouped_from_all_its_images(finished: Project) -> None:
+    with finished.open("images") as given:
+        assert given.grouping("train").count.tolist() == [40, 6, 4, 20]
+    with finished.open("features") as given:
+        assert given.grouping("test").count.tolist() == [8, 8, 8, 8]
+
+
+def test_an_artefact_that_does_not_belong_to_the_others_is_refused_opened_or_not(project: Project) -> None:
+    project.set(saliency__top_k=0.1)
+    project.succeed("saliency")
+    message = "features.h5: was made from other masks .* run 'mac features' again"
+    with pytest.raises(MacError, match=message), project.open("masks", "features"):
+        pass
+    with pytest.raises(MacError, match=message), project.open("features", "erm"):
+        pass
+    (project.data / "masks.h5").unlink()
+    with project.open("features", "erm"):  # nothing is there that it does not fit
+        pass
+
+
+def test_a_reference_opens_the_same_artefacts_in_another_process_or_none(project: Project) -> None:
+    with project.open("images", "erm") as given:
+        reference = pickle.loads(pickle.dumps(given.reference("images", "erm")))
+    with reference.open() as again:
+        assert again.digests("images", "erm") == reference.digests
+    project.set(train__seed=1)
+    project.succeed("train")
+    with pytest.raises(MacError, match="erm: was replaced while it was in use"), reference.open():
+        pass
+
+
+def test_artefacts_may_lie_elsewhere(project: Project, tmp_path: Path) -> None:
+    shutil.move(project.data / "masks.h5", tmp_path / "mine.h5")
+    with pytest.raises(MacError, match=r"masks.h5: no such file; run 'mac saliency'"), project.open("masks"):
+        pass
+    with graph.project(project.data, masks=tmp_path / "mine.h5").open("masks", "features") as given:
+        assert given.file("masks").path == tmp_path / "mine.h5"
+
+
+@pytest.mark.parametrize("name", ["images.h5", "masks.h5", "erm", "retrained"])
+def test_a_file_says_what_kind_it_is(finished: Project, name: str) -> None:
+    assert graph.project(finished.data).kind_of(finished.data / name).path == name
+
+
+def test_what_is_no_artefact_has_no_kind(finished: Project, tmp_path: Path) -> None:
+    project = graph.project(finished.data)
+    for path in (finished.params_file, tmp_path):
+        with pytest.raises(MacError, match="is no MaC artefact, or damaged"):
+            project.kind_of(path)
+    with pytest.raises(MacError, match="no such file or folder"):
+        project.kind_of(tmp_path / "nothing")

@@ -1,0 +1,74 @@
+"""The card says the right thing of each head."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.project import Project
+from pipeline.tools import card
+from pipeline.tools.heads import artefact_of, named_head
+from tests import made_up
+
+
+def written(project: Project, name: str) -> str:
+    opened = dict.fromkeys(("images", "erm", artefact_of(name), *card.needs(name)))
+    with project.open(*opened) as given:
+        return card.card(given, named_head(given, name), "model.pt", "TorchScript", "It was compared.")
+
+
+@pytest.mark.parametrize("name", ["erm", "mac", "dfr"])
+def test_what_holds_for_every_head(artefacts: Project, name: str) -> None:
+    text = written(artefacts, name)
+    for words in (
+        "# model.pt\n",
+        "A shufflenet_v2_x0_5 that tells `landbird`, `waterbird` apart (TorchScript).",
+        "(N, 3, 64, 64) float32",
+        "scaled to 72 × 72 pixels",
+        "the middle 64 × 64 pixels",
+        "minus (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225)",
+        "It was compared.",
+        "Dataset `made up`; 12 test images: landbird_land 3, landbird_water 3",
+        "Spurious attribute: `land`, `water`.",
+        "## Method",
+        "## Results",
+        "## Limits",
+        "Model digest: `",
+    ):
+        assert words in text
+    assert ("last layer is retrained" in text) == (name == "mac")
+    assert ("no defence against" in text) == (name == "erm")
+
+
+def test_erm(artefacts: Project) -> None:
+    text = written(artefacts, "erm")
+    assert "ERM and MaC on the test split" in text
+    assert "The file holds one of" not in text
+
+
+def test_mac(artefacts: Project) -> None:
+    text = written(artefacts, "mac")
+    assert "(α = 1), and on their cores over backgrounds of other classes (β = 2)" in text
+    assert "The group labels of the validation split served to choose settings alone." in text
+    assert "ERM and MaC on the test split" in text
+    assert "The file holds one of the 2 heads: the one that the validation split prefers." in text
+
+
+def test_another_method_needs_no_mac(own_artefacts: Project) -> None:
+    for file in own_artefacts.path("retrained").iterdir():
+        file.unlink()
+    own_artefacts.path("features").unlink()
+    text = written(own_artefacts, "dfr")
+    assert "DFR (Kirichenko et al. 2023)" in text
+    assert "MaC" not in text
+    assert "The validation split chose C 0.3." in text
+    assert "It is trained on the group labels of the validation split." in text
+    assert "DFR on the test split" in text
+    assert "waterbird_water                   100.00" in text
+    assert "The file holds one of the 3 heads" in text
+
+
+def test_a_dataset_whose_attribute_is_not_known(tmp_path_factory: pytest.TempPathFactory) -> None:
+    project = made_up.write(tmp_path_factory.mktemp("unknown"), spec=replace(made_up.SPEC, attributes=()))
+    text = written(project, "dfr")
+    assert "Spurious attribute: none is known." in text
+    assert "12 test images: landbird 6, waterbird 6." in text

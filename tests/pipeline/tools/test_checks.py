@@ -1,0 +1,134 @@
+"""What is there, what is missing, and what the stages will need."""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.project import Project
+from pipeline.store import SPLITS
+from pipeline.tools import checks
+from pipeline.tools.checks import Finding
+from tests import made_up
+from tests.conftest import default_params
+
+
+def params_of(project: Project, **changes: Any) -> Path:
+    """A params.yaml of the made-up project, beside its data folder, for the reader `folder`."""
+    raw = project.data.parent / "raw"
+    with project.open("images") as given, (raw / "metadata.csv").open("w", newline="") as file:
+        images = given.file("images")
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "place", "split"])
+        for row in range(made_up.COUNT):
+            label, place = images["label"][row], images["attribute"][row]
+            writer.writerow([f"{row:02}.png", label, place, SPLITS[images["split"][row]]])
+    values = default_params()
+    values["dataset"] |= {
+        "name": "folder",
+        "root": str(raw),
+        "options": {"metadata": "metadata.csv", "attribute": "place"},
+        "stored_size": 72,
+        "input_size": 64,
+    }
+    values["model"] |= {"architecture": "shufflenet_v2_x0_5", "weights": "none"}
+    values["features"]["draws"] = made_up.DRAWS
+    values["train"]["batch_size"] = 4
+    for key, value in changes.items():
+        block, name = key.split("__")
+        values[block][name] = value
+    file_of_params = project.data.parent / "params.yaml"
+    YAML(typ="safe").dump(values, file_of_params)
+    return file_of_params
+
+
+def by_name(findings: list[Finding]) -> dict[str, Finding]:
+    return {each.what: each for each in findings}
+
+
+def test_this_machine_is_well() -> None:
+    found = by_name(list(checks.machine("cpu")))
+    assert found["Python"].found.startswith("3.")
+    assert "work together" in found["torch and torchvision"].found
+    assert "HDF5" in found["HDF5"].found
+    assert found["device"].found.startswith("CPU, ")
+    assert {each.state for each in found.values()} <= {"ok", "warning"}
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    device = by_name(list(checks.machine("cuda:9")))["device"]
+    assert device.state == "error"
+    assert "cuda:9" in device.found
+
+
+def test_a_package_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    found = by_name(list(checks.machine("cpu")))["HDF5"]
+    assert (found.state, found.remedy) == ("error", "make install")
+    assert "h5py" in found.found
+
+
+def test_a_project_that_is_well(own_artefacts: Project) -> None:
+    params = params_of(own_artefacts)
+    findings, estimates = checks.project(params, own_artefacts.data, "cpu")
+    found = by_name(findings)
+    assert list(found) == ["parameters", "dataset", "disk"]
+    assert "36 images, classes 0, 1; spurious attribute 0, 1" in found["dataset"].found
+    assert {each.state for each in findings} <= {"ok", "warning"}
+    needed = {each.stage: each for each in estimates}
+    assert list(needed) == ["prepare", "train", "saliency", "features", "retrain"]
+    for stage, name in (("prepare", "images"), ("features", "features")):
+        there = own_artefacts.path(name).stat().st_size
+        assert there / 2 < needed[stage].bytes < 2 * there
+    assert all(each.seconds > 0 for each in estimates)
+
+
+def test_what_is_wrong_is_named(own_artefacts: Project) -> None:
+    data = own_artefacts.data
+    params = params_of(
+        own_artefacts, model__weights="nowhere.safetensors", dataset__root=str(data / "nowhere")
+    )
+    findings, estimates = checks.project(params, data, "cpu")
+    found = by_name(findings)
+    weights = Finding("error", "weights", "nowhere.safetensors", "model.weights: no such file")
+    assert found["weights"] == weights
+    assert found["dataset"].state == "error"
+    assert "nowhere" in found["dataset"].found
+    assert not estimates
+    params.write_text("dataset: 3\n")
+    findings, _ = checks.project(params, data, "cpu")
+    assert [(each.state, each.what) for each in findings] == [("error", "parameters")]
+    assert "params.yaml: dataset: " in findings[0].found
+
+
+def test_a_demo_that_is_not_painted_yet(own_artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own_artefacts.data)
+    params = params_of(own_artefacts, dataset__root=checks.PAINTED)
+    findings, estimates = checks.project(params, own_artefacts.data, "cpu")
+    assert "not painted yet" in by_name(findings)["dataset"].found
+    assert not estimates
+
+
+@pytest.mark.parametrize(("free", "state"), [(99, "error"), (120, "warning"), (151, "ok")])
+def test_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
+    class Usage:
+        def __init__(self, _folder: Path) -> None:
+            self.free = free
+
+    monkeypatch.setattr(checks.shutil, "disk_usage", Usage)
+    found = checks._disk(tmp_path, 100)
+    assert (found.state, bool(found.remedy)) == (state, state != "ok")
+
+
+def test_units() -> None:
+    assert [checks.as_bytes(each) for each in (10, 2048, 3 << 20, 5 << 30)] == [
+        "10 B",
+        "2 KiB",
+        "3 MiB",
+        "5.0 GiB",
+    ]
+    assert [checks.as_time(each) for each in (5, 180, 9000)] == ["5 s", "3 min", "2.5 h"]

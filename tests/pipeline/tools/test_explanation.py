@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.errors import MacError
+from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.project import Project
+from pipeline.results import visual
+from pipeline.results.pictures import as_rgb
+from pipeline.tools.explanation import explain
+from pipeline.tools.prediction import Pair, listed
+
+
+@pytest.fixture(scope="module")
+def pair(artefacts: Project) -> Pair:
+    return Pair.load(artefacts, "dfr", torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def files(artefacts: Project) -> list[Path]:
+    return listed([str(artefacts.data.parent / "raw")])[:2]
+
+
+def test_one_row_for_each_image(pair: Pair, files: list[Path]) -> None:
+    assert explain(pair, files, 0.1, None).size == (4 * 248 + 8 + 260, 2 * 270)
+
+
+def test_panels_are_image_map_core_and_map(pair: Pair, files: list[Path]) -> None:
+    sheet = np.asarray(explain(pair, files, 0.1, "landbird"))
+    pixels = pair.transform.pixels(files[0])
+    maps = [upsample(each, 64)[0] for each in pair.maps(pair.state(pixels[None]), 0)]
+    image = as_rgb(pixels)
+    before, after = visual.heat_over(image, [each.numpy() for each in maps])
+    core = top_k_mask(maps[0][None], pixel_count(0.1, 64))[0].numpy()
+    for number, picture in enumerate((image, before, visual.overlay(image, core), after)):
+        large = Image.fromarray(picture).resize((240, 240), Image.Resampling.BICUBIC)
+        left = 8 + number * 248
+        np.testing.assert_array_equal(sheet[22:262, left : left + 240], np.asarray(large))
+
+
+def test_the_class_is_the_one_that_the_second_head_sees(pair: Pair, files: list[Path]) -> None:
+    seen = [
+        pair.classes[int(p[0, 1].argmax())]
+        for p in (pair.probabilities(pair.state(pair.transform.pixels(file)[None])) for file in files)
+    ]
+    for file, name in zip(files, seen, strict=True):
+        one, other = explain(pair, [file], 0.1, None), explain(pair, [file], 0.1, name)
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_what_cannot_be_explained(pair: Pair, files: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(MacError, match="cow: no such class; there are landbird, waterbird"):
+        explain(pair, files, 0.1, "cow")
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    with pytest.raises(MacError, match="broken.jpg: cannot be read as an image"):
+        explain(pair, [tmp_path / "broken.jpg"], 0.1, None)

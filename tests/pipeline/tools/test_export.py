@@ -1,0 +1,89 @@
+"""An exported file computes what the model computes, and says how its input is made."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from pipeline.errors import MacError
+from pipeline.network.classifier import Classifier
+from pipeline.project import Project
+from pipeline.tools.export import FORMATS, TOLERANCE, export
+from pipeline.tools.model import load_model
+from tests import made_up
+
+
+def model_of(project: Project, name: str) -> Classifier:
+    folder = {"mac": "retrained", "erm": "erm"}.get(name, "baselines")
+    return load_model(project.path(folder), method=name if folder == "baselines" else None)[0]
+
+
+def computed(file: Path, how: str, model: Classifier, x: Tensor) -> tuple[Tensor, Mapping[str, str]]:
+    """What the file computes of x, and what it says of itself."""
+    if how == "torchscript":
+        extra = {"spec.json": ""}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            loaded = torch.jit.load(file, _extra_files=extra)
+        return loaded(x), json.loads(extra["spec.json"])
+    if how == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        logits = session.run(["logits"], {"image": x.numpy()})[0]
+        return torch.from_numpy(logits), session.get_modelmeta().custom_metadata_map
+    with safe_open(file, "pt") as opened:
+        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+        about = opened.metadata()
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in state.items()} == shapes
+    model.load_state_dict(state)
+    return model(x), about
+
+
+CASES = [*((how, "mac") for how in FORMATS), ("torchscript", "erm"), ("safetensors", "dfr")]
+
+
+@pytest.mark.parametrize(("how", "name"), CASES)
+def test_it_computes_what_the_model_computes(artefacts: Project, tmp_path: Path, how: str, name: str) -> None:
+    if how == "onnx":
+        pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    out = tmp_path / f"model.{how}"
+    checked = export(artefacts, name, out, how)  # type: ignore[arg-type]
+    assert (checked.images, checked.difference <= TOLERANCE) == (20, True)
+    assert (tmp_path / "MODEL_CARD.md").read_text().startswith(f"# model.{how}\n")
+    model = model_of(artefacts, name)
+    x = torch.randn(7, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model(x)
+        scale = model.features(x).abs() @ model.head.weight.abs().T + 1
+        found, about = computed(out, how, model, x)
+    assert float(((found - expected).abs() / scale).max()) <= TOLERANCE
+    assert json.loads(about["classes"]) == list(made_up.SPEC.classes)
+    assert json.loads(about["input_size"]) == 64
+    assert json.loads(about["normalization"])["mean"] == list(made_up.SPEC.normalization.mean)
+    assert json.loads(about["head"]) == name
+
+
+def test_what_is_missing_is_named_and_nothing_is_written(own_artefacts: Project, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(MacError, match="cow: no method has this name"):
+        export(own_artefacts, "cow", out / "model.pt", "torchscript")
+    own_artefacts.path("features").unlink()
+    with pytest.raises(MacError, match="features.h5: no such file; run 'mac features'"):
+        export(own_artefacts, "mac", out / "model.pt", "torchscript")
+    assert not out.exists()
+
+
+def test_a_file_that_computes_something_else_is_not_kept(
+    artefacts: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.tools.export.TOLERANCE", -1.0)
+    with pytest.raises(MacError, match="model.safetensors: not written: its logits differ from PyTorch's by"):
+        export(artefacts, "mac", tmp_path / "model.safetensors", "safetensors")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,56 @@
+"""What is made from the list of stages is up to date, and says what each stage uses."""
+
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.graph import KINDS, STAGES, Stage
+from stages.generate import DVC_FILES, FILES, modules
+from tests.conftest import REPOSITORY
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_generated_is_up_to_date(file: str) -> None:
+    assert (REPOSITORY / file).read_text(encoding="utf-8") == FILES[file](), "run 'make generated'"
+
+
+def dvc_stage(stage: Stage) -> dict[str, Any]:
+    stages = YAML(typ="safe").load(REPOSITORY / DVC_FILES[stage.pipeline])["stages"]
+    return stages[stage.name]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_dvc_runs_what_the_list_says(stage: Stage) -> None:
+    found = dvc_stage(stage)
+    assert found["cmd"] == f"mac {stage.name}"
+    assert {f"data/{KINDS[name].path}" for name in stage.needs} <= set(found["deps"])
+    assert [key.partition(".")[0] for key in found.get("params", [])] == [
+        model.block for model in stage.models() for _ in model.model_fields
+    ]
+    assert f"data/timings/{stage.name}.json" in str(found["metrics"])
+
+
+def test_no_stage_depends_on_the_list_of_stages_nor_on_another_s_parameters() -> None:
+    """A new stage, or a new parameter of one stage, must not make the others run again."""
+    for stage in STAGES:
+        deps = dvc_stage(stage)["deps"]
+        assert not [
+            path for path in deps if path.startswith("stages/") or "graph.py" in path or "params_file" in path
+        ]
+        own = {f"pipeline/params/{name.partition(':')[0]}.py" for name in stage.params}
+        bases = {"pipeline/params/block.py", "pipeline/params/maps.py", "pipeline/params/fit.py"}
+        trained = {"pipeline/params/model.py", "pipeline/params/train.py", "pipeline/params/inputs.py"}
+        allowed = own | bases | (trained if stage.name in ("jtt", "masktune") else set())
+        if "pipeline/network/inputs.py" in deps:
+            allowed.add("pipeline/params/inputs.py")  # for the type of an input size
+        extra = {path for path in deps if path.startswith("pipeline/params")} - allowed
+        assert not extra, (stage.name, extra)
+
+
+def test_modules_are_the_import_closure_without_what_only_types_need() -> None:
+    found = modules("pipeline.steps.evaluate")
+    assert "pipeline/steps/evaluate.py" in found
+    assert "pipeline/metrics.py" in found
+    assert "pipeline/store" in found  # used as a whole: its folder
+    assert "pipeline/compute/engine.py" not in found

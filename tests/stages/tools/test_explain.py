@@ -1,0 +1,33 @@
+"""mac explain on the made-up project."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline import project
+from tests.conftest import Project
+
+
+@pytest.mark.parametrize("options", [[], ["--top-k", "0.1", "--target", "waterbird"], ["--model", "dfr"]])
+def test_a_row_for_each_image(artefacts: project.Project, tmp_path: Path, options: list[str]) -> None:
+    folder = artefacts.data.parent
+    images = [str(folder / "raw" / name) for name in ("00.png", "01.png")]
+    said = Project(folder).succeed("explain", *images, "--out", str(tmp_path / "x.png"), *options).stdout
+    assert said == f"{tmp_path / 'x.png'}\n"
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.size == (4 * 248 + 8 + 260, 2 * 270)
+
+
+def test_bad_usage_is_one_line_and_nothing_is_written(own_artefacts: project.Project, tmp_path: Path) -> None:
+    mac, out = Project(own_artefacts.data.parent), ["--out", str(tmp_path / "x.png")]
+    image = str(own_artefacts.data.parent / "raw" / "00.png")
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    assert "cannot be read as an image" in mac.fail("explain", str(tmp_path / "broken.jpg"), *out)
+    assert "--target cow: no such class; there are landbird, waterbird" in mac.fail(
+        "explain", image, "--target", "cow", *out
+    )
+    own_artefacts.path("masks").unlink()
+    assert "masks.h5: no such file; run 'mac saliency'" in mac.fail("explain", image, *out)
+    mac.succeed("explain", image, "--top-k", "0.2", "--out", str(tmp_path / "y.png"))
+    assert not (tmp_path / "x.png").exists()
