@@ -4,7 +4,7 @@ export PATH := $(BIN):$(PATH)
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-waterbirds bench lint generated pictures waterbirds pretrain clean
+.PHONY: help install demo test test-waterbirds test-demo bench lint generated pictures waterbirds pretrain clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
@@ -13,7 +13,7 @@ install: $(INSTALLED) ## a virtual environment in .venv with everything
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cams,download,dvc,onnx,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[cams,download,dvc,onnx,test]'
 	@touch $@
 
 demo: $(INSTALLED) ## run the whole pipeline on the demo dataset
@@ -24,11 +24,14 @@ demo: $(INSTALLED) ## run the whole pipeline on the demo dataset
 	@echo "Results: data/report.html (open it), data/retrained/ (the robust classifier), data/masks.h5 (what ERM looks at), data/metrics.json."
 	@echo "Next:    edit retrain.alpha or retrain.beta in params.yaml and run 'dvc repro' again (. .venv/bin/activate first)."
 
-test: lint ## lint, types, layers, and the whole test suite
-	pytest
+test: lint ## lint, types, layers, and the whole test suite; JOBS=8 runs eight tests side by side
+	pytest -n $(or $(JOBS),2) --dist loadfile
 
 test-waterbirds: $(INSTALLED) ## the tests on real images with all of Waterbirds: half an hour
 	MAC_REAL_IMAGES=all pytest tests/end_to_end/test_real_images.py
+
+test-demo: $(INSTALLED) ## the tests of the demo with all its pixels and epochs: half an hour
+	MAC_DEMO=whole pytest tests/end_to_end/test_demo.py
 
 bench: $(INSTALLED) ## how fast it is: every benchmark, written to benchmarks/RESULTS.md; 20 minutes on two cores
 	python -m benchmarks --device $(or $(DEVICE),auto)

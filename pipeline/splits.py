@@ -40,7 +40,7 @@ def sort_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
-def held_out(label: NDArray[np.integer], fraction: float, seed: int) -> NDArray[np.bool_]:
+def unseen_by_erm(label: NDArray[np.integer], fraction: float, seed: int) -> NDArray[np.bool_]:
     """Which training images ERM does not see: a seeded `fraction` of each class.
 
     Args:

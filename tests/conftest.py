@@ -1,6 +1,7 @@
 """A small project, run once through all stages, that tests read or copy."""
 
 import csv
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,9 +33,9 @@ WITH_PARAMS = (*(stage.name for stage in graph.STAGES if stage.params), "doctor"
 COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+# One thread here and in every process that a test starts: their bytes are compared, and they run at once.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 def default_params() -> dict[str, Any]:

@@ -10,23 +10,14 @@ seeded share of the training images is one.
 
 from pathlib import Path
 
-from pydantic import Field
-
+from pipeline.datasets.options import DrawnValidation
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import ImageFile, image_files, inside
 from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN, Groups
-from pipeline.params.block import Block, HeldOutShare, Seed
 from pipeline.splits import draw_splits, sort_names
 
-
-class Options(Block):
-    """The validation split."""
-
-    val: HeldOutShare = Field(
-        default=0.15, description="share of the training images that is the validation split"
-    )
-    seed: Seed = Field(default=0, description="seed of that choice")
+Options = DrawnValidation
 
 
 def read(root: Path, options: Options) -> Dataset:

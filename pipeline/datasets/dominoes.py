@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from pipeline.datasets.options import DrawnValidation
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import Pixels, image_files, inside, open_image
 from pipeline.errors import MacError, first_line
 from pipeline.metrics import Groups
-from pipeline.params.block import Block, HeldOutShare, Seed
 
 SIDE = 32
 CORE_HALF = Pixels("lower half", (np.zeros((SIDE, SIDE), np.uint8), np.full((SIDE, SIDE), 255, np.uint8)))
@@ -44,7 +44,7 @@ CORE = "lower half: cifar10, fashion_mnist, mnist, or a folder of `<split>/<clas
 CORRELATION = "share of a class's training images that have the attribute of this class"
 
 
-class Options(Block):
+class Options(DrawnValidation):
     """What is paired with what."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
@@ -56,10 +56,6 @@ class Options(Block):
         default=["0", "1"], description="the attributes, each at the place of its class"
     )
     correlation: float = Field(default=0.95, ge=0, le=1, description=CORRELATION)
-    val: HeldOutShare = Field(
-        default=0.15, description="share of the training images that is the validation split"
-    )
-    seed: Seed = Field(default=0, description="seed of the pairs and the split")
 
     @model_validator(mode="after")
     def _pairs(self) -> "Options":

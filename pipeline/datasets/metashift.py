@@ -13,23 +13,14 @@ is read as well.)
 import re
 from pathlib import Path
 
-from pydantic import Field
-
+from pipeline.datasets.options import DrawnValidation
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import ImageFile, image_files, inside
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
-from pipeline.params.block import Block, HeldOutShare, Seed
 from pipeline.splits import draw_splits, sort_names
 
-
-class Options(Block):
-    """The validation split."""
-
-    val: HeldOutShare = Field(
-        default=0.15, description="share of the test images that is the validation split"
-    )
-    seed: Seed = Field(default=0, description="seed of that choice")
+Options = DrawnValidation
 
 
 def read(root: Path, options: Options) -> Dataset:
@@ -43,8 +34,8 @@ def read(root: Path, options: Options) -> Dataset:
     for folder in ("train", "test"):
         files += [(folder, file) for file in image_files(root / folder, remedy)]
     names = [_class_and_context(root / folder, file) for folder, file in files]
-    held_out = [f"{c}({a})" for (c, a), (folder, _) in zip(names, files, strict=True) if folder == "test"]
-    of_test = [1 if drawn else 2 for drawn in draw_splits(held_out, [options.val], options.seed)]
+    of_groups = [f"{c}({a})" for (c, a), (folder, _) in zip(names, files, strict=True) if folder == "test"]
+    of_test = [1 if drawn else 2 for drawn in draw_splits(of_groups, [options.val], options.seed)]
     splits = [*[0] * (len(files) - len(of_test)), *of_test]
     groups = Groups(sort_names([c for c, _ in names]), sort_names([a for _, a in names]))
     records = [

@@ -54,27 +54,34 @@ class Entry:
         return f"{species}/{species}_{self.number:05d}"
 
 
-def entries(group_counts: Counts) -> list[Entry]:
-    """All images of the dataset, split by split."""
+def entries(group_counts: Counts, every: int = 1) -> list[Entry]:
+    """The images of the dataset, split by split.
+
+    Args:
+        every: take one of so many images of each group. Those that are taken keep their numbers.
+    """
     found: list[Entry] = []
+    first = 0
     for split, counts in group_counts.items():
         for group, count in enumerate(counts):
             label, place = divmod(group, 2)
-            first = len(found)
-            found += [Entry(number, label, place, split) for number in range(first, first + count)]
+            for number in range(first + every // 2, first + count, every):
+                found.append(Entry(number, label, place, split))
+            first += count
     return found
 
 
-def write(folder: Path, seed: int, group_counts: Counts = GROUP_COUNTS) -> None:
+def write(folder: Path, seed: int, group_counts: Counts = GROUP_COUNTS, every: int = 1) -> None:
     """Paint the dataset into `folder`, on all cores. A folder that is there is replaced when all is painted.
 
     Args:
         group_counts: how many images each group has in each split, see GROUP_COUNTS.
+        every: paint one of so many images of each group.
 
     Raises:
         MacError: the folder cannot be written.
     """
-    todo = entries(group_counts)
+    todo = entries(group_counts, every)
     with create_folder(folder) as temporary:
         for bird in silhouettes.BIRDS:
             (temporary / bird.__name__).mkdir()

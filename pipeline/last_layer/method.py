@@ -14,7 +14,7 @@ from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.views import Views
 from pipeline.metrics import Labels
 from pipeline.params.fit import FitParams
-from pipeline.splits import held_out
+from pipeline.splits import unseen_by_erm
 
 if TYPE_CHECKING:
     from pipeline.project import Opened
@@ -49,7 +49,7 @@ class Cached:
         grouping = given.groups.grouping(features["train/label"][:], features["train/attribute"][:])
         trained = erm.provenance.params["train"]
         training = given.rows("train")
-        left_out = training[held_out(images["label"][:][training], trained["hold_out"], trained["seed"])]
+        left_out = training[unseen_by_erm(images["label"][:][training], trained["hold_out"], trained["seed"])]
         return cls(
             views=Views.of(features, params, on, interventions=False),
             group=torch.from_numpy(grouping.index).to(on) if grouping.kind == "group" else None,

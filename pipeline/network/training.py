@@ -26,7 +26,7 @@ from pipeline.params.model import ModelParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Opened
 from pipeline.spec import ModelSpec
-from pipeline.splits import held_out
+from pipeline.splits import unseen_by_erm
 from pipeline.store import ModelFolder
 
 EVAL_BATCH = 64
@@ -200,7 +200,7 @@ class Training:
     def _training_rows(self) -> NDArray[np.int64]:
         """The rows of the training split, without the images that `hold_out` keeps from it."""
         rows = self.given.rows("train")
-        return rows[~held_out(self.label[rows].numpy(), self.params.hold_out, self.params.seed)]
+        return rows[~unseen_by_erm(self.label[rows].numpy(), self.params.hold_out, self.params.seed)]
 
     def predict(self, rows: NDArray[np.int64]) -> Tensor:
         """The class that the model predicts for each row, (n,) int64 on the CPU."""

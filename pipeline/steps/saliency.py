@@ -151,7 +151,10 @@ class _Masking:
     def block(self, block: Block) -> Arrays:
         """Map, packed mask, target and channel means of a block of the retraining set."""
         found = list(self._batches(self.work.rows[block.slice]))
-        return {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}
+        joined = {}
+        for name in found[0]:
+            joined[name] = np.concatenate([arrays[name] for arrays in found])
+        return joined
 
     @torch.no_grad()
     def _batches(self, rows: NDArray[np.int64]) -> Iterator[Arrays]:

@@ -142,7 +142,9 @@ def _onnx(model: Classifier, example: Tensor, about: Mapping[str, str], path: Pa
 
 def _torchscript(model: Classifier, example: Tensor, about: Mapping[str, str], path: Path) -> Computed:
     with warnings.catch_warnings():
-        # Tracing is deprecated, and warns of what it may miss; what the file computes is checked.
+        # Tracing warns of what it may miss; what the file computes is checked. Where a filter makes such a
+        # warning an error, PyTorch forgets to raise it. CPython then takes it for its own at the next look-up
+        # of an attribute, and a class of modules can lose its __getattr__ for good.
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(model, example)
         extra = {"spec.json": json.dumps(about, ensure_ascii=False)}

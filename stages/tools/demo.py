@@ -12,6 +12,13 @@ from pipeline.demo import waterbirds_layout
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the painting."
 )
-def command(folder: Path, seed: int) -> None:
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Paint one of so many images of each group; 1 paints all.",
+)
+def command(folder: Path, seed: int, every: int) -> None:
     """Paint the demo dataset into FOLDER: birds over land and water, in the layout of Waterbirds."""
-    waterbirds_layout.write(folder, seed)
+    waterbirds_layout.write(folder, seed, every=every)

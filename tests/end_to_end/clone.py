@@ -55,7 +55,7 @@ class Clone:
                 (self.folder / ".venv" / part.name).symlink_to(part)
         (self.folder / ".venv/installed").touch()
 
-    def set(self, block: str, key: str, value: str) -> None:
+    def set(self, block: str, key: str, value: object) -> None:
         """Change a line of params.yaml."""
         path = self.folder / "params.yaml"
         text = path.read_text()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,12 +19,29 @@ pytestmark = pytest.mark.skipif(
 
 
 MAIN = ("dvc.yaml", "data/raw/dvc.yaml")  # not the pipeline that compares, which nobody has run
+# `make test-demo` takes the demo as it is, with all its pixels and epochs: half an hour on two cores.
+WHOLE = os.environ.get("MAC_DEMO") == "whole"
+SMALL = {
+    "dataset": {"input_size": 112, "to_input": "resize"},
+    "train": {"epochs": 4},
+    "saliency": {"previews": 4},
+    "features": {"draws": 2},
+    "retrain": {"seeds": 2, "average": 1},
+    "sweep": {"alphas": "[0, 1]", "betas": "[0, 4, 30]"},
+    "jtt": {"first_epochs": 1, "epochs": 1},
+}
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("clone") / "mac")
     clone.installed()
+    if not WHOLE:
+        painting = clone.folder / "data/raw/dvc.yaml"
+        painting.write_text(painting.read_text().replace("--seed 0", "--seed 0 --every 5"))
+        for block, values in SMALL.items():
+            for key, value in values.items():
+                clone.set(block, key, value)
     (clone.folder / "first.txt").write_text(clone.shell(commands("make demo").partition("make test")[0]))
     return clone
 
@@ -33,13 +51,15 @@ def test_the_demo_shows_the_paper_s_situation(clone: Clone) -> None:
     ran = stages_in(said)
     assert ran[:5] == ["data/raw/dvc.yaml:demo", "prepare", "train", "saliency", "features"]
     assert sorted(ran[5:]) == ["baselines", "evaluate", "examples", "report", "retrain", "sweep"]
-    assert re.search(r"^worst group +1000 +\d+\.\d\d +\d+\.\d\d ± \d", said, re.MULTILINE)
+    count = 1000 if WHOLE else 200
+    assert re.search(rf"^worst group +{count} +\d+\.\d\d +\d+\.\d\d ± \d", said, re.MULTILINE)
     metrics = clone.metrics()
     erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
-    # Kept loose: other hardware rounds otherwise. README.md has the figures of one machine.
-    assert erm["worst_group"] < erm["adjusted_mean"] - 0.1
-    assert mac["worst_group"]["mean"] > erm["worst_group"] + 0.05
-    assert metrics["seeds"] == 5
+    assert metrics["seeds"] == (5 if WHOLE else 2)
+    assert erm["worst_group"] < erm["adjusted_mean"]
+    if WHOLE:  # kept loose: other hardware rounds otherwise; README.md has the figures of one machine
+        assert erm["worst_group"] < erm["adjusted_mean"] - 0.1
+        assert mac["worst_group"]["mean"] > erm["worst_group"] + 0.05
 
 
 def test_a_second_repro_does_nothing(clone: Clone) -> None:
@@ -122,7 +142,8 @@ def test_using_the_result(clone: Clone) -> None:
         ("saliency", "top_k", "0.11", ["saliency"]),
         ("features", "draws", "1", ["features"]),
         ("train", "weight_decay", "0.5", ["train"]),
-        ("dataset", "input_size", "144", ["prepare"]),
+        ("dataset", "input_size", "144", ["train"]),
+        ("dataset", "stored_size", "300", ["prepare"]),
     ],
 )
 def test_a_parameter_touches_its_own_stage_first(
@@ -143,6 +164,25 @@ def test_a_parameter_touches_its_own_stage_first(
         path.write_text(before)
 
 
+def test_a_new_parameter_of_a_stage_touches_this_stage_and_what_follows(clone: Clone) -> None:
+    """A field in its parameters' module, a line in params.yaml and `make generated`."""
+    folder = clone.folder
+    clone.run("git", "add", "-A")
+    clone.run("git", "commit", "-qm", "before")
+    try:
+        with (folder / "pipeline/params/features.py").open("a") as file:
+            file.write('    flavour: int = Field(ge=0, description="of no use")\n')
+        for name in ("params.yaml", "pipeline/presets/common.yaml"):
+            text = (folder / name).read_text()
+            (folder / name).write_text(text.replace("\nfeatures:\n", "\nfeatures:\n  flavour: 1  # ours\n"))
+        kept = (folder / "params.yaml").read_text()
+        clone.run(sys.executable, "-m", "stages.generate")
+        (folder / "params.yaml").write_text(kept)  # with the values of this test
+        assert set(json.loads(clone.run("dvc", "status", "--json", *MAIN))) == {"features"}
+    finally:
+        clone.run("git", "checkout", "-q", ".")
+
+
 def test_queued_experiments_do_not_train_the_backbone_again(clone: Clone) -> None:
     """Of the README's two loops the first, with its first value."""
     lines = commands("dvc exp run --queue").splitlines()
@@ -154,8 +194,6 @@ def test_queued_experiments_do_not_train_the_backbone_again(clone: Clone) -> Non
 
 
 def test_the_second_pipeline_ends_with_the_whole_report(clone: Clone) -> None:
-    clone.set("jtt", "first_epochs", "1")
-    clone.set("jtt", "epochs", "1")
     ran = stages_in(clone.shell(commands("dvc repro data/comparison/dvc.yaml")))
     assert [name.rpartition(":")[2] for name in ran][-1] == "comparison_report"
     page = (clone.folder / "data/comparison/report.html").read_text()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from pipeline.results.coverage import coverage
+from pipeline.results.coverage import by_group
 from tests.conftest import (
     SHARED,
     STAGES,
@@ -73,8 +73,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def test_masks_of_real_birds_lie_on_the_birds(real: Project) -> None:
     with real.open("images", "erm", "masks") as given:
-        assert (given.file("masks")["mask"][:].sum((1, 2)) == 15000).all()
-        table = coverage(given)
+        images, masks = given.file("images"), given.file("masks")
+        assert (masks["mask"][:].sum((1, 2)) == 15000).all()
+        table = by_group(images, masks, given.model("erm").spec)
     mean_inside, mean_outside = (
         np.average([getattr(r, name) for r in table], weights=[r.n for r in table])
         for name in ("mask_fg", "mask_bg")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.splits import draw_splits, held_out, sort_names
+from pipeline.splits import draw_splits, sort_names, unseen_by_erm
 
 KEYS = ["b"] * 20 + ["a"] * 40 + ["c"] * 2
 
@@ -35,11 +35,11 @@ def test_names_are_sorted_by_size_if_all_are_whole_numbers(
     assert sort_names(names) == expected
 
 
-def test_the_same_share_of_each_class_is_held_out() -> None:
+def test_the_same_share_of_each_class_is_kept_from_erm() -> None:
     label = np.array([0] * 30 + [1] * 10)
-    assert not held_out(label, 0, 0).any()
-    kept_back = held_out(label, 0.2, 3)
+    assert not unseen_by_erm(label, 0, 0).any()
+    kept_back = unseen_by_erm(label, 0.2, 3)
     assert kept_back.dtype == np.bool_
     assert [kept_back[label == c].sum() for c in (0, 1)] == [6, 2]
-    assert np.array_equal(kept_back, held_out(label, 0.2, 3))
-    assert not np.array_equal(kept_back, held_out(label, 0.2, 4))
+    assert np.array_equal(kept_back, unseen_by_erm(label, 0.2, 3))
+    assert not np.array_equal(kept_back, unseen_by_erm(label, 0.2, 4))

@@ -36,15 +36,6 @@ def test_help_imports_nothing_heavy() -> None:
         assert f"'{module}'" not in loaded
 
 
-def test_inspecting_results_loads_no_torch() -> None:
-    code = "import sys; import stages.tools.inspect; print(sorted(sys.modules))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
-    ).stdout
-    for module in ("torch", "torchvision", "dask", "matplotlib"):
-        assert f"'{module}'" not in loaded
-
-
 def test_retraining_does_not_load_what_it_does_not_use() -> None:
     code = "import sys; import stages.frame, pipeline.steps.retrain; print(sorted(sys.modules))"
     loaded = subprocess.run(

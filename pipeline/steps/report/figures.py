@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 ERM, MAC = "#8a6d3b", "#1f6f8b"
 _STYLE: Any = {
@@ -57,6 +58,11 @@ def _drawing(figure: Figure, alt: str) -> Drawing:
     return Drawing("data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode(), alt)
 
 
+def _percent(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
+    """One value of each row, in percent."""
+    return np.array([100 * row[key] for row in rows])
+
+
 def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mapping[str, float]]) -> Drawing:
     """Test accuracy of every group by ERM, and by MaC with its deviation over seeds.
 
@@ -66,7 +72,7 @@ def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mappin
     """
     with _figure(4.8, 1.2 + 0.5 * len(groups)) as (figure, (axes,)):
         y = np.arange(len(groups))[::-1]
-        mean, std = (np.array([100 * row[key] for row in mac]) for key in ("mean", "std"))
+        mean, std = (_percent(mac, key) for key in ("mean", "std"))
         axes.barh(y + 0.2, 100 * np.array(erm), 0.38, color=ERM, label="ERM")
         axes.barh(y - 0.2, mean, 0.38, xerr=std, color=MAC, label="MaC", ecolor="#333333", capsize=3)
         axes.set_yticks(y, groups)
@@ -86,7 +92,7 @@ def sweep_maps(rows: Sequence[Mapping[str, float]]) -> Drawing:
     Args:
         rows: one for each pair, with `alpha`, `beta`, `val_worst`, `test_worst` and `picked`.
     """
-    alphas, betas = (sorted({row[name] for row in rows}) for name in ("alpha", "beta"))
+    alphas, betas = sorted({row["alpha"] for row in rows}), sorted({row["beta"] for row in rows})
     picked = next(row for row in rows if row["picked"])
     star = alphas.index(picked["alpha"]), betas.index(picked["beta"])
     with _figure(1.1 + 0.6 * len(betas), 2 * (0.8 + 0.42 * len(alphas)), 2) as (figure, (upper, lower)):
@@ -198,7 +204,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
     """
     with _figure(4.8, 1 + 0.65 * len(rows)) as (figure, (axes,)):
         y = np.arange(len(rows))[::-1]
-        mean, low, high = (np.array([100 * row[key] for row in rows]) for key in ("mean", "low", "high"))
+        mean, low, high = (_percent(rows, key) for key in ("mean", "low", "high"))
         axes.errorbar(mean, y, xerr=[mean - low, high - mean], fmt="o", color=MAC, capsize=4)
         axes.axvline(0, color="#555555", linewidth=1)
         axes.set_yticks([])

@@ -14,7 +14,7 @@ from pipeline.last_layer.method import Cached, NotApplicableError
 from pipeline.last_layer.methods import METHODS
 from pipeline.metrics import Grouping
 from pipeline.params.baselines import MethodName
-from pipeline.splits import held_out
+from pipeline.splits import unseen_by_erm
 from tests import cached as made
 from tests.cached import FIT
 
@@ -55,7 +55,7 @@ def test_the_start_is_what_the_artefacts_say(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.validation.features, features["val/original"][:])
     assert found.group is not None
     np.testing.assert_array_equal(found.group, 2 * label + attribute)
-    np.testing.assert_array_equal(found.unseen, held_out(label, 0.25, 7))
+    np.testing.assert_array_equal(found.unseen, unseen_by_erm(label, 0.25, 7))
     assert 0 < found.unseen.sum() < 60
     assert found.erm_labels == "validation, to choose"
     assert len(found.views.table) == 60

@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -66,3 +67,11 @@ def test_the_spec_s_normalisation_is_the_one_that_is_used(fast: bool) -> None:
             model = classifier.for_inference(model, torch.float32)
         assert torch.allclose(model.input(grid), expected, atol=1e-6) == is_same
         assert torch.allclose(model.input(grid.float() / 255), expected, atol=1e-6) == is_same
+
+
+def test_it_is_traced_without_a_warning() -> None:
+    model = classifier.build("resnet18", 3).eval().requires_grad_(False)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        torch.jit.trace(model, torch.randn(2, 3, 64, 64))
+    assert [each for each in said if issubclass(each.category, torch.jit.TracerWarning)] == []

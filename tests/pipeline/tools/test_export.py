@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import MacError
+from pipeline.network.backbone import MeanPooled
 from pipeline.network.classifier import Classifier
 from pipeline.project import Project
-from pipeline.tools.export import FORMATS, TOLERANCE, export
+from pipeline.tools.export import _WRITERS, FORMATS, TOLERANCE, export
 from pipeline.tools.model import load_model
 from tests import made_up
 
@@ -87,3 +88,25 @@ def test_a_file_that_computes_something_else_is_not_kept(
     with pytest.raises(MacError, match="model.safetensors: not written: its logits differ from PyTorch's by"):
         export(artefacts, "mac", tmp_path / "model.safetensors", "safetensors")
     assert not list(tmp_path.iterdir())
+
+
+class _Warning(MeanPooled):
+    """A trunk that warns when it is traced, in a moment in which its class's attributes are in no cache."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.convolution = nn.Conv2d(3, 4, 3)
+
+    def encode(self, x: Tensor) -> Tensor:
+        maps = self.convolution(x)
+        type(self).is_cold = True  # type: ignore[attr-defined]
+        return torch.as_tensor(maps)
+
+
+def test_exporting_leaves_a_class_of_modules_as_it_was(tmp_path: Path) -> None:
+    """Where warnings are errors, as here, one that PyTorch forgets to raise could cost it `__getattr__`."""
+    model = Classifier(_Warning(), 2).eval().requires_grad_(False)
+    x = torch.randn(2, 3, 8, 8)
+    run = _WRITERS["torchscript"](model, x, {}, tmp_path / "model.pt")
+    assert isinstance(model.trunk.convolution, nn.Conv2d)
+    torch.testing.assert_close(run(x), model(x))

@@ -1,0 +1,113 @@
+"""A stage reads what its entry in the list says, and nothing else."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import graph
+from pipeline.graph import KINDS
+from pipeline.project import Opened
+from tests.conftest import STAGES, Project
+
+WITH_PARAMS = [name for name in STAGES if graph.stage(name).params]
+# Other values for the keys of params.yaml that are not numbers.
+OTHERS: dict[str, Any] = {
+    "dataset.name": "waterbirds",
+    "dataset.root": "elsewhere",
+    "dataset.to_stored": "center_crop",
+    "dataset.stored_size": 80,
+    "dataset.input_size": 48,
+    "dataset.to_input": "resize",
+    "dataset.on_error": "skip",
+    "model.architecture": "resnet18",
+    "model.weights": "IMAGENET1K_V1",
+    "train.schedule": "constant",
+    "train.crop_scale": [0.5, 0.9],
+    "train.precision": "bfloat16",
+    "train.select": "best",
+    "train.hold_out": 0.2,
+    "retraining_set.balance": "class",
+    "saliency.method": "random",
+    "saliency.target": "prediction",
+    "saliency.layer": "stage2",
+    "saliency.precision": "bfloat16",
+    "features.precision": "bfloat16",
+    "retrain.solver": "lbfgs",
+    "retrain.init": "zeros",
+    "retrain.class_weights": "none",
+    "baselines.methods": ["erm"],
+    "sweep.alphas": [5],
+    "sweep.betas": [6, 7],
+}
+
+
+def changed(key: str, value: Any) -> Any:
+    if key in OTHERS:
+        return OTHERS[key]
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int) else value * 0.5
+
+
+def contents(project: Project, stage: str) -> Mapping[str, bytes]:
+    """The files that a stage has made."""
+    found = {}
+    for made in graph.stage(stage).makes:
+        path = project.data / made.path
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            found[str(file)] = file.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("stage", WITH_PARAMS)
+def test_parameters_that_a_stage_does_not_declare_change_nothing(project: Project, stage: str) -> None:
+    declared = {f"{model.block}.{key}" for model in graph.stage(stage).models() for key in model.model_fields}
+    yaml = YAML(typ="safe")
+    values = yaml.load(project.params_file)
+    for block, keys in values.items():
+        for key, value in keys.items():
+            dotted = f"{block}.{key}"
+            if dotted not in declared and dotted != "dataset.options":
+                keys[key] = changed(dotted, value)
+    if stage == "prepare":
+        values["dataset"]["input_size"] = 48  # a crop that fits
+    yaml.dump(values, project.params_file)
+    before = contents(project, stage)
+    project.succeed(stage)
+    assert contents(project, stage) == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_opens_what_it_declares_and_uses_all_of_it(
+    project: Project, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = set()
+
+    def recorded(kind: str) -> None:
+        plain = getattr(Opened, kind)
+
+        def access(given: Opened, name: str) -> Any:
+            used.add(name)
+            return plain(given, name)
+
+        monkeypatch.setattr(Opened, kind, access)
+
+    for kind in ("file", "model", "table"):
+        recorded(kind)
+    project.succeed(stage)
+    assert used == set(graph.stage(stage).needs)
+
+
+def test_each_artefact_lies_where_the_list_says(finished: Project) -> None:
+    for stage in STAGES:
+        for made in graph.stage(stage).makes:
+            assert (finished.data / made.path).exists()
+            assert KINDS[made.name].command == f"mac {stage}"
+
+
+def test_a_time_is_recorded_beside_the_artefacts(finished: Project) -> None:
+    assert {path.stem for path in (finished.data / "timings").iterdir()} == set(STAGES)
+    assert isinstance(finished.data, Path)
