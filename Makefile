@@ -13,7 +13,7 @@ install: $(INSTALLED) ## a virtual environment in .venv with everything
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[cams,download,dvc,onnx,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cams,download,dvc,onnx,test]'
 	@touch $@
 
 demo: $(INSTALLED) ## run the whole pipeline on the demo dataset

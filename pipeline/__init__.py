@@ -1,8 +1,8 @@
-"""MaC as a library. `pipeline.load_model` and what else notebooks use is imported when it is asked for."""
+"""MaC as a library: `pipeline.load_model` and the other names for notebooks, imported at first use."""
 
 from typing import Any
 
-# Other attributes of the package may be its modules, so these are named here as well.
+# Python asks `__getattr__` for modules of the package too. It knows these names without pipeline.api.
 _API = frozenset({"load_model", "open_images", "open_masks", "open_features", "images_table", "masks_table"})
 
 

@@ -1,6 +1,6 @@
-"""What notebooks use after `import pipeline`: classifiers, artefacts as arrays, and tables for pandas.
+"""For notebooks, after `import pipeline`: classifiers, artefacts as arrays, and tables for pandas.
 
-Each example runs as it stands, in a project whose pipeline has run.
+Each example runs as it is written here, in a project whose pipeline has run.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,11 +22,11 @@ __all__ = ["images_table", "load_model", "masks_table", "open_features", "open_i
 class Arrays(Mapping[str, da.Array]):
     """The datasets of an HDF5 artefact by name, as dask arrays: nothing is read before `compute()`.
 
-    The file stays open until `close()`, or to the end of a `with` block.
+    The file stays open until `close()`, or until the end of a `with` block.
 
     Args:
-        path: of the file.
-        kind: what it must be, such as `images`.
+        path: the file.
+        kind: the kind of artefact that it must be, such as `images`.
 
     Attributes:
         params: the parameters that it was made with.
@@ -65,7 +65,7 @@ class Arrays(Mapping[str, da.Array]):
         return list(self._attribute("classes"))
 
     def close(self) -> None:
-        """Close the file; then the arrays cannot be read any more."""
+        """Close the file. After this, the arrays cannot be read."""
         self._opened.close()
 
     def __enter__(self) -> "Arrays":
@@ -84,12 +84,12 @@ def open_images(path: str | Path) -> Arrays:
     """images.h5: every image of the dataset.
 
     `image` is (N, H, W, 3) uint8; `label`, `attribute`, `split` and `path` are (N,). Where true masks are
-    known, `foreground` (N, H, W) and `has_foreground` (N,) bool are there too.
+    known, there are also `foreground` (N, H, W) and `has_foreground` (N,), bool.
 
     >>> import pipeline
     >>> images = pipeline.open_images("data/images.h5")
     >>> training = images["split"].compute() == 0
-    >>> pixels = images["image"][training][:4].compute()  # NumPy, of four images alone
+    >>> pixels = images["image"][training][:4].compute()  # NumPy, of four images only
     >>> pixels.dtype, pixels.shape[0], pixels.shape[3]
     (dtype('uint8'), 4, 3)
     >>> images.close()
@@ -153,7 +153,7 @@ def images_table(path: str | Path) -> list[dict[str, Any]]:
 def masks_table(path: str | Path) -> list[dict[str, Any]]:
     """A dict for each image of masks.h5, for `pandas.DataFrame`: what `mac inspect --csv` writes.
 
-    images.h5, erm/, features.h5 and retrained/ are those beside it.
+    images.h5, erm/, features.h5 and retrained/ must be in the same folder.
 
     >>> import pipeline
     >>> unsure = min(pipeline.masks_table("data/masks.h5"), key=lambda row: row["confidence"])

@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend: bad parameters, bad input, artefacts that do not fit."""
+"""The exception for all that a user can correct: bad parameters, bad input, artefacts that do not fit."""
 
 import os
 
@@ -6,7 +6,7 @@ import os
 class MacError(Exception):
     """A user's mistake, or broken input. `str(error)` is one line: where, what was found, and what to do.
 
-    A message may quote a file, which may hold anything. So line breaks and terminal codes are shown escaped.
+    A message may quote a file, and a file may hold anything. So line breaks and terminal codes are escaped.
     """
 
     def __init__(self, message: str) -> None:
@@ -14,9 +14,9 @@ class MacError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, or the exception's name where it has none.
+    """The first line of another library's message, or the name of the exception if it has no message.
 
-    Of an operating system's error it is the reason alone.
+    For an error of the operating system, it is the reason only, without the file.
     """
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)

@@ -1,7 +1,7 @@
 """The one list of the stages: what each needs, what it makes, and which parameters it reads.
 
-From this list come the commands of `mac`, dvc.yaml, the remedies in messages, the order of the report and of
-the tests. Modules are named here, not imported: the list is there at once.
+The commands of `mac`, dvc.yaml, the remedies in messages, the order in the report, and tests are made from
+this list. It names modules and does not import them, so it loads fast.
 """
 
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ class Stage:
     """A stage: `run(given, *outs, *params, context)`, a command of `mac` and a stage of DVC.
 
     Attributes:
-        name: of the command `mac <name>`.
+        name: the name of the command, `mac <name>`.
         about: what it does, in one line.
         run: its function, `<module>:<function>` below `pipeline`.
-        needs: the artefacts that it is given, opened.
+        needs: the artefacts that it reads; the function gets them opened.
         makes: the artefacts that it writes; the function gets one path for each.
         params: its parameter models, `<module>:<class>` below `pipeline.params`; the function gets one of
             each.
-        device: whether it computes on a device of the user's choice.
+        device: whether the user can choose the device that it computes on.
         cluster: whether the workers of a Dask cluster can do its work.
         files: the user's own files that it reads, as dvc.yaml names them.
-        pipeline: the DVC file that it is in: `main`, or `comparison` for what `dvc repro` does not run.
+        pipeline: the DVC file that it is in: `main`, or `comparison`, which a plain `dvc repro` does not run.
     """
 
     name: str
@@ -193,7 +193,7 @@ def stage(name: str) -> Stage:
 
 
 def project(data: Path, **elsewhere: Path) -> "Project":
-    """The project of a data folder; `elsewhere` names artefacts that lie in another place."""
+    """The project in a data folder; `elsewhere` has the paths of artefacts that are in another place."""
     from pipeline.project import Project
 
     return Project(data, KINDS, elsewhere)

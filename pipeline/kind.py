@@ -1,4 +1,4 @@
-"""What a kind of artefact is: its name, its place, and the command that makes it."""
+"""A kind of artefact: its name, its place, its form, and the command that makes it."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,8 +9,8 @@ class Kind:
     """A kind of artefact.
 
     Attributes:
-        name: what stages call it.
-        path: where it lies below the data folder.
+        name: its name in the list of stages.
+        path: its path below the data folder.
         form: `hdf5`, a file with the schema `pipeline.schemas.<name>`; `model`, a folder with model.json;
             `table`, a folder with metrics.json, which says what it was made from; `metrics`, a file for DVC;
             `files`, anything else.
@@ -23,7 +23,7 @@ class Kind:
     command: str = ""
 
     def by(self, command: str) -> "Kind":
-        """The same, made by `command`."""
+        """The same kind, made by `command`."""
         return replace(self, command=command)
 
     @property

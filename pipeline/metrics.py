@@ -1,7 +1,7 @@
 """Groups and accuracies, defined once and used everywhere.
 
-The group of a row is its label · the number of attributes + its attribute. An attribute of UNKNOWN is not
-known. Accuracies are fractions in [0, 1].
+The group of a row has the number label · (number of attributes) + attribute. UNKNOWN is the code of an
+attribute that is not known. Accuracies are fractions in [0, 1].
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from pipeline.store import Artefact
 UNKNOWN = -1
 # The group labels that a method sees.
 Labels = Literal["none", "validation, to choose", "validation, to train", "training, to train"]
-# The sign that the paper's Table 2 has for them.
+# Their signs in the paper's Table 2.
 SIGNS: dict[Labels, str] = {
     "none": "✗",
     "validation, to choose": "✓",
@@ -28,16 +28,16 @@ Accuracy = NDArray[np.float64]
 
 
 def better(worst: Accuracy, mean: Accuracy, than_worst: Accuracy, than_mean: Accuracy) -> NDArray[np.bool_]:
-    """Whether one thing is better than another: THE rule of model selection, element by element.
+    """Whether one thing is better than another, element by element: the one rule of model selection.
 
-    The one with the higher worst-group accuracy is better. Where both have the same, it is the one with the
-    higher mean accuracy. Of two that are equal in both, neither is better.
+    The one with the higher worst-group accuracy is better. If these are equal, the one with the higher mean
+    accuracy is better. If both are equal, neither is better.
     """
     return np.asarray((worst > than_worst) | ((worst == than_worst) & (mean > than_mean)))
 
 
 def prefer(worst: Accuracy | Sequence[float], mean: Accuracy | Sequence[float]) -> int:
-    """Which of several is best by `better`: worst group, then mean, then the first.
+    """The index of the best one by `better`: highest worst group, then highest mean, then the first.
 
     Args:
         worst: (n,) worst-group accuracies.
@@ -56,8 +56,8 @@ class Grouping:
     """The rows of one split, grouped for accuracy.
 
     Attributes:
-        kind: `group` where the attribute of every row is known, else `class`.
-        names: of the groups or classes.
+        kind: `group` if the attribute of every row is known, else `class`.
+        names: the names of the groups or classes.
         index: (N,) int64, the group or class of each row.
     """
 
@@ -71,7 +71,7 @@ class Grouping:
         return np.bincount(self.index, minlength=len(self.names))
 
     def accuracy(self, correct: NDArray[np.bool_]) -> Accuracy:
-        """The accuracy of every group, (..., names), from whether each row is right, (..., N) bool."""
+        """(..., N) bool, whether each row is right, to the accuracy of every group, (..., names)."""
         return group_accuracy(correct, self.index, len(self.names))
 
     def scores(self, accuracy: Accuracy) -> tuple[Accuracy, Accuracy]:
@@ -86,7 +86,7 @@ class Grouping:
 class Groups:
     """The groups of a dataset: every pair of a class and a spurious attribute.
 
-    `attributes` is empty where the attribute of no image is known.
+    `attributes` is empty if no image has a known attribute.
     """
 
     classes: tuple[str, ...]
@@ -109,7 +109,7 @@ class Groups:
         return Grouping("class", list(self.classes), label.astype(np.int64))
 
     def described(self, label: NDArray[np.integer], attribute: NDArray[np.integer]) -> Grouping:
-        """Group every row by the most that is known of it: its group, or `<class>_unknown`."""
+        """Group every row by its class and attribute; `<class>_unknown` if the attribute is not known."""
         if not len(self.attributes):
             return self.grouping(label, attribute)
         unknown = attribute == UNKNOWN
@@ -143,8 +143,8 @@ def worst_group(accuracy: Accuracy) -> Accuracy:
 def weighted_mean(accuracy: Accuracy, share: NDArray[np.integer]) -> Accuracy:
     """(..., groups) to (...): groups weighted by `share` (groups,); empty groups are left out.
 
-    With the split's own counts as the share it is the raw mean. With the training split's counts it is the
-    *adjusted* mean (Sagawa et al. 2020).
+    If `share` has the counts of the split itself, this is the raw mean. If it has the counts of the training
+    split, this is the *adjusted* mean (Sagawa et al. 2020).
     """
     weight = share.astype(np.float64) * ~np.isnan(accuracy)
     with np.errstate(invalid="ignore"):  # no group has both rows and weight: NaN
@@ -157,13 +157,13 @@ def as_dict(accuracy: Accuracy, split: Grouping, training: Grouping | None) -> d
     Args:
         accuracy: (names,) from `group_accuracy`.
         split: the split's grouping.
-        training: the training split's, where the adjusted mean is wanted.
+        training: the training split's grouping, if the adjusted mean is wanted.
 
     Returns:
         `worst_group`, `raw_mean`, `adjusted_mean` and `groups.<name>`, each a float in [0, 1]. Groups without
-        rows are left out. Where attributes of the split are unknown, `worst_class` and `classes.<name>` take
-        the place of `worst_group` and `groups.<name>`. The adjusted mean is left out unless the groups of
-        both splits are known.
+        rows are left out. If attributes of the split are unknown, there are `worst_class` and
+        `classes.<name>` instead of `worst_group` and `groups.<name>`. There is an adjusted mean only if the
+        groups of both splits are known.
     """
     many = {"group": "groups", "class": "classes"}[split.kind]
     worst, mean = split.scores(accuracy)
@@ -176,9 +176,12 @@ def as_dict(accuracy: Accuracy, split: Grouping, training: Grouping | None) -> d
 
 
 def over_seeds(heads: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Metrics of several heads (`as_dict`) to `{mean, std}` of each.
+    """The mean and the standard deviation of each metric over several heads: `{mean, std}`.
 
-    std is the sample standard deviation, and 0 for one head.
+    std is the sample standard deviation; for one head it is 0.
+
+    Args:
+        heads: the metrics of each head, from `as_dict`.
     """
     merged: dict[str, Any] = {}
     for key, first in heads[0].items():

@@ -1,7 +1,7 @@
-"""params.yaml: read and checked as a whole, whatever stage runs.
+"""params.yaml: every stage reads and checks the whole file.
 
-Every key must be there: what runs is what the file says, and DVC sees all of it. Which keys there are follows
-from the parameter models of the stages in `pipeline.graph`.
+No key has a default: the file states every value that is used, and DVC tracks all of them. The keys are those
+of the parameter models of the stages in `pipeline.graph`.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def blocks() -> dict[str, type[Block]]:
 
 
 def _most_derived(models: Mapping[type[Block], None]) -> tuple[type[Block], ...]:
-    """The models that are no base of another one."""
+    """The models that no other model is derived from."""
     derived = []
     for model in models:
         if not any(other is not model and issubclass(other, model) for other in models):
@@ -52,7 +52,7 @@ class Params:
     values: Mapping[str, Mapping[str, Any]]
 
     def of(self, model: type[T]) -> T:
-        """The keys that one model stands for."""
+        """The keys of one model."""
         block = self.values[model.block]
         return model.model_validate({key: block[key] for key in model.model_fields})
 

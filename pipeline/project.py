@@ -1,11 +1,10 @@
-"""The one door to a project's artefacts: where they lie, and how they are opened and held against each other.
+"""A project's artefacts: where they are, and how they are opened and checked. All code opens them here.
 
     with project.open("images", "erm") as given:
         images, erm = given.file("images"), given.model("erm")
 
-What comes through it is whole, of the right kind, and made from what lies beside it. This module holds no
-list of
-artefacts: `pipeline.graph` has it, and makes the project.
+An opened artefact is complete, of the right kind, and made from the other artefacts of the project.
+`pipeline.graph` has the list of artefacts, and makes the project.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ from pipeline.store import SPLITS, Artefact, ModelFolder
 
 @dataclass(frozen=True)
 class Table:
-    """A folder with metrics.json: what it says, and what it was made from."""
+    """A folder with metrics.json: its values, and what it was made from."""
 
     path: Path
     values: Mapping[str, Any]
@@ -40,12 +39,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Project:
-    """Where a project's artefacts lie.
+    """Where a project's artefacts are.
 
     Attributes:
         data: the data folder.
         kinds: all kinds of artefact, by name.
-        elsewhere: artefacts that lie in another place than `kinds` says.
+        elsewhere: the paths of artefacts that are in another place than `kinds` says.
     """
 
     data: Path
@@ -53,15 +52,15 @@ class Project:
     elsewhere: Mapping[str, Path] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
-        """Where an artefact lies."""
+        """The path of an artefact."""
         return self.elsewhere.get(name, self.data / self.kinds[name].path)
 
     @contextmanager
     def open(self, *names: str, digests: Mapping[str, str] | None = None) -> Iterator["Opened"]:
-        """Open artefacts, checked.
+        """Open artefacts and check them.
 
-        Each must have been made from the artefacts that lie in this project, whether they are opened or not;
-        what it was made from may be missing.
+        Each must have been made from the artefacts of this project, whether these are opened or not. An
+        artefact that it was made from may be missing.
 
         Args:
             digests: the digests that some of them must have.
@@ -103,14 +102,14 @@ class Project:
                 )
 
     def _stated_digest(self, name: str) -> str | None:
-        """What an artefact that is not opened says of itself; None where it is missing or says nothing."""
+        """The digest that an artefact states, without opening it; None if it is missing or states none."""
         path = self.path(name)
         if self.kinds[name].form == "model":
             return store.stated_model(path)[1]
         return store.stated_digest(path) if path.is_file() else None
 
     def kind_of(self, path: Path) -> Kind:
-        """The kind that a file or a folder says it is.
+        """The kind that a file or a folder states.
 
         Raises:
             MacError: it is missing, or no artefact.
@@ -155,12 +154,12 @@ class Opened:
         return name in self._artefacts
 
     def digests(self, *names: str) -> dict[str, str]:
-        """The digests of some of them: what an artefact says it was made from."""
+        """The digests of some of them, which an artefact made from them notes."""
         found = {name: self._artefacts[name] for name in names}
         return {name: each.digest for name, each in found.items() if not isinstance(each, Table)}
 
     def reference(self, *names: str) -> "Reference":
-        """How another process opens the same ones."""
+        """What another process needs to open the same artefacts."""
         project = self.project
         elsewhere = {name: project.path(name).resolve() for name in names}
         return Reference(Project(project.data.resolve(), project.kinds, elsewhere), self.digests(*names))
@@ -175,7 +174,7 @@ class Opened:
         return np.flatnonzero(self.file("images")["split"][:] == SPLITS.index(split))
 
     def grouping(self, split: str) -> Grouping:
-        """The groups of a split: of `train` the whole training split, for which images.h5 must be open."""
+        """The groups of a split. For `train`, the whole training split, images.h5 must be open."""
         if "images" in self:
             images, rows = self.file("images"), self.rows(split)
             return self.groups.grouping(images["label"][:][rows], images["attribute"][:][rows])
@@ -186,7 +185,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Reference:
-    """Artefacts by place and digest. Another process, to which it is sent, opens the same ones."""
+    """Artefacts by path and digest. It can be sent to another process, which opens the same artefacts."""
 
     project: Project
     digests: Mapping[str, str]

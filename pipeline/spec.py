@@ -1,4 +1,4 @@
-"""How a classifier is built, and how an image file becomes its input: what model.json says of a model."""
+"""What model.json states: how a classifier is built, and how an image file becomes its input."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Normalization:
-    """What is subtracted from a pixel in [0, 1], and what the difference is divided by; red, green, blue."""
+    """(pixel − mean) / std, for pixels in [0, 1]; red, green, blue."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -19,7 +19,7 @@ IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """How to build a classifier, and how an image file becomes its input: what model.json says.
+    """How to build a classifier, and how an image file becomes its input.
 
     Attributes:
         classes, attributes: their names, in the order of their codes.
@@ -39,7 +39,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ModelSpec":
-        """What `asdict` and JSON made of it, back.
+        """The spec from the values that `asdict` and JSON made of it.
 
         Raises:
             LookupError, TypeError, ValueError: the values are not those of a spec.

@@ -1,4 +1,4 @@
-"""Seeded draws of rows: for a validation split where none is published, and for what ERM does not see."""
+"""Seeded draws of rows: for splits that are not published, and for the images that ERM does not see."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,17 @@ from numpy.typing import NDArray
 
 
 def draw_splits(keys: Sequence[str], fractions: Sequence[float], seed: int) -> list[int]:
-    """Draw disjoint splits, and the same share of every key for each.
+    """Draw disjoint splits; each gets the same share of the rows of every key.
 
-    The draw of a key depends on the seed, on the key's place among the sorted keys and on its number of rows;
-    on nothing else. A key that has more rows than there are fractions has at least one row in every split.
+    The draw for a key depends only on the seed, its place among the sorted keys, and its number of rows. A
+    key that has more rows than there are fractions has at least one row in every split.
 
     Args:
-        keys: of each row, such as its class.
+        keys: the key of each row, such as its class.
         fractions: the share of each split, in [0, 1].
 
     Returns:
-        For each row the number of its split: i + 1 for `fractions[i]`, and 0 where it is in none of them.
+        For each row the number of its split: i + 1 for `fractions[i]`, or 0 if it is in none of them.
     """
     splits = np.zeros(len(keys), np.int64)
     array = np.array(keys)
@@ -33,7 +33,7 @@ def draw_splits(keys: Sequence[str], fractions: Sequence[float], seed: int) -> l
 
 
 def sort_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The distinct names in order: by size if all are whole numbers, else by the alphabet."""
+    """The distinct names, sorted: by value if all are whole numbers, else alphabetically."""
     distinct = set(names)
     if all(name.isdecimal() for name in distinct):
         return tuple(sorted(distinct, key=lambda name: (int(name), name)))

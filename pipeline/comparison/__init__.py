@@ -1,1 +1,1 @@
-"""The stages of the second pipeline: what MaC is compared with that trains or masks again."""
+"""The stages of the second pipeline: comparisons that train a network or make masks again."""

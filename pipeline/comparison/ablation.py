@@ -1,4 +1,4 @@
-"""Stage ablation: is it the masks? MaC again with random masks of the same size, and with the true masks."""
+"""Stage ablation: how much the masks matter. MaC with random masks of the same size, and with true masks."""
 
 import math
 from collections.abc import Iterator
@@ -41,9 +41,9 @@ def ablation(
 ) -> str:
     """Write the folder `out` with metrics.json; return the table to print.
 
-    Every kind of mask has the same pairs, batches and seeds, and its own α and β, which validation picks from
-    the grid of `sweep`. Where only some training images have a true mask, the true masks are compared with
-    MaC's masks of those images alone.
+    All kinds of masks have the same seeds, and the same draws if they have the same images. Validation picks
+    α and β for each kind from the grid of `sweep`. If only some training images have a true mask, the true
+    masks are compared with MaC's masks of those images only.
 
     Args:
         given: images, erm, masks and features.
@@ -58,12 +58,12 @@ def ablation(
         )
     rows = given.file("masks")["row"][:]
     known = with_foreground(given.file("images"), rows)
-    # What is done is kept until all is. The folder's name says what it depends on.
+    # What is done is kept until all is done. The folder's name depends on all of the inputs.
     fingerprint = (maps.model_dump(), features.model_dump(), given.digests("images", "erm"), rows.tolist())
     with Shards(context.scratch, "ablation", *fingerprint) as kept:
 
         def measured(folder: str, name: str, method: str, of: NDArray[np.int64]) -> _Measured:
-            """MaC with masks by another method, of the rows `of`, made in a folder of their own."""
+            """MaC with masks of the rows `of`, made by another method in a folder of their own."""
             changed = maps.model_copy(update={"method": method})
             with _other_masks(given, kept.folder / folder, of, changed, features, context) as other:
                 return _measure(other, name, sweep, fit, context)
@@ -100,9 +100,9 @@ def _other_masks(
     features: FeaturesParams,
     context: Context,
 ) -> Iterator[Opened]:
-    """The project with other masks, of the rows (M,) of images.h5, and with features of those.
+    """The project with other masks, for the rows (M,) of images.h5, and with the features of these masks.
 
-    They are in `folder`; what is there already is not made again.
+    They are in `folder`. What is already there is not made again.
     """
     project = given.project
     there = {"masks": folder / "masks.h5", "features": folder / "features.h5"}
@@ -118,7 +118,7 @@ def _other_masks(
 
 @dataclass(frozen=True)
 class _Measured:
-    """What is measured of one kind of mask.
+    """The results of one kind of mask.
 
     Attributes:
         row: its entry in metrics.json.
@@ -148,7 +148,7 @@ def _measure(given: Opened, name: str, sweep: SweepParams, fit: FitParams, conte
 
 
 def _difference(first: _Measured, second: _Measured) -> dict[str, Any]:
-    """How much better the first kind of mask is, in metrics.json."""
+    """How much better the first kind of mask is: an entry of metrics.json."""
     name = f"{first.row['name']} − {second.row['name']}"
     return {"name": name, **paired(first.worst - second.worst)}
 

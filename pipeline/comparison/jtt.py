@@ -1,6 +1,6 @@
 """Stage jtt: Just Train Twice (Liu et al. 2021).
 
-A first, short training finds the images that are classified wrong. In the second training these count more.
+A first, short training finds the images that it gets wrong. In the second training these images count more.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from pipeline.project import Opened
 def jtt(given: Opened, out: Path, params: JttParams, context: Context) -> None:
     """Write the model folder `out`: the epoch of the second training with the best validation worst group.
 
-    Both trainings start where ERM started, and have its batch size, schedule, augmentation and seed.
+    Both trainings start where ERM started, and use its batch size, schedule, augmentation and seed.
     """
     erm = whole_network.ErmParams.of(given)
     changed = {"lr": params.lr, "weight_decay": params.weight_decay, "select": "best"}
@@ -49,12 +49,12 @@ def jtt(given: Opened, out: Path, params: JttParams, context: Context) -> None:
 
 
 def error_set(training: Training) -> NDArray[np.int64]:
-    """The rows of the training that its model classifies wrong, without augmentation."""
+    """The training rows that the model gets wrong, without augmentation."""
     rows = training.rows
     wrong = training.predict(rows) != training.label[rows]
     return np.asarray(rows[wrong.numpy()])
 
 
 def upweighted(rows: NDArray[np.int64], errors: NDArray[np.int64], upweight: int) -> NDArray[np.int64]:
-    """The rows, with each of `errors` in it `upweight` times in all."""
+    """The rows, in which each row of `errors` occurs `upweight` times."""
     return np.concatenate([rows, np.repeat(errors, upweight - 1)])

@@ -1,6 +1,6 @@
 """Stage masktune: MaskTune (Asgari et al. 2022).
 
-What ERM looks at most is made black. Then ERM is trained for one more epoch on what is left.
+The pixels that ERM looks at the most are made black. Then ERM is trained on these images for one more epoch.
 """
 
 from pathlib import Path
@@ -53,7 +53,7 @@ def masktune(given: Opened, out: Path, params: MaskTuneParams, context: Context)
 
 
 def highest(maps: Tensor, sigmas: float) -> Tensor:
-    """Where a map is above its own mean by more than `sigmas` of its standard deviations.
+    """Where a map is more than `sigmas` standard deviations above its own mean.
 
     Args:
         maps: (B, H, W).

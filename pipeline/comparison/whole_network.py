@@ -17,7 +17,7 @@ from pipeline.results.scores import scores
 
 @dataclass(frozen=True)
 class ErmParams:
-    """How ERM was trained: the parameters that its model folder says it was made with."""
+    """How ERM was trained: the parameters in its model folder."""
 
     model: ModelParams
     inputs: InputParams
@@ -25,21 +25,21 @@ class ErmParams:
 
     @classmethod
     def of(cls, given: Opened) -> "ErmParams":
-        """Those of the ERM model that is open."""
+        """The parameters of the opened ERM model."""
         made = given.model("erm").provenance.params
         return cls(ModelParams(**made["model"]), InputParams(**made["input"]), TrainParams(**made["train"]))
 
 
 @dataclass(frozen=True)
 class About:
-    """What the comparison says of a method.
+    """The description of a method in the comparison.
 
     Attributes:
         kind: the kind of its model folder.
         title: its name.
         source: who published it.
         labels: the group labels that it sees.
-        chosen: its settings, to be shown.
+        chosen: its settings, which are shown.
     """
 
     kind: str
@@ -50,14 +50,14 @@ class About:
 
 
 def write(out: Path, training: Training, state: Tensors, about: About, params: dict[str, Any]) -> None:
-    """Measure a model that was trained, and write its folder.
+    """Measure a trained model, and write its folder.
 
-    The folder holds the model, history.csv, and metrics.json, which has the form of a row of the baselines.
+    The folder holds the model, history.csv, and metrics.json in the form of a row of the baselines.
 
     Args:
-        training: the training that it comes from, with images.h5 and ERM open.
+        training: the training of the model, with images.h5 and ERM open.
         state: the model's state dict.
-        params: those of the method.
+        params: the parameters of the method.
     """
     given = training.given
     made_from = given.digests("images", "erm")

@@ -1,1 +1,1 @@
-"""Where and how work is done: devices, blocks of rows, clusters, processes that train together, progress."""
+"""How work is computed: devices, blocks of rows, clusters, processes that train together, progress."""

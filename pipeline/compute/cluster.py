@@ -1,8 +1,8 @@
 """Blocks of the engine on a Dask cluster: workers in other processes, on this machine or on many.
 
-Images, masks and shards travel through the file system, which all workers share. Dask itself carries names
-and numbers alone. A worker opens the work once. When a worker dies, another one computes its block. Workers
-that give no sign of life, or that finish no block for long, are restarted.
+All workers share a file system, and images, masks and shards go through it. Dask itself sends only names and
+numbers. A worker opens the work once. If a worker dies, another one computes its block. If no block is
+finished for a long time, the busy workers are restarted.
 """
 
 import logging
@@ -39,11 +39,11 @@ from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.errors import MacError, first_line
 
-STALLED = 900.0  # seconds without a finished block, after which the workers that have one are restarted
+STALLED = 900.0  # after so many seconds without a finished block, the busy workers are restarted
 FAILURES = 10  # how many workers may die of the same block
 TOKEN = ".seen-by-all"
 SAME_PACKAGE = "install the same mac-robust on all of them"
-# Dask logs every connection that breaks. What matters of that comes back as an exception.
+# Dask logs every broken connection. What matters is also raised as an exception.
 LOGGERS = (
     "distributed",
     "distributed.http.proxy",
@@ -57,11 +57,11 @@ LOGGERS = (
 def connect(workers: int | None, address: str | None, device: str) -> Iterator["DaskCluster"]:
     """The cluster at `address`, or a new one of `workers` processes on this machine.
 
-    On CUDA devices each new worker has a GPU of its own. Elsewhere the cores are divided among them.
+    With CUDA, each new worker has a GPU of its own. Without it, the new workers share the cores.
 
     Args:
-        device: what the workers compute on, named as for `pick`. `auto` is CUDA where workers declare the
-            resource `GPU`, or where all of them have CUDA; else it is the CPU.
+        device: what the workers compute on; names as for `pick`. `auto` is CUDA if a worker declares the
+            resource `GPU`, or if all of them have CUDA; else it is the CPU.
 
     Raises:
         MacError: both `workers` and `address` are given, no scheduler answers, the workers do not have this
@@ -77,7 +77,7 @@ def connect(workers: int | None, address: str | None, device: str) -> Iterator["
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": FAILURES}))
         if workers is not None:
-            device = pick(device).type  # new workers have this machine's devices, so nobody asks them
+            device = pick(device).type  # new workers have this machine's devices: no need to ask them
             address = stack.enter_context(_local(workers, device)).scheduler_address
         client = stack.enter_context(_client(address))
         log.info("Dask cluster of %d workers, dashboard: %s", len(_workers(client)), _dashboard(client))
@@ -109,7 +109,7 @@ def _kind(client: Client, device: str) -> torch.device:
         return named("cuda")
     try:
         all_have_cuda = bool(workers) and all(client.run(torch.cuda.is_available).values())
-    except Exception as error:  # what a worker could not import is raised here as it was raised there
+    except Exception as error:  # an import that fails in a worker is raised here too
         raise MacError(
             f"the workers cannot say what they compute on ({first_line(error)}); {SAME_PACKAGE}"
         ) from error
@@ -117,7 +117,7 @@ def _kind(client: Client, device: str) -> torch.device:
 
 
 def _local(workers: int, kind: str) -> SpecCluster:
-    """A cluster of new processes on this machine; on `cuda` each has one GPU."""
+    """A cluster of new processes on this machine; with `cuda`, each has one GPU."""
     gpus = torch.cuda.device_count() if kind == "cuda" else 0
     if gpus and workers > gpus:
         raise MacError(
@@ -143,8 +143,8 @@ def _local(workers: int, kind: str) -> SpecCluster:
         }
 
     addresses = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
-    # Ctrl-C is for this process alone. A signal that is blocked here stays blocked in the threads that begin
-    # here, and in the workers that these threads start, now and later.
+    # Ctrl-C must reach this process only. A signal that is blocked here stays blocked in the threads that
+    # start here, and in the workers that these threads start, now and later.
     resource_tracker.ensure_running()  # if multiprocessing started it later, it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -158,7 +158,7 @@ def _local(workers: int, kind: str) -> SpecCluster:
 
 
 class _Carrier(WorkerPlugin):
-    """Takes the work to every worker, also to one that joins later. The first block there opens it."""
+    """Brings the work to every worker, also to later ones. A worker opens it for its first block."""
 
     def __init__(self, name: str, work: Work, folder: Path, token: str) -> None:
         self.name, self._work, self._folder, self._token = name, work, folder, token
@@ -174,7 +174,7 @@ class _Carrier(WorkerPlugin):
     def run(self, block: Block, path: Path) -> Block:
         """Compute a block and write its shard.
 
-        It is one block at a time, for the function itself uses all cores, or the GPU.
+        One block at a time, because the function itself uses all cores, or the GPU.
         """
         with self._lock:
             if self._function is None:
@@ -207,7 +207,7 @@ class DaskCluster:
     """A running cluster, for the engine.
 
     Attributes:
-        on: the kind of device that its workers have. This process need not have it.
+        on: the kind of device of its workers. This process may have none.
     """
 
     client: Client
@@ -216,7 +216,7 @@ class DaskCluster:
     def compute(
         self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]
     ) -> None:
-        """Compute the blocks in the workers, which write the shards. `done` is called after each.
+        """Compute the blocks in the workers, which write the shards. `done` is called after each block.
 
         Raises:
             MacError: a block failed for a reason that a user can mend, or its workers died again and again.
@@ -226,7 +226,7 @@ class DaskCluster:
         key = f"{name}-{token[:8]}"
         try:
             self.client.register_plugin(_Carrier(key, work, folder, token))
-        except Exception as error:  # what a worker could not do with it comes back as a bare Exception
+        except Exception as error:  # an error in a worker is raised here as a bare Exception
             raise MacError(
                 f"{name}: the workers cannot take the work ({first_line(error)}); {SAME_PACKAGE}"
             ) from error
@@ -270,9 +270,9 @@ def _has_gpu(workers: list[dict[str, Any]]) -> bool:
 
 
 class _Watch:
-    """Restarts the workers that have a block when none has been finished for long.
+    """Restarts the busy workers if no block is finished for STALLED seconds.
 
-    Without it one worker that hangs would hold up all.
+    Without this, one worker that hangs would stop all work.
     """
 
     def __init__(self, client: Client) -> None:
@@ -281,7 +281,7 @@ class _Watch:
         self._thread.start()
 
     def seen(self) -> None:
-        """Say that a block is finished."""
+        """Note that a block is finished."""
         self._last = time.monotonic()
 
     def stop(self) -> None:

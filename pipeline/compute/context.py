@@ -15,9 +15,9 @@ class Context:
     """Where a stage computes.
 
     Attributes:
-        device: PyTorch's name of the device; with a cluster, the kind of device that its workers have.
+        device: PyTorch's name of the device; with a cluster, the kind of device of its workers.
         scratch: folder for unfinished work.
-        cluster: processes that do the work in place of this one.
+        cluster: processes that do the work instead of this one.
     """
 
     device: str
@@ -26,7 +26,7 @@ class Context:
 
     @property
     def on(self) -> "torch.device":
-        """The device. PyTorch is imported here, for some stages compute without it."""
+        """The device. PyTorch is imported only here, because some stages do not need it."""
         import torch
 
         return torch.device(self.device)

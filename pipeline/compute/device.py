@@ -11,13 +11,13 @@ from pipeline.params.block import Precision
 
 
 def pick(name: str) -> torch.device:
-    """The device to compute on in this process. PyTorch is told to use deterministic kernels alone.
+    """The device to compute on in this process. cuDNN is set to use deterministic kernels only.
 
     Args:
-        name: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
+        name: `auto` (CUDA if there is a device, else the CPU), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        MacError: another name, or CUDA where there is none.
+        MacError: another name, or CUDA without a device.
     """
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise MacError(f"device {name}: PyTorch sees no CUDA device here; use cpu")
@@ -43,11 +43,11 @@ def named(name: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Tell glibc's malloc to keep the memory that is freed.
 
-    By default it gives large blocks back to the kernel, which then has to clear the pages of the next batch.
+    By default it returns large blocks to the kernel, which must then clear the pages for the next batch.
     """
     if sys.platform != "linux":
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # C libraries other than glibc do not have it
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries than glibc do not have it
     if mallopt is not None:
         m_trim_threshold, m_mmap_max = -1, -4  # their numbers in malloc.h
         mallopt(m_mmap_max, 0)
@@ -57,8 +57,8 @@ def keep_freed_memory() -> None:
 def forward_batch(device: torch.device) -> int:
     """How many images go through the network at a time.
 
-    On a CPU they are few, for large activations do not fit into its caches. On a GPU they are enough to fill
-    it.
+    On a CPU they are few, because large activations do not fit into its caches. On a GPU they are enough to
+    use all of it.
     """
     return 128 if device.type == "cuda" else 32
 

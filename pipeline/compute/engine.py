@@ -1,14 +1,14 @@
-"""Bulk work, cut into blocks of rows: each block is computed by Dask and kept in a file, its shard.
+"""Bulk work in blocks of rows. Dask computes each block; the result is kept in a file, its shard.
 
     Work ─ open() ─► function of a block ─► shard ─► merged by the stage, in row order
 
 Blocks are merged while later ones are still computed.
 
-A stage that was killed goes on with the shards that it finds. A shard is a safetensors file, written under a
-temporary name and then renamed. The name of the scratch folder holds the fingerprint of everything that its
-shards depend on, and each shard holds the digest of its contents. So a shard that is found is the one that
-would be computed again. Where the work runs (in this process, or in the workers of
-`pipeline.compute.cluster`) changes no byte of it.
+A stage that was killed continues with the shards that it finds. A shard is a safetensors file; it is written
+under a temporary name and then renamed. The name of the scratch folder contains the fingerprint of everything
+that its shards depend on, and each shard contains the digest of its contents. So a shard that is found equals
+the one that would be computed. The bytes do not depend on where the work runs: in this process, or in the
+workers of `pipeline.compute.cluster`.
 """
 
 import fcntl
@@ -59,37 +59,37 @@ def blocks(rows: int, size: int) -> list[Block]:
 
 
 class Work(Protocol):
-    """What is done to blocks of rows.
+    """The work to do on blocks of rows.
 
-    It is pickled and sent to workers, so it names files and holds none open.
+    It is pickled and sent to workers, so it has paths, not open files.
     """
 
     def open(self) -> AbstractContextManager[Callable[[Block], Arrays]]:
-        """Open the files and load the model, once in each process. It yields a pure function of a block."""
+        """Open the files and load the model, once in each process; yield a pure function of a block."""
 
 
 class Cluster(Protocol):
-    """Other processes that compute in place of this one, as `pipeline.compute.cluster` has them."""
+    """Other processes that compute instead of this one; see `pipeline.compute.cluster`."""
 
     def compute(
         self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]
     ) -> None:
-        """Compute the blocks and write their shards. `done` is called after each."""
+        """Compute the blocks and write their shards. `done` is called after each block."""
 
 
-Merge = Callable[[Block, Arrays], None]  # what a stage does with a block that is computed
+Merge = Callable[[Block, Arrays], None]  # what a stage does with a computed block
 
 
 class Shards:
     """The scratch folder of one computation, such as `<data>/scratch/saliency-1f0c…`.
 
-    It belongs to this process alone while the context lasts. It is deleted when the context ends well. When
-    it ends with an exception it is kept, and the next run goes on from there.
+    While the context is open, only this process uses it. If the context ends without an exception, the folder
+    is deleted. If not, it is kept, and the next run continues from there.
 
     Args:
-        scratch: the folder that it is made in.
-        name: what the computation is called.
-        fingerprint: JSON-able values; another value of any of them is another computation.
+        scratch: the folder in which it is made.
+        name: the name of the computation.
+        fingerprint: JSON-able values; if one of them is different, it is another computation.
     """
 
     def __init__(self, scratch: Path, name: str, *fingerprint: object) -> None:
@@ -113,14 +113,14 @@ class Shards:
     def map_blocks(
         self, work: Work, cut: list[Block], merge: Merge, threads: int = 1, cluster: Cluster | None = None
     ) -> None:
-        """Compute the blocks whose shards are not there yet, and hand all blocks to `merge` in row order.
+        """Compute the blocks that have no shard yet, and pass all blocks to `merge` in row order.
 
         Args:
-            merge: called in a thread of its own, with one block at a time. A block is handed over as soon as
-                it and all blocks before it are computed.
-            threads: how many blocks this process computes at a time. It is 1 where the function uses all
-                cores, or a GPU, by itself.
-            cluster: computes in place of this process.
+            merge: called in a thread of its own, with one block at a time. It gets a block as soon as this
+                block and all blocks before it are computed.
+            threads: how many blocks this process computes at a time. It is 1 if the function itself uses all
+                cores, or a GPU.
+            cluster: computes instead of this process.
 
         Raises:
             MacError: a block failed for a reason that a user can mend.
@@ -147,17 +147,17 @@ class Shards:
         tasks = []
         with work.open() as function, Callback(posttask=lambda _key, block, *_: done(block)):
             for number, (block, path) in enumerate(missing.items()):
-                # Dask's local schedulers begin with the last name. The names count down, so that the first
-                # rows are computed first, and can be merged soon.
+                # Dask's local schedulers begin with the last name. The names count down, so the first rows
+                # are computed first, and can be merged early.
                 name = f"{self.name}-{len(missing) - 1 - number:09d}"
                 tasks.append(delayed(write_shard)(function, block, path, dask_key_name=name))
             compute(*tasks, scheduler="threads" if threads > 1 else "synchronous", num_workers=threads)
 
 
 class _Merging:
-    """Hands blocks on in row order, in a thread of its own.
+    """Passes blocks to `merge` in row order, in a thread of its own.
 
-    An error in that thread is raised where the blocks are computed.
+    An error in this thread is raised in the code that computes the blocks.
     """
 
     def __init__(self, paths: Mapping[Block, Path], missing: Collection[Block], merge: Merge) -> None:
@@ -170,7 +170,7 @@ class _Merging:
         self._thread = threading.Thread(target=self._run)
 
     def done(self, block: Block) -> None:
-        """Say that the block's shard is there."""
+        """Note that the block's shard is there."""
         self._done[block].set()
         if self._error is not None:
             raise self._error
@@ -230,7 +230,7 @@ def _is_whole(path: Path) -> bool:
 def _locked(folder: Path) -> int:
     """Make the folder if it is missing, and lock it against other processes.
 
-    It waits while another process has the lock.
+    If another process has the lock, wait for it.
 
     Returns:
         The lock's file descriptor.
@@ -245,17 +245,17 @@ def _locked(folder: Path) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX)
         if folder.is_dir() and os.path.samestat(os.fstat(handle), folder.stat()):
             return handle
-        os.close(handle)  # the other process was done, and removed the folder
+        os.close(handle)  # the other process has finished, and removed the folder
 
 
 @dataclass(frozen=True)
 class Left:
-    """A scratch folder: one that an unfinished run left, or one that a run is using.
+    """A scratch folder: left by an unfinished run, or in use by a run.
 
     Attributes:
         bytes: size of its files.
-        changed: when it was last changed, in seconds since the epoch.
-        in_use: whether a process has it locked.
+        changed: time of the last change, in seconds since 1970.
+        in_use: whether a process has locked it.
     """
 
     path: Path
@@ -265,7 +265,7 @@ class Left:
 
 
 def left_in(scratch: Path) -> list[Left]:
-    """All scratch folders; the one that was changed longest ago comes first."""
+    """All scratch folders, the one with the oldest change first."""
     if not scratch.is_dir():
         return []
     found = [_left(folder) for folder in scratch.iterdir() if folder.is_dir()]

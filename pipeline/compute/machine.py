@@ -6,7 +6,7 @@ import os
 def usable_cores() -> int:
     """How many cores this process may run on.
 
-    In containers and batch systems these may be fewer than the machine has.
+    In containers and batch systems, these can be fewer than the cores of the machine.
     """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

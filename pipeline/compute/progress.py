@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, and a log line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal; without a terminal, a log line every 30 seconds."""
 
 import logging
 import sys
@@ -9,13 +9,13 @@ from typing import TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-LOG_EVERY = 30.0  # seconds between log lines where there is no terminal
+LOG_EVERY = 30.0  # seconds between log lines if there is no terminal
 
 log = logging.getLogger("mac")
 
 
 class Progress:
-    """Counts the work that is done, and shows it.
+    """Counts the units of work that are done, and shows the count.
 
         with Progress("saliency", 4795, "images") as progress:
             progress.update(32)
@@ -35,7 +35,7 @@ class Progress:
         )
 
     def update(self, count: int) -> None:
-        """Say that `count` more units are done."""
+        """Note that `count` more units are done."""
         self._done += count
         if self._bar is not None:
             self._bar.update(count)

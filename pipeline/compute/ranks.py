@@ -1,9 +1,9 @@
-"""Training in several processes, one for each GPU (on CPUs any number).
+"""Training in several processes: one for each GPU, or any number on CPUs.
 
     torchrun --nproc-per-node=N -m stages train
 
-Of every batch each process takes every N-th image, and DistributedDataParallel averages the gradients over
-the processes. Batch normalisation sees the images of its own process alone. Process 0 validates, writes files
+Each of N processes takes every N-th image of every batch. DistributedDataParallel averages the gradients over
+the processes. Batch normalisation uses only the images of its own process. Process 0 validates, writes files
 and logs.
 """
 
@@ -38,7 +38,7 @@ class Ranks:
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """A model that computes the same. Its backward pass averages the gradients over all processes."""
+        """The same model, but its backward pass averages the gradients over all processes."""
         return DistributedDataParallel(model) if self.count > 1 else model
 
     def total(self, values: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Ranks:
         return values
 
     def wait(self) -> None:
-        """Wait until all processes have come here."""
+        """Wait until all processes have reached this point."""
         if self.count > 1:
             distributed.barrier()
 
@@ -60,7 +60,7 @@ ALONE = Ranks()
 def ranks(on: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     """The processes that torchrun started, and the device of this one.
 
-    Without torchrun there is this process alone, and its device is `on`.
+    Without torchrun there is only this process, and its device is `on`.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield ALONE, on

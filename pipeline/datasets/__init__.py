@@ -1,6 +1,6 @@
-"""Readers: from a dataset's own files to records. One module for each dataset, and one entry here.
+"""Readers: from a dataset's own files to records. Each dataset has one module, and one entry here.
 
-A reader's module has `read(root, options)`, and `Options`, the model of `dataset.options`.
+The module has `read(root, options)`, and `Options`, the model of `dataset.options`.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ def read(params: DatasetParams) -> Dataset:
     """The records of the dataset that `params` names.
 
     Raises:
-        MacError: metadata that is not as the reader expects, or a split or class without images.
+        MacError: the metadata are not as the reader expects, or a split or class has no images.
     """
     reader = READERS[params.name]
     dataset: Dataset = reader.read(Path(params.root), reader.Options(**params.options))

@@ -1,11 +1,11 @@
 """Biased Action Recognition (Nam et al. 2020), as released.
 
-Two flat folders; the class is in the file's name, and there is no attribute.
+It has two flat folders. The class is in the file's name. There is no attribute.
 
 <root>/{train,test}/<class>_<number>.jpg       climbing, diving, fishing, pole vaulting, racing, throwing
 
-The test images show each action in another place than the training images. There is no validation split: a
-seeded share of the training images is one.
+The test images show each action in other places than the training images. There is no validation split: a
+seeded share of the training images becomes one.
 """
 
 from pathlib import Path
@@ -21,10 +21,10 @@ Options = DrawnValidation
 
 
 def read(root: Path, options: Options) -> Dataset:
-    """Read the two folders; classes are the sorted names.
+    """Read the two folders. The classes are the sorted names.
 
     Raises:
-        MacError: a folder that is missing, or a file name without a class.
+        MacError: a folder is missing, or a file name has no class.
     """
     remedy = "dataset.root should be the folder that holds BAR's train/ and test/"
     files = []

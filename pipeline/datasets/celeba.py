@@ -1,8 +1,8 @@
-"""CelebA (Liu et al. 2015), in either published spelling: the official text files, or Kaggle's CSV files.
+"""CelebA (Liu et al. 2015), in either published form: the official text files, or Kaggle's CSV files.
 
 <root>/list_attr_celeba.{txt,csv}         40 attributes of every image, -1 or 1
 <root>/list_eval_partition.{txt,csv}      its split: 0, 1 or 2
-<root>/img_align_celeba/*.jpg             178 x 218 pixels (in Kaggle's archive the folder is in itself)
+<root>/img_align_celeba/*.jpg             178 x 218 pixels (Kaggle's archive has a second such folder inside)
 
 Any attribute may be the class and any other the spurious attribute.
 """
@@ -23,18 +23,18 @@ SPLITS = {"0": 0, "1": 1, "2": 2}
 
 
 class Options(Block):
-    """Two of the 40 attributes."""
+    """Which two of the 40 attributes are used."""
 
     label: str = Field(default="Blond_Hair", description="the attribute that is the class")
     attribute: str = Field(default="Male", description="the attribute that is spurious")
 
 
 def read(root: Path, options: Options) -> Dataset:
-    """Read the two lists; the classes are `not_<label>` and `<label>`, the attributes likewise.
+    """Read the two lists. The classes are `not_<label>` and `<label>`; the attributes have the same form.
 
     Raises:
-        MacError: no such files, no such attribute, a value out of range, or an image that the partition
-            leaves out.
+        MacError: no such files, no such attribute, a value out of range, or an image that is not in the
+            partition.
     """
     partition = {
         row["image_id"]: row.code("partition", SPLITS, "0, 1 or 2")
@@ -70,8 +70,8 @@ def _rows(root: Path, name: str, columns: list[str]) -> list[Row]:
         return read_table(csv, ["image_id", *columns], remedy)
     if not text.is_file():
         raise MacError(f"{root}: neither {text.name} nor {csv.name} is there; {remedy}")
-    # Blanks separate the cells. In the attributes' file, the second line has their names, and the first the
-    # number of images; the partition's file has neither.
+    # Blanks separate the cells. In the attributes' file, the first line has the number of images, and the
+    # second the names of the attributes. The partition's file has no such lines.
     lines = [(number, line.split()) for number, line in enumerate(read_lines(text, remedy), 1)]
     header, body = (
         (lines[1][1], lines[2:]) if name == "list_attr_celeba" and len(lines) > 1 else (columns, lines)

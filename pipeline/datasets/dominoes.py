@@ -1,15 +1,15 @@
 """Dominoes (Shah et al. 2020, D-BAT): a digit above an object.
 
-The object is the class, the digit the spurious attribute.
+The object is the class; the digit is the spurious attribute.
 
 <root>/cifar-10-batches-py/                torchvision's files of CIFAR-10 ("cifar10")
-<root>/{MNIST,FashionMNIST}/raw/           the same of "mnist" and "fashion_mnist"
+<root>/{MNIST,FashionMNIST}/raw/           torchvision's files of "mnist" and "fashion_mnist"
 <root>/<name>/{train,test}/<class>/*.png   or any images, in class folders
 
-As in both papers, each half is 32 x 32 pixels, 28 x 28 digits with a black border. Training digits go with
-the class in `correlation` of the images of each class; in the validation and test split every pair of object
-and digit is as frequent. The true mask is the lower half. (D-BAT's own test set has the digits at random, its
-training set correlation 1.)
+As in both papers, each half is 32 x 32 pixels; digits of 28 x 28 pixels have a black border. In training, the
+share `correlation` of each class has the digit of this class. In the validation and test splits, all pairs of
+object and digit are equally frequent. The true mask is the lower half. (In D-BAT's own data, test digits are
+random, and the training correlation is 1.)
 """
 
 import pickle
@@ -45,7 +45,7 @@ CORRELATION = "share of a class's training images that have the attribute of thi
 
 
 class Options(DrawnValidation):
-    """What is paired with what."""
+    """Which images are put together, and how strongly their classes are correlated."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -70,7 +70,7 @@ def read(root: Path, options: Options) -> Dataset:
     """Build the dominoes of `options.core_classes` and `options.spurious_classes`, paired in the order given.
 
     Raises:
-        MacError: files that are not there or damaged, a class that they do not have, or too few images.
+        MacError: files are missing or damaged, or have no such class, or no images of it.
     """
     records: list[Record] = []
     count = len(options.core_classes)
@@ -98,14 +98,14 @@ def read(root: Path, options: Options) -> Dataset:
 def _attributes(
     label: int, count: int, rows: int, correlation: float, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The spurious class of each image: `label` in the share `correlation`, the others equally often."""
+    """The attribute of each image: `label` for the share `correlation`; the others equally often."""
     others = [attribute for attribute in range(count) if attribute != label]
     aligned = round(correlation * rows)
     return rng.permutation(np.concatenate([np.full(aligned, label), np.resize(others, rows - aligned)]))
 
 
 def _dealer(images: Images, rng: np.random.Generator) -> Callable[[], tuple[int, Images]]:
-    """Hands out images in random order, and all of them once more when none is left."""
+    """A function that returns one image after another, in a random order that repeats when all were used."""
     order = rng.permutation(len(images))
     dealt = 0
 
@@ -165,7 +165,7 @@ def _squared(images: Images) -> Images:
 
 
 def _read_folder(root: Path, folder: Path) -> Images:
-    """Image files; what is larger than 32 pixels is scaled down."""
+    """The image files of a folder. Larger ones are scaled down to 32 pixels."""
     files = [(folder / file).relative_to(root).as_posix() for file in image_files(folder, "")]
     pictures = [open_image(root / inside(root, file, str(folder))).convert("RGB") for file in files]
     scaled = [
@@ -205,7 +205,7 @@ def _read_cifar(root: Path, train: bool) -> tuple[Images, NDArray[np.int64], lis
     )
 
 
-# What a pickle of NumPy arrays calls, by the names that different versions gave it.
+# The functions that a pickle of NumPy arrays calls, by their names in different versions.
 _ARRAYS = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -222,7 +222,7 @@ _ARRAYS = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Rebuilds NumPy arrays and nothing else: CIFAR-10 is published as pickles, which could run anything."""
+    """Loads only NumPy arrays. CIFAR-10 is published as pickles, and a pickle could run any code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ARRAYS:
@@ -238,7 +238,7 @@ def _unpickle(file: Path) -> dict[str, Any]:
     return values
 
 
-# Where torchvision keeps each dataset below its folder, and how to read it: images, labels, class names.
+# torchvision's folder of each dataset, and a function that returns its images, labels and class names.
 TORCHVISION = {
     "cifar10": ("cifar-10-batches-py", _read_cifar),
     "mnist": ("MNIST", _read_mnist),

@@ -1,6 +1,6 @@
 """Your own images: a CSV table beside them, or a plain tree with one folder for each class.
 
-<root>/<metadata>              columns as named in `dataset.options`
+<root>/<metadata>              a CSV table; `dataset.options` names its columns
 <root>/<class>/**.jpg          without a table; or <root>/{train,val,test}/<class>/**.jpg
 """
 
@@ -22,7 +22,7 @@ MASK = "column of the true mask's file, which is only used to measure; an empty 
 
 
 class Options(Block):
-    """Where the table is, and what its columns are called. A column that it does not have is `null`."""
+    """Where the table is, and the names of its columns. `null` means that it has no such column."""
 
     metadata: str | None = Field(description="CSV file in the folder; null: one folder for each class")
     path: str = Field(default="path", description="column of the image file, relative to the folder")
@@ -38,7 +38,7 @@ class Options(Block):
 
 
 def read(root: Path, options: Options) -> Dataset:
-    """Read the table or the tree. Classes and attributes are the sorted distinct values, numbers by size.
+    """Read the table or the tree. Classes and attributes are the distinct values, sorted; numbers by value.
 
     Raises:
         MacError: no such folder or table, a missing column, a path that leaves the folder or occurs twice, or

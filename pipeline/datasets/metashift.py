@@ -1,13 +1,13 @@
-"""MetaShift's cats and dogs (Liang & Zou 2022) in the layout that DISC (Wu et al. 2023) made of them.
+"""MetaShift's cats and dogs (Liang & Zou 2022), in the layout of DISC (Wu et al. 2023).
 
 <root>/train/{cat,dog}/{cat(sofa),cat(bed),dog(bench),dog(bike)}/*.jpg
 <root>/test/{cat,dog}/{cat(shelf),dog(shelf)}/*.jpg
 
 The name in brackets is the attribute. There is no validation split: as in DISC, a seeded share of the
-test images is one.
+test images becomes one.
 
-(Other codes use another MetaShift, cats and dogs indoors and outdoors; in folders named so it
-is read as well.)
+(Other codes use another MetaShift, with cats and dogs indoors and outdoors. It can be read too, in folders
+with names of this form.)
 """
 
 import re
@@ -24,10 +24,10 @@ Options = DrawnValidation
 
 
 def read(root: Path, options: Options) -> Dataset:
-    """Read the tree; classes and attributes are the sorted names.
+    """Read the tree. Classes and attributes are the sorted names.
 
     Raises:
-        MacError: a folder that is missing, or an image that is not in a folder such as train/cat/cat(sofa).
+        MacError: a folder is missing, or an image is not in a folder such as train/cat/cat(sofa).
     """
     remedy = "dataset.root should be the folder that holds MetaShift's train/ and test/"
     files = []

@@ -1,4 +1,4 @@
-"""Options that several readers have."""
+"""Options of several readers."""
 
 from pydantic import Field
 
@@ -8,7 +8,7 @@ VAL = "share of a published split that becomes the validation split"
 
 
 class DrawnValidation(Block):
-    """Where no validation split is published: a share of another split, drawn with a seed."""
+    """For datasets without a published validation split: a share of another split is drawn with a seed."""
 
     val: HeldOutShare = Field(default=0.15, description=VAL)
     seed: Seed = Field(default=0, description="seed of what is drawn")

@@ -1,4 +1,4 @@
-"""What a reader yields: the same record for every dataset."""
+"""What readers return: records, the same for every dataset."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ class Record:
     Attributes:
         attribute: index into the dataset's attributes, or UNKNOWN.
         split: 0 train, 1 val, 2 test.
-        foreground: its true mask, of the image's size, or None.
+        foreground: the true mask, which has the size of the image; or None.
     """
 
     image: Source
@@ -35,7 +35,10 @@ class Dataset:
     groups: Groups
 
     def check(self, images: str = "image") -> None:
-        """Check that there is something to train and to test on.
+        """Check that there are images to train and to test on.
+
+        Args:
+            images: the word for an image in the message.
 
         Raises:
             MacError: fewer than two classes, a split without images, or a class without training images.

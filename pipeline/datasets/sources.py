@@ -1,4 +1,4 @@
-"""Where an image's pixels come from: a file of the dataset's folder, or pixels that a reader put together."""
+"""Where an image's pixels come from: a file in the dataset's folder, or pixels that a reader has made."""
 
 import struct
 import zlib
@@ -21,23 +21,23 @@ class Source(Protocol):
     """An image or a mask.
 
     Attributes:
-        name: what it is called in images.h5 and in messages; a file's path relative to the dataset's folder.
+        name: its name in images.h5 and in messages. For a file: the path relative to the dataset's folder.
     """
 
     @property
     def name(self) -> str: ...
 
     def load(self, root: Path) -> Image.Image:
-        """The picture, upright, in a mode of 8 bits.
+        """The picture, upright, in an 8-bit mode.
 
         Raises:
             MacError: it cannot be read as an image.
         """
 
     def stamp(self, root: Path) -> object:
-        """A value that changes when the pixels do, found without reading them.
+        """A value that changes when the pixels change, found without reading a file's pixels.
 
-        Unfinished work goes on only where it is the same.
+        Unfinished work is continued only if the value is the same.
         """
 
 
@@ -54,13 +54,13 @@ class ImageFile:
         try:
             status = (root / self.name).stat()
         except OSError:
-            return None  # loading says what is wrong with it
+            return None  # `load` reports what is wrong
         return status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Pixels in memory: pieces below one another, each (h, w, 3) or (h, w) uint8, of one width."""
+    """Pixels in memory: pieces of the same width, one below the other, each (h, w, 3) or (h, w) uint8."""
 
     name: str
     pieces: tuple[NDArray[np.uint8], ...]
@@ -75,8 +75,8 @@ class Pixels:
 def open_image(file: Path) -> Image.Image:
     """An image file, decoded.
 
-    It is turned as its EXIF orientation says. Of an animation it is the first frame. 16-bit grey
-    is scaled to 8 bits.
+    Its EXIF orientation is applied. Only the first frame of an animation is used. 16-bit grey is scaled to
+    8 bits.
 
     Raises:
         MacError: the file cannot be read as an image.
@@ -84,7 +84,7 @@ def open_image(file: Path) -> Image.Image:
     try:
         image: Image.Image
         with Image.open(file) as image:
-            ImageOps.exif_transpose(image, in_place=True)  # loads it; a copy would take as long as scaling it
+            ImageOps.exif_transpose(image, in_place=True)  # also loads it; a copy takes as long as scaling
         if image.mode == "F":
             raise ValueError("it holds floating-point values, whose range is not known")
         if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
@@ -105,9 +105,9 @@ def open_image(file: Path) -> Image.Image:
 
 
 def to_stored(picture: Image.Image, side: int, how: ToStored) -> Image.Image:
-    """A picture at the stored size, bilinear, antialiased.
+    """A picture at the stored size, bilinear and antialiased.
 
-    `squash` scales both sides; `center_crop` takes the largest square in the middle first.
+    `squash` scales both sides; `center_crop` first takes the largest square in the middle.
     """
     if how == "center_crop":
         return ImageOps.fit(picture, (side, side), Image.Resampling.BILINEAR)
@@ -117,14 +117,14 @@ def to_stored(picture: Image.Image, side: int, how: ToStored) -> Image.Image:
 def stored_image(picture: Image.Image, side: int, how: ToStored) -> NDArray[np.uint8]:
     """A picture in any mode as RGB at the stored size, (side, side, 3).
 
-    Transparency is dropped, as torchvision's ImageFolder does.
+    The alpha channel is ignored, as in torchvision's ImageFolder.
     """
     in_colour = picture if picture.mode == "RGB" else picture.convert("RGB")
     return np.asarray(to_stored(in_colour, side, how))
 
 
 def image_files(folder: Path, remedy: str) -> list[Path]:
-    """Every image file below `folder` but hidden ones, relative to it, sorted.
+    """Every image file below `folder`, except hidden ones: paths relative to the folder, sorted.
 
     Raises:
         MacError: no such folder.
@@ -152,7 +152,7 @@ def inside(root: Path, relative: str, where: str) -> str:
             raise ValueError("a null character")
         real = path.resolve() if ".." in path.parts or path.is_symlink() else _real(path.parent) / path.name
         stays = real.is_relative_to(_real(root))
-    except (ValueError, OSError, RuntimeError) as error:  # or a name too long, or a loop of links
+    except (ValueError, OSError, RuntimeError) as error:  # or the name is too long, or links form a loop
         raise MacError(f"{where}: path {relative!r} is no path ({first_line(error)})") from None
     if not stays:
         raise MacError(
@@ -163,5 +163,5 @@ def inside(root: Path, relative: str, where: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _real(folder: Path) -> Path:
-    """Where a folder really is; datasets have many more files than folders."""
+    """The real path of a folder. It is cached, because datasets have many more files than folders."""
     return folder.resolve()

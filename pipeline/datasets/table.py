@@ -1,4 +1,4 @@
-"""A metadata table: CSV as people write it, read into rows that know where they are."""
+"""Metadata tables: CSV as people write it, read into rows that know their file and line."""
 
 import csv
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ for _code, _names in enumerate(_SPLIT_NAMES):
 
 
 class Row:
-    """One line of a table; `where` starts every message about it."""
+    """One line of a table. Every message about it begins with `where`."""
 
     def __init__(self, where: str, values: dict[str, str | None]) -> None:
         self.where = where
@@ -35,7 +35,11 @@ class Row:
         return value.strip()
 
     def code(self, column: str, codes: dict[str, int], expected: str) -> int:
-        """A cell looked up in `codes`, in any case."""
+        """The code of a cell's text in `codes`; upper and lower case are the same.
+
+        Raises:
+            MacError: `codes` has no such text.
+        """
         text = self[column]
         if text.lower() not in codes:
             raise MacError(f"{self.where}: {column} is {text!r}, expected {expected}")
@@ -43,8 +47,9 @@ class Row:
 
 
 def read_table(file: Path, columns: Sequence[str], remedy: str) -> list[Row]:
-    """Read a CSV file that has at least `columns`; comma, semicolon or tab between cells, with or without a
-    BOM.
+    """Read a CSV file that has at least `columns`.
+
+    Cells are separated by commas, semicolons or tabs. A BOM is allowed.
 
     Raises:
         MacError: no such file, not UTF-8 CSV, no rows, or a missing column.
@@ -61,7 +66,7 @@ def read_table(file: Path, columns: Sequence[str], remedy: str) -> list[Row]:
 
 
 def read_lines(file: Path, remedy: str) -> list[str]:
-    """The lines of a UTF-8 text file, with or without a BOM, each with its end.
+    """The lines of a UTF-8 text file, with or without a BOM. Each keeps its line end.
 
     Raises:
         MacError: no such file, or not UTF-8.
@@ -78,7 +83,7 @@ def read_lines(file: Path, remedy: str) -> list[str]:
 def rows_of(
     file: Path, header: Sequence[str], lines: Sequence[tuple[int, Sequence[str]]], columns: Sequence[str]
 ) -> list[Row]:
-    """The cells of `columns` in numbered lines; other columns are not kept.
+    """The cells of `columns` in numbered lines. Other columns are not kept.
 
     Raises:
         MacError: no rows, or a missing column.

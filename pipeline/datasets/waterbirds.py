@@ -1,7 +1,6 @@
-"""Waterbirds (Sagawa et al. 2020), as released: `metadata.csv` beside one folder a bird species.
+"""Waterbirds (Sagawa et al. 2020), as released: `metadata.csv`, and one folder for each bird species.
 
-Optional `segmentations/<species>/<name>.png`, the layout of the CUB-200-2011 segmentations, hold true
-foregrounds.
+True masks are optional: `segmentations/<species>/<name>.png`, the layout of the CUB-200-2011 segmentations.
 """
 
 from pathlib import Path
@@ -18,7 +17,7 @@ Options = NoOptions
 
 
 def read(root: Path, options: Options) -> Dataset:
-    """Read metadata.csv; `place` may be empty where it is not known.
+    """Read metadata.csv. `place` may be empty if it is not known.
 
     Raises:
         MacError: no such file, a missing column, a value out of range, or a path out of the folder.

@@ -39,9 +39,9 @@ def paint(
     """Paint one image.
 
     Args:
-        texture: of the figure, one of the TEXTURES.
+        texture: the texture of the figure, one of the TEXTURES.
         size: side of the image, pixels.
-        visibility: lowest and highest opacity of the figure; below 1 the scene shines through.
+        visibility: lowest and highest opacity of the figure; below 1, the scene is seen through it.
 
     Returns:
         The image (size, size, 3) uint8, and its true mask (size, size) bool.

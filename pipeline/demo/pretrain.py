@@ -1,8 +1,8 @@
 """Make the weights that the demo's backbone starts from: python -m pipeline.demo.pretrain OUT.safetensors
 
-They are to the demo what ImageNet weights are to Waterbirds. They are learnt from other things: ten
-silhouettes, none of them a bird, each in four textures, which makes 40 classes; on scenes that say nothing
-about the class. It takes about five minutes on two cores.
+These weights are for the demo what ImageNet weights are for Waterbirds. They are learnt from 40 classes: ten
+silhouettes, none of them a bird, each in four textures. The scenes say nothing about the class. This takes
+about five minutes on two cores.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Painted scenes: land and water for the demo, and others for pretraining.
 
-A scene is (size, size, 3) float32 in [0, 1], another one for each state of the random generator.
+A scene is (size, size, 3) float32 in [0, 1]. Each state of the random generator gives another one.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def blend(low: Array, high: Array, weight: Array) -> Array:
     """Mix two colours, or two images.
 
     Args:
-        low, high: (3,) or (size, size, 3), where the weight is 0, and where it is 1.
+        low, high: (3,) or (size, size, 3); the result where the weight is 0, and where it is 1.
         weight: (size, size).
 
     Returns:
@@ -53,7 +53,7 @@ def land(size: int, rng: np.random.Generator) -> Array:
 
 
 def water(size: int, rng: np.random.Generator) -> Array:
-    """A lake: blue, with level ripples, and at times a pale sky above the horizon."""
+    """A lake: blue, with horizontal ripples, and sometimes a pale sky above the horizon."""
     ripples = 0.5 * noise(size, 45, 5, rng) + 0.5 * noise(size, 22, 3, rng)
     deep = colour(rng, (0.03, 0.15, 0.35), (0.12, 0.32, 0.55))
     bright = colour(rng, (0.35, 0.55, 0.75), (0.6, 0.8, 0.95))
@@ -104,10 +104,10 @@ def night(size: int, rng: np.random.Generator) -> Array:
 
 
 def collage(size: int, rng: np.random.Generator) -> Array:
-    """Two scenes, or a scene and a plain colour, that meet along a random hard edge.
+    """Two scenes, or a scene and a plain colour, with a random hard edge between them.
 
-    Photographs are full of edges that belong to no object. A backbone that was trained on such edges does not
-    take the edge of a mask for an object.
+    Photographs are full of edges that belong to no object. A backbone that was trained with such edges does
+    not mistake the edge of a mask for an object.
     """
     first = ALL[rng.integers(len(ALL))](size, rng)
     second = ALL[rng.integers(len(ALL))](size, rng)

@@ -1,7 +1,7 @@
 """Silhouettes: two kinds of bird for the demo, and ten other things for pretraining.
 
-A silhouette is painted white on black into a square. Its proportions and its pose are random.
-Coordinates go from 0 to 1, y points down, and the figure faces right.
+A silhouette is painted in white on a black square. Its proportions and its pose are random. Coordinates go
+from 0 to 1, y points down, and the figure faces right.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ class Pen:
     def stroke(self, points: Sequence[Point], width: float) -> None:
         """A thick line through `points`.
 
-        Three points make a smooth curve, which the second one bends.
+        Three points make a smooth curve; the second one is its control point.
         """
         if len(points) == 3:
             t = np.linspace(0, 1, 16)[:, None]
@@ -74,7 +74,7 @@ def landbird(pen: Pen, rng: np.random.Generator) -> None:
 def waterbird(pen: Pen, rng: np.random.Generator) -> None:
     """A swimming or wading bird: a body like a boat, a raised tail, a long thick neck, a long pointed beak.
 
-    The wading one has long legs, the swimming one none.
+    A wading bird has long legs; a swimming bird has none.
     """
     wading = rng.random() < 0.5
     top = 0.42 if wading else 0.56
@@ -121,7 +121,7 @@ def fish(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def cat(pen: Pen, rng: np.random.Generator) -> None:
-    """A sitting cat with pointed ears and its tail up."""
+    """A sitting cat with pointed ears and a raised tail."""
     pen.ellipse(0.47, 0.66, rng.uniform(0.15, 0.2), 0.22)
     pen.ellipse(0.52, 0.36, 0.14, 0.12)
     for dx in (-0.09, 0.09):
@@ -162,7 +162,7 @@ def butterfly(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def snail(pen: Pen, rng: np.random.Generator) -> None:
-    """A snail with its house."""
+    """A snail with its shell."""
     r = rng.uniform(0.17, 0.22)
     pen.ellipse(0.44, 0.5, r, r)
     pen.ellipse(0.5, 0.72, 0.32, 0.055)
@@ -228,7 +228,7 @@ OTHERS: tuple[Silhouette, ...] = (
 def render(silhouette: Silhouette, size: int, rng: np.random.Generator) -> Image.Image:
     """A random figure on a square of `size` pixels, turned a little, facing left or right.
 
-    Its mode is L, its edges are antialiased.
+    Its mode is L; its edges are antialiased.
     """
     pen = Pen(size * 2)
     silhouette(pen, rng)

@@ -4,7 +4,7 @@
     <class>/<class>_<number>.jpg       the images
     segmentations/<class>/<…>.png      their true masks
 
-An image depends on the seed and on its number alone.
+An image depends only on the seed and on its number.
 """
 
 import os
@@ -24,9 +24,9 @@ from pipeline.store import create_folder
 
 SIZE = 240  # side of the images, pixels
 VISIBILITY = (0.5, 0.9)  # birds are hard to see, scenes are not
-# For each split the images of each group: landbird on land, landbird on water, waterbird on land, waterbird
-# on water. 5 % of the training images go against the correlation, as in Waterbirds. Validation and test are
-# balanced.
+# For each split, the number of images of each group: landbird on land, landbird on water, waterbird on land,
+# waterbird on water. 5 % of the training images go against the correlation, as in Waterbirds. Validation and
+# test are balanced.
 Counts = Mapping[int, tuple[int, ...]]
 GROUP_COUNTS: Counts = {0: (475, 25, 25, 475), 1: (150, 150, 150, 150), 2: (250, 250, 250, 250)}
 
@@ -58,7 +58,7 @@ def entries(group_counts: Counts, every: int = 1) -> list[Entry]:
     """The images of the dataset, split by split.
 
     Args:
-        every: take one of so many images of each group. Those that are taken keep their numbers.
+        every: take one in `every` images of each group. The images keep their numbers.
     """
     found: list[Entry] = []
     first = 0
@@ -72,11 +72,11 @@ def entries(group_counts: Counts, every: int = 1) -> list[Entry]:
 
 
 def write(folder: Path, seed: int, group_counts: Counts = GROUP_COUNTS, every: int = 1) -> None:
-    """Paint the dataset into `folder`, on all cores. A folder that is there is replaced when all is painted.
+    """Paint the dataset into `folder`, on all cores. An existing folder is replaced when all is painted.
 
     Args:
-        group_counts: how many images each group has in each split, see GROUP_COUNTS.
-        every: paint one of so many images of each group.
+        group_counts: how many images each group has in each split; see GROUP_COUNTS.
+        every: paint one in `every` images of each group.
 
     Raises:
         MacError: the folder cannot be written.

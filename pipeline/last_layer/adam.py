@@ -1,10 +1,10 @@
-"""Many heads fitted at once by Adam on minibatches, as in the paper (equations 3 to 6).
+"""Fits many heads at once by Adam on minibatches, as in the paper (equations 3 to 6).
 
-    L = CE(φ) + α CE(φ_masked) + β CE(φ_combined) + l2 Σ W²     in the head's W and b alone
+    L = CE(φ) + α CE(φ_masked) + β CE(φ_combined) + l2 Σ W²     for the head's W and b only
 
-Heads are laid out (S, K): S seeds, which differ in the order of their batches, times K settings of (α, β).
-The axes of a batch are S seeds, V terms of the loss (original, masked, combined), B rows,
-C classes and K settings.
+Heads have the axes (S, K): S seeds, which differ in the order of batches and draws, and K settings of (α, β).
+The axes of a batch are S seeds, V terms of the loss (original, masked, combined), B rows, C classes and K
+settings.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from pipeline.params.fit import FitParams
 
 
 class NotFiniteError(ArithmeticError):
-    """The loss of a head is NaN or infinite. The message names epoch and batch, from 1, and the seed."""
+    """The loss of a head is NaN or infinite. The message names epoch and batch (from 1) and seed."""
 
     def __init__(self, loss: float, epoch: int, batch: int, seed: int) -> None:
         super().__init__(f"the loss is {loss} in epoch {epoch}, batch {batch}, seed {seed}")
@@ -38,15 +38,15 @@ class Weigh(Protocol):
 
         Args:
             loss: (S, V, B, K), the cross-entropy of each row in each term.
-            share: (S, B), what a row counts in a mean over the batch; 0 where the batch has no row.
+            share: (S, B), the weight of a row in the mean over the batch; 0 if the batch has no row there.
             term_weight: (V, K), 1, α or β.
-            rows: (S, B), index into the retraining set; −1 where the batch has no row.
+            rows: (S, B), index into the retraining set; −1 if the batch has no row there.
         """
         ...
 
 
 def mean_of_batch(loss: Tensor, share: Tensor, term_weight: Tensor, rows: Tensor) -> Tensor:
-    """The weights of paper equation 6: the sum of the terms, each the mean over the batch."""
+    """The weights of paper equation 6: a weighted sum of the terms; each term is a mean over the batch."""
     return share[:, None, :, None] * term_weight[:, None]
 
 
@@ -76,16 +76,16 @@ def fit_adam(
 ) -> None:
     """Fit S · K heads at once, one for each seed and setting (alphas[k], betas[k]).
 
-    An epoch is one pass over the features for all of them. Epoch e of seed s visits the batches of draw
-    `draw_of(s, e)` in the order `batch_order(s, e)`. Each head is what it would be if it were fitted alone.
+    One pass over the features per epoch serves all heads. Epoch e of seed s visits the batches of draw
+    `draw_of(s, e)` in the order `batch_order(s, e)`. Each head is the same as if it were fitted alone.
 
-    The gradient is written out. With the views x (V·B, D) of a batch, their probabilities p, and the
-    weights w of their losses, it is ∂L/∂W = (w (p − onehot y))ᵀ x.
+    The gradient is written out: ∂L/∂W = (w (p − onehot y))ᵀ x, for the views x (V·B, D) of a batch, their
+    probabilities p, and the weights w of their losses.
 
     Args:
         start: the heads to start from, (1 or S, 1 or K, …).
         params: epochs, learning rate with its steps, and l2; `params.seeds` is not read.
-        after_epoch: is called with the epoch (from 0), the heads, and the mean training loss (S, K).
+        after_epoch: called with the epoch (from 0), the heads, and the mean training loss (S, K).
         weigh: how much each row of a batch counts.
 
     Raises:
@@ -118,14 +118,14 @@ def fit_adam(
 
 
 def _terms(alphas: Sequence[float], betas: Sequence[float], on: torch.device) -> tuple[list[int], Tensor]:
-    """Which loss terms of (original, masked, combined) weigh anything, and the weights (V, K) of those."""
+    """The loss terms of (original, masked, combined) that have a weight, and their weights (V, K)."""
     weights = torch.tensor([[1.0] * len(alphas), list(alphas), list(betas)], dtype=torch.float32, device=on)
     used = [term for term in range(3) if bool((weights[term] != 0).any())]
     return used, weights[used]
 
 
 def _require_finite(losses: Tensor, epoch: int, seeds: Sequence[int]) -> None:
-    """Refuse losses (batches, S, K) of which one is NaN or infinite."""
+    """Refuse losses (batches, S, K) if one is NaN or infinite."""
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
         step, s, k = bad[0].tolist()
@@ -145,25 +145,25 @@ class _Batches:
         self._members = torch.stack([_members(batch) for batch in views.batch])  # (R, batches, B)
 
     def of_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """What every seed sees in an epoch (from 0).
+        """The rows that every seed sees in an epoch (from 0).
 
         Returns:
             Where the views of its draw begin in the table, (S, V, 1).
-            The rows of its batches in their order, (S, batches, B); −1 behind the end of a shorter batch.
+            The rows of its batches in their order, (S, batches, B); −1 after the end of a shorter batch.
         """
         draws, batches, _ = self._members.shape
         device = self._members.device
         draw = torch.tensor([draw_of(seed, epoch, draws) for seed in self._seeds], device=device)
         order = np.stack([batch_order(seed, epoch, batches) for seed in self._seeds])  # (S, batches)
         rows = self._members[draw[:, None], torch.from_numpy(order).to(device)]
-        # The table has a block of rows for the originals, one for each draw's masked, and one for each draw's
-        # combined views.
+        # Blocks of rows in the table: the originals, the masked views of each draw, the combined views of
+        # each draw.
         block = torch.stack([torch.zeros_like(draw), 1 + draw, 1 + draws + draw], 1)  # (S, 3)
         return block[:, self._terms, None] * self._table_rows, rows
 
 
 def _members(batch: Tensor) -> Tensor:
-    """(M,) batch numbers to the rows of each batch, (batches, B); −1 behind the end of a shorter batch."""
+    """(M,) batch numbers to the rows of each batch, (batches, B); −1 after the end of a shorter batch."""
     count = torch.bincount(batch)
     order = torch.argsort(batch, stable=True)
     place = torch.arange(len(batch), device=batch.device) - (count.cumsum(0) - count)[batch[order]]
@@ -175,7 +175,8 @@ def _members(batch: Tensor) -> Tensor:
 class _Optimised:
     """S · K heads, their gradients, and the state of Adam.
 
-    They are laid out (S, C, K, D), classes before settings: a softmax over an inner axis of two is slow.
+    Their axes are (S, C, K, D). Classes come before settings, because a softmax over an inner axis of two is
+    slow.
     """
 
     def __init__(self, start: Heads, seeds: int, settings: int) -> None:
@@ -188,7 +189,7 @@ class _Optimised:
         self._averages = [torch.zeros_like(part) for part in self._both]
         self._squares = [torch.zeros_like(part) for part in self._both]
         self._steps = [torch.zeros((), device=start.weight.device) for _ in self._both]
-        # The same memory, for products over all heads of a seed: (S, C·K, D), for biases (S, C·K, 1).
+        # The same memory, flat, for products over all heads of a seed: (S, C·K, D), for biases (S, C·K, 1).
         flat = (seeds, classes * settings, -1)
         self._flat_weight, self._flat_bias = self._weight.view(flat), self._bias.view(flat)
         self._weight_gradient, self._bias_gradient = (part.view(flat) for part in self._gradients)
@@ -206,7 +207,7 @@ class _Optimised:
 
         Args:
             x: (S, V·B, D), the features of a batch.
-            by_logits: (S, V·B, C·K), the gradient of the loss by their logits.
+            by_logits: (S, V·B, C·K), the gradient of the loss with respect to the logits.
             l2: strength of the penalty.
             lr: learning rate.
         """
@@ -214,8 +215,8 @@ class _Optimised:
         torch.sum(by_logits, 1, out=self._bias_gradient[..., 0])
         if l2:
             self._gradients[0].add_(self._weight, alpha=2 * l2)
-        # The function, not the class torch.optim.Adam: that imports all of TorchDynamo, which takes as long
-        # as to fit five heads.
+        # Not the class torch.optim.Adam: it imports all of TorchDynamo, which takes as long as fitting five
+        # heads.
         adam(
             self._both,
             self._gradients,
@@ -234,10 +235,10 @@ class _Optimised:
         )
 
     def heads(self) -> Heads:
-        """A view of them as they are now, which the next step changes."""
+        """The heads. They share memory with this object, so the next step changes them."""
         return Heads(self._weight.detach().transpose(1, 2), self._bias.detach().transpose(1, 2))
 
 
 def _parameter(start: Tensor) -> Tensor:
-    """A copy with memory of its own, in the order of its axes."""
+    """A copy that owns its memory, in the order of the axes."""
     return start.clone(memory_format=torch.contiguous_format)

@@ -1,12 +1,12 @@
 """Automatic feature reweighting (Qiu et al. 2023).
 
-Rows that ERM gets wrong weigh more, and the head stays near ERM's:
+Rows to whose label ERM gives a low probability weigh more, and the head stays near ERM's:
 
     L = Σ_i μ_i CE_i + λ ‖(W, b) − (W, b)_ERM‖²
-    μ_i ∝ exp(−γ p_i) / (images of i's class),    p_i ERM's probability of i's label
+    μ_i ∝ exp(−γ p_i) / (images of i's class),    p_i is ERM's probability of i's label
 
-The rows are those that ERM was not trained on (`train.hold_out`). All pairs of γ and λ are fitted at once, by
-full-batch gradient descent from the ERM head. The validation split chooses γ, λ and the step.
+The rows are those that ERM was not trained on (`train.hold_out`). All pairs of γ and λ are fitted at once by
+full-batch gradient descent, starting from the ERM head. The validation split chooses γ, λ and the step.
 """
 
 from itertools import product
@@ -21,10 +21,10 @@ from pipeline.last_layer.method import Cached, Fitted, Method
 from pipeline.last_layer.selection import BestSoFar
 from pipeline.metrics import prefer
 
-# γ: the authors have 4 to 20 on Waterbirds and 1 to 3 on CelebA.
+# γ: the authors use 4 to 20 on Waterbirds and 1 to 3 on CelebA.
 GAMMAS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0)
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4)
-LR, STEPS = 1e-2, 500  # the authors' on Waterbirds
+LR, STEPS = 1e-2, 500  # as the authors use on Waterbirds
 LOOK_EVERY = 10  # steps between two looks at the validation split
 
 
@@ -48,13 +48,13 @@ def fit(cached: Cached) -> Fitted:
 
 
 def row_weights(probability: Tensor, label: Tensor, gamma: float) -> Tensor:
-    """μ (n,), 1 in sum, from ERM's probability (n,) of each row's label (n,)."""
+    """The weights μ (n,), with the sum 1, from ERM's probability (n,) of each row's label (n,)."""
     weight = torch.exp(-gamma * probability) / torch.bincount(label)[label]
     return weight / weight.sum()
 
 
 def objective(x: Tensor, onehot: Tensor, weight: Tensor, penalty: Tensor, heads: Heads, erm: Heads) -> Tensor:
-    """L of each of K heads, (K,).
+    """The loss L of each of K heads, (K,).
 
     Args:
         x: (n, D).
@@ -83,7 +83,7 @@ def descend(
 ) -> BestSoFar:
     """Gradient descent of all heads from the ERM head.
 
-    `best` is offered the ERM head as step 0, then the heads of every LOOK_EVERY steps; it is returned.
+    `best` gets the ERM head as step 0, then the heads after every LOOK_EVERY steps. It is returned.
     """
     shape = (1, len(penalty))
     heads = Heads(erm.weight.expand(*shape, -1, -1).clone(), erm.bias.expand(*shape, -1).clone())

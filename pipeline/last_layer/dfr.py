@@ -1,9 +1,10 @@
 """Deep feature reweighting (Kirichenko, Izmailov & Wilson 2023): L1 logistic regression on balanced subsets.
 
-A subset has as many rows of every group. Features are standardised by the training set. C is chosen by the
-worst group on one half of the validation split, with coefficients averaged over 10 subsets of the other half.
-The final coefficients are averaged over 20 subsets of the whole split. The variant on training groups takes
-its subsets from the training set, and chooses C on the whole validation split.
+A subset has the same number of rows of every group. Features are standardised with the statistics of the
+retraining set. For each C, coefficients are averaged over 10 subsets of one half of the validation split; the
+C with the best worst group on the other half is chosen. The final coefficients are averaged over 20 subsets
+of the whole split. The variant on training groups takes its subsets from the retraining set, and chooses C on
+the whole validation split.
 """
 
 from functools import partial
@@ -27,7 +28,7 @@ Coefficients = tuple[NDArray[np.float64], NDArray[np.float64]]  # weight (C, D),
 
 
 class Rows(NamedTuple):
-    """Rows to learn from or to judge by.
+    """Rows to fit on, or to measure on.
 
     Attributes:
         x: (n, D) float64, standardised features.
@@ -48,7 +49,7 @@ def fit(cached: Cached, split: Literal["training", "validation"]) -> Fitted:
     """Fit a head for each seed, on the groups of `split`.
 
     Raises:
-        NotApplicableError: a group label that is needed is unknown, or the rows to learn from lack a class.
+        NotApplicableError: a required group label is unknown, or the rows to fit on lack a class.
     """
     _require_groups(cached, split)
     scale = Scale.of(cached.views.original)
@@ -91,14 +92,14 @@ def _rows(scale: Scale, features: Tensor, label: Tensor, group: NDArray[np.int64
 
 
 def _halves(rows: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """Two random halves; of an odd number of rows the second has one more."""
+    """Two random halves; if the number of rows is odd, the second has one more."""
     order = rng.permutation(len(rows.label))
     half = len(order) // 2
     return rows.take(order[:half]), rows.take(order[half:])
 
 
 def _best_strength(learn: Rows, judge: Rows, rng: np.random.Generator, classes: int) -> float:
-    """The C of STRENGTHS with the best worst group on `judge`; of equal ones the first."""
+    """The C of STRENGTHS with the best worst group on `judge`; if several are equal, the first."""
     subsets = [balanced(learn.group, rng) for _ in range(SUBSETS_TO_CHOOSE)]
     found = []
     for strength in STRENGTHS:
@@ -108,7 +109,7 @@ def _best_strength(learn: Rows, judge: Rows, rng: np.random.Generator, classes: 
 
 
 def balanced(group: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw a subset, without replacement, with as many rows of each group as the smallest one has.
+    """Draw a subset without replacement, with the same number of rows of each group: that of the smallest.
 
     Groups without rows are left out.
     """
@@ -128,7 +129,7 @@ def _coefficients(rows: Rows, strength: float, classes: int) -> Coefficients:
     if len(np.unique(rows.label)) < classes:
         raise NotApplicableError("a part of the validation split has no image of some class")
     regression = LogisticRegression(l1_ratio=1.0, C=strength, solver="liblinear", random_state=0)
-    if classes == 2:  # one score, of the second class; the first has 0
+    if classes == 2:  # scikit-learn has one score, for the second class; the first gets 0
         one = regression.fit(rows.x, rows.label)
         return np.concatenate([np.zeros_like(one.coef_), one.coef_]), np.concatenate([[0.0], one.intercept_])
     each = OneVsRestClassifier(regression).fit(rows.x, rows.label).estimators_

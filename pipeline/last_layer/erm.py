@@ -6,7 +6,7 @@ from pipeline.last_layer.method import Cached, Fitted, Method
 def fit(cached: Cached) -> Fitted:
     """The head as it was trained.
 
-    Where `train.select` is best, ERM saw the group labels of the validation split: they chose its epoch.
+    If `train.select` is `best`, the group labels of the validation split chose the epoch of ERM.
     """
     return Fitted(cached.erm, {}, labels=cached.erm_labels)
 

@@ -1,4 +1,4 @@
-"""A grid of (α, β), fitted with every seed at once, and the setting that validation picks."""
+"""A grid of (α, β), fitted for all seeds at once, and the setting that validation picks."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -23,12 +23,12 @@ class Grid:
     """A fitted grid of K settings, on the CPU.
 
     Attributes:
-        settings: (α, β) of each.
-        seeds: of the S heads of each.
+        settings: (α, β) of each setting.
+        seeds: the seeds of the S heads of each setting.
         heads: (S, K, …).
         val: (2, S, K), worst-group (or worst-class) and mean accuracy on the validation split.
-        picked: the setting with the best validation scores, means over the seeds, by `metrics.prefer`.
-        kind: `group` where `val` has the worst group, `class` where it has the worst class.
+        picked: the best setting by `metrics.prefer`, on validation scores averaged over the seeds.
+        kind: `group` if `val` has the worst group, `class` if it has the worst class.
     """
 
     settings: list[tuple[float, float]]
@@ -42,7 +42,7 @@ class Grid:
 def fit_grid(
     features: Artefact, erm: FittedHeads, fit: FitParams, sweep: SweepParams, on: torch.device
 ) -> Grid:
-    """Fit the grid of `sweep` on features.h5, from the ERM head."""
+    """Fit the grid of `sweep` on features.h5, starting from the ERM head."""
     settings = list(product(sweep.alphas, sweep.betas))
     alphas, betas = [alpha for alpha, _ in settings], [beta for _, beta in settings]
     validation = HeldOutSplit.of(features, "val", on)
@@ -57,6 +57,6 @@ def fit_grid(
 def scores_of_test_split(features: Artefact, heads: Heads) -> Accuracy:
     """Worst-group and mean accuracy of heads (S, K, …) on the test split, (2, S, K)."""
     test = HeldOutSplit.of(features, "test", CPU)
-    # One setting at a time: all logits at once would grow with the grid.
+    # One setting at a time, so that the memory for logits does not grow with the grid.
     scores = [np.stack(test.scores(heads.of_setting(k))) for k in range(heads.bias.shape[1])]
     return np.concatenate(scores, axis=2)

@@ -2,9 +2,9 @@
 
 In each step, training groups with a high loss get more weight:
 
-    q_g ← q_g exp(η ℓ_g) / Σ,    L = Σ_g q_g ℓ_g        ℓ_g the mean loss of group g in the batch
+    q_g ← q_g exp(η ℓ_g) / Σ,    L = Σ_g q_g ℓ_g        ℓ_g is the mean loss of group g in the batch
 
-Batches, optimiser and epochs are MaC's. So with one group it is plain last-layer retraining.
+Batches, optimiser and epochs are MaC's. So with one group, this is plain last-layer retraining.
 """
 
 import torch
@@ -18,14 +18,14 @@ ETA = 0.01  # η, as in the authors' code
 
 
 class GroupWeights:
-    """The group weights q of every head, as an `adam.Weigh`. A group that a batch lacks keeps its weight.
+    """The group weights q of every head, as an `adam.Weigh`. A group without rows in a batch has the loss 0.
 
     Args:
         group: (M,) int64.
         eta: η.
 
     Attributes:
-        weight: (S, K, G), q, 1 in sum; None before the first batch.
+        weight: (S, K, G), q, with the sum 1; None before the first batch.
     """
 
     def __init__(self, group: Tensor, eta: float = ETA) -> None:
@@ -37,7 +37,7 @@ class GroupWeights:
         member = self._member[rows] * (rows >= 0)[..., None]  # (S, B, G)
         mean = member / member.sum(1, keepdim=True).clamp(
             min=1
-        )  # what each row counts in its group's mean loss
+        )  # the weight of each row in its group's mean loss
         by_group = torch.einsum("svbk,vk,sbg->skg", loss, term_weight, mean)
         if self.weight is None:
             self.weight = torch.full_like(by_group, 1 / by_group.shape[-1])
@@ -47,7 +47,7 @@ class GroupWeights:
 
 
 def fit(cached: Cached) -> Fitted:
-    """Fit a head for each seed, always by Adam: the weights change from batch to batch.
+    """Fit a head for each seed, always by Adam, because the weights change from batch to batch.
 
     Raises:
         NotApplicableError: the group of a training image is unknown.

@@ -1,4 +1,4 @@
-"""Many linear heads at once: S seeds times K settings, laid out (S, K)."""
+"""Many linear heads at once, with the axes (S, K): S seeds and K settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class Heads:
 
     @classmethod
     def of(cls, fitted: FittedHeads) -> "Heads":
-        """S heads of one setting, on the CPU: K = 1."""
+        """S heads of one setting (K = 1), on the CPU."""
         return cls(torch.from_numpy(fitted.weight)[:, None], torch.from_numpy(fitted.bias)[:, None])
 
     @classmethod
     def joined(cls, several: Sequence["Heads"], axis: int) -> "Heads":
-        """The heads of several, one behind the other: along the seeds (axis 0) or the settings (axis 1)."""
+        """Several heads joined along the seeds (axis 0) or the settings (axis 1)."""
         weight = torch.cat([heads.weight for heads in several], axis)
         return cls(weight, torch.cat([heads.bias for heads in several], axis))
 
@@ -46,7 +46,7 @@ class Heads:
         return Heads(self.weight.to(device), self.bias.to(device))
 
     def averaged(self, members: int) -> "Heads":
-        """(S · members, K, …) to (S, K, …): the mean of each `members` heads that follow each other."""
+        """(S · members, K, …) to (S, K, …): the means of successive heads, `members` at a time."""
         weight = self.weight.unflatten(0, (-1, members)).mean(1)
         return Heads(weight, self.bias.unflatten(0, (-1, members)).mean(1))
 

@@ -18,7 +18,7 @@ class HeldOutSplit:
     Attributes:
         features: (n, D) float32.
         label: (n,) int64.
-        grouping: its groups, or its classes where groups are unknown.
+        grouping: its groups, or its classes if groups are unknown.
     """
 
     features: Tensor

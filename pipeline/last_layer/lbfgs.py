@@ -1,4 +1,4 @@
-"""One head fitted exactly, by L-BFGS on all views at once: the paper's loss is convex in the head."""
+"""Fits one head exactly, by L-BFGS on all views at once. The paper's loss is convex in the head."""
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ class _Term:
     """One term of the loss.
 
     Args:
-        features: (n, D) float32, the M rows once or, draw by draw, several times.
+        features: (n, D) float32, the M rows once, or once for each draw.
         views: the rows' labels and weights.
         weight: 1, α or β.
         classes: C.
@@ -29,9 +29,9 @@ class _Term:
         self._weight = weight
 
     def __call__(self, weight: Tensor, bias: Tensor) -> Tensor:
-        """The mean over its rows, times its weight, for a head of float64, (C, D) and (C,).
+        """The mean loss over the rows, times the term's weight, for a float64 head, (C, D) and (C,).
 
-        Features are multiplied in float32. Losses are float64, so that the line search sees progress.
+        Features are multiplied in float32. Losses are in float64, so that the line search sees small steps.
         """
         logits = (self._features @ weight.T.float()).double() + bias
         loss, _ = cross_entropy(logits, self._onehot, axis=1)
@@ -39,7 +39,9 @@ class _Term:
 
 
 def fit_lbfgs(views: Views, alpha: float, beta: float, classes: int, l2: float) -> tuple[Heads, float]:
-    """Solve for one setting of (α, β). Nothing is random: masked and combined terms are means over all draws.
+    """Solve for one setting of (α, β). The masked and combined terms are means over all draws.
+
+    Nothing is random.
 
     Returns:
         The head, (1, 1, …), and the loss at the minimum.

@@ -1,4 +1,4 @@
-"""Last-layer retraining on the originals alone: MaC's solver with α = β = 0."""
+"""Last-layer retraining on the originals only: MaC's solver with α = β = 0."""
 
 from dataclasses import replace
 from functools import partial
@@ -10,7 +10,7 @@ from pipeline.last_layer.views import class_weights
 
 
 def fit(cached: Cached, weights: Literal["none", "balanced"]) -> Fitted:
-    """Retrain with the same weight for every row (`none`) or for every class (`balanced`)."""
+    """Retrain with the same weight for every row (`none`), or for every class (`balanced`)."""
     views = replace(cached.views, weight=class_weights(cached.views.label, cached.classes, weights))
     retrained = mac.fit(views, cached.validation, cached.erm, cached.params, [0.0], [0.0])
     return Fitted(retrained.heads, {})

@@ -1,6 +1,6 @@
 """Masking and combining in the last layer (paper equation 6).
 
-With α = β = 0 it is plain last-layer retraining.
+With α = β = 0, this is plain last-layer retraining.
 """
 
 import math
@@ -26,12 +26,12 @@ History = list[dict[str, object]]
 
 @dataclass(frozen=True)
 class Retrained:
-    """Fitted heads, on raw features.
+    """Fitted heads, for raw features.
 
     Attributes:
-        heads: (S, K, …), each the mean of `average` fits in their best epochs.
-        epoch: (S · average, K) int64, from 1; the epoch that each fit is kept at.
-        history: a row for each epoch and fit (of the first setting), for history.csv; `seed` is the fit's.
+        heads: (S, K, …), each the mean of `average` fits at their best epochs.
+        epoch: (S · average, K) int64, from 1; the best epoch of each fit.
+        history: the rows of history.csv, one for each epoch and fit of the first setting, with its seed.
     """
 
     heads: Heads
@@ -51,12 +51,12 @@ def fit(
     """Fit a head for every seed of `params.head_seeds` and every setting (alphas[k], betas[k]) at once.
 
     `adam`: each fit is kept at its best epoch on the validation split (`metrics.better`). Head s is the mean
-    of `params.average` fits, with the seeds s · average, s · average + 1, …. `lbfgs`: the minimum of the
-    loss.
+    of `params.average` fits, with the seeds s · average, s · average + 1, …. `lbfgs`: each head is at the
+    minimum of the loss.
 
     Args:
-        start: the ERM head on raw features, (1, 1, …).
-        weigh: how much each row of a batch counts (adam).
+        start: the ERM head for raw features, (1, 1, …).
+        weigh: how much each row of a batch counts (`adam` only).
 
     Raises:
         MacError: the loss is not finite.
@@ -122,7 +122,7 @@ def _best_epochs(
 
 
 def _raw(heads: Heads, scale: Scale | None) -> Heads:
-    """The heads on raw features."""
+    """The heads, for raw features."""
     return scale.out_of(heads) if scale else heads
 
 

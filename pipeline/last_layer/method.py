@@ -1,4 +1,4 @@
-"""What a last-layer method starts from, and what it gives."""
+"""The inputs and the results of a method of the last layer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cached:
-    """What every method starts from: the cached features and the ERM head, on the device.
+    """The inputs of every method: the cached features and the ERM head, on the device.
 
     Attributes:
-        views: the retraining set, M rows; without masked and combined views.
-        group: (M,) int64, the groups of its rows; None where a training attribute is unknown.
+        views: the retraining set, M rows, without masked and combined views.
+        group: (M,) int64, the groups of the rows; None if any attribute in the retraining set is unknown.
         unseen: (M,) bool, the rows that ERM was not trained on.
         validation: the validation split.
         erm: the ERM head, (1, 1, …).
@@ -68,13 +68,13 @@ class Cached:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a method found.
+    """The result of a method.
 
     Attributes:
-        heads: (S, 1, …) on raw features, one for each seed; one where nothing is random.
-        chosen: the settings that validation chose, by name.
-        note: what a reader of its row in the table should know.
-        labels: the group labels that it saw, where this fit saw others than `Method.labels` says.
+        heads: (S, 1, …) for raw features, one for each seed; only one if nothing is random.
+        chosen: the settings that were chosen, by name.
+        note: a remark on the method's row in the table.
+        labels: the group labels that this fit saw, if they differ from `Method.labels`.
     """
 
     heads: Heads
@@ -93,9 +93,9 @@ class Method:
 
     Attributes:
         title: its name in the table.
-        source: whose it is, or what it does.
+        source: who published it, or what it does.
         labels: the group labels that it sees.
-        fit: fits it. Raises NotApplicableError where it cannot be fitted on the dataset.
+        fit: fits its heads; raises NotApplicableError if this dataset does not allow it.
     """
 
     title: str

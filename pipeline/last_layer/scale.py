@@ -1,4 +1,4 @@
-"""Standardised features, and heads on them."""
+"""Standardised features, and heads for them."""
 
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ class Scale:
 
     @classmethod
     def of(cls, original: Tensor) -> "Scale":
-        """By the statistics of the originals (M, D). A constant feature keeps deviation 1."""
+        """From the statistics of the originals (M, D). A constant feature gets the deviation 1."""
         deviation = original.std(0, correction=0)
         return cls(original.mean(0), torch.where(deviation > 0, deviation, 1))
 
@@ -27,10 +27,10 @@ class Scale:
         return replace(views, table=(views.table - self.mean).div_(self.deviation))
 
     def into(self, heads: Heads) -> Heads:
-        """From heads on raw features to heads with the same logits on standardised ones."""
+        """Heads for raw features to heads for standardised features, with the same logits."""
         return Heads(heads.weight * self.deviation, heads.bias + heads.weight @ self.mean)
 
     def out_of(self, heads: Heads) -> Heads:
-        """From heads on standardised features to heads with the same logits on raw ones."""
+        """Heads for standardised features to heads for raw features, with the same logits."""
         weight = heads.weight / self.deviation
         return Heads(weight, heads.bias - weight @ self.mean)

@@ -10,11 +10,11 @@ from pipeline.metrics import Accuracy, better
 
 
 class BestSoFar:
-    """Each of (S, K) heads as it was in its best epoch on the validation split, by `metrics.better`.
+    """Keeps each of (S, K) heads at its best epoch on the validation split, by `metrics.better`.
 
     Attributes:
-        heads: the heads that are kept.
-        epoch: (S, K) int64 on the CPU, the epoch of each.
+        heads: the kept heads.
+        epoch: (S, K) int64 on the CPU, the epoch of each kept head.
     """
 
     heads: Heads
@@ -26,7 +26,7 @@ class BestSoFar:
         self._mean: Accuracy
 
     def offer(self, epoch: int, heads: Heads) -> Accuracy:
-        """Keep those heads that are better than what was kept; return the accuracy of all, (S, K, groups)."""
+        """Keep the heads that are better than the kept ones; return the accuracy of all, (S, K, groups)."""
         accuracy = self._validation.accuracy(heads)
         worst, mean = self._validation.grouping.scores(accuracy)
         if self._worst is None:

@@ -13,13 +13,14 @@ from pipeline.store import Artefact
 
 @dataclass(frozen=True)
 class Views:
-    """The retraining set: M rows as they are and, in each of R draws, masked and combined.
+    """The retraining set: M rows, each with an original view and, in R draws, a masked and a combined view.
 
     Attributes:
-        table: (T, D) float32, the features of all views, so that any batch is read by one indexing: M
-            originals, then R · M masked and R · M combined ones, draw by draw. The last two may be left out.
+        table: (T, D) float32, the features of all views in one table, so that a batch needs one indexing: M
+            originals, then R · M masked views, then R · M combined views, draw by draw. Masked and combined
+            views may be left out.
         label: (M,) int64.
-        batch: (R, M) int64, the number of the batch that each row is in, in each draw.
+        batch: (R, M) int64, the number of each row's batch in each draw.
         weight: (M,) float32, the weight of each row in every loss term, 1 on average.
     """
 
@@ -54,14 +55,14 @@ class Views:
 
     @property
     def interventions(self) -> Tensor:
-        """(2, R, M, D): the masked ones, then the combined ones."""
+        """(2, R, M, D): the masked views, then the combined views."""
         return self.table[len(self.label) :].view(2, *self.batch.shape, -1)
 
 
 def class_weights(label: Tensor, classes: int, how: Literal["none", "balanced"]) -> Tensor:
     """(M,) float32, the weight of each row.
 
-    `none`: 1. `balanced`: M / (classes · count of the row's class), so that all classes have the same total.
+    `none`: 1. `balanced`: M / (classes · count of the row's class), so all classes have the same total.
     """
     if how == "none":
         return torch.ones(len(label), device=label.device)

@@ -1,1 +1,1 @@
-"""The method itself, on tensors: maps, masks, interventions, pairing; no file is written here."""
+"""The method itself, on tensors: maps, masks, interventions, pairing. No file is written here."""

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def masked(x: Tensor, m: Tensor, b: Tensor) -> Tensor:
-    """Equation 1, the core of x on a plain background: m x + (1 − m) b. Each pixel is exactly x or b.
+    """Equation 1: the core of x on a plain background, m x + (1 − m) b. Each pixel is exactly that of x or b.
 
     Args:
         x: (B, 3, H, W) float, pixels in [0, 1] or normalised ones.

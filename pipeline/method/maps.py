@@ -1,6 +1,6 @@
-"""The saliency maps: what ranks the pixels of an image, before the K highest become its mask.
+"""The saliency maps. A map ranks the pixels of an image; the K highest become the mask.
 
-A new one is a function from a batch to raw maps, and one entry in MAPS. The name is also listed in
+A new method needs a function from a batch to raw maps, an entry in MAPS, and its name in
 `pipeline.params.maps`.
 """
 
@@ -22,13 +22,13 @@ from pipeline.params.maps import MapParams
 
 @dataclass(frozen=True)
 class Batch:
-    """What a map may look at.
+    """The inputs of a map.
 
     Attributes:
         row: (B,) int64, rows of images.h5.
         x: (B, 3, S, S), normalised, of the model's dtype.
         label: (B,) int64.
-        foreground: (B, S, S) bool, the true masks; None for all methods but `foreground`.
+        foreground: (B, S, S) bool, the true masks; None unless the method is `foreground`.
     """
 
     row: NDArray[np.int64]
@@ -54,7 +54,7 @@ MapMethod = Callable[[Classifier, Batch, MapParams], Maps]
 
 
 def looks_inside(params: MapParams) -> bool:
-    """Whether the map needs the network's inner layers, which a network made for inference has lost."""
+    """Whether the map needs the network's inner layers, which a network made for inference may lack."""
     return params.method in package_cams.CLASSES or params.layer != "last"
 
 
@@ -71,19 +71,19 @@ def _xgradcam(model: Classifier, batch: Batch, params: MapParams) -> Maps:
 
 
 def _target(model: Classifier, batch: Batch, params: MapParams) -> Tensor:
-    """(B,) int64, the class to explain; a prediction costs a forward pass."""
+    """(B,) int64, the class to explain. The predicted class needs a forward pass."""
     return batch.label if params.target == "label" else model(batch.x).float().argmax(1)
 
 
 def _random(model: Classifier, batch: Batch, params: MapParams) -> Maps:
-    """Noise at the maps' own resolution: blobs that know nothing. It is a function of (seed, row) alone."""
+    """Noise at the resolution of the maps. It depends only on the seed and the row."""
     side = _side(model, batch)
     noise = [np.random.default_rng([params.seed, row]).random(side, dtype=np.float32) for row in batch.row]
     return Maps(torch.from_numpy(np.stack(noise)).to(batch.x.device), batch.label)
 
 
 def _foreground(model: Classifier, batch: Batch, params: MapParams) -> Maps:
-    """The true masks, averaged down to the maps' resolution. As masks they are taken as they are."""
+    """The true masks, averaged to the resolution of the maps. The masks themselves are the true masks."""
     assert batch.foreground is not None
     shares = F.adaptive_avg_pool2d(batch.foreground[:, None].float(), _side(model, batch))
     return Maps(shares[:, 0], batch.label)

@@ -10,18 +10,18 @@ def upsample(maps: Tensor, size: int) -> Tensor:
 
 
 def pixel_count(top_k: float, size: int) -> int:
-    """K in pixels: `top_k` itself, or, below 1, that fraction of the size² pixels (at least one)."""
+    """K in pixels: `top_k` itself; if it is below 1, that fraction of the size² pixels (at least one)."""
     return int(top_k) if top_k >= 1 else max(1, round(top_k * size * size))
 
 
 def top_k_mask(scores: Tensor, k: int) -> Tensor:
-    """The K highest pixels of each map. Of equal scores, the one with the lower pixel index comes first.
+    """The K highest pixels of each map. If scores are equal, the pixel with the lower index comes first.
 
-    Pixels are held against the K-th highest score. Where too many are equal to it, these are counted. So the
-    mask is the same on every device; a sort would leave the order of equal scores to the device.
+    Pixels are compared with the K-th highest score. If too many are equal to it, the first ones are taken. So
+    the mask is the same on every device. A sort would order equal scores differently on each device.
 
     Args:
-        scores: (B, H, W) float, unrectified, no NaN.
+        scores: (B, H, W) float, not rectified, no NaN.
         k: 1 ≤ K ≤ H·W.
 
     Returns:
@@ -41,7 +41,7 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
 def coverage(mask: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
     """The shares of the foreground and of the background that the mask covers.
 
-    Mask/FG and Mask/BG of the paper's Table 1.
+    These are Mask/FG and Mask/BG in the paper's Table 1.
 
     Args:
         mask, foreground: (B, H, W) bool on the same grid.

@@ -1,4 +1,4 @@
-"""Other class activation maps, by the grad-cam package (Gildenblat et al.), which is optional."""
+"""Other class activation maps, by the optional grad-cam package (Gildenblat et al.)."""
 
 import contextlib
 import io
@@ -22,13 +22,13 @@ CLASSES = {
 
 
 def raw_maps(method: str, model: Classifier, x: Tensor, target: Tensor, layer: str) -> Tensor:
-    """The package's map before it is rectified, scaled and resized; computed in float32 also under autocast.
+    """The package's map before it is rectified, scaled and resized. It is in float32, under autocast too.
 
     Args:
         method: one of CLASSES.
         x: (B, 3, H, W) normalised input.
         target: (B,) int64, the class that each map explains.
-        layer: `last`, what the trunk puts out, or a module of the trunk.
+        layer: `last` for the output of the trunk, or the name of a module of the trunk.
 
     Returns:
         (B, h, w) float32.
@@ -43,7 +43,7 @@ def raw_maps(method: str, model: Classifier, x: Tensor, target: Tensor, layer: s
         raise MacError(
             f"saliency.method: {method} needs the grad-cam package: pip install 'mac-robust[cams]'"
         ) from None
-    if method == "scorecam" and len(x) > 1:  # it holds an input for every channel of every image at once
+    if method == "scorecam" and len(x) > 1:  # it needs one input for every channel of every image at once
         alone = [raw_maps(method, model, x[i : i + 1], target[i : i + 1], layer) for i in range(len(x))]
         return torch.cat(alone)
     module = model.trunk if layer == "last" else find_layer(model, layer)

@@ -1,7 +1,7 @@
-"""Draws: partners and fills, which the paper chooses online in every batch, chosen beforehand (section 3.2).
+"""Draws: partners and fills, chosen in advance. The paper chooses them in every batch (section 3.2).
 
 A draw cuts the M images of the retraining set into the batches of one epoch, and gives each image a partner.
-It depends on (seed, r) and the labels alone. Images are named by their position in masks.h5.
+It depends only on the labels, the batch size, the seed and r. Images have their positions in masks.h5.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Draw:
     """One draw over M images.
 
     Attributes:
-        batch: (M,) int32, the batch that each image is in, 0 … ceil(M / B) − 1.
-        partner: (M,) int32, for each image the position of another one, with another label.
+        batch: (M,) int32, the batch of each image, 0 … ceil(M / B) − 1.
+        partner: (M,) int32, for each image the position of an image with another label.
     """
 
     batch: NDArray[np.int32]
@@ -30,14 +30,14 @@ class Draw:
 def draw(labels: NDArray[np.integer], batch_size: int, seed: int, r: int) -> Draw:
     """Draw number `r`: a permutation of the images, cut into batches of `batch_size`.
 
-    The partner of an image is uniform over the images of its batch with another label. Where the batch has
-    none, it is uniform over all images with another label.
+    The partner is drawn uniformly from the images of the same batch with another label. If there is none, it
+    is drawn uniformly from all images with another label.
 
     Args:
         labels: (M,) integers.
 
     Raises:
-        MacError: all labels are equal, so nothing can be paired.
+        MacError: all labels are equal, so no image has a partner.
     """
     if labels.min() == labels.max():
         raise MacError(
@@ -64,7 +64,7 @@ def draw(labels: NDArray[np.integer], batch_size: int, seed: int, r: int) -> Dra
 def channel_mean(grid: Tensor) -> Tensor:
     """The mean of each channel of each image.
 
-    Sums of bytes are exact, so the mean does not depend on the device, nor on what is computed together.
+    Sums of bytes are exact, so the mean does not depend on the device or on the batch.
 
     Args:
         grid: (B, 3, S, S) uint8, images on the input grid.
@@ -73,18 +73,18 @@ def channel_mean(grid: Tensor) -> Tensor:
         (B, 3) float32 in [0, 1].
     """
     count, _, height, width = grid.shape
-    # Down the columns first: float32 holds such sums exactly, and adds them fast.
+    # Columns first: float32 holds these sums exactly, and is fast.
     columns = grid.permute(0, 2, 3, 1).flatten(2).float().sum(1)
     total = columns.view(count, width, 3).sum(1, dtype=torch.float64)
     return (total / (255 * height * width)).float()
 
 
 def fills(channel_mean: NDArray[np.float32], batch: NDArray[np.int32]) -> NDArray[np.float32]:
-    """The fill b of every image: the channel mean of the originals in its batch.
+    """The fill b of every image: the mean colour of the original images in its batch.
 
     Args:
-        channel_mean: (M, 3) of each image, in [0, 1].
-        batch: (M,) batch numbers from 0 up.
+        channel_mean: (M, 3), of each image, in [0, 1].
+        batch: (M,), batch numbers from 0.
 
     Returns:
         (M, 3) float32 in [0, 1].

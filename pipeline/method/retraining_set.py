@@ -16,11 +16,11 @@ def draw_rows(
 
     Args:
         images: images.h5.
-        rows: those of the training split.
+        rows: the rows of the training split.
         known_only: take only images whose true mask is known.
 
     Raises:
-        MacError: no training image has a true mask, and `known_only`.
+        MacError: `known_only`, and no training image has a true mask.
     """
     if known_only:
         rows = _known(images, rows)
@@ -40,17 +40,17 @@ def _known(images: Artefact, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def with_foreground(images: Artefact, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those of the rows of images.h5 whose true mask is known."""
+    """The rows of images.h5, among `rows`, whose true mask is known."""
     if "has_foreground" not in images:
         return rows[:0]
     return np.asarray(rows[images["has_foreground"][:][rows]])
 
 
 def balanced(rows: NDArray[np.int64], label: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """As many rows of each class as the smallest class has, in rising order.
+    """The same number of rows of each class, that of the smallest class; in rising order.
 
-    They are drawn without replacement; those of the smallest class are all kept. Source: the retraining set
-    of the paper on CelebA ("class-balanced data").
+    They are drawn without replacement. All rows of the smallest class are kept. Source: the retraining set of
+    the paper on CelebA ("class-balanced data").
 
     Args:
         rows: (M,) rows of images.h5.

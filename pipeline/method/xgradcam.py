@@ -2,9 +2,9 @@
 
     w_k = Σ_xy (G ∘ A_k) / (Σ_xy A_k + ε),   map = Σ_k w_k A_k,   G = ∂ logit_target / ∂ A_k
 
-A is the state that the trunk puts out, seen as maps. So G is the gradient of head(pool(state)) alone, for any
-network, and where `pool` is the mean, it is known without a backward pass. The map is raw: neither rectified
-nor scaled. Definition and ε are those of `XGradCAM` in the grad-cam package.
+A is the output of the trunk (its state) as maps. So for any network, G is the gradient of head(pool(state))
+only. If `pool` is the mean, G is known without a backward pass. The map is raw: not rectified and not scaled.
+Definition and ε are those of `XGradCAM` in the grad-cam package.
 """
 
 import torch
@@ -18,15 +18,15 @@ EPSILON = 1e-7
 
 
 def of_head(trunk: Backbone, state: State, head_weight: Tensor, target: Tensor) -> Tensor:
-    """The map of what the trunk puts out, for a head W φ + b.
+    """The map of the trunk's output, for a head W φ + b.
 
     Args:
-        state: what `trunk.encode` put out of B images.
+        state: the output of `trunk.encode` for B images.
         head_weight: W (classes, D).
         target: (B,) int64, the class that each map explains.
 
     Returns:
-        (B, h, w) float32, or float64 of a float64 state.
+        (B, h, w) float32; float64 if the state is float64.
     """
     if trunk.mean_pooled:
         return closed_form(state, head_weight, target)
@@ -38,9 +38,9 @@ def of_head(trunk: Backbone, state: State, head_weight: Tensor, target: Tensor) 
 
 
 def closed_form(activations: Tensor, head_weight: Tensor, target: Tensor) -> Tensor:
-    """The map of last maps that are pooled by their mean: then G_k = W[target, k] / (h·w) at every position.
+    """The map if pooling is the mean of the last maps: then G_k = W[target, k] / (h·w) everywhere.
 
-    `of_head` takes this way where it can. Its gradient says the same, to 1e-8 in float64.
+    `of_head` uses this where it can. The gradient gives the same map, to 1e-8 in float64.
 
     Args:
         activations: A (B, D, h, w).
@@ -48,7 +48,7 @@ def closed_form(activations: Tensor, head_weight: Tensor, target: Tensor) -> Ten
         target: (B,) int64, the class that each map explains.
 
     Returns:
-        (B, h, w) float32, or float64 of float64 activations.
+        (B, h, w) float32; float64 if the activations are float64.
     """
     maps = at_least_float32(activations)
     total = maps.sum((2, 3))  # (B, D)
@@ -57,12 +57,13 @@ def closed_form(activations: Tensor, head_weight: Tensor, target: Tensor) -> Ten
 
 
 def per_feature(trunk: Backbone, state: State) -> Tensor:
-    """What each feature adds to the map of a head that gives it the weight 1.
+    """The map of each feature alone, with the weight 1.
 
-    The map is linear in W: `of_head(trunk, state, W, t)` is Σ_d W[t, d] · `per_feature(trunk, state)`_d.
+    The map of a head is a weighted sum of them: `of_head(trunk, state, W, t)` is
+    Σ_d W[t, d] · `per_feature(trunk, state)`_d.
 
     Returns:
-        (B, D, h, w) float32, or float64 of a float64 state.
+        (B, D, h, w) float32; float64 if the state is float64.
     """
     if trunk.mean_pooled:
         maps = at_least_float32(state)
@@ -71,7 +72,7 @@ def per_feature(trunk: Backbone, state: State) -> Tensor:
     maps = trunk.grid(state.detach())
     with torch.enable_grad():
         leaf = state.detach().requires_grad_()
-        # Summed over the images: no image's features depend on another image.
+        # The sum over the images gives the gradient of each, because no features depend on another image.
         summed = trunk.pool(leaf).sum(0).unbind()
     found = []
     for feature in summed:
@@ -89,7 +90,7 @@ def by_autograd(model: Classifier, x: Tensor, target: Tensor, layer: str) -> Ten
         layer: dotted module name inside the trunk, e.g. `layer3` or `features.14`.
 
     Returns:
-        (B, h, w) float32, or float64 of a float64 model.
+        (B, h, w) float32; float64 if the model is float64.
 
     Raises:
         MacError: no such layer, or its output is not (B, C, h, w).
@@ -98,7 +99,7 @@ def by_autograd(model: Classifier, x: Tensor, target: Tensor, layer: str) -> Ten
     kept: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        # A copy goes on, for a following in-place ReLU would overwrite what is kept.
+        # The next layer gets a copy: an in-place ReLU would overwrite what is kept.
         kept.append(output)
         return output.clone()
 
@@ -117,7 +118,7 @@ def by_autograd(model: Classifier, x: Tensor, target: Tensor, layer: str) -> Ten
 
 
 def find_layer(model: Classifier, layer: str) -> nn.Module:
-    """The trunk's module of that dotted name.
+    """The module of the trunk with this dotted name.
 
     Raises:
         MacError: there is none.

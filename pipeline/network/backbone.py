@@ -1,10 +1,10 @@
 """What every network must offer, whatever its architecture (paper section 3.2, M = f ∘ g).
 
-encode(x)     the state: what the trunk puts out, its last activation maps, or tokens
+encode(x)     the state: the output of the trunk, which is its last activation maps, or tokens
 pool(state)   the features φ(x), the head's input
-grid(state)   the state as maps, to look at
+grid(state)   the state as maps, for saliency
 
-Only `encode` is expensive. All that MaC retrains and all that it maps is a function of the state.
+Only `encode` is expensive. Features and maps are functions of the state.
 """
 
 from typing import ClassVar, TypeAlias
@@ -25,8 +25,8 @@ class Backbone(nn.Module):
 
     Attributes:
         width: D, the number of features.
-        normalization: what pixels in [0, 1] go through before `encode` (`pipeline.network.inputs.normalize`).
-        mean_pooled: whether `grid(state)` is the state, and `pool(state)` its mean over the grid. Then
+        normalization: from pixels in [0, 1] to the input of `encode` (`pipeline.network.inputs.normalize`).
+        mean_pooled: whether `grid(state)` is the state itself, and `pool(state)` its mean over the grid. Then
             xGradCAM has a closed form.
     """
 
@@ -42,30 +42,30 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def pool(self, state: State) -> Tensor:
-        """The state to φ (B, D). It is float32, or float64 of a float64 state, whatever `dtype` is."""
+        """The state to φ (B, D), in float32 whatever `dtype` is; in float64 if the state is float64."""
         raise NotImplementedError
 
     def grid(self, state: State) -> Tensor:
         """The state as maps (B, C, h, w).
 
-        It only reorders values, or leaves some out. So it takes the gradient of a state as well.
+        It only reorders values, or leaves some out. So it also turns the gradient of a state into maps.
         """
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> State:
-        """`encode`, so that a hook on the trunk sees the state."""
+        """The same as `encode`, so that a forward hook on the trunk gets the state."""
         return self.encode(x)
 
     @property
     def dtype(self) -> torch.dtype:
-        """What `encode` takes and, without autocast, puts out."""
+        """The dtype of the input of `encode` and, without autocast, of its output."""
         return next(self.parameters()).dtype
 
     def for_inference(self, dtype: torch.dtype) -> "Backbone":
-        """A trunk that computes the same up to rounding, in `dtype`, as fast as it can.
+        """A faster trunk, in `dtype`, that computes the same up to rounding.
 
-        It may be this one, changed, and may have other modules inside. A trunk whose `pool` has parameters
-        overrides this method, to leave those in float32.
+        It may be this trunk, changed, and may have other modules inside. If `pool` has parameters, a trunk
+        must override this method and keep them in float32.
         """
         return self.to(dtype)
 
@@ -76,7 +76,7 @@ class MeanPooled(Backbone):
     mean_pooled: ClassVar[bool] = True
 
     def pool(self, state: State) -> Tensor:
-        """Maps A (B, D, h, w) to φ (B, D); the mean is taken in float32 under autocast too."""
+        """Maps A (B, D, h, w) to φ (B, D); the mean is in float32, under autocast too."""
         return at_least_float32(state).mean((2, 3))
 
     def grid(self, state: State) -> Tensor:
@@ -85,5 +85,5 @@ class MeanPooled(Backbone):
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision to float32; float32 and float64 stay as they are."""
+    """Half precision to float32; float32 and float64 are not changed."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""A training on disk after its last whole epoch, from which it goes on when it was killed."""
+"""A training on disk after its last whole epoch. A training that was killed continues from there."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -18,13 +18,13 @@ _SETS = ("last", "best", "momentum")  # the attributes of a Checkpoint that hold
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training after its last whole epoch: all that it needs to go on.
+    """All that a training needs to continue after its last whole epoch.
 
     Attributes:
         last: the model's state dict after the last epoch, on the CPU.
         best: its state dict after the best epoch so far.
-        momentum: SGD's momentum of each parameter that has one, by the parameter's number.
-        epochs: what was measured of each epoch.
+        momentum: SGD's momentum buffers, by the number of the parameter.
+        epochs: the measurements of each epoch.
     """
 
     last: Tensors
@@ -49,7 +49,7 @@ class Checkpoint:
     def read(cls, path: Path) -> "Checkpoint | None":
         """The checkpoint in a file.
 
-        None where there is no such file. A damaged one is None too, and a warning is logged.
+        None if there is no such file. If it is damaged, also None, with a warning in the log.
         """
         if not path.is_file():
             return None
@@ -67,5 +67,5 @@ class Checkpoint:
 
 
 def _epoch(val_accuracy: list[float], **others: float) -> Epoch:
-    """An epoch as JSON has it: the accuracies are a list there."""
+    """An epoch from its JSON values, in which the accuracies are a list."""
     return Epoch(val_accuracy=tuple(val_accuracy), **others)

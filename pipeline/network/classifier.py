@@ -1,6 +1,6 @@
 """The classifier: a trunk and a linear head (paper section 3.2, M = f ∘ g).
 
-logits = W φ(x) + b, with φ(x) = pool(encode(x)). The head, W and b, is the only thing that MaC retrains.
+logits = W φ(x) + b, with φ(x) = pool(encode(x)). MaC retrains only the head, W and b.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,14 +19,14 @@ from pipeline.spec import IMAGENET, ModelSpec, Normalization
 # From the architecture, its weights and the input's normalisation to the trunk.
 Builder = Callable[[str, str, Normalization], Backbone]
 
-# What the names of architectures begin with, and what builds them.
+# How the names of architectures begin, and what builds these architectures.
 BUILDERS: dict[str, Builder] = dict.fromkeys(convnet.FAMILIES, convnet.build)
 
 
 class Classifier(nn.Module):
     """Trunk and linear head.
 
-    `state_dict()` has the names of the trunk after `trunk.`, then `head.weight` (classes, D) and `head.bias`.
+    `state_dict()` has the trunk's tensors under `trunk.`, then `head.weight` (classes, D) and `head.bias`.
     """
 
     def __init__(self, trunk: Backbone, classes: int) -> None:
@@ -36,16 +36,16 @@ class Classifier(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the trunk takes."""
+        """The dtype of the trunk's input."""
         return self.trunk.dtype
 
     def input(self, grid: Tensor) -> Tensor:
-        """Pixels on the input grid, (B, 3, S, S) uint8 or float32 in [0, 1], to what the trunk takes."""
+        """Pixels on the input grid, (B, 3, S, S) uint8 or float32 in [0, 1], to the trunk's input."""
         return normalize(grid, self.trunk.normalization, self.dtype)
 
     def encode(self, x: Tensor) -> State:
         """(B, 3, S, S) of `dtype`, from `input`, to the trunk's state."""
-        state: State = self.trunk(x)  # not by torch.as_tensor: tracing would warn of it
+        state: State = self.trunk(x)  # not torch.as_tensor: tracing warns about it
         return state
 
     def features(self, x: Tensor) -> Tensor:
@@ -68,9 +68,9 @@ def build(
     """A classifier with a freshly initialised head.
 
     Args:
-        architecture: its name, such as `resnet50`; BUILDERS has what it may begin with.
+        architecture: its name, such as `resnet50`; BUILDERS lists how it may begin.
         classes: number of classes.
-        weights: of the trunk; `none`, or what its builder takes.
+        weights: the weights of the trunk: `none`, or what its builder takes.
         seed: seed of the initialisation.
         normalization: from pixels in [0, 1] to the trunk's input.
 
@@ -87,7 +87,7 @@ def build(
 
 
 def load(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], on: torch.device) -> Classifier:
-    """The classifier of a model folder, in eval mode, its parameters frozen.
+    """The classifier of a model folder, in eval mode, with frozen parameters.
 
     Args:
         spec: how it is built, from model.json.
@@ -99,11 +99,11 @@ def load(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], on: torch.device)
 
 
 def for_inference(model: Classifier, dtype: torch.dtype) -> Classifier:
-    """The same classifier made fast; what it puts out is the same up to rounding.
+    """The same classifier, made faster. Its output is the same up to rounding.
 
     Args:
-        model: in eval mode, its parameters frozen. Its trunk is replaced, and may have lost its inner layers.
-        dtype: float32 or bfloat16. The trunk takes its input in it; features, head and logits stay float32.
+        model: in eval mode, with frozen parameters. Its trunk is replaced; the new one may lack inner layers.
+        dtype: float32 or bfloat16, of the trunk and its input. Features, head and logits stay float32.
     """
     model.trunk = model.trunk.for_inference(dtype)
     return model.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""torchvision's convolutional networks whose features are the means of their last maps."""
+"""torchvision's convolutional networks in which the features are the means of the last maps."""
 
 import threading
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ from pipeline.network.backbone import MeanPooled, State
 from pipeline.network.weights import torchvision_network
 from pipeline.spec import Normalization
 
-# What the names of the architectures begin with.
+# How the names of the architectures begin.
 FAMILIES = (
     *("resnet", "resnext", "wide_resnet", "regnet", "densenet", "shufflenet"),
     *("mobilenet", "efficientnet", "mnasnet", "squeezenet"),
 )
 
-_HEAD = ("fc", "classifier")  # modules of torchvision's that read the pooled maps
+_HEAD = ("fc", "classifier")  # torchvision's modules that read the pooled maps
 
 
 class ConvNet(MeanPooled):
-    """All that torchvision's network has before its pooling; modules and tensors keep torchvision's names."""
+    """torchvision's network up to its pooling. Modules and tensors keep torchvision's names."""
 
     def __init__(self, network: nn.Module, normalization: Normalization) -> None:
         super().__init__(_width(network), normalization)
@@ -38,8 +38,8 @@ class ConvNet(MeanPooled):
     def for_inference(self, dtype: torch.dtype) -> MeanPooled:
         """The same network with every batch normalisation folded into the convolution before it.
 
-        On a CPU, the activation that follows is computed with the convolution too. What comes out has no
-        inner layers that a map could be made of.
+        On a CPU, a convolution and the activation after it are computed together. The new network has no
+        inner layers that a map could use.
         """
         graph = _traced(self)
         _fold_normalisation(graph)
@@ -60,13 +60,13 @@ def build(architecture: str, weights: str, normalization: Normalization) -> Conv
     """
     network = torchvision_network(architecture, weights, _HEAD)
     if architecture.startswith("densenet"):
-        # torchvision applies it between `features` and the pooling.
+        # torchvision applies a ReLU between `features` and the pooling.
         network.add_module("relu", nn.ReLU(inplace=True))
     return ConvNet(network, normalization)
 
 
 def _width(network: nn.Module) -> int:
-    """The number of maps that torchvision's own classifier reads."""
+    """The number of maps at the input of torchvision's own classifier."""
     for name in _HEAD:
         for module in getattr(network, name, nn.Identity()).modules():
             if isinstance(module, nn.Linear):
@@ -88,7 +88,7 @@ class _Fused(MeanPooled):
         return maps
 
 
-_tracing = threading.Lock()  # fx changes nn.Module itself while it traces: one thread at a time
+_tracing = threading.Lock()  # fx changes the class nn.Module while it traces, so only one thread may trace
 
 
 def _traced(network: nn.Module) -> fx.GraphModule:
@@ -107,9 +107,9 @@ _Pair = tuple[fx.Node, nn.Conv2d, fx.Node, nn.Module]
 
 
 def _convolutions(graph: fx.GraphModule, *following: type[nn.Module]) -> Iterator[_Pair]:
-    """Each convolution that a module of the given types, and nothing else, takes its input from.
+    """Each convolution whose output goes only to one module of the given types.
 
-    Node and module of the convolution, then of what follows it.
+    Yields the node and the module of the convolution, then those of the module after it.
     """
     modules = dict(graph.named_modules())
     for node in list(graph.graph.nodes):
@@ -132,7 +132,7 @@ def _fold_normalisation(graph: fx.GraphModule) -> None:
 def _fuse_activations(graph: fx.GraphModule) -> None:
     """Compute a convolution and the activation after it in one pass over memory.
 
-    On a CPU this is up to 1.2 times as fast in float32, and twice as fast in bfloat16.
+    On a CPU, this is up to 1.2 times as fast in float32, and up to twice as fast in bfloat16.
     """
     for node, convolution, user, activation in _convolutions(graph, *_FUSED):
         fused = _ConvolutionAndActivation(convolution, *_FUSED[type(activation)])

@@ -1,4 +1,4 @@
-"""What is measured after each epoch of a training, and which epoch is the best."""
+"""The measurements after each epoch of a training, and the best epoch."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +10,12 @@ from pipeline.metrics import Accuracy, Grouping, as_dict, prefer, weighted_mean,
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is measured of one epoch.
+    """The measurements of one epoch.
 
     Attributes:
-        lr: learning rate of its last step.
-        train_loss: mean cross-entropy of its batches, each before its step.
-        train_accuracy: share of its images that were classified right, each before its step.
+        lr: learning rate of the last step.
+        train_loss: mean cross-entropy over the batches; each batch is measured before its step.
+        train_accuracy: share of correctly classified images, also before each step, in [0, 1].
         val_accuracy: accuracy of each validation group after the epoch; NaN for a group without images.
     """
 
@@ -32,7 +32,7 @@ class History:
     Attributes:
         validation: the groups of the validation split.
         training: the groups of the training split, for the adjusted mean.
-        epochs: what was measured of each, in their order.
+        epochs: the measurements of each epoch, in order.
     """
 
     validation: Grouping
@@ -44,7 +44,7 @@ class History:
         return np.array(self.epochs[epoch - 1].val_accuracy)
 
     def worst_and_mean(self, epoch: int) -> tuple[float, float]:
-        """Validation accuracy of the worst group and of all images after an epoch, counted from 1."""
+        """Worst-group and mean validation accuracy after an epoch, counted from 1."""
         accuracy = self.val_accuracy(epoch)
         return worst_group(accuracy).item(), weighted_mean(accuracy, self.validation.count).item()
 

@@ -1,6 +1,6 @@
 """From stored pixels to the network's input, on the device: grid, normalisation, training augmentation.
 
-Every mask, foreground and intervention lives on the *input grid*: the S × S pixels of `to_input_grid`.
+All masks, foregrounds and interventions are on the *input grid*: the S × S pixels of `to_input_grid`.
 """
 
 from typing import Literal, Protocol
@@ -13,7 +13,7 @@ from pipeline.spec import Normalization
 
 
 class InputSpec(Protocol):
-    """From the stored image to the input grid; a `ModelSpec` and `InputParams` say so.
+    """How a stored image becomes the input grid. `ModelSpec` and `InputParams` have these attributes.
 
     Attributes:
         input_size: S, side of the input grid, pixels.
@@ -28,9 +28,9 @@ class InputSpec(Protocol):
 
 
 def to_input_grid(images: Tensor, spec: InputSpec) -> Tensor:
-    """Stored images to the input grid; still bytes, so that the result is exact and small.
+    """Stored images to the input grid, still as bytes, so the result is exact and small.
 
-    Scaling is bilinear with antialiasing for images, and takes the nearest pixel for foregrounds.
+    Images are scaled bilinearly with antialiasing; foregrounds take the nearest pixel.
 
     Args:
         images: (B, H, W, 3) uint8, or (B, H, W) bool for foregrounds.
@@ -55,7 +55,7 @@ def to_input_grid(images: Tensor, spec: InputSpec) -> Tensor:
 
 
 def normalize(pixels: Tensor, normalization: Normalization, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Pixels to the channels-last tensor that the trunk takes; computed in float32.
+    """Pixels to the trunk's input, channels-last; computed in float32.
 
     Args:
         pixels: (B, 3, H, W) uint8, or float32 in [0, 1].
@@ -64,7 +64,7 @@ def normalize(pixels: Tensor, normalization: Normalization, dtype: torch.dtype =
     Returns:
         (B, 3, H, W).
     """
-    # (B, H, W · 3): what runs along a whole row is vectorised.
+    # (B, H, W · 3): operations along a whole row are vectorised.
     rows = pixels.permute(0, 2, 3, 1).contiguous().flatten(2)
     mean = torch.tensor(normalization.mean, device=pixels.device).repeat(pixels.shape[3])
     std = torch.tensor(normalization.std, device=pixels.device).repeat(pixels.shape[3])
@@ -83,7 +83,7 @@ def random_resized_crop_and_flip(
 
     Args:
         images: (B, H, W, 3) uint8, stored images.
-        size: side of what comes out, pixels.
+        size: side of the result, pixels.
         scale: lowest and highest area of a box, as a share of the image.
         flip: whether to mirror an image with probability 1/2.
         generator: a CPU generator.

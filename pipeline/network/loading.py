@@ -1,4 +1,4 @@
-"""Reading batches of stored images ahead of the computation."""
+"""Reads batches of stored images before the computation needs them."""
 
 import queue
 import threading
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """The items, made up to `depth` ahead by a thread (HDF5 reads release the GIL)."""
+    """The items; a thread makes up to `depth` of them in advance (HDF5 releases the GIL when it reads)."""
     ready: queue.Queue[tuple[bool, object]] = queue.Queue(depth)
     stopped = threading.Event()
 
@@ -35,7 +35,7 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
                 if not put((True, item)):
                     return
             put((False, None))
-        except BaseException as error:  # handed to the consumer, who raises it
+        except BaseException as error:  # the consumer raises it
             put((False, error))
 
     thread = threading.Thread(target=produce, daemon=True)
@@ -55,7 +55,7 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
 
 
 def to_pinned(array: NDArray[Any], device: torch.device) -> Tensor:
-    """A tensor on the host that `to(device, non_blocking=True)` copies while the device computes."""
+    """A tensor on the host; `to(device, non_blocking=True)` copies it while the device computes."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
@@ -63,6 +63,6 @@ def to_pinned(array: NDArray[Any], device: torch.device) -> Tensor:
 def image_batches(
     images: Artefact, batches: Iterable[NDArray[np.integer]], device: torch.device
 ) -> Iterator[Tensor]:
-    """Stored images of each batch of rows of images.h5: (B, H, W, 3) uint8 on the device."""
+    """The stored images of each batch of rows of images.h5: (B, H, W, 3) uint8 on the device."""
     for batch in prefetch(to_pinned(images.rows("image", rows), device) for rows in batches):
         yield batch.to(device, non_blocking=True)

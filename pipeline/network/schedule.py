@@ -1,7 +1,7 @@
-"""What is fixed before a training begins: the batches and the seed of each epoch, and each learning rate.
+"""What is known before a training begins: the batches and the seed of each epoch, and each learning rate.
 
-All of it depends on the parameters and the number of the epoch alone. So a training that was killed goes on
-as if it had not been.
+All of it depends only on the rows, the parameters and the number of the epoch. So a training that was killed
+continues as if nothing had happened.
 """
 
 import math
@@ -37,12 +37,13 @@ def learning_rate(schedule: Schedule, peak: float, progress: float) -> float:
 def batches_of_epoch(
     rows: NDArray[np.int64], size: int, seed: int, epoch: int, ranks: Ranks
 ) -> list[NDArray[np.int64]]:
-    """The batches of an epoch in their order: the share of this process of each.
+    """The batches of an epoch in their order: of each batch, the share of this process.
 
-    Every batch gives all processes as many images. The images that are left over are not used in this epoch.
+    All processes get the same number of images of a batch. The few images that remain are not used in this
+    epoch.
 
     Args:
-        rows: all training rows; one that occurs twice is trained on twice.
+        rows: all training rows; a row that occurs twice is used twice.
         size: images in a batch, over all processes.
         seed: seed of the order.
         epoch: its number, from 1.

@@ -1,4 +1,4 @@
-"""Training a whole network by SGD, epoch by epoch: for ERM, JTT and MaskTune."""
+"""Trains a whole network by SGD, epoch by epoch: for ERM, JTT and MaskTune."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,33 +31,33 @@ from pipeline.store import ModelFolder
 
 EVAL_BATCH = 64
 
-# From the rows of a batch, their stored images (B, H, W, 3) uint8 and a seeded CPU generator to the pixels
-# that are trained on: (B, 3, S, S), uint8 or float32 in [0, 1].
+# Takes the rows of a batch, their stored images (B, H, W, 3) uint8, and a seeded CPU generator. Returns the
+# pixels to train on: (B, 3, S, S), uint8 or float32 in [0, 1].
 MakeInput = Callable[[NDArray[np.integer], Tensor, torch.Generator], Tensor]
 
 
 class Training:
-    """The training of one network: its model, and all else that changes from epoch to epoch.
+    """The training of one network: the model, and all other state that changes from epoch to epoch.
 
     Args:
         given: with images.h5 open.
-        network: its architecture, and the weights that it starts from.
+        network: the architecture, and the weights at the start.
         inputs: from the stored image to the network's input.
         params: how it is trained.
         on: the device of this process.
-        rows: rows of images.h5 to train on, repeats allowed. None takes the training split without the images
-            that `params.hold_out` keeps from it.
-        start: a model to start from, in place of `network.weights` and a fresh head.
-        make_input: the pixels that are trained on. None crops and flips at random.
-        name: what progress and messages call it: the block of params.yaml that has its learning rate.
+        rows: rows of images.h5 to train on, repeats allowed. None: the training split without the share
+            `params.hold_out`.
+        start: a model to start from, instead of `network.weights` and a new head.
+        make_input: makes the pixels to train on. None: crop and flip at random.
+        name: its name in progress and messages: the block of params.yaml that has its learning rate.
         ranks: the processes that train together.
 
     Attributes:
         model: the network as it is now.
-        rows: (n,) int64, the rows that it is trained on.
+        rows: (n,) int64, the training rows.
         label: (N,) int64, the class of every row of images.h5.
         epoch: how many epochs are done.
-        history: what was measured of them. Process 0 alone measures.
+        history: their measurements. Only process 0 measures.
         best: the model's state dict after the best epoch so far, on the CPU.
     """
 
@@ -105,7 +105,7 @@ class Training:
         """Train all epochs.
 
         Args:
-            checkpoint: a file that is written after every epoch. If it is there, training goes on from it.
+            checkpoint: a file that is written after every epoch. If it exists, training continues from it.
         """
         found = Checkpoint.read(checkpoint)
         if found is not None:
@@ -128,7 +128,7 @@ class Training:
         """One pass over the training rows.
 
         Returns:
-            The mean loss of the batches, the share of images that were classified right (both before each
+            The mean loss of the batches, the share of correctly classified images (both measured before each
             step), and the last learning rate.
 
         Raises:
@@ -161,7 +161,7 @@ class Training:
         """One step of SGD on a batch.
 
         Returns:
-            The batch's loss, and how many of its images were classified right; both before the step.
+            The batch's loss, and the number of its correctly classified images; both before the step.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -183,7 +183,7 @@ class Training:
             )
 
     def _validate(self, loss: float, train_accuracy: float, rate: float) -> None:
-        """Measure the epoch that was just trained, and keep the model if it is the best so far."""
+        """Measure the last epoch, and keep the model if it is the best so far."""
         validation = self.history.validation
         rows = self.given.rows("val")
         correct = (self.predict(rows) == self.label[rows]).numpy()
@@ -198,7 +198,7 @@ class Training:
         )
 
     def _training_rows(self) -> NDArray[np.int64]:
-        """The rows of the training split, without the images that `hold_out` keeps from it."""
+        """The rows of the training split without the share `hold_out`."""
         rows = self.given.rows("train")
         return rows[~unseen_by_erm(self.label[rows].numpy(), self.params.hold_out, self.params.seed)]
 
@@ -238,7 +238,7 @@ class Training:
         return {name: _copied(tensor) for name, tensor in self.model.state_dict().items()}
 
     def checkpoint(self) -> Checkpoint:
-        """All that the training needs to go on after this epoch."""
+        """All that the training needs to continue after this epoch."""
         momentum = {}
         for number, parameter in self._parameters():
             buffer = self._optimizer.state[parameter].get("momentum_buffer")
@@ -247,7 +247,7 @@ class Training:
         return Checkpoint(self.state(), self.best, momentum, self.history.epochs)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on after the last epoch of a checkpoint of the same training."""
+        """Continue after the last epoch of a checkpoint of the same training."""
         self.model.load_state_dict(checkpoint.last)
         self.best = checkpoint.best
         for number, parameter in self._parameters():
@@ -268,5 +268,5 @@ def _copied(tensor: Tensor) -> Tensor:
 
 
 def as_numpy(tensors: Tensors) -> dict[str, NDArray[Any]]:
-    """A state dict as `store.write_model` takes it."""
+    """A state dict as NumPy arrays, for `store.write_model`."""
     return {name: tensor.numpy() for name, tensor in tensors.items()}

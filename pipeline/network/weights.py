@@ -20,7 +20,7 @@ def torchvision_network(architecture: str, weights: str, head: Sequence[str]) ->
         architecture: a torchvision model name, such as `resnet50`.
         weights: `none`; a torchvision weights name (`IMAGENET1K_V2`, `DEFAULT`), downloaded by torchvision;
             or the path of a .safetensors, .pth or .pt file in torchvision's layout.
-        head: modules that are not used. A file's tensors for them are ignored, and may be missing.
+        head: modules that are not used. Their tensors in the file are ignored, and may be missing.
 
     Raises:
         MacError: unknown architecture or weights, or a file that does not fit.
@@ -42,7 +42,7 @@ def torchvision_network(architecture: str, weights: str, head: Sequence[str]) ->
 
 
 def _named(architecture: str, weights: str) -> object:
-    """torchvision's own weights of that name."""
+    """torchvision's own weights with this name."""
     known = torchvision.models.get_model_weights(architecture)
     try:
         return known[weights]
@@ -55,7 +55,7 @@ def _named(architecture: str, weights: str) -> object:
 
 
 def _fill(network: nn.Module, path: Path, head: Sequence[str]) -> None:
-    """Fill all of a network but its head from a weights file in torchvision's layout."""
+    """Fill a network, except its head, from a weights file in torchvision's layout."""
     state = _read(path)
     not_used = tuple(f"{name}." for name in head)
     wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(not_used)}

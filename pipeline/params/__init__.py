@@ -1,4 +1,4 @@
-"""The parameters of each stage: one small module a model, so that a stage depends on its own alone.
+"""The parameters of each stage. Each model has its own module, so a stage depends only on its own models.
 
-A model stands for keys of one block of params.yaml. `pipeline.params_file` reads and checks the whole file.
+A model has keys of one block of params.yaml. `pipeline.params_file` reads and checks the whole file.
 """

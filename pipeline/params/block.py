@@ -1,4 +1,4 @@
-"""What all parameter models share: their base, and the types that occur in several of them."""
+"""The base of all parameter models, and the types that several of them use."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -12,7 +12,7 @@ HeldOutShare = Annotated[float, Field(gt=0, lt=0.5)]
 
 
 class Block(BaseModel):
-    """Keys of one block of params.yaml. Every key must be there, and no other key may be.
+    """Keys of one block of params.yaml. All of them must be there, and no others.
 
     Attributes:
         block: name of the block, such as `train`.

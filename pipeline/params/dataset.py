@@ -1,4 +1,4 @@
-"""`dataset`, what stage prepare reads of it: which images, and how they are stored."""
+"""`dataset`, the keys that stage prepare reads: which images, and how they are stored."""
 
 from typing import Any, ClassVar, Literal
 

@@ -8,7 +8,7 @@ from pipeline.params.block import Block, Positive, Precision, Seed
 
 
 class FeaturesParams(Block):
-    """Which views are cached."""
+    """How many draws are cached, and how they are made."""
 
     block: ClassVar[str] = "features"
 

@@ -1,4 +1,4 @@
-"""`retrain`: how a last layer is fitted, by MaC and by the methods beside it; all but MaC's own weights."""
+"""`retrain`: how a last layer is fitted, by MaC and by other methods; all keys but MaC's own, α and β."""
 
 from typing import ClassVar, Literal
 

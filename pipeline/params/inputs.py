@@ -1,4 +1,4 @@
-"""`dataset`, what stage train reads of it: how a stored image becomes the network's input."""
+"""`dataset`, the keys that stage train reads: how a stored image becomes the network's input."""
 
 from typing import ClassVar, Literal
 

@@ -8,7 +8,7 @@ from pipeline.params.block import Block, Positive
 
 
 class JttParams(Block):
-    """What JTT does otherwise than `train`."""
+    """The settings of JTT that differ from `train`."""
 
     block: ClassVar[str] = "jtt"
 

@@ -1,4 +1,4 @@
-"""`saliency`: how maps and masks are made; all but what is only shown."""
+"""`saliency`: the keys that change maps and masks."""
 
 from typing import Annotated, ClassVar, Literal
 

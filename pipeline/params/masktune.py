@@ -8,7 +8,7 @@ from pipeline.params.block import Block
 
 
 class MaskTuneParams(Block):
-    """What MaskTune does otherwise than `train`."""
+    """The settings of MaskTune that differ from `train`."""
 
     block: ClassVar[str] = "masktune"
 

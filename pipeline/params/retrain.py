@@ -1,4 +1,4 @@
-"""`retrain`: all that stage retrain reads (paper equation 6)."""
+"""`retrain`: all keys that stage retrain reads (paper equation 6)."""
 
 from pydantic import Field
 

@@ -8,7 +8,7 @@ from pipeline.params.block import Block, Seed
 
 
 class RetrainingSetParams(Block):
-    """Which training images are masked, and retrained on."""
+    """Which training images get a mask, and are used for retraining."""
 
     block: ClassVar[str] = "retraining_set"
 

@@ -1,4 +1,4 @@
-"""`saliency`: all that stage saliency reads."""
+"""`saliency`: all keys that stage saliency reads."""
 
 from pydantic import Field
 

@@ -10,7 +10,7 @@ Weights = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
 
 
 class SweepParams(Block):
-    """The values of α and β that are tried, every pair of them."""
+    """The values of α and β; every pair of them is tried."""
 
     block: ClassVar[str] = "sweep"
 

@@ -1,6 +1,6 @@
 """A params.yaml for every dataset of the field, with the paper's settings where it has any.
 
-`common.yaml` has every key; the file of a preset has the lines that differ.
+`common.yaml` has every key. The file of a preset has only the lines that differ.
 """
 
 import io
@@ -16,7 +16,7 @@ from pipeline.store.files import write_text
 _FOLDER = Path(__file__).parent
 _COMMON = "common"
 
-# The lines of a file by block and key; under the key "" the line that opens the block.
+# The lines of a file by block and key. The line that opens a block has the key "".
 _Blocks = dict[str, dict[str, list[str]]]
 
 

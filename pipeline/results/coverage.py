@@ -1,4 +1,4 @@
-"""How maps and masks lie on the true foregrounds, group by group (paper Table 1)."""
+"""How well maps and masks cover the true foregrounds, by group (paper Table 1)."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ from pipeline.store import Artefact
 
 @dataclass(frozen=True)
 class GroupCoverage:
-    """One row of Table 1: means over the `n` images of a group whose true mask is known; NaN where n is 0.
+    """One row of Table 1: means over the `n` images of a group whose true mask is known; NaN if n is 0.
 
     Attributes:
-        map_fg, map_bg: mean of the map inside and outside the true mask. Before, the map is rectified and
+        map_fg, map_bg: mean of the map inside and outside the true mask. The map is first rectified and
             divided by its highest value.
-        mask_fg, mask_bg: share of the true foreground, and of the rest, that the mask covers.
+        mask_fg, mask_bg: share of the true foreground, and of the true background, that the mask covers.
     """
 
     group: str
@@ -38,10 +38,10 @@ def shares(images: Artefact, masks: Artefact, spec: InputSpec) -> NDArray[np.flo
     Args:
         images: images.h5.
         masks: masks.h5.
-        spec: from the stored size to the input grid, as the maps were made.
+        spec: from the stored size to the input grid; the same as for the maps.
 
     Returns:
-        (4, M) float64, NaN where the true mask is not known.
+        (4, M) float64; NaN if the true mask is not known.
     """
     rows = masks["row"][:]
     known = images["has_foreground"][:][rows] if "has_foreground" in images else np.zeros(len(rows), np.bool_)
@@ -57,13 +57,13 @@ def shares(images: Artefact, masks: Artefact, spec: InputSpec) -> NDArray[np.flo
 
 
 def _heights(maps: Tensor, side: int) -> Tensor:
-    """Raw maps (B, h, w) to (B, side, side) float64, rectified, the highest value of each map 1."""
+    """Raw maps (B, h, w) to (B, side, side) float64, rectified; the highest value of each map is 1."""
     heights = upsample(maps, side).relu().double()
     return heights / heights.flatten(1).amax(1).clamp(min=1e-12)[:, None, None]
 
 
 def _mean(heights: Tensor, region: Tensor) -> Tensor:
-    """Mean over a region: both (B, H, W), the region bool; to (B,), NaN where the region is empty."""
+    """Mean of (B, H, W) over a region (B, H, W) bool: (B,), NaN if the region is empty."""
     inside = region.double()
     return (heights * inside).sum((1, 2)) / inside.sum((1, 2))
 

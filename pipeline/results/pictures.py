@@ -1,4 +1,4 @@
-"""Pictures of images of the dataset, and of what retraining sees of them."""
+"""Pictures of the dataset's images, of their cores, and of the interventions on them."""
 
 from dataclasses import dataclass
 
@@ -28,14 +28,14 @@ def as_rgb(pixels: Tensor) -> RGB:
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """A training image, and what becomes of it in draw 0 (paper Figure 1). Pictures are on the input grid.
+    """A training image with its map, core and interventions of draw 0 (paper Figure 1), on the input grid.
 
     Attributes:
-        row: of images.h5.
-        group, partner_group: of the image, and of its partner.
+        row: the row in images.h5.
+        group, partner_group: the group of the image, and of its partner.
         target: the class that the map explains.
         map: the map as colours.
-        core: the image with all but the core dimmed.
+        core: the image; all but the core is dimmed.
         masked, combined: the two interventions.
     """
 

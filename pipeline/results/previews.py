@@ -9,7 +9,7 @@ from pipeline.network.inputs import InputSpec, to_input_grid
 from pipeline.results import visual
 from pipeline.store import Artefact
 
-# What marks a dataset as a picture (HDF5 Image and Palette Specification 1.2).
+# The attributes that mark a dataset as a picture (HDF5 Image and Palette Specification 1.2).
 _PICTURE = {
     "CLASS": "IMAGE",
     "IMAGE_VERSION": "1.2",
@@ -22,14 +22,14 @@ _ABOUT = "the core in colour, the rest dimmed; each dataset is a picture of one 
 
 
 def write_previews(file: h5py.File, images: Artefact, spec: InputSpec, count: int) -> None:
-    """Write the group `preview` into masks.h5: pictures of images evenly spread over the retraining set.
+    """Write the group `preview` into masks.h5: pictures of images that are evenly spread over the retraining set.
 
-    Each is (S, S, 3) uint8, the core in colour and the rest dimmed, and is named for its row.
+    Each is (S, S, 3) uint8, with the core in colour and the rest dimmed. Its row is in its name.
 
     Args:
         file: masks.h5, open for writing, with `row` and `mask` in it.
         images: images.h5.
-        spec: the input grid that the masks lie on.
+        spec: the input grid of the masks.
         count: how many pictures; fewer where there are fewer images.
     """
     group = file.create_group("preview")

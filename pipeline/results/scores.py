@@ -1,4 +1,4 @@
-"""What is measured of heads on a held-out split: accuracy by group, AUROC, calibration, and an interval."""
+"""Measures heads on a held-out split: accuracy by group, AUROC, calibration, and an interval."""
 
 from typing import Any
 
@@ -32,8 +32,8 @@ def scores(
     Args:
         logits: (S, N, C).
         label: (N,) int64.
-        grouping: the split's.
-        training: the training split's, for the adjusted mean.
+        grouping: the split's groups.
+        training: the training split's groups, for the adjusted mean.
 
     Returns:
         `{mean, std}` over the classifiers of each metric of `metrics.as_dict` and of `quality`; and
@@ -48,16 +48,16 @@ def scores(
 
 
 def quality(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> dict[str, float]:
-    """What is measured of one classifier beside its accuracy by group.
+    """The metrics of one classifier, besides its accuracy by group.
 
     Args:
         logits: (N, C).
         truth: (N,), classes.
 
     Returns:
-        Each in [0, 1]. `balanced_accuracy`: the mean recall of the classes that have rows. `auroc`: of the
-        second class, where there are two and both have rows. `ece`: the expected calibration error over 15
-        bins of confidence (Guo et al. 2017).
+        Each in [0, 1]. `balanced_accuracy`: the mean recall of the classes that have rows. `auroc`: that of the
+        second class, if there are two classes and both have rows. `ece`: the expected calibration error with
+        15 bins of confidence (Guo et al. 2017).
     """
     shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     probability = shifted / shifted.sum(-1, keepdims=True)
@@ -72,11 +72,10 @@ def quality(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> dict[str,
 
 
 def _auroc(score: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
-    """The share of pairs of a row of class 1 and one of class 0 in which the row of class 1 has the higher
-    score.
+    """Among all pairs of a row of class 1 and a row of class 0: the share in which class 1 has the higher score.
 
-    Pairs with equal scores count half (Mann and Whitney 1947). `sklearn.metrics.roc_auc_score` gives the
-    same; to import it takes longer than everything else here.
+    Pairs with equal scores count half (Mann and Whitney 1947). `sklearn.metrics.roc_auc_score` gives the same
+    result, but its import takes longer than everything else here.
     """
     _, place, count = np.unique(score, return_inverse=True, return_counts=True)
     rank = (np.cumsum(count) - (count - 1) / 2)[place]
@@ -88,22 +87,24 @@ def _auroc(score: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
 def worst_group_interval(
     correct: NDArray[np.bool_], group: NDArray[np.int64], resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the worst group: what another test set of this size might have shown.
+    """The 95 % bootstrap interval of the worst-group accuracy, for other test sets of the same size.
 
-    Rows are drawn anew within each group, the same rows for all heads. The worst group is that of each head;
-    it is averaged over the heads.
+    Rows are resampled within each group, the same rows for all heads. The worst-group accuracy of each head is
+    averaged over the heads.
 
     Args:
-        correct: (S, N), whether each head is right about each row.
-        group: (N,).
+        correct: (S, N) bool, whether each head is right about each row.
+        group: (N,) int64.
+
+    Returns:
+        The ends of the interval, in [0, 1].
     """
     rng = np.random.default_rng(seed)
     lowest = np.full((resamples, len(correct)), np.inf)
     for g in np.unique(group):
         members = correct[:, group == g]
         n = members.shape[1]
-        # Only how often heads are right together matters: rows with the same pattern over heads are drawn as
-        # one.
+        # Rows for which the same heads are right are equivalent, so they are drawn together.
         patterns, count = np.unique(members, axis=1, return_counts=True)
         drawn = rng.multinomial(n, count / n, size=resamples)
         lowest = np.minimum(lowest, drawn @ patterns.T / n)

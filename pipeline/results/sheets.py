@@ -1,4 +1,4 @@
-"""Pictures with captions, put together into one picture: what `mac inspect` and `mac explain` write."""
+"""Puts pictures with captions together into one picture, for `mac inspect` and `mac explain`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,12 +11,12 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def strip(panels: Mapping[str, RGB]) -> Image.Image:
-    """Panels side by side, each scaled to 240 pixels, under its caption."""
+    """Panels side by side, each scaled to 240 pixels, with its caption above it."""
     return grid(list(panels.items()), len(panels))
 
 
 def grid(panels: Sequence[tuple[str, RGB]], columns: int, side: int = SIDE) -> Image.Image:
-    """Panels row by row, each scaled to `side` pixels, under its caption, which is cut if it is too long."""
+    """Panels row by row, each scaled to `side` pixels, with its caption above it. Long captions are cut."""
     rows = -(-len(panels) // columns)
     sheet = Image.new("RGB", (columns * (side + GAP) + GAP, rows * (side + CAPTION) + GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)

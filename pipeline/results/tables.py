@@ -1,9 +1,9 @@
-"""Results as text: the tables that stages print, and `mac inspect`."""
+"""Results as text: the tables that the stages and `mac inspect` print."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# The metrics of one head as a reader knows them, below its worst group and above its groups.
+# The names of the metrics that stand between the worst group and the groups in a table.
 _NAMES = {
     "raw_mean": "mean (raw)",
     "adjusted_mean": "mean (adjusted to training)",
@@ -14,7 +14,7 @@ _NAMES = {
 
 
 def of_metrics(metrics: Mapping[str, Any]) -> str:
-    """The test metrics of metrics.json as text, in percent."""
+    """The test metrics in metrics.json as text, in percent."""
     erm, mac, count = metrics["erm"]["test"], metrics["mac"]["test"], metrics["count"]["test"]
     seeds = metrics["seeds"]
     worst, groups = worst_of(erm)
@@ -54,7 +54,7 @@ def _interval(name: str, interval: Mapping[str, float]) -> str:
 
 
 def of_baselines(found: Mapping[str, Any]) -> str:
-    """The methods' test metrics, the baselines' metrics.json, as text, in percent."""
+    """The test metrics of all methods, from the metrics.json of baselines, as text, in percent."""
     results = found["methods"].values()
     first = next(iter(results))["test"]
     worst, _ = worst_of(first)
@@ -72,13 +72,13 @@ def of_baselines(found: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Mapping[str, float], spread: bool) -> str:
-    """A mean in percent, with its standard deviation where there is a spread to be shown."""
+    """A mean in percent, with its standard deviation if `spread`."""
     deviation = f" ± {100 * value['std']:.2f}" if spread else ""
     return f"{100 * value['mean']:.2f}{deviation}"
 
 
 def of_ablation(result: Mapping[str, Any]) -> str:
-    """The comparison of masks, the ablation's metrics.json, as text, in percent and points."""
+    """The comparison of masks, from the metrics.json of ablation, as text, in percent and points."""
     worst, _ = worst_of(result["masks"][0]["test"])
     lines = [f"{'test accuracy, %':<44}{_spoken(worst):>16}{'mean':>16}{'alpha':>7}{'beta':>6}"]
     for row in result["masks"]:
@@ -91,8 +91,8 @@ def of_ablation(result: Mapping[str, Any]) -> str:
 
 
 def worst_of(metrics: Mapping[str, Any]) -> tuple[str, str]:
-    """The keys of the lowest accuracy and of all accuracies in what `metrics.as_dict` gives.
+    """The keys of the lowest accuracy and of all accuracies in the result of `metrics.as_dict`.
 
-    They are `worst_group` and `groups`, or `worst_class` and `classes` where groups are unknown.
+    They are `worst_group` and `groups`, or `worst_class` and `classes` if groups are unknown.
     """
     return ("worst_group", "groups") if "worst_group" in metrics else ("worst_class", "classes")

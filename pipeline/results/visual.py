@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# Anchor colours of `inferno`, matplotlib's perceptually uniform colour map.
+# Colours of `inferno`, matplotlib's perceptually uniform colour map, at equal distances.
 _INFERNO = np.array(
     [(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)], np.float64
 )
@@ -15,12 +15,12 @@ RGB = NDArray[np.uint8]  # a picture: (H, W, 3), channels red, green, blue
 
 
 def heat(scores: NDArray[np.floating], low: float | None = None, high: float | None = None) -> RGB:
-    """A map as colours, from black over red to pale yellow.
+    """A map as colours: black, then red, then pale yellow.
 
     Args:
         scores: (H, W).
-        low: the value that is black; None for the lowest of the map.
-        high: the value that is pale yellow; None for the highest of the map.
+        low: the value for black; None takes the lowest of the map.
+        high: the value for pale yellow; None takes the highest of the map.
     """
     low = float(scores.min()) if low is None else low
     high = float(scores.max()) if high is None else high
@@ -31,9 +31,9 @@ def heat(scores: NDArray[np.floating], low: float | None = None, high: float | N
 
 
 def heat_over(image: RGB, maps: Sequence[NDArray[np.floating]]) -> list[RGB]:
-    """Several maps, each mixed half and half with the same image, all in one scale.
+    """Several maps, each mixed half and half with the same image, all with the same scale.
 
-    The scale goes from 0, or from the lowest value where that is below 0, to the highest value of all maps.
+    The scale goes from 0 (or the lowest value of all maps, if it is below 0) to the highest value of all maps.
 
     Args:
         image: (H, W, 3) uint8.
@@ -49,7 +49,7 @@ def heat_over(image: RGB, maps: Sequence[NDArray[np.floating]]) -> list[RGB]:
 
 
 def overlay(image: RGB, mask: NDArray[np.bool_]) -> RGB:
-    """The core in its colours with a yellow outline; the rest is grey and dark.
+    """The core in its own colours with a yellow outline; the rest is grey and dark.
 
     Args:
         image: (H, W, 3) uint8.

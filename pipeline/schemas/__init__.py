@@ -1,1 +1,1 @@
-"""What is in each HDF5 artefact: one module, and in it one `SCHEMA`, for each kind."""
+"""What is in each HDF5 artefact: for each kind one module with one `SCHEMA`."""

@@ -25,10 +25,10 @@ def baselines(given: Opened, out: Path, params: BaselinesParams, fit: FitParams,
     """Fit each of `params.methods` and write the model folder `out`; return the table to print.
 
     model.safetensors has `<name>.weight` (S, C, D) and `<name>.bias` (S, C) of each method that was fitted.
-    metrics.json says of each, in `methods.<name>`: what it is, the group labels that it saw, what validation
-    chose, the number of its heads, which of them validation prefers (`head_seed`), and the metrics of
-    `scores.scores` on the validation and the test split. `left_out.<title>` says why a method cannot be
-    fitted on this dataset.
+    metrics.json has for each, in `methods.<name>`: its title and source, the group labels that it saw, the
+    settings that were chosen, the number of its heads, the one that validation prefers (`head_seed`), and the
+    metrics of `scores.scores` on the validation and the test split. `left_out.<title>` says why a method
+    cannot be fitted on this dataset.
 
     Args:
         given: images, erm and features.
@@ -55,7 +55,7 @@ def baselines(given: Opened, out: Path, params: BaselinesParams, fit: FitParams,
 
 
 def _fit_all(cached: Cached, params: BaselinesParams) -> tuple[dict[str, Fitted], dict[str, str]]:
-    """What each method found, by name; and why the others cannot be fitted, by title."""
+    """The results of the methods by name; and by title, why the others cannot be fitted."""
     fitted: dict[str, Fitted] = {}
     left_out: dict[str, str] = {}
     for name in track(params.methods, "baselines", len(params.methods), "methods"):

@@ -16,7 +16,7 @@ HELD_OUT = ("val", "test")
 def evaluate(given: Opened, metrics_out: Path, plots_out: Path, context: Context) -> str:
     """Write metrics.json and the folder of plot data; return the table to print.
 
-    The folder has groups.csv, with a row for each bar of a plot of groups and methods, and confusion.csv.
+    The folder has groups.csv, with a row for each bar in the plot of accuracy by group, and confusion.csv.
 
     Args:
         given: images, erm, features and retrained.
@@ -39,8 +39,8 @@ def measure(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:
         The metrics of `scores.scores`: `erm.<split>.<metric>` are numbers, `mac.<split>.<metric>` are
         `{mean, std}` over MaC's heads. `count.<split>.<group>` is the number of images, `seeds` the number
         of MaC's heads.
-        The confusion, a row for each test image: `actual` is its class, `predicted` the class by the head of
-        MaC that validation prefers.
+        The confusion, a row for each test image: `actual` is its class, `predicted` the class by MaC's head
+        that validation prefers.
     """
     erm, mac = given.model("erm").head(), given.model("retrained").heads()
     metrics = {
@@ -67,7 +67,7 @@ def _confusion(given: Opened) -> list[dict[str, str]]:
 
 
 def _only_means(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The metrics of one head, with its value in place of every `{mean, std}`."""
+    """The metrics of one head, with the value instead of each `{mean, std}`."""
     found: dict[str, Any] = {}
     for key, value in metrics.items():
         if not isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""Stage examples: what the report shows of the ERM classifier, and what retraining does not change.
+"""Stage examples: the contents of the report that retraining does not change.
 
-It has single images, how far maps and masks lie on the true foregrounds (paper Table 1), and, for test
-images that ERM gets wrong, what each feature adds to the map of any head. So a new α or β gets a new report
-without the network.
+These are training images with their maps, cores and interventions; how well maps and masks cover the true
+foregrounds (paper Table 1); and, for test images that ERM gets wrong, the map of each feature. So after a new α
+or β, the report is made without the network.
 """
 
 from dataclasses import asdict
@@ -25,15 +25,15 @@ from pipeline.results.coverage import by_group
 from pipeline.results.pictures import as_rgb, input_pixels, training_example
 from pipeline.schemas.examples import SCHEMA
 
-# Of a training image, fields of `TrainingExample`, in their order in examples.h5.
+# The fields of `TrainingExample` that are pictures, in their order in examples.h5.
 PICTURES = ("original", "map", "core", "masked", "combined")
 
 
 def examples(given: Opened, out: Path, params: ExamplesParams, context: Context) -> None:
     """Write examples.h5.
 
-    Training images come in turn from every group, and from those that ERM gets right and wrong, as far as
-    there are any. Test images are among those that ERM gets wrong, and come in turn from every group.
+    Training images are taken in turn from every group, and within a group from the images that ERM gets right
+    and from those that it gets wrong. Test images are images that ERM gets wrong, in turn from every group.
 
     Args:
         given: images, erm, masks and features.
@@ -59,7 +59,7 @@ def examples(given: Opened, out: Path, params: ExamplesParams, context: Context)
 
 
 def _judged(given: Opened, split: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Group, and whether ERM is right, of every row of a split."""
+    """For every row of a split: its group, and whether ERM is right."""
     features = given.file("features")
     label = features[f"{split}/label"][:]
     seen = given.model("erm").head().logits(features[f"{split}/original"][:])[0].argmax(-1)
@@ -87,7 +87,7 @@ def _maps(model: Classifier, pixels: Tensor, on: torch.device) -> NDArray[np.flo
 
 
 def spread(kind: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """At most `count` positions of `kind` (n,), sorted: a seeded draw, in turn from every kind."""
+    """At most `count` positions in `kind` (n,), sorted. They are drawn with a seed, in turn from every kind."""
     rng = np.random.default_rng(seed)
     queues = [rng.permutation(np.flatnonzero(kind == each)).tolist() for each in np.unique(kind)]
     taken: list[int] = []

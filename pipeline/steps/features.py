@@ -1,7 +1,7 @@
-"""Stage features: φ of every view that retraining will ever see, computed once (paper equations 1 and 2).
+"""Stage features: computes φ of all views that retraining uses, once (paper equations 1 and 2).
 
-For a training image i and each draw: φ(x_i), φ(masked), φ(combined with its partner j). For an image of the
-held-out splits: φ(x).
+For an image i of the retraining set: φ(x_i), and in each draw φ(masked) and φ(combined with its partner j). For
+an image of the held-out splits: φ(x).
 """
 
 from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
     width = given.model("erm").head().weight.shape[-1]
     names = {name: images.attribute(name) for name in ("classes", "attributes")}
     with ExitStack() as stack:
-        # What is done of each split is kept until the artefact is whole.
+        # Finished blocks of all splits are kept until the artefact is complete.
         shards = {}
         for split in SPLITS:
             name = f"features-{split}"
@@ -73,7 +73,7 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
 
 
 def _merge(artefact: store.Writer, split: str, shape: tuple[int, int, int]) -> Merge:
-    """Make the datasets of one split; what writes a block into them. `shape` is (R, M, D)."""
+    """Make the datasets of one split; return the function that writes a block. `shape` is (R, M, D)."""
     datasets = {"original": artefact.create(f"{split}/original", shape[1:])}
     if split == "train":
         for name in ("masked", "combined"):
@@ -93,7 +93,7 @@ class Draws:
     Attributes:
         rows: (M,) rows of images.h5.
         partner: (R, M) int32, position of the partner, 0 … M − 1.
-        batch: (R, M) int32, the batch that the image is in.
+        batch: (R, M) int32, the batch of the image.
         fill: (R, M, 3) float32 in [0, 1].
     """
 
@@ -104,7 +104,7 @@ class Draws:
 
     @classmethod
     def make(cls, images: Artefact, masks: Artefact, params: FeaturesParams) -> "Draws":
-        """Draw them. They depend on the labels, the seed and the batch size alone.
+        """Draw them. Partners and batches depend only on the labels, the seed and the batch size.
 
         Raises:
             MacError: all images have one label.
@@ -122,12 +122,12 @@ class Draws:
 
 @dataclass(frozen=True)
 class _Work:
-    """The work on one split as it travels to another process.
+    """The work on one split, as it is sent to another process.
 
     Attributes:
         reference: images, erm and masks.
         rows: rows of images.h5.
-        draws: of the training split; None for a held-out split.
+        draws: the draws, for the training split; None for a held-out split.
         on: name of the device.
     """
 
@@ -152,14 +152,14 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Network:
-    """The network, and what it looks at."""
+    """The network, and how its inputs are made."""
 
     given: Opened
     model: Classifier
     on: torch.device
 
     def batches(self, block: Block) -> list[NDArray[np.int64]]:
-        """The positions of a block, a forward pass at a time."""
+        """The positions of a block, cut into forward passes."""
         size = device.forward_batch(self.on)
         starts = range(block.start, block.stop, size)
         return [np.arange(start, min(start + size, block.stop)) for start in starts]
@@ -187,7 +187,7 @@ class _Network:
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """Held-out images: what a block needs. `block` is a pure function of the block."""
+    """All that a block of held-out images needs. `block` is a pure function of the block."""
 
     network: _Network
     rows: NDArray[np.int64]
@@ -204,7 +204,7 @@ class _HeldOut:
 
 @dataclass(frozen=True)
 class _Training:
-    """Images of the retraining set: what a block needs. `block` is a pure function of the block."""
+    """All that a block of the retraining set needs. `block` is a pure function of the block."""
 
     network: _Network
     draws: Draws
@@ -225,7 +225,7 @@ class _Training:
         }
 
     def _read(self, positions: NDArray[np.int64]) -> list[tuple[Tensor, Tensor]]:
-        """Stored images (B, H, W, 3) and masks (B, S, S): their own, then their partners' in each draw."""
+        """Stored images (B, H, W, 3) and masks (B, S, S): of the positions, then of their partners in each draw."""
         images, masks = self.network.given.file("images"), self.network.given.file("masks")
         found = []
         for each in (positions, *self.draws.partner[:, positions]):
@@ -247,14 +247,14 @@ class _Training:
         return {"original": original, "masked": np.stack(masked), "combined": np.stack(combined)}
 
     def _seen(self, read: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Stored images and their masks as the network takes them."""
+        """Stored images and their masks, ready for the network."""
         stored, mask = read
         return self.network.input(stored), self.network.core(mask)
 
 
 def _laid_out(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Values written out to (B, *shape) in the layout of the images.
+    """Values expanded to (B, *shape), in the memory layout of the images.
 
-    Tensors of one layout are blended several times faster.
+    Tensors with the same layout are blended several times faster.
     """
     return values.expand(-1, *shape).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Stage prepare: the dataset's images, decoded and brought to one size, into images.h5."""
+"""Stage prepare: decodes the dataset's images, scales them to one size, and writes images.h5."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -24,21 +24,21 @@ from pipeline.params.dataset import DatasetParams, ToStored
 from pipeline.project import Opened
 from pipeline.schemas.images import SCHEMA
 
-LISTED = 20  # unreadable files that are told one by one
+LISTED = 20  # at most so many unreadable files are logged one by one
 BLOCK = 64  # images in a shard: 13 MB at 256 pixels
 
 
 def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) -> None:
     """Read the dataset at `params.root` and write images.h5.
 
-    Files that cannot be read are all found, and listed in prepare_errors.csv beside images.h5. Then the stage
-    fails, or goes on without them where `params.on_error` is `skip`.
+    All files that cannot be read are listed in prepare_errors.csv beside images.h5. Then the stage fails; if
+    `params.on_error` is `skip`, it continues without them.
 
     Raises:
-        MacError: bad metadata, an image that cannot be read, or a split or class left without images.
+        MacError: bad metadata, an image that cannot be read, or a split or class without images.
     """
     dataset = read(params)
-    if context.cluster:  # a worker has a working directory of its own
+    if context.cluster:  # workers have other working directories
         dataset = replace(dataset, root=dataset.root.resolve())
     made = params.model_dump(exclude={"root", "on_error"})
     names = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
@@ -53,7 +53,7 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
 
 
 def _stamps(dataset: Dataset) -> list[object]:
-    """What changes when a file of the dataset does."""
+    """Values that change when a file of the dataset changes."""
     stamps: list[object] = []
     for record in dataset.records:
         for source in (record.image, record.foreground):
@@ -62,7 +62,7 @@ def _stamps(dataset: Dataset) -> list[object]:
 
 
 class _Merging:
-    """Writes blocks of decoded images into images.h5, without gaps where files could not be read."""
+    """Writes blocks of decoded images into images.h5. Files that could not be read leave no gaps."""
 
     def __init__(self, artefact: store.Writer, dataset: Dataset, params: DatasetParams) -> None:
         self._artefact, self._records = artefact, dataset.records
@@ -70,7 +70,7 @@ class _Merging:
         self._has_foreground = np.array([record.foreground is not None for record in dataset.records])
         self._image = artefact.create("image", (*shape, 3))
         self.foreground = artefact.create("foreground", shape) if self._has_foreground.any() else None
-        self.errors: list[str] = []  # of each image, empty where it can be read
+        self.errors: list[str] = []  # one for each image; empty if it can be read
         self._stop = 0  # images written so far
 
     def merge(self, block: Block, arrays: Arrays) -> None:
@@ -78,13 +78,13 @@ class _Merging:
         self.errors.extend(json.loads(arrays["errors"].tobytes()))
         readable = np.array([not error for error in self.errors[block.slice]])
         start, self._stop = self._stop, self._stop + int(readable.sum())
-        keep = slice(None) if readable.all() else readable  # a view in place of a copy
+        keep = slice(None) if readable.all() else readable  # a view instead of a copy
         self._image[start : self._stop] = arrays["image"][keep]
         if self.foreground is not None:
             self.foreground[start : self._stop] = arrays["foreground"][keep]
 
     def finish(self) -> None:
-        """Write what is known of the images beside their pixels."""
+        """Write all other datasets: labels, attributes, splits and paths."""
         readable = np.array([not error for error in self.errors])
         kept = [self._records[number] for number in np.flatnonzero(readable)]
         self._image.resize(len(kept), 0)
@@ -98,7 +98,7 @@ class _Merging:
 
 
 def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> None:
-    """List the files that cannot be read; then fail, or say what is lost without them."""
+    """List the files that cannot be read. Then fail, or warn how many images of each group are lost."""
     bad = [number for number, error in enumerate(errors) if error]
     if not bad:
         file.unlink(missing_ok=True)
@@ -126,7 +126,7 @@ def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> N
 
 @dataclass(frozen=True)
 class _Work:
-    """The decoding, as it is sent to workers."""
+    """The work of decoding, as it is sent to workers."""
 
     dataset: Dataset
     params: DatasetParams
@@ -157,13 +157,13 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
 def decode(
     record: Record, root: Path, side: int, how: ToStored
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    """A record's image as RGB, and its true mask where it has one, both at the stored size.
+    """A record's image as RGB, and its true mask if it has one, both at the stored size.
 
-    Mask pixels brighter than the middle are foreground: CUB's segmentations are grey, from annotators'
-    agreement, and 1-bit files are 0 and 255 here.
+    Mask pixels above 127 are foreground. CUB's segmentations are grey: they show how far the annotators agree.
+    A 1-bit file has the values 0 and 255 here.
 
     Args:
-        how: `squash` scales both sides to `side`; `center_crop` takes the largest square in the middle first.
+        how: `squash` scales both sides to `side`; `center_crop` first takes the largest square in the middle.
 
     Returns:
         (side, side, 3) uint8 and (side, side) bool, bilinear with antialiasing.

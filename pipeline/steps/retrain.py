@@ -1,4 +1,4 @@
-"""Stage retrain: the last layer on originals, masked and combined images, from cached features."""
+"""Stage retrain: fits the last layer on cached features of original, masked and combined images."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def retrain(given: Opened, out: Path, params: RetrainParams, context: Context) -
     """Fit the heads and write the model folder `out`.
 
     head.safetensors has the heads of all seeds, weight (S, C, D) and bias (S, C). model.safetensors is the
-    whole classifier with the head that validation prefers (`metrics.prefer`).
+    whole classifier, with the head that validation prefers (`metrics.prefer`).
 
     Args:
         given: erm and features.

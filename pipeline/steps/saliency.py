@@ -1,8 +1,8 @@
-"""Stage saliency: the core of every image of the retraining set (paper section 3.2).
+"""Stage saliency: finds the core of every image of the retraining set (paper section 3.2).
 
     image -> map (xGradCAM for the target class) -> upsampled to the input grid -> mask: the K highest pixels
 
-The maps are in `pipeline.method.maps`, the choice of images is in `pipeline.method.retraining_set`.
+`pipeline.method.maps` has the maps; `pipeline.method.retraining_set` chooses the images.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ from pipeline.project import Opened, Reference
 from pipeline.results.previews import write_previews
 from pipeline.schemas.masks import SCHEMA
 
-BATCHES = 16  # in a block; whole batches, so that no other cut would change which images share a batch
+BATCHES = 16  # in a block; a block has whole batches, so that the same images always share a batch
 
 
 def saliency(
@@ -47,8 +47,8 @@ def saliency(
     """Write masks.h5 of the retraining set.
 
     Raises:
-        MacError: `top_k` is beyond the input grid, the method takes true masks and there are none, or a map
-            is not finite.
+        MacError: `top_k` is larger than the input grid, the method needs true masks and there are none, or a
+            map is not finite.
     """
     known_only = params.method == "foreground"
     rows = draw_rows(given.file("images"), given.rows("train"), retraining_set, known_only)
@@ -64,16 +64,16 @@ def write_masks(
     context: Context,
     retraining_set: RetrainingSetParams | None = None,
 ) -> None:
-    """Write masks.h5 of given rows.
+    """Write masks.h5 for the given rows.
 
     Args:
         given: images and erm.
         rows: (M,) rows of images.h5.
         previews: how many pictures to write.
-        retraining_set: what chose the rows, to be noted in the file.
+        retraining_set: how the rows were chosen; it is noted in the file.
 
     Raises:
-        MacError: `top_k` is beyond the input grid, or a map is not finite.
+        MacError: `top_k` is larger than the input grid, or a map is not finite.
     """
     images, spec = given.file("images"), given.model("erm").spec
     size, on = spec.input_size, context.on
@@ -114,7 +114,7 @@ def write_masks(
 
 @dataclass(frozen=True)
 class _Work:
-    """The work as it travels to another process.
+    """The work, as it is sent to another process.
 
     Attributes:
         reference: images and erm.
@@ -141,7 +141,7 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Masking:
-    """What a block needs. `block` is a pure function of the block."""
+    """All that a block needs. `block` is a pure function of the block."""
 
     work: _Work
     given: Opened
@@ -179,7 +179,7 @@ class _Masking:
             }
 
     def _foreground(self, rows: NDArray[np.int64]) -> Tensor | None:
-        """(B, S, S) bool, the true masks, where the method wants them."""
+        """(B, S, S) bool, the true masks, if the method needs them."""
         if self.work.params.method != "foreground":
             return None
         stored = torch.from_numpy(self.given.file("images").rows("foreground", rows)).to(self.on)

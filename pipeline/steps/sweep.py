@@ -1,6 +1,6 @@
-"""Stage sweep: every (α, β) with every seed in one fit.
+"""Stage sweep: fits every (α, β) with every seed at once.
 
-Validation picks a setting. The test split is shown beside it, and picks nothing.
+Validation picks a setting. Test results are shown, but they pick nothing.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ def sweep(given: Opened, out: Path, params: SweepParams, fit: FitParams, context
     seeds.csv has a row for each setting and seed: alpha, beta, seed, `val_worst`, `val_mean`, `test_worst`,
     `test_mean`. mean.csv has a row for each setting: the means over its seeds, and `picked`, which is 1 for
     the setting that validation prefers (`metrics.prefer`) and 0 for the others. metrics.json has the row of
-    the setting that is picked.
+    the picked setting.
 
     Args:
         given: erm and features.

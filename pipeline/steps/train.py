@@ -1,4 +1,4 @@
-"""Stage train: ERM, the classifier that leans on the spurious attribute (paper section 4.2)."""
+"""Stage train: trains the ERM classifier, which relies on the spurious attribute (paper section 4.2)."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,10 +20,10 @@ def train(
 ) -> None:
     """Train on the training split, and write the model folder `out`.
 
-    The folder holds the model of the epoch that `params.select` names, in model.safetensors, and the other
-    one of last and best under its own name; history.csv; and metrics.json. A run that was killed goes on
-    after its last whole epoch, and ends with the same bytes. Of several processes that torchrun started, the
-    first one writes.
+    `params.select` names an epoch, last or best. Its model is model.safetensors; the other one is
+    best.safetensors or last.safetensors. The folder also has history.csv and metrics.json. A run that was
+    killed continues after its last whole epoch, and ends with the same bytes. If torchrun started several
+    processes, the first one writes.
 
     Raises:
         MacError: the input is larger than the stored images, or a loss is not finite.
@@ -43,7 +43,7 @@ def train(
 
 
 def _require_room(given: Opened, inputs: InputParams) -> None:
-    """Refuse an input grid that cannot be cut out of the stored images."""
+    """Refuse an input grid that is larger than the stored images."""
     stored = given.file("images")["image"].shape[1]
     if inputs.to_input == "center_crop" and inputs.input_size > stored:
         raise MacError(

@@ -24,11 +24,11 @@ WHOLE_NETWORK = ("jtt", "masktune")  # methods of the second pipeline, each a mo
 
 
 def report(given: Opened, out: Path, _context: Context) -> None:
-    """Write the page; with what the second pipeline found, where that is given.
+    """Write the page. It includes the results of the second pipeline if they are given.
 
     Args:
-        given: images, erm, masks, features, retrained, baselines, sweep and examples; and jtt, masktune and
-            ablation, or none of the three.
+        given: images, erm, masks, features, retrained, baselines, sweep and examples; and all or none of jtt,
+            masktune and ablation.
 
     Raises:
         MacError: a table cannot be read.
@@ -44,7 +44,7 @@ def report(given: Opened, out: Path, _context: Context) -> None:
 
 
 def _contents(given: Opened) -> dict[str, Any]:
-    """What the page is filled with."""
+    """The values for the page's template."""
     metrics, confusion = measure(given)
     erm, retrained = given.model("erm"), given.model("retrained")
     baselines = _metrics_of(given, "baselines")
@@ -85,14 +85,14 @@ def _contents(given: Opened) -> dict[str, Any]:
 
 
 def verdict(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page says first: worst group and mean of ERM and MaC, and how sure the difference is.
+    """The beginning of the page: by how much MaC is better than ERM, and whether this is certain.
 
     Args:
-        metrics: of evaluate, as in metrics.json.
+        metrics: the metrics of evaluate, as in metrics.json.
 
     Returns:
-        `worst`, the name of the worst group's accuracy; `gain` and `mean_gain`, what MaC adds to it and to
-        the mean; and `apart`, whether the two 95 % intervals do not overlap.
+        `worst`: worst group, or worst class. `gain` and `mean_gain`: MaC's accuracy minus ERM's, for the worst
+        group and for the mean, in [-1, 1]. `apart`: whether the two 95 % intervals do not overlap.
     """
     erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
     worst, _ = worst_of(erm)
@@ -106,7 +106,7 @@ def verdict(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def timings(project: Project, compared: bool) -> dict[str, dict[str, Any]]:
-    """The last run of each stage but the reports, in the order of the stages.
+    """The last run of each stage, without the reports, in the order of the stages.
 
     Args:
         compared: whether to include the second pipeline.
@@ -130,7 +130,7 @@ def _group_bars(metrics: Mapping[str, Any]) -> Drawing:
 
 
 def _mean_coverage(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """All groups of Table 1 together; None where there are none."""
+    """All groups of Table 1 together; None if there are none."""
     total = sum(row["n"] for row in rows)
     if not total:
         return None
@@ -161,7 +161,7 @@ def _methods(given: Opened, metrics: Mapping[str, Any], baselines: Mapping[str, 
 
 
 def _ablation(given: Opened) -> dict[str, Any]:
-    """The comparison of masks and its figure; None for both where it is not given."""
+    """The comparison of masks and its figure; None for both if it is not given."""
     if "ablation" not in given:
         return {"ablation": None, "ablation_figure": None}
     found = given.table("ablation").values
@@ -169,12 +169,12 @@ def _ablation(given: Opened) -> dict[str, Any]:
 
 
 def _metrics_of(given: Opened, name: str) -> dict[str, Any]:
-    """metrics.json in a model folder."""
+    """The metrics.json in a model folder."""
     return store.read_json(given.model(name).path / "metrics.json", given.project.kinds[name].remedy)
 
 
 def _history(given: Opened, name: str) -> list[dict[str, str]]:
-    """history.csv in a model folder."""
+    """The history.csv in a model folder."""
     return store.read_csv(given.model(name).path / "history.csv", given.project.kinds[name].remedy)
 
 

@@ -1,4 +1,4 @@
-"""The report's figures: SVG by matplotlib. Text stays text, so that the letters of any script are shown."""
+"""The report's figures, as SVG by matplotlib. Text stays text, so that browsers can show any script."""
 
 import base64
 import io
@@ -64,7 +64,7 @@ def _percent(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]
 
 
 def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mapping[str, float]]) -> Drawing:
-    """Test accuracy of every group by ERM, and by MaC with its deviation over seeds.
+    """Test accuracy of every group with ERM, and with MaC with its standard deviation over seeds.
 
     Args:
         erm: accuracy of each group, in [0, 1].
@@ -87,7 +87,7 @@ def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mappin
 
 
 def sweep_maps(rows: Sequence[Mapping[str, float]]) -> Drawing:
-    """Worst-group accuracy over α and β, validation above test (paper Figure 2).
+    """Worst-group accuracy for every α and β; validation above, test below (paper Figure 2).
 
     Args:
         rows: one for each pair, with `alpha`, `beta`, `val_worst`, `test_worst` and `picked`.
@@ -119,7 +119,7 @@ def sweep_maps(rows: Sequence[Mapping[str, float]]) -> Drawing:
 
 
 def _heat_map(axes: Axes, values: np.ndarray[Any, Any], star: tuple[int, int]) -> None:
-    """Numbers on colours, the one at `star` with an asterisk."""
+    """Numbers on colours; the number at `star` has an asterisk."""
     axes.imshow(values, cmap="viridis", origin="lower", aspect="auto")
     axes.grid(visible=False)
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
@@ -130,7 +130,7 @@ def _heat_map(axes: Axes, values: np.ndarray[Any, Any], star: tuple[int, int]) -
 
 
 def learning_curves(history: Sequence[Mapping[str, str]]) -> Drawing:
-    """ERM's validation accuracy, worst group and mean, by epoch.
+    """ERM's validation accuracy by epoch, worst group and mean.
 
     Args:
         history: rows of history.csv.
@@ -144,7 +144,7 @@ def learning_curves(history: Sequence[Mapping[str, str]]) -> Drawing:
 
 
 def retraining_curves(history: Sequence[Mapping[str, str]]) -> Drawing:
-    """Validation worst-group accuracy of every fit by epoch of retraining.
+    """Validation worst-group accuracy of every fit, by epoch of retraining.
 
     Args:
         history: rows of history.csv, of all seeds.
@@ -173,10 +173,10 @@ def _curves(figure: Figure, axes: Axes, alt: str, history: Sequence[Mapping[str,
 
 
 def confusion(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> Drawing:
-    """Test images by true class and by the class that MaC sees.
+    """The number of test images by true class and by the class that MaC predicts.
 
     Args:
-        pairs: true class and seen class of each image.
+        pairs: true class and predicted class of each image.
     """
     count = np.zeros((len(classes), len(classes)), int)
     for actual, seen in pairs:
@@ -197,7 +197,7 @@ def confusion(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> Drawi
 
 
 def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
-    """Paired differences of the mask ablation with their 95 % intervals, in points.
+    """Paired differences of the mask ablation and their 95 % intervals, in points.
 
     Args:
         rows: one for each difference, with `name`, `mean`, `low` and `high`.

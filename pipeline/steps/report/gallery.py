@@ -1,4 +1,4 @@
-"""The report's gallery: what retraining sees of training images, and both maps of ERM's mistakes."""
+"""The report's gallery: training images with their interventions, and both heads' maps of ERM's mistakes."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from pipeline.results import visual
 from pipeline.results.visual import RGB
 
 SIDE = 176  # pixels of a picture on the page
-OUTCOMES = ("both right", "mended", "broken", "both wrong")  # ERM's answer against MaC's
+OUTCOMES = ("both right", "mended", "broken", "both wrong")  # ERM's answer compared with MaC's
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Panel:
     Attributes:
         uri: the picture as a data URI.
         alt: what it shows, in words.
-        toggles: whether the plain image can take its place.
+        toggles: whether the reader can switch to the plain image.
     """
 
     caption: str
@@ -38,7 +38,7 @@ class Card:
     """One image of the gallery.
 
     Attributes:
-        row, path: of images.h5.
+        row, path: its row and path in images.h5.
         outcome: one of OUTCOMES.
     """
 
@@ -68,7 +68,7 @@ class _Judged:
 
 
 def gallery(given: Opened) -> list[Card]:
-    """A card for every image in examples.h5, with what ERM and MaC say of it.
+    """A card for every image in examples.h5, with the outcome for ERM and MaC.
 
     Args:
         given: images, erm, masks, features, retrained and examples.
@@ -125,7 +125,7 @@ def _test_cards(given: Opened) -> Iterator[Card]:
 
 
 def upsampled(scores: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """A map (h, w) to (side, side), bilinear: what `method.masks.upsample` gives, without PyTorch."""
+    """A map (h, w) to (side, side), bilinear: the same as `method.masks.upsample`, without PyTorch."""
     return np.asarray(Image.fromarray(scores).resize((side, side), Image.Resampling.BILINEAR))
 
 
