@@ -76,7 +76,7 @@ STAGES = (
     ),
     Stage(
         "saliency",
-        about="map and mask of every training image",
+        about="compute the map and the mask of the training images",
         run="steps.saliency:saliency",
         needs=("images", "erm"),
         makes=(Kind("masks", "masks.h5", "hdf5"),),
@@ -126,7 +126,7 @@ STAGES = (
     ),
     Stage(
         "examples",
-        about="make the pictures of the report, which no alpha and no beta changes",
+        about="make the parts of the report that do not depend on alpha and beta",
         run="steps.examples:examples",
         needs=("images", "erm", "masks", "features"),
         makes=(Kind("examples", "examples.h5", "hdf5"),),
@@ -169,7 +169,7 @@ STAGES = (
     ),
     Stage(
         "comparison_report",
-        about="write the report with what the second pipeline found",
+        about="write the report with the results of the second pipeline",
         run="steps.report:report",
         needs=(
             *("images", "erm", "masks", "features", "retrained", "baselines", "sweep", "examples"),
@@ -189,7 +189,7 @@ for _stage in STAGES:
 
 def stage(name: str) -> Stage:
     """The stage of that name."""
-    return next(each for each in STAGES if each.name == name)
+    return {each.name: each for each in STAGES}[name]
 
 
 def project(data: Path, **elsewhere: Path) -> "Project":

@@ -103,7 +103,7 @@ class Groups:
         return [f"{label}_{attribute}" for label, attribute in product(self.classes, self.attributes)]
 
     def grouping(self, label: NDArray[np.integer], attribute: NDArray[np.integer]) -> Grouping:
-        """Group the rows of a split, (N,) each: by class alone if any attribute is unknown."""
+        """Group the rows of a split, (N,) each; by class only, if any attribute is unknown."""
         if len(self.attributes) and (attribute != UNKNOWN).all():
             return Grouping("group", self.names, label.astype(np.int64) * len(self.attributes) + attribute)
         return Grouping("class", list(self.classes), label.astype(np.int64))

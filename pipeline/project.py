@@ -31,10 +31,21 @@ class Table:
 
     path: Path
     values: Mapping[str, Any]
+    made_from: Mapping[str, str]
 
-    @property
-    def made_from(self) -> Mapping[str, str]:
-        return dict(self.values.get("made_from", {}))
+    @classmethod
+    def read(cls, path: Path, remedy: str) -> "Table":
+        """Read metrics.json in the folder `path`.
+
+        Raises:
+            MacError: it cannot be read, or does not say what it was made from.
+        """
+        file = path / "metrics.json"
+        values = store.read_json(file, remedy)
+        try:
+            return cls(path, values, store.checked_digests(values.get("made_from")))
+        except ValueError as error:
+            raise MacError(f"{file}: damaged ({error}); {remedy}") from None
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class Project:
         if kind.form == "model":
             return store.open_model(path, name, kind.remedy, digest)
         if kind.form == "table":
-            return Table(path, store.read_json(path / "metrics.json", kind.remedy))
+            return Table.read(path, kind.remedy)
         raise ValueError(f"{name} is not for opening")
 
     def _require(self, name: str, made_from: Mapping[str, str], found: Mapping[str, Any]) -> None:
@@ -114,12 +125,12 @@ class Project:
         Raises:
             MacError: it is missing, or no artefact.
         """
-        if path.is_dir():
-            name = store.stated_model(path)[0]
-        elif path.is_file():
-            name = store.stated_kind(path)
-        else:
+        if not path.exists():
             raise MacError(f"{path}: no such file or folder; see 'mac --help'")
+        for kind in self.kinds.values():
+            if kind.form in ("hdf5", "model") and Path(kind.path).name == path.name:
+                return kind  # opening it says what is wrong with it
+        name = store.stated_model(path)[0] if path.is_dir() else store.stated_kind(path)
         if name is None or name not in self.kinds:
             raise MacError(f"{path}: is no MaC artefact, or damaged; see 'mac --help'")
         return self.kinds[name]

@@ -1,16 +1,23 @@
 """What model.json states: how a classifier is built, and how an image file becomes its input."""
 
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Pixels = Annotated[int, Field(gt=0)]
 
 
 @dataclass(frozen=True)
 class Normalization:
     """(pixel − mean) / std, for pixels in [0, 1]; red, green, blue."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[Number, Number, Number]
+    std: tuple[Positive, Positive, Positive]
 
 
 # The statistics that torchvision's ImageNet weights were trained with.
@@ -28,24 +35,35 @@ class ModelSpec:
         normalization: from the input grid to the network's input.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     architecture: str
     classes: tuple[str, ...]
     attributes: tuple[str, ...]
-    stored_size: int
+    stored_size: Pixels
     to_stored: Literal["squash", "center_crop"]
-    input_size: int
+    input_size: Pixels
     to_input: Literal["center_crop", "resize"]
     normalization: Normalization
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "ModelSpec":
+    def from_json(cls, values: object) -> "ModelSpec":
         """The spec from the values that `asdict` and JSON made of it.
 
         Raises:
-            LookupError, TypeError, ValueError: the values are not those of a spec.
+            ValueError: the values are not those of a spec.
         """
-        mean, std = (tuple(map(float, values["normalization"][name])) for name in ("mean", "std"))
-        if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
-            raise ValueError("normalization should have three numbers as mean, and three above 0 as std")
-        names = {name: tuple(map(str, values[name])) for name in ("classes", "attributes")}
-        return cls(**{**values, **names, "normalization": Normalization(mean, std)})
+        try:
+            spec = _adapter().validate_json(json.dumps(values), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(name) for name in first["loc"]) or "spec"
+            raise ValueError(f"{key}: {first['msg']}") from None
+        if spec.to_input == "center_crop" and spec.input_size > spec.stored_size:
+            raise ValueError(f"input_size: {spec.input_size} is more than stored_size, {spec.stored_size}")
+        return spec
+
+
+@cache
+def _adapter() -> TypeAdapter[ModelSpec]:
+    return TypeAdapter(ModelSpec)

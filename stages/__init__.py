@@ -1,1 +1,1 @@
-"""The `mac` command: `cli` lists the commands, `frame` makes those of the stages, `tools` has the others."""
+"""The `mac` command: `cli` lists the commands, `frame` makes the stages' commands, `tools` has the others."""

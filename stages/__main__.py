@@ -1,4 +1,4 @@
-"""`python -m stages` is `mac`."""
+"""`python -m stages` is the same as `mac`."""
 
 from stages.cli import main
 

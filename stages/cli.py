@@ -1,4 +1,4 @@
-"""The `mac` command. A subcommand is imported when it is called: none pays for another's libraries."""
+"""The `mac` command. A subcommand is imported only when it is called, because its libraries may be slow."""
 
 import gc
 import importlib
@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from pipeline.errors import MacError
 from pipeline.graph import STAGES
 
-# The commands that are no stages, before and after these: a module of `stages.tools` each.
+# The commands that are not stages, listed before and after the stages. Each is a module of `stages.tools`.
 BEFORE = {
     "init": "write a params.yaml to start from",
     "download": "fetch a published dataset from its official place",
@@ -21,7 +21,7 @@ BEFORE = {
 AFTER = {
     "inspect": "show what is in an artefact",
     "explain": "draw where two heads look in an image",
-    "predict": "classes and probabilities of image files",
+    "predict": "predict classes and probabilities of image files",
     "export": "write a classifier as one file: ONNX, TorchScript or safetensors",
     "doctor": "check this machine and these parameters before anything runs",
     "clean": "list or remove what unfinished runs left behind",
@@ -45,7 +45,7 @@ class _Commands(click.Group):
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The commands' names, for the Tab key, without importing any of them."""
+        """The names of the commands, for the Tab key. No command is imported."""
         found = {name: text for name, text in COMMANDS.items() if name.startswith(incomplete)}
         names = [CompletionItem(name, help=text) for name, text in found.items()]
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
@@ -63,18 +63,19 @@ class _Commands(click.Group):
             click.echo("Interrupted; the same command continues where it was.", err=True)
             sys.exit(130)
         finally:
-            gc.freeze()  # nothing is collected at exit, which takes half a second once torch is imported
+            gc.freeze()  # no garbage collection at exit: with torch, it takes half a second
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mac-robust")
-@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on standard error.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors on standard error.")
 def main(quiet: bool) -> None:
     """MaC: image classifiers robust to spurious correlations, by masking and combining.
 
-    The stages read params.yaml and run in the order listed; `dvc repro` runs those that are out of date.
+    The stages read params.yaml and run in the order of this list. `dvc repro` runs the stages that are out of
+    date.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("mac").setLevel(
         logging.WARNING if quiet else logging.INFO
-    )  # libraries report trouble alone
+    )  # libraries report only problems

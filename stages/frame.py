@@ -1,10 +1,9 @@
-"""The frame of every stage: `mac <stage>` is made from its entry in `pipeline.graph.STAGES`.
+"""Runs the stages: makes the command `mac <stage>` from the stage's entry in `pipeline.graph.STAGES`.
 
-It reads and checks all of params.yaml, opens the artefacts that the stage needs, picks the device, runs the
-stage's function, records the time, and prints what there is to print.
+The command reads and checks all of params.yaml, opens the artefacts that the stage needs, picks the device,
+runs the stage's function, records the time, and prints the result.
 """
 
-import json
 import os
 import platform
 import time
@@ -21,6 +20,7 @@ from pipeline import graph, params_file
 from pipeline.compute.context import Context
 from pipeline.compute.machine import usable_cores
 from pipeline.graph import Stage
+from pipeline.store.files import write_json
 from stages.options import data_option, device_option, params_option, scheduler_option, workers_option
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ show_option = click.option("--open", "show", is_flag=True, help="Show the page i
 
 
 def command_of(stage: Stage) -> click.Command:
-    """`mac <stage>`: the options that apply to it, and the call of its function."""
+    """The command `mac <stage>`, with the options that apply to the stage."""
 
     def command(data: Path, show: bool = False, **options: Any) -> None:
         said = run(stage, data, **options)
@@ -69,11 +69,10 @@ def run(
     workers: int | None = None,
     scheduler_address: str | None = None,
 ) -> str | None:
-    """Run a stage in a data folder; what it says is returned.
+    """Run a stage in a data folder; return the text to print, if any.
 
     Raises:
-        MacError: wrong parameters, an artefact that is missing or does not fit, or whatever the stage finds
-            wrong.
+        MacError: wrong parameters, an artefact that is missing or does not fit, or an error of the stage.
     """
     models: list[Block] = []
     if params_path is not None:
@@ -91,7 +90,7 @@ def run(
 
 
 def _device(stage: Stage, device: str) -> str:
-    """PyTorch's name of the device; PyTorch is imported only for stages that use it."""
+    """PyTorch's name of the device. PyTorch is imported only for stages that use it."""
     if not stage.device:
         return "cpu"
     from pipeline.compute.device import keep_freed_memory, pick
@@ -103,7 +102,7 @@ def _device(stage: Stage, device: str) -> str:
 def _cluster(
     workers: int | None, address: str | None, device: str
 ) -> "AbstractContextManager[DaskCluster | None]":
-    """The cluster that the options ask for; None where they ask for none."""
+    """The cluster that the options ask for; None if they ask for none."""
     if workers is None and address is None:
         return nullcontext()
     from pipeline.compute.cluster import connect  # distributed takes a while to import
@@ -112,19 +111,19 @@ def _cluster(
 
 
 def scratch_of(data: Path) -> Path:
-    """Where unfinished work lies: not among DVC's outs, which DVC deletes before a stage runs.
+    """The folder for unfinished work. It is no output of DVC: DVC deletes outputs before a stage runs.
 
-    MAC_SCRATCH names another folder, which several experiments can share.
+    MAC_SCRATCH can name another folder, which several experiments can share.
     """
     return Path(os.environ.get("MAC_SCRATCH") or data / "scratch")
 
 
 @contextmanager
 def _recorded(data: Path, stage: str, device: str) -> Iterator[None]:
-    """Write timings/<stage>.json when the block ends well. What differs between runs is in no artefact."""
+    """Write timings/<stage>.json if the block raises no exception. Artefacts hold no times."""
     start = time.monotonic()
     yield
-    if os.environ.get("RANK", "0") != "0":  # of processes that train together, the first one writes
+    if os.environ.get("RANK", "0") != "0":  # if processes train together, the first one writes
         return
     record = {
         "seconds": round(time.monotonic() - start, 2),
@@ -133,6 +132,4 @@ def _recorded(data: Path, stage: str, device: str) -> Iterator[None]:
         "python": platform.python_version(),
         "torch": version("torch"),
     }
-    path = data / "timings" / f"{stage}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write_json(data / "timings" / f"{stage}.json", record)

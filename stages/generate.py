@@ -1,4 +1,4 @@
-"""What is made from the list of stages and from the code: python -m stages.generate (`make generated`).
+"""Writes all files that are made from the code: python -m stages.generate (`make generated`).
 
 - dvc.yaml and data/comparison/dvc.yaml: each stage's command, dependencies, parameters and outputs;
 - data/raw/dvc.yaml: the modules that the demo's painting depends on;
@@ -6,9 +6,9 @@
 - docs/reference.md: every parameter and every dataset of the artefacts;
 - params.yaml: the preset `demo`.
 
-A stage depends on the artefacts that it needs, on the parameters that it reads, and on the modules that its
-own module imports, directly or not. The frame around the stages (`stages/`, `pipeline/graph.py`) is left out:
-it changes with every new stage, and shapes no artefact.
+In dvc.yaml, a stage depends on the artefacts that it needs, on the parameters that it reads, and on the
+modules that its own module imports, directly or not. `stages/` and `pipeline/graph.py` are left out: they
+change with every new stage, but do not change any artefact.
 """
 
 import re
@@ -43,7 +43,7 @@ _STAGES_TABLE = re.compile(r"(<!-- stages -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def modules(module: str) -> list[str]:
-    """Files of a module and of all that it imports, directly or not; a package used whole is its folder."""
+    """Files of a module and of all that it imports, directly or not. A package used whole is its folder."""
     graph = grimp.build_graph("pipeline", "stages", exclude_type_checking_imports=True)
     names = {module} | graph.find_upstream_modules(module) | graph.find_descendants(module)
     whole = set()
@@ -87,7 +87,7 @@ def _dvc_stage(stage: Stage) -> Iterable[str]:
 
 
 def dvc_file(pipeline: str) -> str:
-    """A DVC file with its stages made anew; what stands below them stays."""
+    """A DVC file with new text for its stages. What comes after them is kept."""
     lines = ["stages:"]
     for stage in STAGES:
         if stage.pipeline == pipeline:
@@ -98,7 +98,7 @@ def dvc_file(pipeline: str) -> str:
 
 
 def raw_file() -> str:
-    """data/raw/dvc.yaml with the demo's modules made anew, the rest of it as it is."""
+    """data/raw/dvc.yaml with a new list of the demo's modules. The rest is kept."""
     text = (REPOSITORY / _RAW).read_text(encoding="utf-8")
     files = modules("pipeline.demo.waterbirds_layout")
     deps = "".join(f"      - ../../{module}\n" for module in files)
@@ -106,7 +106,7 @@ def raw_file() -> str:
 
 
 def readme() -> str:
-    """README.md with its table of the stages made anew."""
+    """README.md with a new table of the stages. The rest is kept."""
     rows = []
     for stage in STAGES:
         if stage.pipeline == "main":
@@ -123,7 +123,7 @@ def reference() -> str:
     lines = [
         "# Reference",
         "",
-        "Made from the code by `make generated`. `mac inspect FILE` shows the same of one file.",
+        "Made from the code by `make generated`. `mac inspect FILE` shows the datasets of one file.",
         "",
         "## Parameters",
         "",
@@ -133,7 +133,7 @@ def reference() -> str:
         "",
         "## Options of the readers",
         "",
-        "The keys of `dataset.options`, which have defaults.",
+        "The keys of `dataset.options`. A key with a default may be left out.",
         "",
         _table(("option", "reader", "values", "default", "meaning"), _options()),
         "",
@@ -206,7 +206,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(lines)
 
 
-# What is generated: the file, and the function that makes its text.
+# The generated files, and the functions that make their text.
 FILES: dict[str, Callable[[], str]] = {
     DVC_FILES["main"]: lambda: dvc_file("main"),
     DVC_FILES["comparison"]: lambda: dvc_file("comparison"),

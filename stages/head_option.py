@@ -1,4 +1,4 @@
-"""The option of the commands that show a head beside ERM's."""
+"""The option of the commands that compare another head with ERM's."""
 
 import click
 
@@ -10,5 +10,5 @@ head_option = click.option(
     type=click.Choice(OTHERS),
     default=MAC,
     show_default=True,
-    help="The head beside ERM's: MaC, or a method of data/baselines.",
+    help="The head to compare with ERM's: MaC, or a method of data/baselines.",
 )

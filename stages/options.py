@@ -1,4 +1,4 @@
-"""The options that commands share."""
+"""Options that several commands have."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ params_option = click.option(
     type=click.Path(path_type=Path),
     default="params.yaml",
     show_default=True,
-    help="File of the parameters.",
+    help="File with the parameters.",
 )
 data_option = click.option(
     "--data",
@@ -18,21 +18,21 @@ data_option = click.option(
     type=click.Path(path_type=Path),
     default="data",
     show_default=True,
-    help="Folder of all artefacts.",
+    help="Folder with all artefacts.",
 )
 device_option = click.option(
     "--device",
     default="auto",
     show_default=True,
-    help="auto (CUDA where there is one), cpu, cuda or cuda:N.",
+    help="auto (CUDA if there is a device, else cpu), cpu, cuda or cuda:N.",
 )
 workers_option = click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Processes that do the work on this machine; with CUDA, one for each GPU.",
+    help="Number of processes that do the work on this machine; with CUDA, each needs a GPU.",
 )
 scheduler_option = click.option(
     "--scheduler-address",
     envvar="DASK_SCHEDULER_ADDRESS",
-    help="A Dask scheduler whose workers do the work, such as tcp://host:8786.",
+    help="Dask scheduler whose workers do the work, such as tcp://host:8786.",
 )

@@ -8,7 +8,7 @@ from pipeline.network import classifier
 from pipeline.network.backbone import Backbone, State
 from pipeline.network.classifier import Classifier
 from pipeline.network.weights import torchvision_network
-from pipeline.spec import IMAGENET, Normalization
+from pipeline.spec import IMAGENET
 
 
 def settled(architecture: str, classes: int = 3) -> Classifier:
@@ -23,8 +23,8 @@ def settled(architecture: str, classes: int = 3) -> Classifier:
 class ConvNeXt(Backbone):
     """torchvision's ConvNeXt. Its features are the mean of the last maps after a LayerNorm."""
 
-    def __init__(self, network: nn.Module, normalization: Normalization) -> None:
-        super().__init__(network.classifier[2].in_features, normalization)
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network.classifier[2].in_features)
         self.features = network.features
         self.norm = network.classifier[0]
 
@@ -43,9 +43,9 @@ class ConvNeXt(Backbone):
         return self
 
 
-def convnext(architecture: str, weights: str, normalization: Normalization) -> ConvNeXt:
+def convnext(architecture: str, weights: str) -> ConvNeXt:
     """The builder of a trunk, as in `pipeline.network.classifier.BUILDERS`."""
-    return ConvNeXt(torchvision_network(architecture, weights, head=("classifier.2",)), normalization)
+    return ConvNeXt(torchvision_network(architecture, weights, head=("classifier.2",)))
 
 
 class Tokens(Backbone):

@@ -49,13 +49,16 @@ def ablation(
         given: images, erm, masks and features.
 
     Raises:
-        MacError: saliency.method is itself a control.
+        MacError: saliency.method is itself a control, or the project's masks or features were made with
+            other parameters than these.
     """
     method = maps.method
     if method in ("random", "foreground"):
         raise MacError(
             f"ablation: saliency.method is the control '{method}'; there is nothing to compare it with"
         )
+    _require_made_with(given, "masks", maps)
+    _require_made_with(given, "features", features)
     rows = given.file("masks")["row"][:]
     known = with_foreground(given.file("images"), rows)
     # What is done is kept until all is done. The folder's name depends on all of the inputs.
@@ -89,6 +92,20 @@ def ablation(
         with store.create_folder(out) as written:
             store.write_json(written / "metrics.json", result)
     return tables.of_ablation(result)
+
+
+def _require_made_with(given: Opened, artefact: str, params: MapParams | FeaturesParams) -> None:
+    """Raise an error if an artefact of the project was made with other parameters.
+
+    The other masks and features are made with `params`. The comparison is only fair if all are made alike.
+    """
+    stated, path = given.file(artefact).provenance.params, given.project.path(artefact)
+    for key, wanted in params.model_dump().items():
+        if key in stated and stated[key] != wanted:
+            raise MacError(
+                f"{path}: was made with other {params.block}.{key} ({stated[key]}) than params.yaml has "
+                f"({wanted}); {given.project.kinds[artefact].remedy} again"
+            )
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.errors import MacError, first_line
 
-STALLED = 900.0  # after so many seconds without a finished block, the busy workers are restarted
+STALLED = 900.0  # seconds without a finished block, then the busy workers are restarted
 FAILURES = 10  # how many workers may die of the same block
 TOKEN = ".seen-by-all"
 SAME_PACKAGE = "install the same mac-robust on all of them"
@@ -219,7 +219,7 @@ class DaskCluster:
         """Compute the blocks in the workers, which write the shards. `done` is called after each block.
 
         Raises:
-            MacError: a block failed for a reason that a user can mend, or its workers died again and again.
+            MacError: a block failed for a reason that a user can correct, or its workers died repeatedly.
         """
         folder, token = next(iter(missing.values())).parent, uuid.uuid4().hex
         (folder / TOKEN).write_text(token)

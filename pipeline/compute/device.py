@@ -1,6 +1,7 @@
 """Which device computes, and in which precision."""
 
 import ctypes
+import re
 import sys
 from contextlib import AbstractContextManager
 
@@ -17,15 +18,19 @@ def pick(name: str) -> torch.device:
         name: `auto` (CUDA if there is a device, else the CPU), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        MacError: another name, or CUDA without a device.
+        MacError: another name, or a CUDA device that is not there.
     """
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    has_cuda = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if has_cuda else "cpu"
+    on = named(name)
+    if on.type == "cuda" and not has_cuda:
         raise MacError(f"device {name}: PyTorch sees no CUDA device here; use cpu")
+    if on.type == "cuda" and (on.index or 0) >= (count := torch.cuda.device_count()):
+        raise MacError(f"device {name}: the last CUDA device that PyTorch sees here is cuda:{count - 1}")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return named(name)
+    return on
 
 
 def named(name: str) -> torch.device:
@@ -34,10 +39,9 @@ def named(name: str) -> torch.device:
     Raises:
         MacError: another name.
     """
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise MacError(f"device {name}: should be auto, cpu, cuda or cuda:N") from None
+    if not re.fullmatch(r"cpu|cuda(:(0|[1-9][0-9]?))?", name):
+        raise MacError(f"device {name}: should be auto, cpu, cuda or cuda:N")
+    return torch.device(name)
 
 
 def keep_freed_memory() -> None:

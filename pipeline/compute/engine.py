@@ -123,7 +123,7 @@ class Shards:
             cluster: computes instead of this process.
 
         Raises:
-            MacError: a block failed for a reason that a user can mend.
+            MacError: a block failed for a reason that a user can correct.
         """
         paths = {block: self.folder / f"{block.start:09d}-{block.stop:09d}.safetensors" for block in cut}
         missing = {block: path for block, path in paths.items() if not _is_whole(path)}

@@ -50,10 +50,10 @@ class Options(DrawnValidation):
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     core: str = Field(default="cifar10", description=CORE)
-    spurious: str = Field(default="mnist", description="upper half, likewise")
+    spurious: str = Field(default="mnist", description="upper half: the same values as for core")
     core_classes: Classes = Field(default=["automobile", "truck"], description="the classes")
     spurious_classes: Classes = Field(
-        default=["0", "1"], description="the attributes, each at the place of its class"
+        default=["0", "1"], description="the attributes, in the order of their classes"
     )
     correlation: float = Field(default=0.95, ge=0, le=1, description=CORRELATION)
 

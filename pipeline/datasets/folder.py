@@ -17,8 +17,8 @@ from pipeline.metrics import UNKNOWN, Groups
 from pipeline.params.block import Block, HeldOutShare, Seed
 from pipeline.splits import draw_splits, sort_names
 
-SPLIT = "column of train, val and test; null: a split is drawn within each class"
-MASK = "column of the true mask's file, which is only used to measure; an empty cell has none"
+SPLIT = "column with train, val or test; null: the splits are drawn within each class"
+MASK = "column of the true mask's file, used only for measurements and controls; may be empty"
 
 
 class Options(Block):
@@ -29,12 +29,12 @@ class Options(Block):
     label: str = Field(default="label", description="column of the class, a name or a number")
     split: str | None = Field(default="split", description=SPLIT)
     attribute: str | None = Field(
-        default=None, description="column of the spurious attribute; an empty cell is unknown"
+        default=None, description="column of the spurious attribute; an empty cell means unknown"
     )
     mask: str | None = Field(default=None, description=MASK)
-    val: HeldOutShare = Field(default=0.15, description="share of the validation split, where it is drawn")
-    test: HeldOutShare = Field(default=0.15, description="share of the test split, where it is drawn")
-    seed: Seed = Field(default=0, description="seed of the drawn split")
+    val: HeldOutShare = Field(default=0.15, description="share of the validation split, if it is drawn")
+    test: HeldOutShare = Field(default=0.15, description="share of the test split, if it is drawn")
+    seed: Seed = Field(default=0, description="seed of the drawn splits")
 
 
 def read(root: Path, options: Options) -> Dataset:

@@ -11,4 +11,4 @@ class DrawnValidation(Block):
     """For datasets without a published validation split: a share of another split is drawn with a seed."""
 
     val: HeldOutShare = Field(default=0.15, description=VAL)
-    seed: Seed = Field(default=0, description="seed of what is drawn")
+    seed: Seed = Field(default=0, description="seed of all random choices")

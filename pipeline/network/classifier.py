@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.errors import MacError
+from pipeline.errors import MacError, first_line
 from pipeline.network import convnet
 from pipeline.network.backbone import Backbone, State
 from pipeline.network.inputs import normalize
-from pipeline.spec import IMAGENET, ModelSpec, Normalization
+from pipeline.spec import ModelSpec, Normalization
 
-# From the architecture, its weights and the input's normalisation to the trunk.
-Builder = Callable[[str, str, Normalization], Backbone]
+# From the architecture and its weights to the trunk, with the normalisation that it was made for.
+Builder = Callable[[str, str], Backbone]
 
 # How the names of architectures begin, and what builds these architectures.
 BUILDERS: dict[str, Builder] = dict.fromkeys(convnet.FAMILIES, convnet.build)
@@ -63,7 +63,7 @@ def build(
     classes: int,
     weights: str = "none",
     seed: int = 0,
-    normalization: Normalization = IMAGENET,
+    normalization: Normalization | None = None,
 ) -> Classifier:
     """A classifier with a freshly initialised head.
 
@@ -72,17 +72,21 @@ def build(
         classes: number of classes.
         weights: the weights of the trunk: `none`, or what its builder takes.
         seed: seed of the initialisation.
-        normalization: from pixels in [0, 1] to the trunk's input.
+        normalization: from pixels in [0, 1] to the trunk's input; None leaves the trunk its own.
 
     Raises:
         MacError: unknown architecture or weights, or a file that does not fit.
     """
-    family = next((name for name in BUILDERS if architecture.startswith(name)), None)
+    families = [name for name in BUILDERS if architecture.startswith(name)]
+    family = max(families, key=len, default=None)
     if family is None:
         known = ", ".join(BUILDERS)
         raise MacError(f"model.architecture: '{architecture}' is of none of the families {known}")
     torch.manual_seed(seed)
-    model = Classifier(BUILDERS[family](architecture, weights, normalization), classes)
+    trunk = BUILDERS[family](architecture, weights)
+    if normalization is not None:
+        trunk.normalization = normalization
+    model = Classifier(trunk, classes)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -92,9 +96,16 @@ def load(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], on: torch.device)
     Args:
         spec: how it is built, from model.json.
         tensors: its state dict.
+
+    Raises:
+        MacError: the tensors are of another architecture.
     """
     model = build(spec.architecture, len(spec.classes), normalization=spec.normalization)
-    model.load_state_dict({name: torch.tensor(array) for name, array in tensors.items()})
+    try:
+        model.load_state_dict({name: torch.tensor(array) for name, array in tensors.items()})
+    except RuntimeError as error:
+        reason = f"its architecture '{spec.architecture}' does not fit the tensors ({first_line(error)})"
+        raise MacError(f"model.json: {reason}; run 'mac train' again") from None
     return model.eval().requires_grad_(False).to(on)
 
 

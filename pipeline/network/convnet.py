@@ -23,8 +23,8 @@ _HEAD = ("fc", "classifier")  # torchvision's modules that read the pooled maps
 class ConvNet(MeanPooled):
     """torchvision's network up to its pooling. Modules and tensors keep torchvision's names."""
 
-    def __init__(self, network: nn.Module, normalization: Normalization) -> None:
-        super().__init__(_width(network), normalization)
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(_width(network))
         for name, child in network.named_children():
             if name not in (*_HEAD, "avgpool"):
                 self.add_module(name, child)
@@ -52,7 +52,7 @@ class ConvNet(MeanPooled):
         return _Fused(graph, self.width, self.normalization)
 
 
-def build(architecture: str, weights: str, normalization: Normalization) -> ConvNet:
+def build(architecture: str, weights: str) -> ConvNet:
     """The trunk of a network of one of the FAMILIES; arguments as in `weights.torchvision_network`.
 
     Raises:
@@ -62,7 +62,7 @@ def build(architecture: str, weights: str, normalization: Normalization) -> Conv
     if architecture.startswith("densenet"):
         # torchvision applies a ReLU between `features` and the pooling.
         network.add_module("relu", nn.ReLU(inplace=True))
-    return ConvNet(network, normalization)
+    return ConvNet(network)
 
 
 def _width(network: nn.Module) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.metrics import Accuracy, Grouping, as_dict, prefer, weighted_mean, worst_group
+from pipeline.metrics import Accuracy, Grouping, as_dict, prefer
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class History:
 
     def worst_and_mean(self, epoch: int) -> tuple[float, float]:
         """Worst-group and mean validation accuracy after an epoch, counted from 1."""
-        accuracy = self.val_accuracy(epoch)
-        return worst_group(accuracy).item(), weighted_mean(accuracy, self.validation.count).item()
+        worst, mean = self.validation.scores(self.val_accuracy(epoch))
+        return worst.item(), mean.item()
 
     @property
     def best_epoch(self) -> int:

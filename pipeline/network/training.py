@@ -14,7 +14,6 @@ from pipeline.compute import device
 from pipeline.compute.progress import Progress, log
 from pipeline.compute.ranks import ALONE, Ranks
 from pipeline.errors import MacError
-from pipeline.metrics import group_accuracy
 from pipeline.network import classifier
 from pipeline.network.checkpoint import Checkpoint, Tensors
 from pipeline.network.history import Epoch, History
@@ -187,7 +186,7 @@ class Training:
         validation = self.history.validation
         rows = self.given.rows("val")
         correct = (self.predict(rows) == self.label[rows]).numpy()
-        accuracy = group_accuracy(correct, validation.index, len(validation.names))
+        accuracy = validation.accuracy(correct)
         self.history.epochs.append(Epoch(rate, loss, train_accuracy, tuple(accuracy.tolist())))
         if self.history.best_epoch == self.epoch:
             self.best = self.state()

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-PRECISION = "what the network computes in; auto: bfloat16 where the hardware has it"
+PRECISION = "number format of the network; auto: bfloat16 if the hardware computes in it, else float32"
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], Field(description=PRECISION)]
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0)]

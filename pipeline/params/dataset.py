@@ -19,7 +19,9 @@ class DatasetParams(Block):
 
     name: str = Field(description="the reader of the dataset's files")
     root: str = Field(min_length=1, description="folder of the dataset")
-    options: dict[str, Any] = Field(description="further settings of the reader; {} for most readers")
+    options: dict[str, Any] = Field(description="options of the reader, see below; {} for none")
     stored_size: Positive = Field(description="side of the stored images, pixels")
     to_stored: ToStored = Field(description=TO_STORED)
-    on_error: Literal["fail", "skip"] = Field(description="what to do when images cannot be read")
+    on_error: Literal["fail", "skip"] = Field(
+        description="what to do if images cannot be read: stop, or continue without them"
+    )

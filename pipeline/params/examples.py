@@ -12,6 +12,6 @@ class ExamplesParams(Block):
 
     block: ClassVar[str] = "examples"
 
-    training: int = Field(ge=0, description="how many training images, with map, mask and interventions")
-    mistakes: int = Field(ge=0, description="how many test images that ERM gets wrong, with both heads' maps")
+    training: int = Field(ge=0, description="number of training images, with map, mask and interventions")
+    mistakes: int = Field(ge=0, description="number of test images that ERM gets wrong, with two maps each")
     seed: Seed = Field(description="seed of the choice of images")

@@ -12,9 +12,9 @@ class FeaturesParams(Block):
 
     block: ClassVar[str] = "features"
 
-    draws: Positive = Field(description="R: how many times every image is given a partner")
+    draws: Positive = Field(description="R: number of draws; in each draw, every image gets a partner")
     batch_size: int = Field(
-        ge=2, description="images that share a fill and are each other's partners: the batch of retraining"
+        ge=2, description="images in a batch of retraining; they share a fill, and are partners of each other"
     )
     precision: Precision
     seed: Seed = Field(description="seed of the draws")

@@ -13,20 +13,26 @@ class FitParams(Block):
     block: ClassVar[str] = "retrain"
 
     solver: Literal["adam", "lbfgs"] = Field(
-        description="adam: the paper's; lbfgs: solves the same problem exactly"
+        description="adam: the paper's solver; lbfgs: solves the same problem exactly, over all draws"
     )
-    seeds: Positive = Field(description="adam: how many heads to fit, for a mean and a spread")
-    average: Positive = Field(description="adam: how many fits of different seeds are averaged into one head")
+    seeds: Positive = Field(description="adam: number of heads to fit, for a mean and a spread")
+    average: Positive = Field(
+        description="adam: number of fits with different seeds that are averaged into one head"
+    )
     init: Literal["erm", "zeros"] = Field(description="the head that a fit starts from")
-    standardize: bool = Field(description="whether to scale features by the originals' mean and deviation")
+    standardize: bool = Field(
+        description="whether to standardise features by the mean and deviation of the originals"
+    )
     class_weights: Literal["none", "balanced"] = Field(
         description="balanced: every class has the same weight, however many images it has"
     )
     l2: float = Field(ge=0, description="strength of the L2 penalty: l2 · Σ W² is added to the loss")
-    epochs: Positive = Field(description="adam: passes over the views; epoch e uses draw e mod R")
+    epochs: Positive = Field(
+        description="adam: passes over the retraining set; epoch e of seed 0 uses draw e mod R"
+    )
     lr: float = Field(gt=0, description="adam: learning rate")
     lr_step: Positive = Field(description="adam: epochs between drops of the learning rate")
-    lr_gamma: float = Field(gt=0, le=1, description="adam: factor of such a drop")
+    lr_gamma: float = Field(gt=0, le=1, description="adam: factor of each drop")
 
     @property
     def head_seeds(self) -> list[int]:

@@ -15,4 +15,4 @@ class InputParams(Block):
     block: ClassVar[str] = "dataset"
 
     input_size: Positive = Field(description="side of the network's input, pixels")
-    to_input: ToInput = Field(description="from the stored to the input size: cut out the middle, or scale")
+    to_input: ToInput = Field(description="center_crop: cut out the middle; resize: scale the stored image")

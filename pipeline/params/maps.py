@@ -31,7 +31,7 @@ class MapParams(Block):
     target: Literal["label", "prediction"] = Field(description="the class that the map explains")
     layer: str = Field(description="last: the last activation maps; or the name of a module of the trunk")
     top_k: Annotated[float, AfterValidator(_top_k)] = Field(
-        description="K: pixels in the mask, or a fraction in (0, 1)"
+        description="K: number of pixels in the mask; or, in (0, 1), their share of the image"
     )
     precision: Precision
     seed: Seed = Field(description="seed of the random control")

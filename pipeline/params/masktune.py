@@ -12,5 +12,5 @@ class MaskTuneParams(Block):
 
     block: ClassVar[str] = "masktune"
 
-    sigmas: float = Field(description="pixels so many standard deviations above the map's mean are masked")
+    sigmas: float = Field(description="standard deviations above the map's mean from which a pixel is masked")
     lr: float = Field(gt=0, description="learning rate of the fine-tuning")

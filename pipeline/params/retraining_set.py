@@ -13,6 +13,6 @@ class RetrainingSetParams(Block):
     block: ClassVar[str] = "retraining_set"
 
     balance: Literal["none", "class"] = Field(
-        description="none: all training images; class: as many of each class as the smallest class has"
+        description="none: all training images; class: the same number of each class, that of the smallest"
     )
-    seed: Seed = Field(description="seed of the balanced draw")
+    seed: Seed = Field(description="seed of the choice of images")

@@ -8,4 +8,4 @@ from pipeline.params.maps import MapParams
 class SaliencyParams(MapParams):
     """Maps and masks, and the pictures of them in masks.h5."""
 
-    previews: int = Field(ge=0, description="how many pictures of masked images to store in masks.h5")
+    previews: int = Field(ge=0, description="number of pictures of cores to store in masks.h5")

@@ -20,19 +20,19 @@ class TrainParams(Block):
 
     epochs: Positive = Field(description="passes over the training images")
     batch_size: int = Field(ge=2, description="images in a training step")
-    lr: float = Field(gt=0, description="learning rate; the highest one of the schedule")
-    momentum: float = Field(ge=0, lt=1, description="momentum of SGD")
-    weight_decay: float = Field(ge=0, description="weight decay of SGD")
-    schedule: Literal["constant", "cosine", "one_cycle"] = Field(description="course of the learning rate")
+    lr: float = Field(gt=0, description="highest learning rate of the schedule")
+    momentum: float = Field(ge=0, lt=1, description="momentum of the optimiser, SGD")
+    weight_decay: float = Field(ge=0, description="weight decay of the optimiser, SGD")
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field(description="how the learning rate changes")
     crop_scale: Annotated[tuple[float, float], AfterValidator(_crop_scale)] = Field(
-        description="lowest and highest area of the random crop, as a share of the image"
+        description="smallest and largest area of the random crop, as shares of the image"
     )
     flip: bool = Field(description="whether to mirror images at random")
     precision: Precision
     select: Literal["last", "best"] = Field(
-        description="which epoch is the ERM model; best: the one with the best validation worst group"
+        description="which epoch is the ERM model; best: the one with the best worst group on validation"
     )
     hold_out: float = Field(
-        ge=0, lt=1, description="share of each class's training images that ERM does not see (AFR wants 0.2)"
+        ge=0, lt=1, description="share of each class's training images that ERM does not see (0.2 for AFR)"
     )
     seed: Seed = Field(description="seed of the new head, the order of the images and the augmentation")

@@ -22,7 +22,7 @@ _ABOUT = "the core in colour, the rest dimmed; each dataset is a picture of one 
 
 
 def write_previews(file: h5py.File, images: Artefact, spec: InputSpec, count: int) -> None:
-    """Write the group `preview` into masks.h5: pictures of images that are evenly spread over the retraining set.
+    """Write the group `preview` into masks.h5: pictures, evenly spread over the retraining set.
 
     Each is (S, S, 3) uint8, with the core in colour and the rest dimmed. Its row is in its name.
 

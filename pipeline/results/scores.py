@@ -55,7 +55,7 @@ def quality(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> dict[str,
         truth: (N,), classes.
 
     Returns:
-        Each in [0, 1]. `balanced_accuracy`: the mean recall of the classes that have rows. `auroc`: that of the
+        Each in [0, 1]. `balanced_accuracy`: the mean recall of the classes that have rows. `auroc`: for the
         second class, if there are two classes and both have rows. `ece`: the expected calibration error with
         15 bins of confidence (Guo et al. 2017).
     """
@@ -72,7 +72,7 @@ def quality(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> dict[str,
 
 
 def _auroc(score: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
-    """Among all pairs of a row of class 1 and a row of class 0: the share in which class 1 has the higher score.
+    """Of all pairs of a row of class 1 and a row of class 0, the share in which class 1 scores higher.
 
     Pairs with equal scores count half (Mann and Whitney 1947). `sklearn.metrics.roc_auc_score` gives the same
     result, but its import takes longer than everything else here.
@@ -89,8 +89,8 @@ def worst_group_interval(
 ) -> tuple[float, float]:
     """The 95 % bootstrap interval of the worst-group accuracy, for other test sets of the same size.
 
-    Rows are resampled within each group, the same rows for all heads. The worst-group accuracy of each head is
-    averaged over the heads.
+    Rows are resampled within each group, the same rows for all heads. The worst-group accuracies of the heads
+    are averaged.
 
     Args:
         correct: (S, N) bool, whether each head is right about each row.

@@ -33,7 +33,7 @@ def heat(scores: NDArray[np.floating], low: float | None = None, high: float | N
 def heat_over(image: RGB, maps: Sequence[NDArray[np.floating]]) -> list[RGB]:
     """Several maps, each mixed half and half with the same image, all with the same scale.
 
-    The scale goes from 0 (or the lowest value of all maps, if it is below 0) to the highest value of all maps.
+    The scale goes from 0, or from the lowest value of all maps if that is below 0, to the highest value.
 
     Args:
         image: (H, W, 3) uint8.

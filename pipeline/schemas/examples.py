@@ -1,9 +1,9 @@
-"""examples.h5: the pictures of the report, which no α and no β changes."""
+"""examples.h5: the parts of the report that do not depend on α and β."""
 
 from pipeline.store.schema import Field
 
 PICTURES = "original, map, core, masked and combined of draw 0, as pictures"
-PER_FEATURE = "what each feature adds to the map of a head that gives it the weight 1"
+PER_FEATURE = "map of each feature with weight 1; a head's map is their weighted sum"
 
 SCHEMA = {
     "train/position": Field("int64", ("example",), "training image, position in masks.h5"),

@@ -1,4 +1,4 @@
-"""features.h5: φ of every view that retraining sees, and of the validation and test images."""
+"""features.h5: φ of all views of the retraining set, and of the validation and test images."""
 
 from pipeline.store.schema import Field
 
@@ -15,10 +15,10 @@ def _split(split: str) -> dict[str, Field]:
 
 SCHEMA = {
     **_split("train"),
-    "train/masked": Field("float32", ("draw", "train position", "feature"), "φ of equation 1"),
-    "train/combined": Field("float32", ("draw", "train position", "feature"), "φ of equation 2"),
+    "train/masked": Field("float32", ("draw", "train position", "feature"), "φ of the masked views"),
+    "train/combined": Field("float32", ("draw", "train position", "feature"), "φ of the combined views"),
     "train/partner": Field("int32", ("draw", "train position"), "partner j, position in train/"),
-    "train/batch": Field("int32", ("draw", "train position"), "batch of the draw that the image is in"),
+    "train/batch": Field("int32", ("draw", "train position"), "the image's batch in the draw"),
     "train/fill": Field("float32", ("draw", "train position", 3), "fill b, in [0, 1]"),
     **_split("val"),
     **_split("test"),

@@ -1,8 +1,8 @@
 """Stage examples: the contents of the report that retraining does not change.
 
 These are training images with their maps, cores and interventions; how well maps and masks cover the true
-foregrounds (paper Table 1); and, for test images that ERM gets wrong, the map of each feature. So after a new α
-or β, the report is made without the network.
+foregrounds (paper Table 1); and, for test images that ERM gets wrong, the map of each feature. So after a new
+α or β, the report is made without the network.
 """
 
 from dataclasses import asdict
@@ -87,7 +87,7 @@ def _maps(model: Classifier, pixels: Tensor, on: torch.device) -> NDArray[np.flo
 
 
 def spread(kind: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """At most `count` positions in `kind` (n,), sorted. They are drawn with a seed, in turn from every kind."""
+    """At most `count` positions in `kind` (n,), sorted; drawn with a seed, in turn from every kind."""
     rng = np.random.default_rng(seed)
     queues = [rng.permutation(np.flatnonzero(kind == each)).tolist() for each in np.unique(kind)]
     taken: list[int] = []

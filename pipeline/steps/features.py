@@ -1,7 +1,7 @@
 """Stage features: computes φ of all views that retraining uses, once (paper equations 1 and 2).
 
-For an image i of the retraining set: φ(x_i), and in each draw φ(masked) and φ(combined with its partner j). For
-an image of the held-out splits: φ(x).
+For an image i of the retraining set: φ(x_i), and in each draw φ(masked) and φ(combined with its partner j).
+For an image of the held-out splits: φ(x).
 """
 
 from collections.abc import Callable, Iterator
@@ -225,7 +225,7 @@ class _Training:
         }
 
     def _read(self, positions: NDArray[np.int64]) -> list[tuple[Tensor, Tensor]]:
-        """Stored images (B, H, W, 3) and masks (B, S, S): of the positions, then of their partners in each draw."""
+        """Stored images (B, H, W, 3) and masks (B, S, S): their own; then, for each draw, their partners'."""
         images, masks = self.network.given.file("images"), self.network.given.file("masks")
         found = []
         for each in (positions, *self.draws.partner[:, positions]):

@@ -24,7 +24,7 @@ from pipeline.params.dataset import DatasetParams, ToStored
 from pipeline.project import Opened
 from pipeline.schemas.images import SCHEMA
 
-LISTED = 20  # at most so many unreadable files are logged one by one
+LISTED = 20  # most unreadable files that are logged one by one
 BLOCK = 64  # images in a shard: 13 MB at 256 pixels
 
 
@@ -159,8 +159,8 @@ def decode(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     """A record's image as RGB, and its true mask if it has one, both at the stored size.
 
-    Mask pixels above 127 are foreground. CUB's segmentations are grey: they show how far the annotators agree.
-    A 1-bit file has the values 0 and 255 here.
+    Mask pixels above 127 are foreground. CUB's segmentations are grey: they show how far annotators agree. A
+    1-bit file has the values 0 and 255 here.
 
     Args:
         how: `squash` scales both sides to `side`; `center_crop` first takes the largest square in the middle.

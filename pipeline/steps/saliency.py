@@ -77,9 +77,10 @@ def write_masks(
     """
     images, spec = given.file("images"), given.model("erm").spec
     size, on = spec.input_size, context.on
-    k = pixel_count(params.top_k, size)
-    if k > size * size:
-        raise MacError(f"saliency.top_k: {k} pixels, but the input grid has only {size}² = {size * size}")
+    try:
+        k = pixel_count(params.top_k, size)
+    except MacError as error:
+        raise MacError(f"saliency.{error}") from None
     made_from = given.digests("images", "erm")
     where = on.type if context.cluster else str(on)
     work = _Work(given.reference("images", "erm"), params, rows, k, where)

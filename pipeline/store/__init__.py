@@ -1,12 +1,12 @@
-"""Artefacts on disk: how one is declared, written whole or not at all, and opened with suspicion.
+"""Artefacts on disk: how they are declared, written completely or not at all, and checked when opened.
 
-Two forms, with the same provenance:
+There are two forms, with the same provenance:
 
 - an HDF5 file (`images`, `masks`, `features`, `examples`): `hdf5`, with the datasets of its schema in
 `pipeline.schemas`;
 - a model folder (`erm`, `retrained`, …): `models`.
 
-Nothing of time, host or revision goes in, so the same inputs give the same bytes.
+They hold no time, host or revision, so the same inputs give the same bytes.
 """
 
 from pipeline.store.files import (
@@ -27,7 +27,7 @@ from pipeline.store.models import (
     stated_model,
     write_model,
 )
-from pipeline.store.provenance import VERSION, Provenance, digest_of, file_digest
+from pipeline.store.provenance import VERSION, Provenance, checked_digests, digest_of, file_digest
 from pipeline.store.schema import SPLITS, Field, Schema
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Provenance",
     "Schema",
     "Writer",
+    "checked_digests",
     "create",
     "create_folder",
     "digest_of",

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all: under a temporary name, synced, then renamed."""
+"""Writes files and folders completely or not at all: under a temporary name, synced, then renamed."""
 
 import csv
 import io
@@ -19,14 +19,14 @@ from pipeline.errors import MacError, first_line
 
 @contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """A temporary name beside `path`, to write to. The file is renamed to `path` when the block ends well.
+    """A temporary path beside `path`, to write to. It is renamed to `path` if the block raises no exception.
 
     Args:
-        durable: whether the file must outlive a power cut. It need not where it is checked before it is used,
-            and can be made again.
+        durable: whether the file must survive a power failure. It need not if it is checked before it is
+            used, and can be made again.
 
     Raises:
-        MacError: the folder cannot be written, or the disk is full. What was at `path` is untouched.
+        MacError: the folder cannot be written, or the disk is full. An old file at `path` is unchanged.
     """
     temporary = _temporary(path)
     try:
@@ -41,7 +41,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
             sync(path.parent)
     except OSError as error:
         _remove(temporary)
-        if "read data" in str(error):  # HDF5's words for a file that the block reads: `path` is not to blame
+        if "read data" in str(error):  # from HDF5, about a file that the block reads, not about `path`
             raise
         raise MacError(f"{path}: cannot be written ({first_line(error)})") from error
     except BaseException:
@@ -50,12 +50,12 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
 
 
 def _temporary(path: Path) -> Path:
-    """The name of what this process writes. It says which process it is, for that one may be killed."""
+    """The temporary name. It has the process and the host, so that files of killed processes are found."""
     return path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.tmp")
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove what killed processes of this machine left beside `path` when they wrote it."""
+    """Remove temporary files beside `path` that killed processes of this machine left."""
     name, host = re.escape(path.name), re.escape(socket.gethostname())
     temporary = re.compile(rf"\.{name}\.(\d+)@{host}(\.ballast)?\.tmp")
     for file in path.parent.iterdir():
@@ -74,7 +74,7 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it is there, and another user's
+        pass  # it is alive, and belongs to another user
     return True
 
 
@@ -85,10 +85,10 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def create_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, to fill. It takes the place of `path` when the block ends well.
+    """A temporary folder beside `path`, to fill. It replaces `path` if the block raises no exception.
 
     Raises:
-        MacError: the folder cannot be written, or the disk is full. What was at `path` is untouched.
+        MacError: the folder cannot be written, or the disk is full. An old folder at `path` is unchanged.
     """
     temporary = _temporary(path)
     try:
@@ -112,7 +112,7 @@ def create_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def tensor_errors() -> Iterator[None]:
-    """Turn safetensors' own exception into an OSError: it raises one where a file cannot be written."""
+    """Turn safetensors' own exception, which it raises if a file cannot be written, into an OSError."""
     try:
         yield
     except SafetensorError as error:
@@ -121,9 +121,9 @@ def tensor_errors() -> Iterator[None]:
 
 @contextmanager
 def ballast(path: Path) -> Iterator[Callable[[], None]]:
-    """Take 4 MiB of the disk beside `path`, and yield a function that gives them back.
+    """Take 4 MiB of the disk beside `path`, and yield a function that frees them.
 
-    It is for a library that cannot even close its file on a full disk: with these 4 MiB it can.
+    HDF5 cannot close a file on a full disk. After these 4 MiB are freed, it can.
     """
     file = path.with_suffix(".ballast.tmp")
     try:
@@ -135,7 +135,7 @@ def ballast(path: Path) -> Iterator[Callable[[], None]]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON, whole or not at all."""
+    """Write JSON, completely or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -143,7 +143,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        MacError: it cannot be read, or holds no JSON object. The line ends with `remedy`, what to do.
+        MacError: it cannot be read, or holds no JSON object. The message ends with `remedy`, what to do.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -160,7 +160,7 @@ def read_csv(path: Path, remedy: str) -> list[dict[str, str]]:
     """The rows of a CSV file with a header, each with its cells by column.
 
     Raises:
-        MacError: it cannot be read. The line ends with `remedy`, what to do.
+        MacError: it cannot be read. The message ends with `remedy`, what to do.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -170,11 +170,11 @@ def read_csv(path: Path, remedy: str) -> list[dict[str, str]]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
-    """Write rows as CSV, whole or not at all.
+    """Write rows as CSV, completely or not at all.
 
     Args:
-        rows: each with the same keys.
-        columns: the keys in their order; None takes those of the first row.
+        rows: all with the same keys.
+        columns: the keys in order; None takes those of the first row.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns if columns is not None else list(rows[0]), lineterminator="\n")
@@ -184,13 +184,13 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequenc
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file, completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has what was written to a file, or the names that are in a folder."""
+    """Wait until the contents of a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

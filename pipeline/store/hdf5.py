@@ -20,7 +20,7 @@ SEAL = 512  # bytes of the HDF5 user block
 
 
 class Writer:
-    """An HDF5 artefact in the making; `file` is open for further groups (previews)."""
+    """An HDF5 artefact that is being written. `file` is open, so that groups can be added (previews)."""
 
     def __init__(self, file: h5py.File, schema: Schema) -> None:
         self.file = file
@@ -66,7 +66,7 @@ def create(
     made_from: Mapping[str, str],
     **attributes: Any,
 ) -> Iterator[Writer]:
-    """Write an HDF5 artefact: under a temporary name, then renamed when the block ends without an exception.
+    """Write an HDF5 artefact under a temporary name. It is renamed if the block raises no exception.
 
     Args:
         kind: its name, such as `images`.
@@ -74,7 +74,7 @@ def create(
         attributes: further root attributes (class names and the like), JSON-able.
 
     Raises:
-        MacError: the folder cannot be written, or the disk is full; what was at `path` is untouched.
+        MacError: the folder cannot be written, or the disk is full. An old file at `path` is unchanged.
     """
     with replacing(path) as temporary:
         try:
@@ -93,10 +93,10 @@ def create(
                     let_go()
                     raise
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # HDF5 could not even close the file
+            if isinstance(error.__context__, OSError):  # HDF5 could not close the file either
                 raise error.__context__ from None
             raise
-        with ThreadPoolExecutor(1) as pool:  # the disk takes the bytes while they are summed up
+        with ThreadPoolExecutor(1) as pool:  # sync and digest at the same time
             written = pool.submit(sync, temporary)
             digest = file_digest(temporary, SEAL)
             written.result()
@@ -110,16 +110,16 @@ def _new_file(path: Path) -> h5py.File:
 
 
 def _seal(digest: str) -> bytes:
-    """What stands before the HDF5 data, in its user block: the digest of all that follows.
+    """The user block before the HDF5 data: the digest of all bytes that follow.
 
-    HDF5 does not notice a flipped bit in the data, and may never end on one in its structure. So the bytes
-    are checked before HDF5 looks at them.
+    HDF5 does not notice a flipped bit in the data, and a flipped bit in the structure can make it hang. So
+    the bytes are checked before HDF5 reads them.
     """
     return f"MaC artefact; sha256 of what follows these {SEAL} bytes: {digest}\n".encode().ljust(SEAL, b"\0")
 
 
 def stated_digest(path: Path) -> str | None:
-    """The digest that the file says it has; None if it has no seal."""
+    """The digest that the file states; None if it has no seal."""
     with path.open("rb") as file:
         start = file.read(SEAL)
     digest = start.partition(b"bytes: ")[2][:64].decode("ascii", "replace")
@@ -127,14 +127,13 @@ def stated_digest(path: Path) -> str | None:
 
 
 class Artefact:
-    """An HDF5 artefact open for reading, checked. Index it by dataset name: `artefact["label"][:]`."""
+    """A checked HDF5 artefact, open for reading. Index it by dataset name: `artefact["label"][:]`."""
 
     def __init__(self, path: Path, file: h5py.File, digest: str) -> None:
         self.path = path
         self.file = file
-        self.provenance = Provenance(
-            json.loads(file.attrs["params"]), json.loads(file.attrs["made_from"]), digest
-        )
+        params, made_from = json.loads(file.attrs["params"]), json.loads(file.attrs["made_from"])
+        self.provenance = Provenance.checked(params, made_from, digest)
 
     def __getitem__(self, name: str) -> h5py.Dataset:
         return self.file[name]
@@ -147,15 +146,15 @@ class Artefact:
         return self.provenance.digest
 
     def attribute(self, name: str) -> Any:
-        """A root attribute given to `create`."""
+        """A root attribute that was given to `create`."""
         return json.loads(self.file.attrs[name])
 
     def rows(self, name: str, rows: NDArray[np.integer]) -> NDArray[Any]:
-        """The given rows of a dataset in the given order, repeats allowed; each is read once."""
+        """The given rows of a dataset, in the given order. Repeats are allowed; each row is read once."""
         dataset = self.file[name]
         unique, inverse = np.unique(rows, return_inverse=True)
         values = np.empty((len(unique), *dataset.shape[1:]), dataset.dtype)
-        # Runs of neighbours are read as slices: h5py's own fancy indexing is far slower.
+        # Neighbouring rows are read as slices: h5py's own indexing by lists is far slower.
         breaks = np.flatnonzero(np.diff(unique) != 1) + 1
         for run in np.split(np.arange(len(unique)), breaks):
             if len(run):
@@ -171,7 +170,7 @@ def open_artefact(
 ) -> Iterator[Artefact]:
     """Open an HDF5 artefact and check it.
 
-    Its layout is checked at every opening, its contents only when the file is new or has changed since.
+    Its layout is checked every time; its contents only if the file is new or has changed.
 
     Args:
         kind: its name, such as `images`.
@@ -180,8 +179,8 @@ def open_artefact(
         digest: the digest that it must have.
 
     Raises:
-        MacError: missing, no artefact, truncated, damaged, of another kind or version, incomplete, or with a
-            missing or misshapen dataset. One line that names file, dataset and remedy.
+        MacError: it is missing, no artefact, truncated, damaged, incomplete, or of another kind or version;
+            or a dataset is missing or has the wrong shape. One line names file, dataset and remedy.
     """
     if not path.is_file():
         raise MacError(f"{path}: no such file; {remedy}")
@@ -218,7 +217,7 @@ def open_artefact(
             raise
 
 
-# What h5py raises for a file whose structure is damaged, besides OSError.
+# The exceptions that h5py raises for a file with a damaged structure.
 _BROKEN = (
     OSError,
     RuntimeError,
@@ -232,9 +231,10 @@ _BROKEN = (
 
 
 def stated_kind(path: Path) -> str | None:
-    """The kind that an HDF5 file says it is; None where it is no artefact."""
+    """The kind that an HDF5 file states; None if it is no artefact, or damaged."""
     try:
-        if stated_digest(path) is None:
+        sealed = stated_digest(path)
+        if sealed is None or (not _is_remembered(path) and file_digest(path, SEAL) != sealed):
             return None
         with h5py.File(path, "r") as file:
             return str(file.attrs["schema"])
@@ -252,8 +252,8 @@ def _state(path: Path) -> str:
 
 
 def _remember(path: Path) -> None:
-    """Note beside the file that its contents were checked as it is now: they are not read through again."""
-    with suppress(OSError):  # in a folder that cannot be written to, they are read through every time
+    """Note beside the file that its contents are checked. They are read again only if it changes."""
+    with suppress(OSError):  # without the note, the contents are read every time
         _note(path).write_text(_state(path))
 
 
@@ -284,9 +284,11 @@ def _check(path: Path, kind: str, schema: Schema, file: h5py.File, remedy: str) 
 def _check_dataset(
     path: Path, name: str, field: Field, dataset: object, lengths: dict[str, int], remedy: str
 ) -> None:
-    """`lengths` are those of the axes seen so far."""
+    """`lengths` has the lengths of the axes that were seen so far, by name."""
     if not isinstance(dataset, h5py.Dataset):
         raise MacError(f"{path}: '{name}' is not a dataset; {remedy}")
+    if dataset.is_virtual or dataset.external or Path(dataset.file.filename) != path:
+        raise MacError(f"{path}: dataset '{name}' is in another file; {remedy}")
     is_right = dataset.dtype.kind == "S" if field.dtype == "utf-8" else dataset.dtype == np.dtype(field.dtype)
     if not is_right or dataset.ndim != len(field.dims):
         found = f"{dataset.dtype} {dataset.shape}"
@@ -301,7 +303,7 @@ def _check_dataset(
 
 
 def _bound(path: Path, name: str, dataset: h5py.Dataset, remedy: str) -> None:
-    """Refuse a dataset that says it is larger than its file can hold, before memory is taken for it."""
+    """Refuse a dataset that claims to be larger than its file can hold, before memory is allocated for it."""
     most = path.stat().st_size * (_DEFLATE if dataset.compression else 1)
     too_large = dataset.nbytes > most
     if dataset.chunks:
@@ -318,4 +320,4 @@ def _bound(path: Path, name: str, dataset: h5py.Dataset, remedy: str) -> None:
         )
 
 
-_DEFLATE = 1100  # the most that gzip makes of a byte, rounded up
+_DEFLATE = 1100  # the most bytes that gzip can pack into one, rounded up

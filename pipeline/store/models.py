@@ -1,4 +1,4 @@
-"""Model folders: model.safetensors with the tensors, and model.json that says how to build the model."""
+"""Model folders: model.safetensors has the tensors, and model.json states how to build the model."""
 
 import json
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from safetensors.numpy import load_file, save_file
 from pipeline.errors import MacError, first_line
 from pipeline.spec import ModelSpec
 from pipeline.store.files import tensor_errors, write_json
-from pipeline.store.provenance import VERSION, Provenance, file_digest
+from pipeline.store.provenance import VERSION, Provenance, digest_of, file_digest
 
 TENSORS = "model.safetensors"
 
 
 @dataclass(frozen=True)
 class FittedHeads:
-    """S linear heads as they lie on disk: weight (S, C, D) and bias (S, C), float32."""
+    """S linear heads as they are on disk: weight (S, C, D) and bias (S, C), float32."""
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
@@ -34,13 +34,13 @@ class FittedHeads:
         return len(self.bias)
 
     def __getitem__(self, head: int) -> "FittedHeads":
-        """One of them, as S = 1."""
+        """One of the heads (S = 1)."""
         return FittedHeads(self.weight[head][None], self.bias[head][None])
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model on disk, checked."""
+    """A checked model on disk."""
 
     path: Path
     spec: ModelSpec
@@ -79,17 +79,17 @@ def write_model(
     made_from: Mapping[str, str],
     **others: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Write model.safetensors and model.json into `folder` (one under construction, from `create_folder`).
+    """Write model.safetensors and model.json into `folder`, which comes from `create_folder`.
 
     Args:
-        others: further sets of tensors, each written to `<name>.safetensors`.
+        others: more sets of tensors; each is written to `<name>.safetensors`.
     """
     digests = {}
     for name, values in {"model": tensors, **others}.items():
         path = folder / f"{name}.safetensors"
         with tensor_errors():
             save_file({key: np.asarray(value, order="C") for key, value in values.items()}, path)
-        path.chmod(0o644)  # safetensors makes its files for the owner alone
+        path.chmod(0o644)  # safetensors makes files that only the owner can read
         digests[path.name] = file_digest(path)
     about = {
         "schema": kind,
@@ -102,15 +102,15 @@ def write_model(
 
 
 def open_model(path: Path, kind: str, remedy: str, digest: str | None = None) -> ModelFolder:
-    """Open a model folder and check that description and tensors belong together.
+    """Open a model folder, and check that model.json and the tensors belong together.
 
     Args:
         kind: its name, such as `erm`.
         remedy: what to do when something is wrong, such as `run 'mac train'`.
-        digest: the digest that its tensors must have.
+        digest: the digest that it must have.
 
     Raises:
-        MacError: missing, damaged, or of another kind or version.
+        MacError: it is missing, damaged, or of another kind or version.
     """
     description = path / "model.json"
     if not description.is_file():
@@ -121,12 +121,11 @@ def open_model(path: Path, kind: str, remedy: str, digest: str | None = None) ->
         if found != kind or version != VERSION:
             expected = f"expected '{kind}' version {VERSION}"
             raise MacError(f"{description}: holds '{found}' version {version}, {expected}; {remedy}")
-        provenance = Provenance(about["params"], about["made_from"], digests[TENSORS])
+        provenance = Provenance.checked(about["params"], about["made_from"], _digest(about))
         spec = ModelSpec.from_json(about["spec"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise MacError(
-            f"{description}: damaged ({type(error).__name__}: {first_line(error)}); {remedy}"
-        ) from None
+    except _BROKEN as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise MacError(f"{description}: damaged ({reason}); {remedy}") from None
     for name in digests:
         file = path / Path(name).name
         if not file.is_file():
@@ -139,9 +138,20 @@ def open_model(path: Path, kind: str, remedy: str, digest: str | None = None) ->
 
 
 def stated_model(path: Path) -> tuple[str | None, str | None]:
-    """The kind and the digest that a model folder says it has; None where it says nothing."""
+    """The kind and the digest that a model folder states; None if it states none."""
     try:
         about = json.loads((path / "model.json").read_text(encoding="utf-8"))
-        return str(about["schema"]), str(about["files"][TENSORS])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return str(about["schema"]), _digest(about)
+    except _BROKEN:
         return None, None
+
+
+def _digest(about: Mapping[str, Any]) -> str:
+    """The digest of a model: its tensors, and how they are used."""
+    if TENSORS not in about["files"]:
+        raise ValueError(f"files should have {TENSORS}")
+    return digest_of(about["spec"], about["files"])
+
+
+# What reading a damaged model.json raises.
+_BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)

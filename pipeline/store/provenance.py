@@ -1,4 +1,4 @@
-"""What an artefact was made with and from."""
+"""What an artefact was made from: parameters, artefacts, digests."""
 
 import hashlib
 import json
@@ -7,22 +7,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-VERSION = 2  # of the artefacts' layout
+VERSION = 2  # version of the artefacts' layout
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an artefact was made with and from.
+    """The parameters and the artefacts that an artefact was made with.
 
     Attributes:
-        params: the parameters that shaped it.
-        made_from: digest of each artefact (or file) that it was computed from.
+        params: the parameters that it depends on.
+        made_from: the digest of each artefact (or file) that it was computed from.
         digest: sha256 of its own contents.
     """
 
     params: Mapping[str, Any]
     made_from: Mapping[str, str]
     digest: str
+
+    @classmethod
+    def checked(cls, params: object, made_from: object, digest: str) -> "Provenance":
+        """From values that a file says.
+
+        Raises:
+            ValueError: they are not what was written.
+        """
+        if not isinstance(params, Mapping):
+            raise ValueError("params should be a mapping")
+        return cls(params, checked_digests(made_from), digest)
+
+
+def checked_digests(made_from: object) -> Mapping[str, str]:
+    """What a file says that it was made from: a digest for each name.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(made_from, Mapping) or not all(isinstance(each, str) for each in made_from.values()):
+        raise ValueError("made_from should be a mapping of names to digests")
+    return made_from
 
 
 def digest_of(*parts: object) -> str:

@@ -12,10 +12,11 @@ class Field:
 
     Attributes:
         dtype: NumPy dtype, or `utf-8` for strings.
-        dims: names of the axes; in one file, axes of one name have one length. A number is a fixed length.
-        about: one line for the reader.
-        layout: `contiguous`; `rows`, one chunk for each row; `gzip`, the same, compressed.
-        optional: may be absent.
+        dims: names of the axes. In a file, axes with the same name have the same length. A number is a fixed
+            length.
+        about: what it holds, in one line.
+        layout: `contiguous`; `rows`: one chunk for each row; `gzip`: the same, compressed.
+        optional: whether it may be absent.
     """
 
     dtype: str

@@ -1,1 +1,1 @@
-"""What the commands do that are no stages: inspect, explain, predict, export, doctor, download."""
+"""The work of the commands that are not stages: inspect, explain, predict, export, doctor, download."""

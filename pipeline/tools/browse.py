@@ -1,7 +1,7 @@
-"""The images of a masks.h5 as a table to sort and to filter, and as pictures (`mac inspect`).
+"""The images of a masks.h5, as a table that can be sorted and filtered, and as pictures (`mac inspect`).
 
-The table says how sure ERM is of an image, how far MaC disagrees, and what the mask covers. PyTorch is
-imported only where it is used.
+The table shows how sure ERM is of an image, how much MaC disagrees, and how much of the true foreground the
+mask covers. PyTorch is imported only where it is used.
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ SORTS = {
     "disagreement": "how far MaC's probability of the image's class is from ERM's, farthest first",
     "iou": "overlap with the mask of the other file, lowest first",
 }
-# The columns of the table as it is written; those of SORTS follow.
+# The first columns of the written table; after them come those of SORTS.
 COLUMNS = ("row", "path", "group", "target", "erm", "mac", "right")
-# Why a value may not be known of any image.
+# Why a value may be unknown for all images.
 _UNKNOWN = {
     "coverage": "the dataset has no true masks",
     "iou": "there is no other masks file to compare with",
@@ -46,9 +46,9 @@ class MaskTable:
         position: (n,) in masks.h5.
         row: (n,) of images.h5.
         path, group, target: (n,) text; target is the class that the map explains.
-        erm, mac: (n,) text, the classes that the two heads see.
+        erm, mac: (n,) text, the classes that the two heads predict.
         right: (n,) bool, whether ERM is right.
-        values: (n,) float for each name of SORTS; NaN where it is not known.
+        values: (n,) float for each name of SORTS; NaN if it is not known.
     """
 
     position: NDArray[np.int64]
@@ -78,10 +78,10 @@ class MaskTable:
         return self.take(np.arange(min(count, len(self))))
 
     def by(self, name: str) -> "MaskTable":
-        """Sorted as SORTS says. Images whose value is not known come last; equal ones stay in order.
+        """The table, sorted as SORTS says. Unknown values come last; equal values keep their order.
 
         Raises:
-            MacError: the value is known of no image.
+            MacError: the value is not known for any image.
         """
         values = -self.values[name] if name == "disagreement" else self.values[name]
         if np.isnan(values).all() and len(self):
@@ -91,15 +91,15 @@ class MaskTable:
 
 
 def browse(path: Path, against: Path | None = None, coverage: bool = True) -> MaskTable:
-    """The table of a masks.h5; images.h5, erm/, features.h5 and retrained/ are those beside it.
+    """The table of a masks.h5. images.h5, erm/, features.h5 and retrained/ must be in the same folder.
 
     Args:
         path: the masks.h5; it may have any name.
         against: another masks.h5 of the same images, for `iou`.
-        coverage: whether to find out the coverage, for which all masks are read.
+        coverage: whether to compute the coverage; for this, all masks are read.
 
     Raises:
-        MacError: something is missing, or does not belong together.
+        MacError: an artefact is missing, or does not belong to the others.
     """
     with graph.project(path.parent, masks=path).open(
         "masks", "images", "erm", "features", "retrained"
@@ -131,13 +131,13 @@ def browse(path: Path, against: Path | None = None, coverage: bool = True) -> Ma
 
 
 def _probabilities(folder: ModelFolder, features: Artefact) -> NDArray[np.float64]:
-    """What a head says of the retraining set, (M, classes)."""
+    """A model's probabilities for the retraining set, (M, classes)."""
     logits = folder.head().logits(features["train/original"][:])[0]
     return np.asarray(softmax(logits.astype(np.float64), -1))
 
 
 def _coverage(given: Opened) -> NDArray[np.float64]:
-    """Share of the true foreground that each mask covers, (M,); NaN where it is not known."""
+    """Share of the true foreground that each mask covers, (M,); NaN if it is not known."""
     from pipeline.results.coverage import shares
 
     _, _, mask_fg, _ = shares(given.file("images"), given.file("masks"), given.model("erm").spec)
@@ -145,11 +145,11 @@ def _coverage(given: Opened) -> NDArray[np.float64]:
 
 
 def _overlap(given: Opened, against: Path) -> NDArray[np.float64]:
-    """Overlap (intersection over union) of each mask with the other file's, (M,); NaN where that has none."""
+    """Overlap (intersection over union) of each mask with the other file's, (M,); NaN if it has none."""
     masks = given.file("masks")
     rows = masks["row"][:]
     overlap = np.full(len(rows), np.nan)
-    # Held against the images alone, for it may be of another ERM.
+    # Only the images must be the same: the other file may be from another ERM.
     kinds = {name: given.project.kinds[name] for name in ("images", "masks")}
     both = Project(given.project.data, kinds, {"images": given.project.path("images"), "masks": against})
     with both.open("images", "masks") as others:
@@ -167,7 +167,7 @@ def _overlap(given: Opened, against: Path) -> NDArray[np.float64]:
 
 
 def as_text(table: MaskTable, name: str, limit: int) -> str:
-    """How a value is distributed, its mean in every group, and the first images of the table.
+    """A value's distribution, its mean in every group, and the first images of the table, as text.
 
     Args:
         name: one of SORTS.
@@ -191,14 +191,14 @@ def as_text(table: MaskTable, name: str, limit: int) -> str:
 
 
 def histogram(values: NDArray[np.float64], bins: int = 40) -> str:
-    """How values in [0, 1] are distributed, as a line of text: a bar for each fortieth."""
+    """The distribution of values in [0, 1], as a line of text with a bar for each of `bins` bins."""
     count = np.histogram(values, bins, (0, 1))[0]
     heights = np.ceil(count / max(count.max(), 1) * (len(BARS) - 1)).astype(int)
     return "0 " + "".join(BARS[height] for height in heights) + " 1"
 
 
 def as_rows(table: MaskTable) -> list[dict[str, object]]:
-    """Each image as a dict with COLUMNS and SORTS; None for what is not known."""
+    """A dict for each image, with the keys in COLUMNS and SORTS; unknown values are None."""
     rows = []
     for number in range(len(table)):
         row: dict[str, object] = {name: getattr(table, name)[number].item() for name in COLUMNS}
@@ -209,7 +209,7 @@ def as_rows(table: MaskTable) -> list[dict[str, object]]:
 
 
 def as_grid(path: Path, table: MaskTable, name: str, columns: int, rows: int) -> Image.Image:
-    """The first columns × rows images with their cores; above each its group and its value.
+    """The first columns × rows images with their cores; the caption has row, group and value.
 
     Args:
         path: the masks.h5 of the table.

@@ -1,14 +1,14 @@
-"""MODEL_CARD.md: what an exported classifier takes and gives, how it was made, and how well it does."""
+"""MODEL_CARD.md: an exported classifier's input and output, how it was made, and how good it is."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline import store
+from pipeline.errors import MacError
 from pipeline.project import Opened
 from pipeline.results import tables
 from pipeline.spec import ModelSpec
 from pipeline.steps.evaluate import measure
-from pipeline.tools.heads import ERM, MAC, NamedHead
+from pipeline.tools.heads import ERM, MAC, NamedHead, baselines_metrics
 
 _STORED = {"squash": "scaled", "center_crop": "the largest square in the middle, scaled"}
 _INPUT = {"center_crop": "the middle", "resize": "scaled to"}
@@ -21,7 +21,7 @@ _LABELS = {
 
 
 def needs(name: str) -> tuple[str, ...]:
-    """The artefacts that the card of a head needs beside images, erm and the head's own."""
+    """The artefacts that the card of a head needs besides images, erm and the artefact with the head."""
     return ("features", "retrained") if name in (ERM, MAC) else ()
 
 
@@ -29,10 +29,13 @@ def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) ->
     """The model card, as Markdown.
 
     Args:
-        given: images, erm, the artefact with the head, and what `needs` says.
-        file: name of the file that it goes with.
+        given: images, erm, the artefact with the head, and those of `needs`.
+        file: name of the exported file.
         form: the file's format, in words.
-        compared: a sentence on how the file was held against PyTorch.
+        compared: a sentence about the comparison of the file with PyTorch.
+
+    Raises:
+        MacError: metrics.json of baselines is damaged.
     """
     spec, dataset = given.model("erm").spec, given.file("images").provenance.params["name"]
     test = given.grouping("test")
@@ -123,14 +126,17 @@ def _results(given: Opened, head: NamedHead) -> Iterator[str]:
 
 
 def _table(given: Opened, head: NamedHead) -> str:
-    """The methods' table with ERM and this one, and its accuracy by group."""
-    folder = given.model("baselines")
-    found = store.read_json(folder.path / "metrics.json", given.project.kinds["baselines"].remedy)
-    methods = {name: row for name, row in found["methods"].items() if name in (ERM, head.name)}
-    lines = [tables.of_baselines({"methods": methods, "left_out": {}}), ""]
-    test: dict[str, Any] = methods[head.name]["test"]
-    _, many = tables.worst_of(test)
-    lines += [f"{name:<24}{100 * accuracy['mean']:>16.2f}" for name, accuracy in test[many].items()]
+    """The methods' table with ERM and this method, and the accuracy by group of this method."""
+    found = baselines_metrics(given)["methods"]
+    methods = {name: row for name, row in found.items() if name in (ERM, head.name)}
+    try:
+        lines = [tables.of_baselines({"methods": methods, "left_out": {}}), ""]
+        test: dict[str, Any] = methods[head.name]["test"]
+        _, many = tables.worst_of(test)
+        lines += [f"{name:<24}{100 * accuracy['mean']:>16.2f}" for name, accuracy in test[many].items()]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        file, remedy = given.model("baselines").path / "metrics.json", given.project.kinds["baselines"].remedy
+        raise MacError(f"{file}: damaged ({type(error).__name__}: {error}); {remedy}") from None
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Whether this machine and these parameters will do, before anything runs (`mac doctor`)."""
+"""Checks the machine and the parameters before anything runs (`mac doctor`)."""
 
 import platform
 import shutil
@@ -8,39 +8,35 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.compute.machine import usable_cores
 from pipeline.errors import MacError, first_line
 
-# PyTorch, and what imports it, is imported within functions: where it is broken, that is what has to be told.
+if TYPE_CHECKING:
+    from pipeline.tools.estimate import Need
 
-PAINTED = "data/raw/demo"  # DVC runs mac demo where dataset.root is this
-ROOM = 1.5  # times what the artefacts need: this much free space is enough
+# PyTorch is imported inside functions, so that a broken PyTorch can be reported.
+
+PAINTED = "data/raw/demo"  # DVC runs 'mac demo' if dataset.root is this folder
+ROOM = 1.5  # free space should be this many times what the artefacts need
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        what: that was checked.
-        remedy: what to do, where something is to be done.
+        state: `ok`, `warning` or `error`.
+        what: what was checked.
+        found: what was found.
+        remedy: what to do; empty if there is nothing to do.
     """
 
     state: Literal["ok", "warning", "error"]
     what: str
     found: str
     remedy: str = ""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a stage will write, in bytes, and how long it will take, in seconds."""
-
-    stage: str
-    bytes: float
-    seconds: float
 
 
 def machine(device: str) -> Iterator[Finding]:
@@ -59,7 +55,7 @@ def machine(device: str) -> Iterator[Finding]:
 
 
 def _checked(what: str, check: Callable[[], str]) -> Finding:
-    """`check` says what is there, or raises what is wrong."""
+    """`check` returns what it found, or raises an exception that says what is wrong."""
     try:
         return Finding("ok", what, check())
     except (ImportError, OSError, RuntimeError, PackageNotFoundError) as error:
@@ -71,7 +67,7 @@ def _torch() -> str:
     import torchvision
     from torchvision.ops import nms
 
-    nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # torchvision's compiled part loads only with the right torch
+    nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # fails if torchvision was built for another torch
     return f"{torch.__version__} and {torchvision.__version__} work together"
 
 
@@ -119,8 +115,8 @@ def _dvc() -> Iterator[Finding]:
         yield Finding("warning", "DVC cache", "can only copy: every artefact lies on the disk twice", remedy)
 
 
-def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], list[Estimate]]:
-    """Parameters, weights, dataset and disk; and what the stages will need, where it can be estimated.
+def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], "list[Need]"]:
+    """Check parameters, weights, dataset, network and disk; estimate what the stages need, if possible.
 
     Args:
         params_path: params.yaml.
@@ -141,23 +137,32 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
         found = f"{dataset.root}: not painted yet; 'dvc repro' or 'mac demo' does that"
         return [*findings, Finding("ok", "dataset", found)], []
     try:
-        from pipeline.compute.device import pick
         from pipeline.datasets import read
-        from pipeline.tools.estimate import needs
+        from pipeline.tools.estimate import decoding_rate
 
         read_in = read(dataset)
-        estimates = needs(params, read_in, usable_cores(), pick(device))
+        decoding = usable_cores() * decoding_rate(read_in, dataset)
     except (MacError, ImportError) as error:
         return [*findings, Finding("error", "dataset", first_line(error))], []
     classes, attributes = (", ".join(names) for names in (read_in.groups.classes, read_in.groups.attributes))
     about = f"{dataset.root}: {len(read_in.records)} images, classes {classes}"
     findings.append(Finding("ok", "dataset", f"{about}; spurious attribute {attributes or 'unknown'}"))
+    architecture = params.of(ModelParams).architecture
+    try:
+        from pipeline.compute.device import pick
+        from pipeline.tools.estimate import needs
+
+        on = pick(device)
+        estimates = needs(params, read_in, decoding, on)
+    except (MacError, ImportError, RuntimeError) as error:
+        return [*findings, Finding("error", "network", f"{architecture}: {first_line(error)}")], []
+    findings.append(Finding("ok", "network", f"{architecture}: computes on {on}"))
     findings.append(_disk(data, sum(each.bytes for each in estimates)))
-    return findings, [Estimate(each.stage, each.bytes, each.seconds) for each in estimates]
+    return findings, estimates
 
 
 def _weights(weights: str) -> Iterator[Finding]:
-    """Whether the file of the weights is there, where they are a file."""
+    """If the weights are a file, check that it is there."""
     if not Path(weights).suffix:
         return
     if Path(weights).is_file():
@@ -177,7 +182,7 @@ def _disk(data: Path, needed: float) -> Finding:
 
 
 def as_bytes(count: float) -> str:
-    """A number of bytes, in the unit that suits it."""
+    """A number of bytes as text, in a suitable unit."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"
@@ -186,7 +191,7 @@ def as_bytes(count: float) -> str:
 
 
 def as_time(seconds: float) -> str:
-    """A time, in the unit that suits it."""
+    """A time as text, in a suitable unit."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,7 +1,7 @@
-"""Published datasets from their official places: fetched, checked, and unpacked where the readers look.
+"""Fetches published datasets from their official places, checks them, and unpacks them for the readers.
 
-gdown fetches the files, from Google Drive too, where CelebA lies. Addresses and digests are torchvision's
-where it has them.
+gdown fetches the files; it can also fetch from Google Drive, where CelebA is. Addresses and digests are those
+of torchvision, if it has them.
 """
 
 import shutil
@@ -25,8 +25,8 @@ class Remote:
     """One file to fetch.
 
     Attributes:
-        md5: hex digest, or None where the publishers give none (a tar.gz has a checksum of its own).
-        makes: what unpacking it makes, relative to the folder; the file's own name if it is no archive.
+        md5: hex digest; None if none is published (a tar.gz has a checksum of its own).
+        makes: the result of unpacking it, relative to the folder; the file's own name if it is no archive.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Published:
     """A dataset's files.
 
     Attributes:
-        folder: where they go by default; the presets look there.
-        page: address of the page where a person finds them.
-        terms: the terms of their use, in short.
+        folder: the default folder; the presets look there.
+        page: address of the page with the files, for people.
+        terms: the terms of use, in short.
         remotes: the files.
     """
 
@@ -112,20 +112,21 @@ PUBLISHED = {
 
 
 def download(name: str, folder: Path | None = None, mirror: str | None = None) -> Path:
-    """Fetch, check and unpack what is not there yet; a transfer that was cut off continues.
+    """Fetch, check and unpack what is not there yet. An interrupted transfer is continued.
 
-    Files that were put into the folder by hand are checked and unpacked likewise.
+    Files that were put into the folder by hand are checked and unpacked too.
 
     Args:
         name: one of PUBLISHED.
-        folder: where to, instead of the dataset's own place.
-        mirror: URL of a folder that holds the same files, used instead of the official place.
+        folder: the folder to use instead of the default.
+        mirror: URL of a folder with the same files, to use instead of the official place.
 
     Returns:
         The folder.
 
     Raises:
-        MacError: no network, a quota, a digest that does not fit, or no room; with the way to do it by hand.
+        MacError: no network, a quota, a wrong digest, or no space on the disk. If the download failed, the
+            message says how to do it by hand.
     """
     published = PUBLISHED[name]
     folder = Path(published.folder) if folder is None else folder
@@ -140,7 +141,7 @@ def download(name: str, folder: Path | None = None, mirror: str | None = None) -
 
 
 def _provide(remote: Remote, file: Path, folder: Path, page: str, mirror: str | None) -> None:
-    """Fetch one file and unpack it, so far as that has not been done."""
+    """Fetch one file and unpack it, unless this is done already."""
     made, is_archive = folder / remote.makes, remote.makes != remote.name
     if made.exists() and (is_archive or _is_whole(made, remote)):
         log.info("%s is there already", made)
@@ -161,7 +162,7 @@ def _is_whole(file: Path, remote: Remote) -> bool:
 
 
 class _Bar:
-    """Shows how many bytes of a file are there; gdown calls it."""
+    """A progress bar for the bytes of a file; gdown calls it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -175,13 +176,13 @@ class _Bar:
         self._told = so_far // MEGABYTE
 
     def close(self) -> None:
-        """Take it off the terminal."""
+        """Remove the bar from the terminal."""
         if self._bar is not None:
             self._bar.__exit__()
 
 
 def _fetch(remote: Remote, file: Path, page: str, mirror: str | None) -> None:
-    """Fetch a file, or what is missing of it, and check it."""
+    """Fetch a file, or the missing part of it, and check it."""
     try:
         import gdown
         from requests import RequestException
@@ -223,7 +224,7 @@ def _fetch(remote: Remote, file: Path, page: str, mirror: str | None) -> None:
 
 
 def _unpack(file: Path, folder: Path, remote: Remote) -> None:
-    """Unpack beside the place where the contents go, and move them there: what is there is whole."""
+    """Unpack into a temporary folder, then move the contents to their place. So they are complete there."""
     log.info("unpacking %s", file)
     with tempfile.TemporaryDirectory(prefix=".unpacking.", suffix=".tmp", dir=folder) as name:
         try:
@@ -237,11 +238,11 @@ def _unpack(file: Path, folder: Path, remote: Remote) -> None:
 
 
 def _unpacked(file: Path, folder: Path, remote: Remote) -> Path:
-    """Unpack into `folder`; where in it `remote.makes` should be."""
+    """Unpack into `folder`; return where `remote.makes` should be in it."""
     if file.name.endswith(".tar.gz"):
         with tarfile.open(file) as archive:
             archive.extractall(folder, filter="data")  # nothing outside the folder
-            while archive.fileobj and archive.fileobj.read(MEGABYTE):  # gzip checks its CRC at the very end
+            while archive.fileobj and archive.fileobj.read(MEGABYTE):  # gzip checks its CRC only at the end
                 pass
         return folder / remote.makes
     extract_archive(str(file), str(folder))

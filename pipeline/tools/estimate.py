@@ -1,6 +1,6 @@
-"""What the stages will need, before anything runs: bytes on disk, and time.
+"""Estimates what the stages will need, before anything runs: bytes on disk, and time.
 
-It follows from the parameters, and from trying out this machine for about a second at a time.
+The estimate uses the parameters, and trials on this machine of about a second each.
 """
 
 import time
@@ -27,11 +27,11 @@ from pipeline.steps.prepare import decode
 from pipeline.store import SPLITS
 
 TRIED = 16  # images that are decoded
-MASK = 0.15  # bytes that gzip leaves of a mask's 8 pixels, as seen on Waterbirds and the demo
-MAP = 4 * 7 * 7  # bytes of a map: 7 × 7 float32, as of most networks
+MASK = 0.15  # compressed bytes for 8 pixels of a mask, measured on Waterbirds and the demo
+MAP = 4 * 7 * 7  # bytes of a map: 7 × 7 float32, as for most networks
 TRIAL = 1.0  # seconds of a trial, at least
-FIT_RATE = 10e9  # bytes of features that a fit of a head reads in a second
-FIT_START = 3.0  # seconds that stage retrain takes beside the fit
+FIT_RATE = 10e9  # bytes of features that the fit of one head reads in a second
+FIT_START = 3.0  # seconds that stage retrain takes besides the fit
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,16 @@ class Need:
     seconds: float
 
 
-def needs(params: Params, dataset: Dataset, cores: int, on: torch.device) -> list[Need]:
-    """What the stages need that take long or write much, in their order.
+def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -> list[Need]:
+    """The needs of the stages that take long or write much, in their order.
 
     Args:
-        cores: that prepare can use.
+        decoding: images per second that prepare decodes, on all of its cores.
         on: the device of the other stages.
 
     Raises:
-        MacError: unknown architecture, or an image that cannot be read.
+        MacError: unknown architecture.
+        RuntimeError: a trial of the network fails, such as for lack of memory.
     """
     images, inputs, train = params.of(DatasetParams), params.of(InputParams), params.of(TrainParams)
     classes, features, retrain = (
@@ -63,15 +64,14 @@ def needs(params: Params, dataset: Dataset, cores: int, on: torch.device) -> lis
     weights = 4 * sum(tensor.numel() for tensor in model.state_dict().values())
     split = np.array([record.split for record in dataset.records])
     training, validation, test = np.bincount(split, minlength=len(SPLITS)).tolist()
-    # The time of a step is taken first: for the other one, the model is changed.
+    # The training step is measured first, because the other measurement changes the model.
     step = training_rate(model, images.stored_size, inputs.input_size, train, on)
     forward = forward_rate(model, inputs.input_size, on)
-    decoded = cores * decoding_rate(dataset, images)
     views = training * (1 + 2 * features.draws) + validation + test
     cached, fits = 4 * model.head.in_features * views, retrain.seeds * retrain.average
     mask = inputs.input_size**2 / 8 * MASK
     return [
-        Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoded),
+        Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
         Need("train", 2 * weights, train.epochs * (training / step + validation / forward)),
         Need("saliency", training * (mask + MAP), training / forward),
         Need("features", cached, views / forward),
@@ -80,10 +80,10 @@ def needs(params: Params, dataset: Dataset, cores: int, on: torch.device) -> lis
 
 
 def forward_rate(model: Classifier, size: int, on: torch.device) -> float:
-    """Images in a second of a forward pass.
+    """Images per second in a forward pass.
 
     Args:
-        model: on the device; it is made ready for inference.
+        model: on the device; it is changed for inference.
         size: side of the input grid, pixels.
     """
     model = classifier.for_inference(model.eval().requires_grad_(False), torch.float32)
@@ -95,10 +95,10 @@ def forward_rate(model: Classifier, size: int, on: torch.device) -> float:
 def training_rate(
     model: Classifier, stored_size: int, size: int, params: TrainParams, on: torch.device
 ) -> float:
-    """Images in a second of a training step, augmentation included.
+    """Images per second in a training step, with augmentation.
 
     Args:
-        model: on the device; it gets gradients, and is not changed otherwise.
+        model: on the device; it gets gradients, but its parameters are not changed.
         stored_size, size: sides of the stored images and of the input grid, pixels.
     """
     model.train()
@@ -119,7 +119,7 @@ def training_rate(
 
 
 def _seconds(function: Callable[[], object]) -> float:
-    """How long a call takes. After one to warm up, calls go on for TRIAL seconds."""
+    """The time of a call in seconds: after a warm-up call, the mean over calls during TRIAL seconds."""
     function()
     start, done = time.monotonic(), 0
     while (spent := time.monotonic() - start) < TRIAL or not done:
@@ -129,7 +129,11 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def decoding_rate(dataset: Dataset, params: DatasetParams) -> float:
-    """Images that a core decodes in a second, by a few that are spread over the dataset."""
+    """Images per second that a core decodes, measured on a few images from the whole dataset.
+
+    Raises:
+        MacError: one of the images cannot be read.
+    """
     chosen = np.unique(np.linspace(0, len(dataset.records) - 1, TRIED).astype(int))
     start = time.monotonic()
     for number in chosen:

@@ -1,4 +1,4 @@
-"""Where two heads look in an image, as a picture (`mac explain`)."""
+"""Draws where two heads look in an image (`mac explain`)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,25 +13,26 @@ from pipeline.results import sheets, visual
 from pipeline.results.pictures import as_rgb
 from pipeline.tools.prediction import Pair
 
-MOST_CLASSES = 5  # that are shown with their probabilities
-_COLOURS = ("#8a6d3b", "#1f6f8b")  # of ERM, and of the other head
-_WIDTH = 260  # pixels of the probabilities
+MOST_CLASSES = 5  # most classes that are shown with their probabilities
+_COLOURS = ("#8a6d3b", "#1f6f8b")  # for ERM, and for the other head
+_WIDTH = 260  # width of the probabilities, pixels
 
 
 def explain(pair: Pair, files: Sequence[Path], top_k: float, target: str | None) -> Image.Image:
-    """One row for each image: the maps of both heads, the core by ERM's map, and the probabilities of both.
+    """One row for each image: the maps of both heads, the core from ERM's map, and both heads' probabilities.
 
     Args:
-        files: of the images.
+        files: the image files.
         top_k: K of the core, as in `saliency.top_k`.
-        target: the class that the maps explain; None for the one that the second head sees.
+        target: the class that the maps explain; None for the one that the second head predicts.
 
     Raises:
-        MacError: a file cannot be read, or there is no such class.
+        MacError: a file cannot be read, there is no such class, or `top_k` does not fit the input grid.
     """
     if target is not None and target not in pair.classes:
-        raise MacError(f"{target}: no such class; there are {', '.join(pair.classes)}")
-    rows = [_row(pair, file, top_k, target) for file in files]
+        raise MacError(f"target {target}: no such class; there are {', '.join(pair.classes)}")
+    k = pixel_count(top_k, pair.transform.spec.input_size)
+    rows = [_row(pair, file, k, target) for file in files]
     sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
     top = 0
     for row in rows:
@@ -40,13 +41,13 @@ def explain(pair: Pair, files: Sequence[Path], top_k: float, target: str | None)
     return sheet
 
 
-def _row(pair: Pair, file: Path, top_k: float, target: str | None) -> Image.Image:
+def _row(pair: Pair, file: Path, k: int, target: str | None) -> Image.Image:
     pixels, side = pair.transform.pixels(file), pair.transform.spec.input_size
     state = pair.state(pixels[None])
     probability = pair.probabilities(state)[0]
     label = int(probability[1].argmax()) if target is None else pair.classes.index(target)
     maps = [upsample(each, side)[0].cpu() for each in pair.maps(state, label)]
-    core = top_k_mask(maps[0][None], pixel_count(top_k, side))[0].numpy()
+    core = top_k_mask(maps[0][None], k)[0].numpy()
     image = as_rgb(pixels)
     before, after = visual.heat_over(image, [each.numpy() for each in maps])
     erm, other = (each.title for each in pair.heads)
@@ -66,10 +67,10 @@ def _row(pair: Pair, file: Path, top_k: float, target: str | None) -> Image.Imag
 
 
 def _bars(probability: Mapping[str, NDArray[np.float32]], classes: Sequence[str], height: int) -> Image.Image:
-    """The likeliest classes, each with a bar for each head.
+    """The most probable classes; each class has one bar for each head.
 
     Args:
-        probability: (classes,) of each head, by its title.
+        probability: (classes,) for each head, by its title.
     """
     bars = Image.new("RGB", (_WIDTH, height), "white")
     draw, large, small = ImageDraw.Draw(bars), ImageFont.load_default(14), ImageFont.load_default(12)

@@ -1,6 +1,6 @@
-"""A classifier as one file for use elsewhere: ONNX, TorchScript or safetensors, with its model card.
+"""Writes a classifier as one file for other programs (ONNX, TorchScript or safetensors), with a model card.
 
-The file is held against PyTorch before it takes its place.
+The file is compared with PyTorch before it gets its final name.
 """
 
 import json
@@ -32,24 +32,24 @@ OPSET = 18
 CHECKED = 32  # images
 TOLERANCE = 1e-4
 CARD = "MODEL_CARD.md"
-# What a format is called on the card.
+# The names of the formats on the card.
 _TITLES: dict[Format, str] = {
     "onnx": f"ONNX, opset {OPSET}",
     "torchscript": "TorchScript",
     "safetensors": "safetensors: the tensors alone",
 }
 
-# What a file computes: from the classifier's input to its logits.
+# The computation of a file: from the classifier's input to its logits.
 Computed = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Checked:
-    """How a file was held against PyTorch.
+    """The comparison of a file with PyTorch.
 
     Attributes:
-        images: how many images of the held-out splits; 32, or as many as there are.
-        difference: the largest difference of a logit, divided by Σ |W φ| + |b| where that is above 1.
+        images: number of images, from the held-out splits: 32, or all if there are fewer.
+        difference: the largest difference of a logit, divided by Σ |W φ| + |b| if that is above 1.
     """
 
     images: int
@@ -60,20 +60,23 @@ def export(project: Project, name: str, out: Path, how: Format) -> Checked:
     """Write a classifier to `out`, and MODEL_CARD.md beside it.
 
     The file takes `image` (N, 3, S, S) float32, normalised, and gives `logits` (N, classes). It names the
-    classes and every step from an image file to its input. What it computes is held against PyTorch on 32
+    classes and every step from an image file to its input. Its results are compared with PyTorch's on 32
     images of the held-out splits.
 
     Args:
-        name: of the head, one of `heads.NAMES`.
+        name: the name of the head, one of `heads.NAMES`.
         how: the format.
 
     Returns:
-        How far it differs from PyTorch.
+        How much it differs from PyTorch.
 
     Raises:
         MacError: an artefact is missing, or does not belong to the others; no method has this name; a
-            package for the format is not installed; the results differ by more than 1e-4.
+            package for the format is not installed; the results differ by more than 1e-4; metrics.json of
+            baselines is damaged. Then nothing is written.
     """
+    if out.name == CARD:
+        raise MacError(f"{out}: is the name of the model card; choose another")
     opened = dict.fromkeys(("images", "erm", artefact_of(name), *card.needs(name)))
     with project.open(*opened) as given:
         head = named_head(given, name)
@@ -84,9 +87,10 @@ def export(project: Project, name: str, out: Path, how: Format) -> Checked:
         with torch.no_grad():
             features = model.features(x)
             expected = model.head(features)
-            # What rounding does to a logit grows with the terms that it is the sum of.
+            # A logit is a sum. Its rounding error grows with the terms of the sum.
             terms = features.abs() @ model.head.weight.abs().T + model.head.bias.abs()
-        with store.replacing(out) as temporary:
+        # Both files get their names at the end, so that an error leaves neither.
+        with store.replacing(out.with_name(CARD)) as card_file, store.replacing(out) as temporary:
             computed = _WRITERS[how](model, x[:2], about, temporary)
             difference = (computed(x) - expected).abs() / terms.clamp(min=1)
             checked = Checked(len(x), float(difference.max()))
@@ -95,17 +99,17 @@ def export(project: Project, name: str, out: Path, how: Format) -> Checked:
                     f"{out}: not written: its logits differ from PyTorch's by {checked.difference:.2g}, "
                     f"more than {TOLERANCE:g}"
                 )
-        compared = (
-            f"Its logits were compared with PyTorch's on {checked.images} images of the held-out splits: "
-            f"they differ by at most {checked.difference:.1e} of the sum of their terms' magnitudes."
-        )
-        text = card.card(given, head, out.name, _TITLES[how], compared)
-    store.write_text(out.with_name(CARD), text)
+            compared = (
+                f"Its logits were compared with PyTorch's on {checked.images} images of the held-out splits: "
+                f"they differ by at most {checked.difference:.1e} of the sum of their terms' magnitudes."
+            )
+            text = card.card(given, head, out.name, _TITLES[how], compared)
+            card_file.write_text(text, encoding="utf-8")
     return checked
 
 
 def _held_out_inputs(given: Opened, model: Classifier) -> Tensor:
-    """The classifier's input of the first 32 images that are not of the training split, (n, 3, S, S)."""
+    """The classifier's input for the first 32 images of the held-out splits, (n, 3, S, S)."""
     images = given.file("images")
     rows = np.flatnonzero(images["split"][:] != SPLITS.index("train"))[:CHECKED]
     return model.input(input_pixels(images, rows, given.model("erm").spec)).contiguous()
@@ -142,9 +146,9 @@ def _onnx(model: Classifier, example: Tensor, about: Mapping[str, str], path: Pa
 
 def _torchscript(model: Classifier, example: Tensor, about: Mapping[str, str], path: Path) -> Computed:
     with warnings.catch_warnings():
-        # Tracing warns of what it may miss; what the file computes is checked. Where a filter makes such a
-        # warning an error, PyTorch forgets to raise it. CPython then takes it for its own at the next look-up
-        # of an attribute, and a class of modules can lose its __getattr__ for good.
+        # Tracing warns about what it may miss. The warnings are not needed, because the file's results are
+        # checked. If a filter turns such a warning into an error, PyTorch does not raise it. CPython then
+        # raises it at the next look-up of an attribute, and a module class can lose its __getattr__ for good.
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(model, example)
         extra = {"spec.json": json.dumps(about, ensure_ascii=False)}
@@ -156,7 +160,7 @@ def _torchscript(model: Classifier, example: Tensor, about: Mapping[str, str], p
 def _safetensors(model: Classifier, example: Tensor, about: Mapping[str, str], path: Path) -> Computed:
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, path, dict(about))
-    path.chmod(0o644)  # safetensors makes its files for the owner alone
+    path.chmod(0o644)  # safetensors makes files that only the owner can read
     again = classifier.build(json.loads(about["architecture"]), len(json.loads(about["classes"])))
     again.load_state_dict(load_file(path))
     return torch.no_grad()(again.eval())

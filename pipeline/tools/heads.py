@@ -6,30 +6,32 @@ from typing import Any, get_args
 
 from pipeline import store
 from pipeline.errors import MacError
+from pipeline.metrics import SIGNS
 from pipeline.params.baselines import MethodName
 from pipeline.project import Opened
 from pipeline.store import FittedHeads
 
 ERM, MAC = "erm", "mac"
-# What can stand beside ERM: MaC, and what stage baselines can fit.
-OTHERS = (MAC, *(name for name in get_args(MethodName) if name != ERM))
+BASELINES: tuple[str, ...] = get_args(MethodName)  # the methods that stage baselines can fit
+# The heads that can be compared with ERM's: MaC's, and those that stage baselines can fit.
+OTHERS = (MAC, *(name for name in BASELINES if name != ERM))
 NAMES = (ERM, *OTHERS)
 
 
 @dataclass(frozen=True)
 class NamedHead:
-    """A head on ERM's trunk, and what is to be said of it.
+    """A head for ERM's trunk, and its description.
 
     Attributes:
-        name: what it is asked for by, one of NAMES.
-        title: what it is called, such as `MaC`.
-        source: where the method is from.
+        name: one of NAMES.
+        title: the name to show, such as `MaC`.
+        source: who published the method.
         labels: the group labels that the method sees.
-        chosen: the settings of this head's fit that were chosen, by name.
-        note: what else a reader should know; often empty.
-        head: the head itself, S = 1. Of several it is the one that validation prefers.
+        chosen: the chosen settings of this head's fit, by name.
+        note: a remark; often empty.
+        head: the head itself (S = 1). If there are several, the one that validation prefers.
         count: how many heads the method fitted, one for each seed.
-        digest: of the file with its tensors.
+        digest: the digest of the file with its tensors.
     """
 
     name: str
@@ -44,7 +46,7 @@ class NamedHead:
 
 
 def artefact_of(name: str) -> str:
-    """The artefact that the head of this name is in.
+    """The artefact that has the head of this name.
 
     Raises:
         MacError: no method has this name.
@@ -62,12 +64,12 @@ def named_head(given: Opened, name: str) -> NamedHead:
         name: one of NAMES.
 
     Raises:
-        MacError: no method has this name, or it was not fitted.
+        MacError: no method has this name, it was not fitted, or its artefact is damaged.
     """
     artefact = artefact_of(name)
     folder = given.model(artefact)
     if name == ERM:
-        select = folder.provenance.params["train"]["select"]
+        select = _stated(given, artefact, "train", "select")
         return NamedHead(
             name=ERM,
             title="ERM",
@@ -80,13 +82,13 @@ def named_head(given: Opened, name: str) -> NamedHead:
             digest=folder.digest,
         )
     if name == MAC:
-        params = folder.provenance.params
+        chosen = {key: _stated(given, artefact, key) for key in ("alpha", "beta")}
         return NamedHead(
             name=MAC,
             title="MaC",
             source="Hosseini Noohdani et al.",
             labels="validation, to choose",
-            chosen={"alpha": params["alpha"], "beta": params["beta"]},
+            chosen=chosen,
             note="",
             head=folder.head(),
             count=len(folder.heads()),
@@ -95,20 +97,62 @@ def named_head(given: Opened, name: str) -> NamedHead:
     return _baseline(given, name)
 
 
+def _stated(given: Opened, artefact: str, *keys: str) -> Any:
+    """A parameter that a model folder was made with."""
+    folder = given.model(artefact)
+    found: Any = folder.provenance.params
+    try:
+        for key in keys:
+            found = found[key]
+    except (LookupError, TypeError):
+        remedy = given.project.kinds[artefact].remedy
+        raise MacError(f"{folder.path}: model.json does not state {'.'.join(keys)}; {remedy}") from None
+    return found
+
+
+def baselines_metrics(given: Opened) -> dict[str, Any]:
+    """The values in metrics.json of baselines. `methods` and `left_out` are mappings.
+
+    Args:
+        given: baselines.
+
+    Raises:
+        MacError: the file is missing or damaged.
+    """
+    file, remedy = given.model("baselines").path / "metrics.json", given.project.kinds["baselines"].remedy
+    found = store.read_json(file, remedy)
+    for key in ("methods", "left_out"):
+        if not isinstance(found.get(key), dict):
+            raise MacError(f"{file}: damaged ('{key}' is missing, or is no mapping); {remedy}")
+    return found
+
+
+def _require_fitted(given: Opened, name: str, metrics: Mapping[str, Any]) -> None:
+    """If a method was not fitted, raise an error that says why."""
+    from pipeline.last_layer.methods import METHODS  # it imports PyTorch, which is slow
+
+    folder, remedy = given.model("baselines").path, given.project.kinds["baselines"].remedy
+    title, methods, left_out = METHODS[name].title, metrics["methods"], metrics["left_out"]
+    if title in left_out:
+        raise MacError(f"{folder}: {name} was not fitted: {left_out[title]}")
+    if name not in methods:
+        raise MacError(
+            f"{folder}: {name} was not fitted, only {', '.join(methods)}; "
+            f"add it to baselines.methods and {remedy}"
+        )
+
+
 def _baseline(given: Opened, name: str) -> NamedHead:
     """The head of a method that stage baselines fitted."""
     folder, remedy = given.model("baselines"), given.project.kinds["baselines"].remedy
     file = folder.path / "metrics.json"
-    methods = store.read_json(file, remedy).get("methods", {})
-    tensors = folder.read()
-    if name not in methods or f"{name}.weight" not in tensors:
-        raise MacError(
-            f"{folder.path}: {name} was not fitted, only {', '.join(methods)}; "
-            f"add it to baselines.methods and {remedy}"
-        )
-    about = methods[name]
-    heads = FittedHeads(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+    metrics, tensors = baselines_metrics(given), folder.read()
+    _require_fitted(given, name, metrics)
+    about = metrics["methods"][name]
     try:
+        heads = FittedHeads(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+        if about["labels"] not in SIGNS:
+            raise ValueError(f"labels: {about['labels']}")
         number = int(about["head_seed"])
         return NamedHead(
             name=name,
@@ -121,10 +165,10 @@ def _baseline(given: Opened, name: str) -> NamedHead:
             count=len(heads),
             digest=folder.digest,
         )
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise MacError(f"{file}: damaged ({type(error).__name__}: {error}); {remedy}") from None
 
 
 def _of_head(chosen: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """What was chosen for one head: a list has one value for each head."""
+    """The settings chosen for one head. A list has one value for each head."""
     return {key: value[number] if isinstance(value, list) else value for key, value in chosen.items()}

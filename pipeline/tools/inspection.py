@@ -1,6 +1,6 @@
-"""What is in an artefact: as text, as JSON, and one training image as a picture (`mac inspect`).
+"""Shows what is in an artefact: as text, as JSON, and one training image as a picture (`mac inspect`).
 
-PyTorch is imported only where it is used, so that most of this answers at once.
+PyTorch is imported only where it is used, so most of this is fast.
 """
 
 import json
@@ -23,8 +23,8 @@ from pipeline.tools.single import PREVIEWS, datasets, open_single
 def describe(path: Path) -> str:
     """An artefact as text: its datasets or its network, its parameters, and what it was made from.
 
-    Of images.h5 also the number of images by group; of masks.h5 how much of the true foregrounds the masks
-    cover, for which images.h5 and erm/ must lie beside it. Of metrics.json the table.
+    For images.h5, also the number of images by group. For masks.h5, also how much of the true foregrounds the
+    masks cover; images.h5 and erm/ must then be in the same folder. For metrics.json, the table.
 
     Raises:
         MacError: it is missing, damaged, or nothing that MaC writes.
@@ -45,14 +45,14 @@ def describe(path: Path) -> str:
 
 
 def as_dict(path: Path) -> dict[str, Any]:
-    """An artefact as a JSON-able dict: kind, parameters, digests and datasets. Of a JSON file what is in it.
+    """An artefact as a JSON-able dict: kind, parameters, digests and datasets; for a JSON file, its contents.
 
     Raises:
         MacError: it is missing, damaged, or nothing that MaC writes.
     """
     if path.suffix == ".json":
         found = _read_metrics(path)
-        _table_of(found, path)  # refuses what MaC does not write
+        _table_of(found, path)  # raises if MaC does not write such files
         return found
     with open_single(path) as (kind, given):
         about: dict[str, Any] = {"kind": kind.name}
@@ -80,7 +80,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 
 
 def _table_of(found: dict[str, Any], path: Path) -> str:
-    """The table of a metrics.json: of evaluate, of baselines or of ablation."""
+    """The table of a metrics.json of evaluate, baselines or ablation."""
     try:
         if "methods" in found:
             return tables.of_baselines(found)
@@ -145,7 +145,7 @@ def _group_lines(images: Artefact) -> list[str]:
 
 
 def _coverage_lines(path: Path) -> list[str]:
-    """What masks.h5 covers of the true foregrounds, by the images.h5 and the erm/ beside it."""
+    """How much of the true foregrounds the masks cover, from the images.h5 and erm/ in the same folder."""
     project = graph.project(path.parent, masks=path)
     for name in ("images", "erm"):
         if not project.path(name).exists():
@@ -163,10 +163,10 @@ def _coverage_lines(path: Path) -> list[str]:
 
 
 def picture(path: Path, row: int) -> Image.Image:
-    """One row of images.h5 and what becomes of it in draw 0: image, map, core, masked and combined.
+    """One row of images.h5 as a strip: image, map, core, and its masked and combined views of draw 0.
 
     Args:
-        path: a masks.h5; images.h5, erm/ and features.h5 are those beside it.
+        path: a masks.h5, with images.h5, erm/ and features.h5 in the same folder.
 
     Raises:
         MacError: the row has no mask, or the artefacts do not belong together.

@@ -1,4 +1,4 @@
-"""A model folder as a PyTorch module, and the way from an image file to its input: `pipeline.load_model`."""
+"""A model folder as a PyTorch module, and the transform to its input: `pipeline.load_model`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline import graph
+from pipeline.compute.device import pick
 from pipeline.datasets.sources import open_image, stored_image
 from pipeline.errors import MacError
 from pipeline.network import classifier
@@ -15,16 +16,16 @@ from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import normalize, to_input_grid
 from pipeline.project import Opened
 from pipeline.spec import ModelSpec
-from pipeline.tools.heads import NamedHead, named_head
+from pipeline.tools.heads import BASELINES, NamedHead, named_head
 from pipeline.tools.single import open_single
 
 
 @dataclass(frozen=True)
 class Transform:
-    """From an image file to what a model takes: the steps of the stages, in their order.
+    """From an image file to a model's input, by the same steps as in the stages.
 
     Attributes:
-        spec: the model's, which says how each step is done.
+        spec: the model's spec, which states each step.
     """
 
     spec: ModelSpec
@@ -54,16 +55,16 @@ def load_model(
     """A model folder as a module in eval mode, and its transform.
 
     Args:
-        path: such as `data/retrained` or `data/erm`; or `data/baselines`, with erm/ beside it.
-        device: PyTorch's name of a device.
-        method: of `data/baselines` the method, such as `dfr`.
+        path: such as `data/retrained` or `data/erm`; or `data/baselines`, with erm/ in the same folder.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        method: for `data/baselines`, the method, such as `dfr`.
 
     Returns:
         The module, from (B, 3, S, S) float32 to logits (B, classes); and the transform, from an image or
         the path of its file to (3, S, S) float32.
 
     Raises:
-        MacError: no model folder, a damaged one, or no such method in it.
+        MacError: no model folder, a damaged one, no such method in it, or no such device.
 
     >>> import pipeline
     >>> from PIL import Image
@@ -72,7 +73,7 @@ def load_model(
     >>> round(float(probabilities.sum()), 3)
     1.0
     """
-    folder, on = Path(path), torch.device(device)
+    folder, on = Path(path), pick(device)
     with open_single(folder) as (kind, given):
         if kind.form != "model":
             raise MacError(f"{folder}: is {kind.name}, and no model folder")
@@ -83,13 +84,19 @@ def load_model(
             return classifier.load(opened.spec, opened.read(), on), Transform(opened.spec)
     if method is None:
         raise MacError(f"{folder}: holds the heads of several methods; name one of them")
-    with graph.project(folder.parent, baselines=folder).open("erm", "baselines") as given:
+    project = graph.project(folder.parent, baselines=folder)
+    if method not in BASELINES:
+        raise MacError(
+            f"{folder}: {method} is none of its methods, which are {', '.join(BASELINES)}; "
+            f"MaC's model is {project.path('retrained')}"
+        )
+    with project.open("erm", "baselines") as given:
         model = with_head(given, named_head(given, method), on)
         return model, Transform(given.model("erm").spec)
 
 
 def with_head(given: Opened, head: NamedHead, on: torch.device) -> Classifier:
-    """The ERM classifier with another head in place of its own, in eval mode.
+    """The ERM classifier with another head instead of its own, in eval mode.
 
     Args:
         given: erm.

@@ -1,4 +1,4 @@
-"""Two heads at work on image files of any origin (`mac predict`)."""
+"""Applies two heads to image files from anywhere (`mac predict`)."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,12 +31,12 @@ from pipeline.tools.model import Transform, with_head
 
 @dataclass(frozen=True)
 class Pair:
-    """ERM's trunk, frozen, with two heads: ERM's, and another one to compare it with.
+    """ERM's frozen trunk with two heads: ERM's, and another one to compare it with.
 
     Attributes:
-        model: the classifier; of its own head no use is made.
+        model: the classifier; its own head is not used.
         transform: from an image file to the input grid.
-        heads: ERM's, and the other one.
+        heads: ERM's head, and the other one.
         on: the device.
     """
 
@@ -47,11 +47,11 @@ class Pair:
 
     @classmethod
     def load(cls, project: Project, other: str, on: torch.device) -> "Pair":
-        """ERM and one of `heads.OTHERS` of a project.
+        """ERM and one of `heads.OTHERS`, from a project.
 
         Raises:
             MacError: an artefact is missing or does not belong to the others, or there is no such head
-                beside ERM's.
+                besides ERM's.
         """
         if other == ERM:
             raise MacError(f"{ERM}: is one of the two heads already; name another method")
@@ -67,12 +67,12 @@ class Pair:
 
     @torch.no_grad()
     def state(self, pixels: Tensor) -> State:
-        """(B, 3, S, S) uint8 to the trunk's state of each image, on the device."""
+        """(B, 3, S, S) uint8 to the state of each image, on the device."""
         return self.model.encode(self.model.input(pixels.to(self.on)))
 
     @torch.no_grad()
     def probabilities(self, state: State) -> NDArray[np.float32]:
-        """What the two heads say of each image, (B, 2, classes)."""
+        """The probabilities of the two heads for each image, (B, 2, classes)."""
         both = FittedHeads(
             np.concatenate([each.head.weight for each in self.heads]),
             np.concatenate([each.head.bias for each in self.heads]),
@@ -81,7 +81,7 @@ class Pair:
         return np.asarray(softmax(logits, -1).swapaxes(0, 1))
 
     def maps(self, state: State, label: int) -> list[Tensor]:
-        """Where each of the two heads looks for a class, (B, h, w) each, on the device."""
+        """The maps of a class for each of the two heads, (B, h, w) each, on the device."""
         target = torch.full((len(state),), label, device=self.on)
         found = []
         for each in self.heads:
@@ -92,10 +92,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said of one file.
+    """The prediction for one file.
 
     Attributes:
-        probability: (2, classes) of the two heads, or None where the file cannot be read.
+        probability: (2, classes) of the two heads, or None if the file cannot be read.
         error: why it cannot be read.
     """
 
@@ -114,9 +114,9 @@ class Prediction:
         return row
 
     def as_cells(self, pair: Pair) -> dict[str, object]:
-        """A row of a table: path, the class that each head sees, all probabilities, and the error.
+        """A row of a table: path, the class that each head predicts, all probabilities, and the error.
 
-        Cells are empty where the file cannot be read.
+        Classes and probabilities are empty if the file cannot be read.
         """
         seen: dict[str, object] = {}
         probabilities: dict[str, object] = {}
@@ -135,7 +135,7 @@ def predict(pair: Pair, files: Sequence[Path]) -> Iterator[Prediction]:
     with ThreadPoolExecutor() as pool:
         read = partial(_read, pair.transform)
         reading = (list(pool.map(read, batch)) for batch in batches)
-        # While the network runs, the next files are read.
+        # The next files are read while the network runs.
         for batch, found in zip(batches, prefetch(reading), strict=True):
             yield from _predicted(pair, batch, found)
 
@@ -158,10 +158,9 @@ def _predicted(pair: Pair, files: Sequence[Path], found: Sequence[Tensor | MacEr
 
 
 def listed(paths: Sequence[str]) -> list[Path]:
-    """The files that paths stand for, each once, in order.
+    """The files of several paths, each once, in order.
 
-    A file stands for itself, a folder for its image files, and a pattern such as `birds/*.jpg` for what it
-    finds.
+    A path is a file, a folder with image files, or a pattern such as `birds/*.jpg`.
 
     Raises:
         MacError: a path is not there, a pattern finds nothing, or a folder has no image.

@@ -1,4 +1,4 @@
-"""One artefact by itself, wherever it lies and whatever its name is."""
+"""Opens one artefact by itself, wherever it is and whatever its name is."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +16,13 @@ PREVIEWS = "preview"  # the group of masks.h5 with pictures for HDF viewers
 
 @contextmanager
 def open_single(path: Path, name: str | None = None) -> Iterator[tuple[Kind, Opened]]:
-    """Open an artefact, whether or not it was made from what lies beside it.
+    """Open an artefact, whether or not it was made from those beside it.
 
-    So an artefact that does not fit any more can still be looked at.
+    So an artefact that no longer fits can still be inspected.
 
     Args:
         path: an HDF5 file or a model folder.
-        name: the kind that it must be, such as `images`; None for the kind that it says it is.
+        name: the kind that it must be, such as `images`; None for the kind that it states.
 
     Yields:
         Its kind, and the artefact.

@@ -1,1 +1,1 @@
-"""The commands that are no stages: one module, and in it one `command`, for each."""
+"""The commands that are not stages: for each one module with one `command`."""

@@ -13,11 +13,9 @@ from stages.options import data_option
 
 @click.command("clean")
 @data_option
+@click.option("--remove", is_flag=True, help="Remove what is not in use; unfinished stages then start again.")
 @click.option(
-    "--remove", is_flag=True, help="Remove what is not in use; an unfinished stage then starts anew."
-)
-@click.option(
-    "--older-than", "days", type=float, default=0, help="Only what has not changed for so many days."
+    "--older-than", "days", type=float, default=0, help="Only what has not changed for this number of days."
 )
 def command(data: Path, remove: bool, days: float) -> None:
     """List what unfinished runs left in the scratch folder; with --remove, remove it."""

@@ -17,7 +17,7 @@ from pipeline.demo import waterbirds_layout
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Paint one of so many images of each group; 1 paints all.",
+    help="Paint only every N-th image of each group; 1 paints all.",
 )
 def command(folder: Path, seed: int, every: int) -> None:
     """Paint the demo dataset into FOLDER: birds over land and water, in the layout of Waterbirds."""

@@ -19,7 +19,7 @@ from stages.options import data_option, device_option, params_option
 def command(params_path: Path, data: Path, device: str, as_json: bool) -> None:
     """Check Python, PyTorch, device, HDF5, DVC, parameters, weights, dataset and disk.
 
-    Where all that will do, it also estimates what the stages will need.
+    If parameters and dataset can be read, it also estimates what the stages will need.
     """
     of_machine = list(checks.machine(device))
     of_project, estimates = checks.project(params_path, data, device)

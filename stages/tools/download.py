@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-# Those of pipeline.tools.download, which torchvision's import would make slow to list.
+# The names in pipeline.tools.download, which is slow to import because of torchvision.
 NAMES = ["waterbirds", "celeba", "mnist", "fashion_mnist", "cifar10"]
 
 
@@ -14,11 +14,11 @@ NAMES = ["waterbirds", "celeba", "mnist", "fashion_mnist", "cifar10"]
     "--to",
     "folder",
     type=click.Path(path_type=Path),
-    help="Folder to put it in.  [default: where its preset looks]",
+    help="Folder to put it in.  [default: the folder in its preset]",
 )
-@click.option("--mirror", metavar="URL", help="Another server's folder that holds the same files.")
+@click.option("--mirror", metavar="URL", help="URL of a folder on another server with the same files.")
 def command(name: str, folder: Path | None, mirror: str | None) -> None:
-    """Fetch, check and unpack a dataset. Run again, it continues where it was cut off."""
+    """Fetch, check and unpack a dataset. If it was interrupted, the same command continues."""
     from pipeline.tools.download import download
 
     click.echo(f"{name} is in {download(name, folder, mirror)}")

@@ -6,7 +6,6 @@ import click
 
 from pipeline import graph, store
 from pipeline.compute.device import pick
-from pipeline.errors import MacError
 from pipeline.tools.explanation import explain
 from pipeline.tools.prediction import Pair
 from stages.head_option import head_option
@@ -18,7 +17,7 @@ from stages.options import data_option, device_option
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="PNG file to write."
 )
-@click.option("--target", help="Class that the maps explain.  [default: what the second head sees]")
+@click.option("--target", help="Class that the maps explain.  [default: that of the second head]")
 @click.option(
     "--top-k",
     type=click.FloatRange(min=0, min_open=True),
@@ -42,8 +41,6 @@ def command(
         with project.open("masks") as given:
             top_k = given.file("masks").provenance.params["top_k"]
     pair = Pair.load(project, other, pick(device))
-    if target is not None and target not in pair.classes:
-        raise MacError(f"--target {target}: no such class; there are {', '.join(pair.classes)}")
     picture = explain(pair, images, top_k, target)
     with store.replacing(out) as temporary:
         picture.save(temporary, "PNG")

@@ -1,4 +1,4 @@
-"""mac export: write a classifier as one file for use elsewhere."""
+"""mac export: write a classifier as one file for other programs."""
 
 from pathlib import Path
 

@@ -22,7 +22,7 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a parameter, such as retrain.alpha=1; may be given again.",
+    help="Change a parameter, such as retrain.alpha=1. Can be given several times.",
 )
 @click.option(
     "--params",
@@ -42,6 +42,6 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     help="List the presets.",
 )
 def command(preset: str, changes: tuple[str, ...], file: Path, force: bool) -> None:
-    """Write the params.yaml of PRESET, every value with its source in a comment."""
+    """Write the params.yaml of PRESET. A comment gives the source of every value."""
     presets.write(preset, file, list(changes), force)
     click.echo(f"wrote {file}; next: dvc repro")

@@ -38,29 +38,29 @@ _OUT_FILE = click.Path(path_type=Path, dir_okay=False)
     "--image",
     "row",
     type=click.IntRange(min=0),
-    help="A row of images.h5 to draw with all that becomes of it.",
+    help="Draw this row of images.h5 with its map, core, and masked and combined views.",
 )
-@click.option("--sort", type=click.Choice(list(browse.SORTS)), help="List the images by this.")
+@click.option("--sort", type=click.Choice(list(browse.SORTS)), help="List the images, sorted by this value.")
 @click.option("--group", help="Only images of this group.")
 @click.option("--misclassified", is_flag=True, help="Only images that ERM gets wrong.")
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
-    help="Another masks.h5 of the same images: overlap (IoU) of each mask.",
+    help="Another masks.h5 of the same images, to compute the overlap (IoU) of each mask.",
 )
 @click.option("--grid", type=_Grid(), help="Draw the first images with their cores, such as 5x4.")
 @click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Images to list.")
 @click.option("--out", type=_OUT_FILE, help="PNG file for --image or --grid.")
-@click.option("--csv", "table_file", type=_OUT_FILE, help="Write all images, as sorted, to this file.")
+@click.option("--csv", "table_file", type=_OUT_FILE, help="Write all images, sorted, to this CSV file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(file: Path, row: int | None, out: Path | None, as_json: bool, **chosen: Any) -> None:
-    """Say what is in FILE.
+    """Show what is in FILE.
 
     FILE is images.h5, masks.h5, features.h5, examples.h5, a model folder (erm, retrained, baselines), or a
     metrics.json.
 
-    Of masks.h5 this includes how much of the true foreground and background the masks cover, per group; the
-    other options list and draw its images.
+    For masks.h5, this includes how much of the true foreground and background the masks cover, by group; it
+    needs images.h5 and erm/ in the same folder. Most options are for masks.h5: they list and draw its images.
     """
     listing = _Listing(**chosen)
     if (row is not None or listing.grid is not None) != (out is not None):
@@ -77,7 +77,7 @@ def command(file: Path, row: int | None, out: Path | None, as_json: bool, **chos
 
 @dataclass(frozen=True)
 class _Listing:
-    """The options that choose images of masks.h5, and say what to make of them."""
+    """The options that choose images of masks.h5, and what to do with them."""
 
     sort: str | None
     group: str | None
@@ -89,7 +89,7 @@ class _Listing:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether images are to be listed at all."""
+        """Whether any option asks for a list or a grid."""
         return bool(
             self.sort or self.group or self.misclassified or self.against or self.grid or self.table_file
         )

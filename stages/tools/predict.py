@@ -1,4 +1,4 @@
-"""mac predict: classes and probabilities of image files, by ERM and by another head."""
+"""mac predict: predict classes and probabilities of image files, with ERM's head and another one."""
 
 import json
 from pathlib import Path
@@ -30,9 +30,9 @@ from stages.options import data_option, device_option
 def command(
     paths: tuple[str, ...], other: str, data: Path, device: str, out: Path | None, as_json: bool
 ) -> None:
-    """Say what ERM and another head see in PATHS: image files, folders, or patterns.
+    """Predict the classes of images with ERM and another head. PATHS are image files, folders, or patterns.
 
-    Files that cannot be read are listed, and the rest goes on.
+    Files that cannot be read are listed; the others are still predicted.
     """
     files = listed(paths)
     pair = Pair.load(graph.project(data), other, pick(device))
@@ -58,7 +58,7 @@ def command(
 
 
 def _said(found: Prediction, pair: Pair) -> str:
-    """The class that each head sees, with its probability."""
+    """The class that each head predicts, with its probability."""
     row, said = found.as_row(pair), []
     for head in pair.heads:
         seen = row[head.name]["class"]

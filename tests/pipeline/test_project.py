@@ -1,14 +1,17 @@
 """The one door: artefacts are opened together or not at all."""
 
+import json
 import pickle
 import shutil
 from pathlib import Path
 
+import h5py
 import pytest
 
 from pipeline import graph
+from pipeline import project as artefacts
 from pipeline.errors import MacError
-from tests.conftest import Project
+from tests.conftest import Project, edited
 
 
 def test_what_was_opened_is_there_and_nothing_else(finished: Project) -> None:
@@ -73,3 +76,50 @@ def test_what_is_no_artefact_has_no_kind(finished: Project, tmp_path: Path) -> N
             project.kind_of(path)
     with pytest.raises(MacError, match="no such file or folder"):
         project.kind_of(tmp_path / "nothing")
+
+
+def test_a_changed_normalization_makes_another_model(own_artefacts: artefacts.Project) -> None:
+    """What was made with the old one does not belong to it."""
+    file = own_artefacts.path("erm") / "model.json"
+    about = json.loads(file.read_text())
+    about["spec"]["normalization"]["mean"] = [0.5, 0.5, 0.5]
+    file.write_text(json.dumps(about))
+    message = "masks.h5: was made from other erm .* run 'mac saliency' again"
+    with pytest.raises(MacError, match=message), own_artefacts.open("images", "masks"):
+        pass
+
+
+@pytest.mark.parametrize("made_from", [None, [], {"images": 3}, "images"])
+def test_a_table_that_does_not_say_what_it_was_made_from(
+    own_artefacts: artefacts.Project, made_from: object
+) -> None:
+    file = own_artefacts.path("sweep") / "metrics.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "made_from": made_from}))
+    with (
+        pytest.raises(MacError, match=r"sweep/metrics.json: damaged .*; run 'mac sweep'"),
+        own_artefacts.open("sweep"),
+    ):
+        pass
+
+
+def test_a_dataset_that_lies_in_another_file_is_refused(
+    own_artefacts: artefacts.Project, tmp_path: Path
+) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as other, edited(own_artefacts.path("masks")) as masks:
+        other["row"] = masks["row"][:]
+        del masks["row"]
+        masks["row"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "row")
+    message = r"masks.h5: dataset 'row' is in another file; run 'mac saliency'"
+    with pytest.raises(MacError, match=message), own_artefacts.open("masks"):
+        pass
+
+
+def test_a_damaged_file_is_told_as_what_it_should_be(own_artefacts: artefacts.Project) -> None:
+    path = own_artefacts.path("masks")
+    path.write_bytes(path.read_bytes()[:-100])
+    assert own_artefacts.kind_of(path).name == "masks"
+    with (
+        pytest.raises(MacError, match=r"truncated or damaged, .*; run 'mac saliency'"),
+        own_artefacts.open("masks"),
+    ):
+        pass

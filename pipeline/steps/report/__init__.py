@@ -85,13 +85,13 @@ def _contents(given: Opened) -> dict[str, Any]:
 
 
 def verdict(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The beginning of the page: by how much MaC is better than ERM, and whether this is certain.
+    """The beginning of the page: how much better MaC is than ERM.
 
     Args:
         metrics: the metrics of evaluate, as in metrics.json.
 
     Returns:
-        `worst`: worst group, or worst class. `gain` and `mean_gain`: MaC's accuracy minus ERM's, for the worst
+        `worst`: worst group or worst class. `gain` and `mean_gain`: MaC's accuracy minus ERM's, for the worst
         group and for the mean, in [-1, 1]. `apart`: whether the two 95 % intervals do not overlap.
     """
     erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]

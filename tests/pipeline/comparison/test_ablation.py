@@ -15,6 +15,7 @@ from pipeline.params.maps import MapParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Opened, Project
 from pipeline.steps.sweep import sweep
+from pipeline.store import Provenance
 from tests import made_up
 from tests.cached import fit_params
 
@@ -105,6 +106,28 @@ def test_without_true_masks_random_ones_are_left(tmp_path: Path) -> None:
 def test_a_control_is_not_compared_with_itself(project: Project, method: str) -> None:
     with pytest.raises(MacError, match=f"ablation: saliency.method is the control '{method}'"):
         run(project, MAPS.model_copy(update={"method": method}))
+
+
+def test_masks_of_other_parameters_are_not_compared(project: Project) -> None:
+    with pytest.raises(MacError) as error:
+        run(project, MAPS.model_copy(update={"top_k": 0.3}))
+    assert str(error.value) == (
+        f"{project.path('masks')}: was made with other saliency.top_k (0.25) than params.yaml has (0.3); "
+        "run 'mac saliency' again"
+    )
+    assert not project.path("ablation").exists()
+
+
+def test_features_of_other_parameters_are_not_compared(project: Project) -> None:
+    with project.open(*NEEDS) as given:
+        artefact = given.file("features")
+        stated = FEATURES.model_dump() | {"seed": 1}
+        artefact.provenance = Provenance(stated, artefact.provenance.made_from, artefact.digest)
+        context = Context("cpu", project.data / "scratch")
+        with pytest.raises(
+            MacError, match=r"other features.seed \(1\) than params.yaml has \(0\); run 'mac f"
+        ):
+            ablation(given, project.path("ablation"), MAPS, FEATURES, SWEEP, FIT, context)
 
 
 def test_an_interrupted_ablation_takes_up_what_is_done(

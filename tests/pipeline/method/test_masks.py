@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.errors import MacError
 from pipeline.method.masks import coverage, pixel_count, top_k_mask, upsample
 
 
@@ -35,6 +36,18 @@ def test_top_k_mask_keeps_low_pixels_apart_that_rectifying_would_tie() -> None:
 @pytest.mark.parametrize(("top_k", "expected"), [(15000, 15000), (0.3, 15053), (1e-9, 1), (1, 1)])
 def test_pixel_count_takes_pixels_or_a_fraction(top_k: float, expected: int) -> None:
     assert pixel_count(top_k, 224) == expected
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 1.5, float("nan"), float("inf")])
+def test_pixel_count_refuses_what_is_no_number_of_pixels(top_k: float) -> None:
+    with pytest.raises(MacError, match="^top_k: .* should be a whole number of pixels, or a fraction in"):
+        pixel_count(top_k, 224)
+
+
+def test_pixel_count_is_at_most_the_grid() -> None:
+    assert pixel_count(64 * 64, 64) == 64 * 64
+    with pytest.raises(MacError, match="^top_k: 4097 pixels, but the input grid has only 64² = 4096$"):
+        pixel_count(64 * 64 + 1, 64)
 
 
 def test_upsample_agrees_with_bilinear_interpolation_by_hand() -> None:

@@ -75,3 +75,24 @@ def test_it_is_traced_without_a_warning() -> None:
         warnings.simplefilter("always")
         torch.jit.trace(model, torch.randn(2, 3, 64, 64))
     assert [each for each in said if issubclass(each.category, torch.jit.TracerWarning)] == []
+
+
+def test_the_longest_family_name_builds_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(architecture: str, weights: str) -> None:
+        raise AssertionError(architecture)
+
+    monkeypatch.setitem(classifier.BUILDERS, "shuffle", refuse)
+    assert classifier.build("shufflenet_v2_x0_5", 2).trunk.width == 1024
+
+
+def test_tensors_of_another_architecture_are_refused() -> None:
+    model = classifier.build("squeezenet1_1", 2)
+    tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    with pytest.raises(MacError, match="model.json: its architecture 'shufflenet_v2_x0_5' does not fit"):
+        classifier.load(SPEC, tensors, CPU)
+
+
+def test_a_network_has_its_own_normalization_unless_another_is_given() -> None:
+    assert classifier.build("squeezenet1_1", 2).trunk.normalization == IMAGENET
+    other = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert classifier.build("squeezenet1_1", 2, normalization=other).trunk.normalization == other

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from pipeline.project import Project
@@ -76,7 +77,7 @@ def test_a_project_that_is_well(own_artefacts: Project) -> None:
     params = params_of(own_artefacts)
     findings, estimates = checks.project(params, own_artefacts.data, "cpu")
     found = by_name(findings)
-    assert list(found) == ["parameters", "dataset", "disk"]
+    assert list(found) == ["parameters", "dataset", "network", "disk"]
     assert "36 images, classes 0, 1; spurious attribute 0, 1" in found["dataset"].found
     assert {each.state for each in findings} <= {"ok", "warning"}
     needed = {each.stage: each for each in estimates}
@@ -103,6 +104,34 @@ def test_what_is_wrong_is_named(own_artefacts: Project) -> None:
     findings, _ = checks.project(params, data, "cpu")
     assert [(each.state, each.what) for each in findings] == [("error", "parameters")]
     assert "params.yaml: dataset: " in findings[0].found
+
+
+def test_what_is_wrong_with_the_network_is_not_blamed_on_the_dataset(own_artefacts: Project) -> None:
+    params = params_of(own_artefacts, model__architecture="nonet")
+    findings, estimates = checks.project(params, own_artefacts.data, "cpu")
+    found = by_name(findings)
+    assert (found["dataset"].state, found["network"].state) == ("ok", "error")
+    assert "nonet" in found["network"].found
+    assert not estimates
+
+
+def test_a_trial_that_fails_is_told(own_artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate much")
+
+    monkeypatch.setattr("pipeline.tools.estimate.training_rate", fail)
+    findings, estimates = checks.project(params_of(own_artefacts), own_artefacts.data, "cpu")
+    found = by_name(findings)["network"]
+    assert (found.state, found.found) == ("error", "shufflenet_v2_x0_5: CUDA out of memory.")
+    assert not estimates
+
+
+def test_an_image_that_cannot_be_read_is_the_dataset_s(own_artefacts: Project) -> None:
+    params = params_of(own_artefacts)
+    (own_artefacts.data.parent / "raw" / "00.png").write_bytes(b"")
+    findings, _ = checks.project(params, own_artefacts.data, "cpu")
+    assert [each.what for each in findings if each.state == "error"] == ["dataset"]
+    assert "00.png" in by_name(findings)["dataset"].found
 
 
 def test_a_demo_that_is_not_painted_yet(own_artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:

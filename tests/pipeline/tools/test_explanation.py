@@ -52,8 +52,12 @@ def test_the_class_is_the_one_that_the_second_head_sees(pair: Pair, files: list[
 
 
 def test_what_cannot_be_explained(pair: Pair, files: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(MacError, match="cow: no such class; there are landbird, waterbird"):
+    with pytest.raises(MacError, match="target cow: no such class; there are landbird, waterbird"):
         explain(pair, files, 0.1, "cow")
+    with pytest.raises(MacError, match="top_k: 100000 pixels, but the input grid has only 64² = 4096"):
+        explain(pair, files, 100000, None)
+    with pytest.raises(MacError, match="top_k: 1.5 should be a whole number of pixels"):
+        explain(pair, files, 1.5, None)
     (tmp_path / "broken.jpg").write_bytes(b"")
     with pytest.raises(MacError, match="broken.jpg: cannot be read as an image"):
         explain(pair, [tmp_path / "broken.jpg"], 0.1, None)

@@ -75,6 +75,8 @@ def test_what_is_missing_is_named_and_nothing_is_written(own_artefacts: Project,
     out = tmp_path / "out"
     with pytest.raises(MacError, match="cow: no method has this name"):
         export(own_artefacts, "cow", out / "model.pt", "torchscript")
+    with pytest.raises(MacError, match="MODEL_CARD.md: is the name of the model card; choose another"):
+        export(own_artefacts, "mac", out / "MODEL_CARD.md", "torchscript")
     own_artefacts.path("features").unlink()
     with pytest.raises(MacError, match="features.h5: no such file; run 'mac features'"):
         export(own_artefacts, "mac", out / "model.pt", "torchscript")
@@ -88,6 +90,17 @@ def test_a_file_that_computes_something_else_is_not_kept(
     with pytest.raises(MacError, match="model.safetensors: not written: its logits differ from PyTorch's by"):
         export(artefacts, "mac", tmp_path / "model.safetensors", "safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_without_its_card_no_file_is_written(own_artefacts: Project, tmp_path: Path) -> None:
+    metrics, out = own_artefacts.path("baselines") / "metrics.json", tmp_path / "out"
+    out.mkdir()
+    found = json.loads(metrics.read_text())
+    del found["methods"]["dfr"]["test"]
+    metrics.write_text(json.dumps(found))
+    with pytest.raises(MacError, match="metrics.json: damaged .KeyError: 'test'.; run 'mac baselines'"):
+        export(own_artefacts, "dfr", out / "model.safetensors", "safetensors")
+    assert not list(out.iterdir())
 
 
 class _Warning(MeanPooled):

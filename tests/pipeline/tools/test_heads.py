@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,8 +57,10 @@ def test_a_baseline_is_the_head_that_validation_prefers(artefacts: Project) -> N
 
 def test_what_was_not_fitted_or_does_not_exist_is_named(own_artefacts: Project) -> None:
     with pytest.raises(
-        MacError, match="baselines: afr was not fitted, only erm, dfr; add it to baselines.methods"
+        MacError, match="baselines: llr was not fitted, only erm, dfr; add it to baselines.methods"
     ):
+        head(own_artefacts, "llr")
+    with pytest.raises(MacError, match="baselines: afr was not fitted: train.hold_out is 0$"):
         head(own_artefacts, "afr")
     with pytest.raises(MacError, match="cow: no method has this name; there are erm, mac, llr"):
         head(own_artefacts, "cow")
@@ -70,3 +73,42 @@ def test_what_was_not_fitted_or_does_not_exist_is_named(own_artefacts: Project) 
     file.unlink()
     with pytest.raises(MacError, match="metrics.json: cannot be read .* run 'mac baselines'"):
         head(own_artefacts, "dfr")
+
+
+@pytest.mark.parametrize("key", ["methods", "left_out"])
+@pytest.mark.parametrize("value", [None, 3, ["dfr"]])
+def test_damaged_metrics_of_the_baselines(own_artefacts: Project, key: str, value: Any) -> None:
+    file = own_artefacts.path("baselines") / "metrics.json"
+    found = json.loads(file.read_text())
+    file.write_text(json.dumps(found | {key: value}))
+    with pytest.raises(MacError, match=f"metrics.json: damaged .'{key}' is missing, .* run 'mac baselines'"):
+        head(own_artefacts, "dfr")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("chosen", None), ("labels", "all"), ("labels", []), ("head_seed", 3)]
+)
+def test_a_damaged_entry_of_a_method(own_artefacts: Project, key: str, value: Any) -> None:
+    file = own_artefacts.path("baselines") / "metrics.json"
+    found = json.loads(file.read_text())
+    found["methods"]["dfr"][key] = value
+    file.write_text(json.dumps(found))
+    with pytest.raises(MacError, match="metrics.json: damaged .* run 'mac baselines'"):
+        head(own_artefacts, "dfr")
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("erm", {}, "erm: model.json does not state train.select; run 'mac train'"),
+        ("erm", {"train": None}, "erm: model.json does not state train.select; run 'mac train'"),
+        ("mac", {"beta": 2.0}, "retrained: model.json does not state alpha; run 'mac retrain'"),
+    ],
+)
+def test_a_parameter_that_model_json_does_not_state(
+    own_artefacts: Project, name: str, params: dict[str, Any], message: str
+) -> None:
+    file = own_artefacts.path(artefact_of(name)) / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"params": params}))
+    with pytest.raises(MacError, match=message):
+        head(own_artefacts, name)

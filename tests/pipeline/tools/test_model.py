@@ -57,6 +57,20 @@ def test_what_is_no_model_and_what_needs_a_method(artefacts: Project, tmp_path: 
         load_model(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("method", ["mac", "cow"])
+def test_a_method_that_baselines_never_has(artefacts: Project, method: str) -> None:
+    with pytest.raises(MacError, match=f"baselines: {method} is none of its methods, .*/retrained$"):
+        load_model(artefacts.path("baselines"), method=method)
+
+
+def test_a_device_that_is_not_there(artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MacError, match="device cuda: PyTorch sees no CUDA device"):
+        load_model(artefacts.path("erm"), "cuda")
+    with pytest.raises(MacError, match="device x: should be auto, cpu"):
+        load_model(artefacts.path("erm"), "x")
+
+
 def test_an_image_goes_through_the_steps_of_the_stages() -> None:
     """An image of the stored size is not scaled: what is left is the middle of it, normalised."""
     rng = np.random.default_rng(0)

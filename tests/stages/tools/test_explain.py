@@ -24,9 +24,10 @@ def test_bad_usage_is_one_line_and_nothing_is_written(own_artefacts: project.Pro
     image = str(own_artefacts.data.parent / "raw" / "00.png")
     (tmp_path / "broken.jpg").write_bytes(b"")
     assert "cannot be read as an image" in mac.fail("explain", str(tmp_path / "broken.jpg"), *out)
-    assert "--target cow: no such class; there are landbird, waterbird" in mac.fail(
+    assert "target cow: no such class; there are landbird, waterbird" in mac.fail(
         "explain", image, "--target", "cow", *out
     )
+    assert "top_k: 100000 pixels, but the" in mac.fail("explain", image, "--top-k", "100000", *out)
     own_artefacts.path("masks").unlink()
     assert "masks.h5: no such file; run 'mac saliency'" in mac.fail("explain", image, *out)
     mac.succeed("explain", image, "--top-k", "0.2", "--out", str(tmp_path / "y.png"))
