@@ -77,6 +77,13 @@ def test_the_normalisation_is_the_one_in_model_json(own_artefacts: Project) -> N
     about = json.loads(file.read_text())
     about["spec"]["normalization"]["mean"][0] += 0.5
     file.write_text(json.dumps(about))
+    with pytest.raises(MacError, match="retrained: was made from other erm"):
+        Pair.load(own_artefacts, "mac", CPU)
+    file = own_artefacts.path("retrained") / "model.json"
+    about = json.loads(file.read_text())
+    with own_artefacts.open("erm") as given:
+        about["made_from"]["erm"] = given.model("erm").digest
+    file.write_text(json.dumps(about))
     after = [each.probability for each in predict(Pair.load(own_artefacts, "mac", CPU), files)]
     for one, other in zip(before, after, strict=True):
         assert one is not None
