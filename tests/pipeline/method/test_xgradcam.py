@@ -11,7 +11,6 @@ from pipeline.errors import MacError
 from pipeline.method import xgradcam
 from pipeline.network.backbone import Backbone
 from pipeline.network.classifier import Classifier
-from pipeline.spec import IMAGENET
 from tests.networks import Tokens, convnext, settled
 
 ARCHITECTURES = (
@@ -126,7 +125,7 @@ def test_an_unknown_layer_is_named(x: Tensor) -> None:
 def convnext_model() -> Classifier:
     """In float64. Its layers are scaled so that all blocks add to what it computes."""
     torch.manual_seed(3)
-    model = Classifier(convnext("convnext_tiny", "none", IMAGENET), 3)
+    model = Classifier(convnext("convnext_tiny", "none"), 3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("layer_scale"):
