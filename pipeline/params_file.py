@@ -18,6 +18,7 @@ from pipeline.datasets import READERS
 from pipeline.errors import MacError
 from pipeline.graph import STAGES
 from pipeline.params.block import Block
+from pipeline.params.inputs import misfit
 
 T = TypeVar("T", bound=Block)
 
@@ -86,12 +87,8 @@ def parse(values: Any, where: str) -> Params:
         names = ", ".join(READERS)
         raise MacError(f"{where}: dataset.name: should be one of {names}, found {dataset['name']!r}")
     _checked(READERS[dataset["name"]].Options, dataset["options"], where, ("dataset", "options"))
-    if dataset["to_input"] == "center_crop" and dataset["input_size"] > dataset["stored_size"]:
-        size, stored = dataset["input_size"], dataset["stored_size"]
-        raise MacError(
-            f"{where}: dataset.input_size: a centre crop of {size} does not fit in stored_size {stored}; "
-            "lower it, or set dataset.to_input to resize"
-        )
+    if wrong := misfit(dataset["input_size"], dataset["to_input"], dataset["stored_size"]):
+        raise MacError(f"{where}: {wrong}")
     return Params(checked)
 
 

@@ -22,7 +22,7 @@ from pipeline import store
 from pipeline.errors import MacError
 from pipeline.kind import Kind
 from pipeline.metrics import Grouping, Groups
-from pipeline.store import SPLITS, Artefact, ModelFolder
+from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ class Table:
 
     path: Path
     values: Mapping[str, Any]
-    made_from: Mapping[str, str]
+    provenance: Provenance
+
+    @property
+    def digest(self) -> str:
+        return self.provenance.digest
 
     @classmethod
     def read(cls, path: Path, remedy: str) -> "Table":
@@ -43,9 +47,10 @@ class Table:
         file = path / "metrics.json"
         values = store.read_json(file, remedy)
         try:
-            return cls(path, values, store.checked_digests(values.get("made_from")))
+            made = Provenance.checked({}, values.get("made_from"), store.file_digest(file))
         except ValueError as error:
             raise MacError(f"{file}: damaged ({error}); {remedy}") from None
+        return cls(path, values, made)
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,7 @@ class Project:
         with ExitStack() as stack:
             found = {name: self._opened(name, wanted.get(name), stack) for name in names}
             for name, artefact in found.items():
-                made_from = (
-                    artefact.made_from if isinstance(artefact, Table) else artefact.provenance.made_from
-                )
-                self._require(name, made_from, found)
+                self._require(name, artefact.provenance.made_from, found)
             yield Opened(self, found)
 
     def _opened(self, name: str, digest: str | None, stack: ExitStack) -> "Artefact | ModelFolder | Table":
@@ -117,10 +119,13 @@ class Project:
         path = self.path(name)
         if self.kinds[name].form == "model":
             return store.stated_model(path)[1]
+        if self.kinds[name].form == "table":
+            file = path / "metrics.json"
+            return store.file_digest(file) if file.is_file() else None
         return store.stated_digest(path) if path.is_file() else None
 
     def kind_of(self, path: Path) -> Kind:
-        """The kind that a file or a folder states.
+        """The kind of a file or a folder, by its name or by what it states.
 
         Raises:
             MacError: it is missing, or no artefact.
@@ -166,8 +171,7 @@ class Opened:
 
     def digests(self, *names: str) -> dict[str, str]:
         """The digests of some of them, which an artefact made from them notes."""
-        found = {name: self._artefacts[name] for name in names}
-        return {name: each.digest for name, each in found.items() if not isinstance(each, Table)}
+        return {name: self._artefacts[name].digest for name in names}
 
     def reference(self, *names: str) -> "Reference":
         """What another process needs to open the same artefacts."""

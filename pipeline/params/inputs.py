@@ -9,6 +9,16 @@ from pipeline.params.block import Block, Positive
 ToInput = Literal["center_crop", "resize"]
 
 
+def misfit(input_size: int, to_input: ToInput, stored_size: int) -> str:
+    """What is wrong with an input that is cut out of stored images; empty if it fits."""
+    if to_input != "center_crop" or input_size <= stored_size:
+        return ""
+    return (
+        f"dataset.input_size: a centre crop of {input_size} does not fit in stored_size {stored_size}; "
+        "lower it, or set dataset.to_input to resize"
+    )
+
+
 class InputParams(Block):
     """How a stored image becomes the network's input."""
 

@@ -9,7 +9,7 @@ from pipeline.compute.engine import Shards
 from pipeline.compute.ranks import ranks
 from pipeline.errors import MacError
 from pipeline.network.training import Training, as_numpy
-from pipeline.params.inputs import InputParams
+from pipeline.params.inputs import InputParams, misfit
 from pipeline.params.model import ModelParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Opened
@@ -45,11 +45,8 @@ def train(
 def _require_room(given: Opened, inputs: InputParams) -> None:
     """Refuse an input grid that is larger than the stored images."""
     stored = given.file("images")["image"].shape[1]
-    if inputs.to_input == "center_crop" and inputs.input_size > stored:
-        raise MacError(
-            f"dataset.input_size: a centre crop of {inputs.input_size} does not fit in stored_size {stored}; "
-            "lower it, or set dataset.to_input to resize"
-        )
+    if wrong := misfit(inputs.input_size, inputs.to_input, stored):
+        raise MacError(wrong)
 
 
 def _write(

@@ -27,7 +27,7 @@ from pipeline.store.models import (
     stated_model,
     write_model,
 )
-from pipeline.store.provenance import VERSION, Provenance, checked_digests, digest_of, file_digest
+from pipeline.store.provenance import VERSION, Provenance, digest_of, file_digest
 from pipeline.store.schema import SPLITS, Field, Schema
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "Provenance",
     "Schema",
     "Writer",
-    "checked_digests",
     "create",
     "create_folder",
     "digest_of",

@@ -33,18 +33,11 @@ class Provenance:
         """
         if not isinstance(params, Mapping):
             raise ValueError("params should be a mapping")
-        return cls(params, checked_digests(made_from), digest)
-
-
-def checked_digests(made_from: object) -> Mapping[str, str]:
-    """What a file says that it was made from: a digest for each name.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if not isinstance(made_from, Mapping) or not all(isinstance(each, str) for each in made_from.values()):
-        raise ValueError("made_from should be a mapping of names to digests")
-    return made_from
+        if not isinstance(made_from, Mapping) or not all(
+            isinstance(each, str) for each in made_from.values()
+        ):
+            raise ValueError("made_from should be a mapping of names to digests")
+        return cls(params, made_from, digest)
 
 
 def digest_of(*parts: object) -> str:

@@ -102,6 +102,22 @@ def test_a_table_that_does_not_say_what_it_was_made_from(
         pass
 
 
+def test_a_table_has_a_digest_that_others_can_be_made_from(own_artefacts: artefacts.Project) -> None:
+    with own_artefacts.open("sweep") as given:
+        before = given.digests("sweep")
+    file = own_artefacts.path("sweep") / "metrics.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "alpha": 7}))
+    with own_artefacts.open("sweep") as given:
+        assert given.digests("sweep") != before
+    ablation = own_artefacts.path("ablation")
+    ablation.mkdir(parents=True)
+    (ablation / "metrics.json").write_text(json.dumps({"made_from": before}))
+    message = "ablation: was made from other sweep .* run 'mac ablation' again"
+    for names in (("ablation",), ("sweep", "ablation")):
+        with pytest.raises(MacError, match=message), own_artefacts.open(*names):
+            pass
+
+
 def test_a_dataset_that_lies_in_another_file_is_refused(
     own_artefacts: artefacts.Project, tmp_path: Path
 ) -> None:
