@@ -61,7 +61,7 @@ def test_the_ablation_compares_like_with_like(project: Project, monkeypatch: pyt
     assert "true masks − xgradcam (MaC): " in table
     assert found["pixels"] == round(0.25 * 64 * 64)
     with project.open(*NEEDS, "ablation") as given:
-        assert given.table("ablation").made_from == given.digests(*NEEDS)
+        assert given.table("ablation").provenance.made_from == given.digests(*NEEDS)
     assert not any((project.data / "scratch").iterdir())
 
 
