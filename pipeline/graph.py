@@ -54,6 +54,9 @@ class Stage:
         return [_imported(f"pipeline.params.{name}") for name in self.params]
 
 
+# What both reports show.
+REPORTED = ("images", "erm", "masks", "features", "retrained", "baselines", "sweep", "examples")
+
 STAGES = (
     Stage(
         "prepare",
@@ -136,7 +139,7 @@ STAGES = (
         "report",
         about="write the page that says whether MaC helps",
         run="steps.report:report",
-        needs=("images", "erm", "masks", "features", "retrained", "baselines", "sweep", "examples"),
+        needs=REPORTED,
         makes=(Kind("report", "report.html", "files"),),
         device=False,
     ),
@@ -171,20 +174,17 @@ STAGES = (
         "comparison_report",
         about="write the report with the results of the second pipeline",
         run="steps.report:report",
-        needs=(
-            *("images", "erm", "masks", "features", "retrained", "baselines", "sweep", "examples"),
-            *("jtt", "masktune", "ablation"),
-        ),
+        needs=(*REPORTED, "jtt", "masktune", "ablation"),
         makes=(Kind("comparison_report", "comparison/report.html", "files"),),
         device=False,
         pipeline="comparison",
     ),
 )
 
-# Every kind of artefact by its name, with the command that makes it.
+# Every kind of artefact by its name, with the stage that makes it.
 KINDS: dict[str, Kind] = {}
 for _stage in STAGES:
-    KINDS |= {made.name: made.by(f"mac {_stage.name}") for made in _stage.makes}
+    KINDS |= {made.name: made.by(_stage.name) for made in _stage.makes}
 
 
 def stage(name: str) -> Stage:

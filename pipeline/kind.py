@@ -1,4 +1,4 @@
-"""A kind of artefact: its name, its place, its form, and the command that makes it."""
+"""A kind of artefact: its name, its place, its form, and the stage that makes it."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,19 +14,24 @@ class Kind:
         form: `hdf5`, a file with the schema `pipeline.schemas.<name>`; `model`, a folder with model.json;
             `table`, a folder with metrics.json, which says what it was made from; `metrics`, a file for DVC;
             `files`, anything else.
-        command: the command that makes it.
+        stage: the stage that makes it.
     """
 
     name: str
     path: str
     form: Literal["hdf5", "model", "table", "metrics", "files"]
-    command: str = ""
+    stage: str = ""
 
-    def by(self, command: str) -> "Kind":
-        """The same kind, made by `command`."""
-        return replace(self, command=command)
+    def by(self, stage: str) -> "Kind":
+        """The same kind, made by `stage`."""
+        return replace(self, stage=stage)
+
+    @property
+    def command(self) -> str:
+        """The command that makes it."""
+        return f"mac {self.stage}"
 
     @property
     def remedy(self) -> str:
         """What to do when it is missing or does not fit."""
-        return f"run '{self.command}'" if self.command else "see 'mac --help'"
+        return f"run '{self.command}'" if self.stage else "see 'mac --help'"

@@ -263,7 +263,11 @@ def _write_baselines(project: Project, given: Opened, rng: np.random.Generator) 
     for name, heads in fitted.items():
         tensors |= {f"{name}.weight": heads.weight, f"{name}.bias": heads.bias}
     made_from = given.digests("features", "erm")
-    found = {"made_from": made_from, "methods": rows, "left_out": {"AFR": "train.hold_out is 0"}}
+    found = {
+        "made_from": made_from,
+        "methods": rows,
+        "left_out": {"afr": {"title": "AFR", "reason": "train.hold_out is 0"}},
+    }
     with store.create_folder(project.path("baselines")) as out:
         store.write_model(out, "baselines", tensors, erm.spec, {"methods": list(fitted)}, made_from)
         store.write_json(out / "metrics.json", found)

@@ -293,5 +293,5 @@ class _Watch:
             if time.monotonic() - self._last > STALLED:
                 busy = [worker for worker, keys in self._client.processing().items() if keys]
                 log.warning("no block was finished for %.0f s; restarting %d workers", STALLED, len(busy))
-                self._client.restart_workers(busy, timeout=60, raise_for_error=False)
+                self._client.restart_workers(busy, timeout=15, raise_for_error=False)
                 self.seen()

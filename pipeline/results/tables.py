@@ -67,7 +67,7 @@ def of_baselines(found: Mapping[str, Any]) -> str:
         row = "".join(f"{cell:>16}" for cell in cells)
         lines.append(f"{result['title']:<24}{row}  {result['sign']} {result['labels']}")
     lines += [f"{result['title']}: {result['note']}" for result in results if result["note"]]
-    lines += [f"{title} is left out: {reason}" for title, reason in found["left_out"].items()]
+    lines += [f"{left['title']} is left out: {left['reason']}" for left in found["left_out"].values()]
     return "\n".join(lines)
 
 

@@ -27,8 +27,8 @@ def baselines(given: Opened, out: Path, params: BaselinesParams, fit: FitParams,
     model.safetensors has `<name>.weight` (S, C, D) and `<name>.bias` (S, C) of each method that was fitted.
     metrics.json has for each, in `methods.<name>`: its title and source, the group labels that it saw, the
     settings that were chosen, the number of its heads, the one that validation prefers (`head_seed`), and the
-    metrics of `scores.scores` on the validation and the test split. `left_out.<title>` says why a method
-    cannot be fitted on this dataset.
+    metrics of `scores.scores` on the validation and the test split. `left_out.<name>` has the title of a
+    method that cannot be fitted on this dataset, and the reason.
 
     Args:
         given: images, erm and features.
@@ -39,7 +39,7 @@ def baselines(given: Opened, out: Path, params: BaselinesParams, fit: FitParams,
     cached = Cached.of(given, fit, context.on)
     fitted, left_out = _fit_all(cached, params)
     if not fitted:
-        reasons = "; ".join(left_out.values())
+        reasons = "; ".join(each["reason"] for each in left_out.values())
         raise MacError(f"baselines.methods: none of them can be had on this dataset ({reasons})")
     made_from = given.digests("features", "erm")
     metrics = {
@@ -54,16 +54,16 @@ def baselines(given: Opened, out: Path, params: BaselinesParams, fit: FitParams,
     return tables.of_baselines(metrics)
 
 
-def _fit_all(cached: Cached, params: BaselinesParams) -> tuple[dict[str, Fitted], dict[str, str]]:
-    """The results of the methods by name; and by title, why the others cannot be fitted."""
+def _fit_all(cached: Cached, params: BaselinesParams) -> tuple[dict[str, Fitted], dict[str, dict[str, str]]]:
+    """The results of the methods by name; and the title of each other one, and why it cannot be fitted."""
     fitted: dict[str, Fitted] = {}
-    left_out: dict[str, str] = {}
+    left_out: dict[str, dict[str, str]] = {}
     for name in track(params.methods, "baselines", len(params.methods), "methods"):
         method = METHODS[name]
         try:
             fitted[name] = method.fit(cached)
         except NotApplicableError as reason:
-            left_out[method.title] = str(reason)
+            left_out[name] = {"title": method.title, "reason": str(reason)}
             log.warning("%s is left out: %s", method.title, reason)
         else:
             log.info("%s: fitted", method.title)

@@ -129,12 +129,10 @@ def baselines_metrics(given: Opened) -> dict[str, Any]:
 
 def _require_fitted(given: Opened, name: str, metrics: Mapping[str, Any]) -> None:
     """If a method was not fitted, raise an error that says why."""
-    from pipeline.last_layer.methods import METHODS  # it imports PyTorch, which is slow
-
     folder, remedy = given.model("baselines").path, given.project.kinds["baselines"].remedy
-    title, methods, left_out = METHODS[name].title, metrics["methods"], metrics["left_out"]
-    if title in left_out:
-        raise MacError(f"{folder}: {name} was not fitted: {left_out[title]}")
+    methods, left_out = metrics["methods"], metrics["left_out"]
+    if name in left_out:
+        raise MacError(f"{folder}: {name} was not fitted: {left_out[name]['reason']}")
     if name not in methods:
         raise MacError(
             f"{folder}: {name} was not fitted, only {', '.join(methods)}; "

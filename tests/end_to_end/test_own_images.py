@@ -57,8 +57,14 @@ def test_three_classes_of_a_table(tmp_path: Path) -> None:
     assert set(test["groups"]) == {f"{c}_{a}" for c in CLASSES for a in ATTRIBUTES} - {"stripe_blue"}
     found = json.loads((project.data / "baselines/metrics.json").read_text())
     assert found["left_out"] == {
-        "DFR (training groups)": "needs the spurious attribute of every validation and training image",
-        "Group DRO (last layer)": "needs the spurious attribute of every training image",
+        "dfr_train": {
+            "title": "DFR (training groups)",
+            "reason": "needs the spurious attribute of every validation and training image",
+        },
+        "group_dro": {
+            "title": "Group DRO (last layer)",
+            "reason": "needs the spurious attribute of every training image",
+        },
     }
     assert (
         "Group DRO (last layer) is left out: needs the spurious" in (project.data / "report.html").read_text()

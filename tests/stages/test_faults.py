@@ -87,14 +87,31 @@ def test_bad_params_are_told_before_any_work(project: Project) -> None:
     assert "params.yaml: retrain.alpha: Input should be a valid number" in project.fail("prepare")
 
 
-def start(project: Project, stage: str, *, block: int = 64) -> subprocess.Popen[str]:
-    """`mac STAGE` in a process of its own, with small slow blocks: there is a middle to be killed in."""
+def start(
+    project: Project, stage: str, *, block: int = 64, hold: Path | None = None
+) -> subprocess.Popen[str]:
+    """`mac STAGE` in a process of its own, with small blocks: there is a middle to be killed in.
+
+    With `hold`, it waits after each block, or each checkpoint, until that file is there or Ctrl-C comes.
+    """
     code = f"""
-import time
+import os, signal, time
 import pipeline.compute.engine as engine
 import pipeline.steps.{stage} as module
-write_shard = engine.write_shard
-engine.write_shard = lambda *task: (time.sleep(0.05), write_shard(*task))[1]
+from pipeline.network.checkpoint import Checkpoint
+hold, interrupted, interrupt = {hold and str(hold)!r}, [], signal.getsignal(signal.SIGINT)
+def on_interrupt(*arguments):
+    interrupted.append(True)
+    interrupt(*arguments)
+signal.signal(signal.SIGINT, on_interrupt)
+def held(function):
+    def call(*arguments):
+        result = function(*arguments)
+        while hold and not os.path.exists(hold) and not interrupted:
+            time.sleep(0.01)
+        return result
+    return call
+engine.write_shard, Checkpoint.write = held(engine.write_shard), held(Checkpoint.write)
 import pipeline.compute.device as device
 if hasattr(module, "BATCHES"):
     module.BATCHES = 1
@@ -122,28 +139,32 @@ def finish(process: subprocess.Popen[str]) -> str:
     return error
 
 
-def kill_when(process: subprocess.Popen[str], condition: Path, pattern: str, how: signal.Signals) -> str:
-    """Send `how` as soon as a file matching `pattern` is below `condition`; return standard error."""
+def wait_for(process: subprocess.Popen[str], folder: Path, pattern: str) -> None:
+    """Wait until the process has made a file matching `pattern` below `folder`."""
     deadline = time.monotonic() + 120
-    while not list(condition.glob(pattern)):
+    while not list(folder.glob(pattern)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.01)
+
+
+def kill_when(process: subprocess.Popen[str], folder: Path, pattern: str, how: signal.Signals) -> str:
+    """Send `how` when the process has made such a file; return standard error."""
+    wait_for(process, folder, pattern)
     process.send_signal(how)
     return process.communicate(timeout=60)[1]
 
 
 @pytest.mark.parametrize(("stage", "how"), [("saliency", signal.SIGKILL), ("features", signal.SIGINT)])
 def test_a_stage_killed_half_way_goes_on_where_it_was(
-    project: Project, stage: str, how: signal.Signals
+    project: Project, tmp_path: Path, stage: str, how: signal.Signals
 ) -> None:
-    project.set(features__draws=8)  # so that there is time to be killed in
     artefact = project.data / {"saliency": "masks.h5", "features": "features.h5"}[stage]
     before = artefact.read_bytes()
     finish(start(project, stage, block=4))
     expected = artefact.read_bytes()
     artefact.write_bytes(before)
-    process = start(project, stage, block=4)
+    process = start(project, stage, block=4, hold=tmp_path / "never")
     error = kill_when(process, project.data / "scratch", f"{stage}*/*.safetensors", how)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
     if how == signal.SIGINT:
@@ -156,10 +177,10 @@ def test_a_stage_killed_half_way_goes_on_where_it_was(
     assert not list((project.data / "scratch").iterdir())
 
 
-def test_training_killed_half_way_goes_on_after_its_last_epoch(project: Project) -> None:
+def test_training_killed_half_way_goes_on_after_its_last_epoch(project: Project, tmp_path: Path) -> None:
     before = (project.data / "erm/model.safetensors").read_bytes()
     project.set(train__epochs=4)
-    process = start(project, "train")
+    process = start(project, "train", hold=tmp_path / "never")
     kill_when(process, project.data / "scratch", "train-*/checkpoint.safetensors", signal.SIGKILL)
     assert (project.data / "erm/model.safetensors").read_bytes() == before
     error = finish(start(project, "train"))
@@ -208,13 +229,18 @@ def test_killed_at_random_moments_twenty_times(project: Project) -> None:
     assert not list(project.data.glob("*.tmp"))
 
 
-def test_two_at_once_do_not_disturb_each_other(project: Project) -> None:
+def test_two_at_once_do_not_disturb_each_other(project: Project, tmp_path: Path) -> None:
     before = (project.data / "masks.h5").read_bytes()
-    both = [start(project, "saliency", block=4) for _ in range(2)]
-    assert sorted("another process does the same work" in finish(process) for process in both) == [
-        False,
-        True,
-    ]
+    hold = tmp_path / "first may go on"
+    first = start(project, "saliency", block=4, hold=hold)
+    wait_for(first, project.data / "scratch", "saliency*/*.safetensors")
+    second = start(project, "saliency", block=4)
+    assert second.stderr is not None
+    while "another process does the same work" not in second.stderr.readline():
+        assert second.poll() is None
+    hold.touch()
+    finish(first)
+    finish(second)
     assert (project.data / "masks.h5").read_bytes() == before
 
 
@@ -318,8 +344,8 @@ def test_a_folder_that_may_only_be_read(project: Project, tmp_path: Path, stage:
         assert "Read-only file system" in line
 
 
-def test_what_a_broken_off_run_left_is_listed_and_removed(project: Project) -> None:
-    process = start(project, "features", block=4)
+def test_what_a_broken_off_run_left_is_listed_and_removed(project: Project, tmp_path: Path) -> None:
+    process = start(project, "features", block=4, hold=tmp_path / "never")
     kill_when(process, project.data / "scratch", "features*/*.safetensors", signal.SIGKILL)
     said = project.succeed("clean").output
     assert "left by a run that was broken off" in said

@@ -1,6 +1,8 @@
 """A stage reads what its entry in the list says, and nothing else."""
 
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +10,10 @@ from ruamel.yaml import YAML
 
 from pipeline import graph
 from pipeline.project import Opened
-from tests.conftest import STAGES, Project
+from tests.conftest import COMPARED, STAGES, Project
 
-WITH_PARAMS = [name for name in STAGES if graph.stage(name).params]
+BOTH = (*STAGES, *COMPARED)
+WITH_PARAMS = [name for name in BOTH if graph.stage(name).params]
 # Other values for the keys of params.yaml that are not numbers.
 OTHERS: dict[str, Any] = {
     "dataset.name": "waterbirds",
@@ -40,6 +43,25 @@ OTHERS: dict[str, Any] = {
     "sweep.alphas": [5],
     "sweep.betas": [6, 7],
 }
+
+
+@pytest.fixture(scope="module")
+def compared(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The finished project with the artefacts of the second pipeline."""
+    folder = tmp_path_factory.mktemp("compared") / "project"
+    shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns("raw"))
+    project = Project(folder)
+    for stage in COMPARED:
+        project.succeed(stage)
+    return project
+
+
+@pytest.fixture
+def project(compared: Project, tmp_path: Path) -> Project:
+    """A copy of it, to be changed at will (the raw images are shared)."""
+    folder = tmp_path / "project"
+    shutil.copytree(compared.folder, folder)
+    return Project(folder)
 
 
 def changed(key: str, value: Any) -> Any:
@@ -78,7 +100,7 @@ def test_parameters_that_a_stage_does_not_declare_change_nothing(project: Projec
     assert contents(project, stage) == before
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", BOTH)
 def test_a_stage_opens_what_it_declares_and_uses_all_of_it(
     project: Project, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,13 +113,12 @@ def timings(project: Project, compared: bool) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for kind in project.kinds.values():  # in the order of the stages that make them
-        stage = kind.command.removeprefix("mac ")
-        file = project.data / "timings" / f"{stage}.json"
+        file = project.data / "timings" / f"{kind.stage}.json"
         is_report = kind.path.endswith(".html")
         is_compared = kind.path.startswith("comparison/")
         if is_report or (is_compared and not compared) or not file.is_file():
             continue
-        found[stage] = store.read_json(file, kind.remedy)
+        found[kind.stage] = store.read_json(file, kind.remedy)
     return found
 
 

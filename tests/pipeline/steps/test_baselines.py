@@ -76,7 +76,7 @@ def test_a_method_that_needs_unknown_labels_is_left_out_with_its_reason(tmp_path
     table, metrics = run(project, ["group_dro", "llr", "dfr"])
     assert list(metrics["methods"]) == ["llr", "dfr"]
     reason = "needs the spurious attribute of every training image"
-    assert metrics["left_out"] == {"Group DRO (last layer)": reason}
+    assert metrics["left_out"] == {"group_dro": {"title": "Group DRO (last layer)", "reason": reason}}
     assert f"Group DRO (last layer) is left out: {reason}" in table
     with project.open("baselines") as given:
         assert "group_dro.weight" not in given.model("baselines").read()
