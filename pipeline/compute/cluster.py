@@ -75,6 +75,7 @@ def connect(workers: int | None, address: str | None, device: str) -> Iterator["
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     with ExitStack() as stack:
+        stack.enter_context(_quiet_when_interrupted())
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": FAILURES}))
         if workers is not None:
             device = pick(device).type  # new workers have this machine's devices: no need to ask them
@@ -82,6 +83,16 @@ def connect(workers: int | None, address: str | None, device: str) -> Iterator["
         client = stack.enter_context(_client(address))
         log.info("Dask cluster of %d workers, dashboard: %s", len(_workers(client)), _dashboard(client))
         yield DaskCluster(client, _kind(client, device))
+
+
+@contextmanager
+def _quiet_when_interrupted() -> Iterator[None]:
+    """Ctrl-C cuts off messages to workers; asyncio would print a traceback for each."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
 
 
 def _client(address: str | None) -> Client:
