@@ -8,6 +8,7 @@ from pipeline.params.model import ModelParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Project
 from pipeline.steps.train import train
+from tests.cached import AUTO
 from tests.made_up import SPEC
 
 INPUTS = InputParams(input_size=SPEC.input_size, to_input=SPEC.to_input)
@@ -34,9 +35,9 @@ def context(data: Path) -> Context:
 
 
 def train_erm(project: Project, name: str = "erm", **changes: object) -> Path:
-    """Train ERM with TRAIN, but for what is changed; the model folder."""
+    """Train ERM with TRAIN, but for what is changed; the model folder. `auto` chooses."""
     out = project.data / name
     params = TRAIN.model_copy(update=changes)
     with project.open("images") as given:
-        train(given, out, INPUTS, MODEL, params, context(project.data))
+        train(given, out, INPUTS, MODEL, params, AUTO, context(project.data))
     return out

@@ -105,7 +105,7 @@ def test_it_learns_and_keeps_the_best_epoch(given: Opened, tmp_path: Path) -> No
     assert not differing(run.best, kept[run.history.best_epoch - 1])
     predicted = run.predict(given.rows("val")).numpy()
     right = predicted == given.file("images")["label"][:][given.rows("val")]
-    assert run.history.worst_and_mean(4)[1] == pytest.approx(right.mean())
+    assert run.history.epochs[3].val_mean == pytest.approx(right.mean())
 
 
 def test_it_trains_on_the_training_split_without_what_is_held_out(given: Opened) -> None:

@@ -22,7 +22,9 @@ def run(project: Project, methods: list[str], **changes: object) -> tuple[str, d
     params = BaselinesParams.model_validate({"methods": methods})
     with project.open("images", "erm", "features") as given:
         out = project.path("baselines")
-        table = baselines(given, out, params, fit_params(**changes), cached.context(project.data))
+        table = baselines(
+            given, out, params, fit_params(**changes), cached.AUTO, cached.context(project.data)
+        )
     return table, json.loads((project.path("baselines") / "metrics.json").read_text())
 
 

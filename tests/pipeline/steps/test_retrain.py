@@ -38,7 +38,7 @@ def params(**changes: object) -> RetrainParams:
 
 def run(project: Project, out: Path, made: RetrainParams) -> None:
     with project.open("erm", "features") as given:
-        retrain(given, out, made, cached.context(project.data))
+        retrain(given, out, made, cached.AUTO, cached.context(project.data))
 
 
 def test_the_folder_holds_a_whole_model_and_all_heads(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_every_way_to_fit_repeats_itself_byte_by_byte(tmp_path: Path, changes: d
     assert len(load_file(tmp_path / "first/head.safetensors")["bias"]) == (1 if "solver" in changes else 2)
 
 
-def test_unknown_attributes_of_validation_choose_by_class(tmp_path: Path) -> None:
+def test_unknown_attributes_of_validation_are_reported_by_class(tmp_path: Path) -> None:
     project = cached.write(tmp_path, unknown=("val",))
     run(project, project.path("retrained"), params())
     val = json.loads((project.path("retrained") / "metrics.json").read_text())["val"]

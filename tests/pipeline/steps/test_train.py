@@ -14,6 +14,7 @@ from pipeline.params.inputs import InputParams
 from pipeline.project import Project
 from pipeline.steps.train import train
 from tests import made_up, tiny
+from tests.cached import AUTO
 
 
 @pytest.fixture
@@ -53,6 +54,7 @@ def test_the_model_says_how_it_was_made_and_can_be_built_again(project: Project)
             "model": tiny.MODEL.model_dump(),
             "train": {**tiny.TRAIN.model_dump(), "crop_scale": [0.7, 1.0]},
             "input": {"input_size": 64, "to_input": "center_crop"},
+            "selection": {"criterion": "groups"},
         }
         assert erm.provenance.made_from == given.digests("images")
         assert not classifier.load(erm.spec, erm.read(), torch.device("cpu")).training
@@ -111,8 +113,8 @@ def test_an_input_that_cannot_be_cut_out_of_the_stored_images_is_refused(project
     with project.open("images") as given:
         message = "dataset.input_size: a centre crop of 80 does not fit in stored_size 72; lower it"
         with pytest.raises(MacError, match=message):
-            train(given, out, large, tiny.MODEL, params, context)
-        train(given, out, large.model_copy(update={"to_input": "resize"}), tiny.MODEL, params, context)
+            train(given, out, large, tiny.MODEL, params, AUTO, context)
+        train(given, out, large.model_copy(update={"to_input": "resize"}), tiny.MODEL, params, AUTO, context)
     with project.open("images", "erm") as given:
         assert given.model("erm").spec.input_size == 80
 
@@ -126,6 +128,6 @@ def test_pretrained_weights_are_part_of_the_provenance(project: Project) -> None
     model = tiny.MODEL.model_copy(update={"weights": str(weights)})
     params = tiny.TRAIN.model_copy(update={"epochs": 1})
     with project.open("images") as given:
-        train(given, project.data / "erm", tiny.INPUTS, model, params, tiny.context(project.data))
+        train(given, project.data / "erm", tiny.INPUTS, model, params, AUTO, tiny.context(project.data))
     with project.open("images", "erm") as given:
         assert given.model("erm").provenance.made_from["weights"] == store.file_digest(weights)

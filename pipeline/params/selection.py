@@ -1,0 +1,23 @@
+"""`selection`: by what models are chosen on the validation split."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from pipeline.params.block import Block
+
+# What can choose, once it is known whether the attributes of the validation split are.
+Criterion = Literal["groups", "soft_errors", "error_groups", "eiil", "worst_class"]
+CriterionName = Criterion | Literal["auto"]
+
+
+class SelectionParams(Block):
+    """The criterion of every choice: epochs, heads, α and β, and the settings of the other methods."""
+
+    block: ClassVar[str] = "selection"
+
+    criterion: CriterionName = Field(
+        description="whose worst accuracy on validation chooses: known groups; classes in which images weigh "
+        "exp(−4 p), p by ERM; classes × ERM's errors; classes × EIIL's environments; classes. "
+        "auto: groups if all are known, else soft_errors"
+    )
