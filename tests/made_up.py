@@ -306,4 +306,5 @@ def _write_sweep(project: Project, given: Opened) -> None:
             rows.append({"alpha": alpha, "beta": beta, **scores, "picked": int(alpha + beta == 3)})
     with store.create_folder(project.path("sweep")) as out:
         store.write_csv(out / "mean.csv", rows)
-        store.write_json(out / "metrics.json", {"made_from": given.digests("features", "erm"), **rows[-1]})
+        made = {"made_from": given.digests("features", "erm"), "criterion": "groups"}
+        store.write_json(out / "metrics.json", {**made, **rows[-1]})

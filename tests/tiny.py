@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.compute.context import Context
 from pipeline.params.inputs import InputParams
 from pipeline.params.model import ModelParams
+from pipeline.params.selection import SelectionParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Project
 from pipeline.steps.train import train
@@ -34,10 +35,12 @@ def context(data: Path) -> Context:
     return Context("cpu", data / "scratch")
 
 
-def train_erm(project: Project, name: str = "erm", **changes: object) -> Path:
-    """Train ERM with TRAIN, but for what is changed; the model folder. `auto` chooses."""
+def train_erm(
+    project: Project, name: str = "erm", selection: SelectionParams = AUTO, **changes: object
+) -> Path:
+    """Train ERM with TRAIN, but for what is changed; the model folder."""
     out = project.data / name
     params = TRAIN.model_copy(update=changes)
     with project.open("images") as given:
-        train(given, out, INPUTS, MODEL, params, AUTO, context(project.data))
+        train(given, out, INPUTS, MODEL, params, selection, context(project.data))
     return out

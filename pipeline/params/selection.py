@@ -8,7 +8,7 @@ from pipeline.params.block import Block
 
 # What can choose, once it is known whether the attributes of the validation split are.
 Criterion = Literal["groups", "soft_errors", "error_groups", "eiil", "worst_class"]
-CriterionName = Criterion | Literal["auto"]
+CriterionName = Literal["auto", Criterion]
 
 
 class SelectionParams(Block):
@@ -17,7 +17,8 @@ class SelectionParams(Block):
     block: ClassVar[str] = "selection"
 
     criterion: CriterionName = Field(
-        description="whose worst accuracy on validation chooses: known groups; classes in which images weigh "
-        "exp(−4 p), p by ERM; classes × ERM's errors; classes × EIIL's environments; classes. "
-        "auto: groups if all are known, else soft_errors"
+        description="whose worst accuracy on validation chooses; groups: the known groups; soft_errors: "
+        "classes, in which images that ERM gets wrong weigh more; error_groups: classes × ERM right or "
+        "wrong; eiil: classes × environments by EIIL; worst_class: classes; auto: groups if all are known, "
+        "else soft_errors"
     )

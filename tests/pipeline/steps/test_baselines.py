@@ -73,6 +73,14 @@ def test_an_erm_that_validation_chose_says_so_and_held_out_images_are_taken(tmp_
     assert metrics["methods"]["afr"]["note"] == ""
 
 
+def test_what_only_chooses_sees_no_labels_where_errors_choose(tmp_path: Path) -> None:
+    project = cached.write(tmp_path, unknown=("val",))
+    table, metrics = run(project, ["erm", "llr", "afr"])
+    assert metrics["criterion"] == "soft_errors"
+    assert {row["sign"] for row in metrics["methods"].values()} == {"✗"}
+    assert table.count("✗ none") == 3
+
+
 def test_a_method_that_needs_unknown_labels_is_left_out_with_its_reason(tmp_path: Path) -> None:
     project = cached.write(tmp_path, unknown=("train",))
     table, metrics = run(project, ["group_dro", "llr", "dfr"])

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pipeline.errors import MacError
 from pipeline.network import classifier
 from pipeline.network.checkpoint import Checkpoint
 from pipeline.params.inputs import InputParams
+from pipeline.params.selection import SelectionParams
 from pipeline.project import Project
 from pipeline.steps.train import train
 from tests import made_up, tiny
@@ -97,6 +99,24 @@ def test_select_names_the_epoch_that_is_the_model(project: Project) -> None:
     assert (best / "last.safetensors").read_bytes() == (last / "model.safetensors").read_bytes()
     assert (best / "model.safetensors").read_bytes() == (last / "best.safetensors").read_bytes()
     assert not (best / "best.safetensors").exists()
+
+
+def test_without_groups_no_attribute_is_read(project: Project, tmp_path: Path) -> None:
+    """The same images, of which every attribute is known or none is: the same epoch, bit for bit."""
+    erased = made_up.write(tmp_path / "erased", spec=replace(made_up.SPEC, attributes=()))
+    selection = SelectionParams(criterion="soft_errors")
+    told, untold = (tiny.train_erm(each, selection=selection, select="best") for each in (project, erased))
+    for file in ("model.safetensors", "last.safetensors"):
+        assert (told / file).read_bytes() == (untold / file).read_bytes()
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (told, untold))
+    assert first["criterion"] == second["criterion"] == "soft_errors"
+    assert (first["best_epoch"], first["val"]["raw_mean"]) == (
+        second["best_epoch"],
+        second["val"]["raw_mean"],
+    )
+    assert ("worst_group" in first["val"], "worst_class" in second["val"]) == (True, True)
+    with pytest.raises(MacError, match="selection.criterion: groups needs the spurious attribute of every"):
+        tiny.train_erm(erased, selection=SelectionParams(criterion="groups"))
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_earlier_model(project: Project) -> None:
