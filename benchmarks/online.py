@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
-from benchmarks.project import GRID, RETRAIN, RETRAINING_SET, SALIENCY, SEEDS, SIZE, SWEEP
+from benchmarks.project import GRID, RETRAIN, RETRAINING_SET, SALIENCY, SEEDS, SELECTION, SIZE, SWEEP
 from pipeline import graph
 from pipeline.compute.context import Context
 from pipeline.compute.device import autocast, keep_freed_memory, pick
@@ -82,11 +82,13 @@ def main(
 
         def answer() -> None:
             with large.open("erm", "features") as given:
-                retrain(given, large.path("retrained"), ONE, context)
+                retrain(given, large.path("retrained"), ONE, SELECTION, context)
 
         def sweep() -> None:
             with large.open("erm", "features") as given:
-                fit_grid(given.file("features"), given.model("erm").head(), MANY, SWEEP, on)
+                fit_grid(
+                    given.file("features"), given.model("erm").head(), MANY, SWEEP, SELECTION.criterion, on
+                )
 
         times |= medians({"next": answer, "sweep": sweep}, on, repeats)
     online_seconds = times["online"] / (batches * BATCH) * ROWS * EPOCHS

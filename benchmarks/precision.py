@@ -20,6 +20,7 @@ from pipeline.params.features import FeaturesParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.retraining_set import RetrainingSetParams
 from pipeline.params.saliency import SaliencyParams
+from pipeline.params.selection import SelectionParams
 from pipeline.params_file import Params
 from pipeline.project import Project
 from pipeline.results.tables import worst_of
@@ -78,7 +79,8 @@ def _made_again(data: Path, folder: Path, precision: Precision, chosen: Params, 
     with again.open("images", "erm", "masks") as given:
         features(given, again.path("features"), caching, context)
     with again.open("erm", "features") as given:
-        retrain(given, again.path("retrained"), chosen.of(RetrainParams), context)
+        params = (chosen.of(RetrainParams), chosen.of(SelectionParams))
+        retrain(given, again.path("retrained"), *params, context)
     return again
 
 

@@ -24,6 +24,7 @@ from pipeline.params.model import ModelParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.retraining_set import RetrainingSetParams
 from pipeline.params.saliency import SaliencyParams
+from pipeline.params.selection import SelectionParams
 from pipeline.params.sweep import SweepParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Project
@@ -72,6 +73,7 @@ RETRAIN = RetrainParams(
     lr_step=5,
     lr_gamma=0.5,
 )
+SELECTION = SelectionParams(criterion="groups")
 SWEEP = SweepParams(alphas=[0, 1, 2], betas=[0, 1, 2, 3, 4, 5])  # the paper's
 GRID = list(product(SWEEP.alphas, SWEEP.betas))  # (α, β)
 SEEDS = 5
@@ -165,6 +167,7 @@ def write_erm(project: Project, architecture: str, size: int = SIZE, seed: int =
         "model": network(architecture).model_dump(),
         "train": TRAIN.model_dump(),
         "input": {"input_size": size, "to_input": INPUTS.to_input},
+        "selection": SELECTION.model_dump(),
     }
     with store.create_folder(project.path("erm")) as out:
         store.write_model(out, "erm", tensors, spec(architecture, stored, size), made, made_from)
@@ -173,9 +176,10 @@ def write_erm(project: Project, architecture: str, size: int = SIZE, seed: int =
 def write_head(project: Project, width: int) -> None:
     """Write an erm/ that has a head of `width` features and no trunk: retraining reads nothing else of it."""
     weight = np.random.default_rng(1).standard_normal((2, width), np.float32) / 50
+    made = {"train": TRAIN.model_dump(), "selection": SELECTION.model_dump()}
     tensors: dict[str, NDArray[Any]] = {"head.weight": weight, "head.bias": np.zeros(2, np.float32)}
     with store.create_folder(project.path("erm")) as out:
-        store.write_model(out, "erm", tensors, spec("resnet50"), {}, {})
+        store.write_model(out, "erm", tensors, spec("resnet50"), made, {})
 
 
 def write_masks(project: Project) -> None:

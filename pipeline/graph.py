@@ -75,7 +75,7 @@ STAGES = (
         run="steps.train:train",
         needs=("images",),
         makes=(Kind("erm", "erm", "model"),),
-        params=("inputs:InputParams", "model:ModelParams", "train:TrainParams"),
+        params=("inputs:InputParams", "model:ModelParams", "train:TrainParams", "selection:SelectionParams"),
     ),
     Stage(
         "saliency",
@@ -101,7 +101,7 @@ STAGES = (
         run="steps.retrain:retrain",
         needs=("erm", "features"),
         makes=(Kind("retrained", "retrained", "model"),),
-        params=("retrain:RetrainParams",),
+        params=("retrain:RetrainParams", "selection:SelectionParams"),
     ),
     Stage(
         "evaluate",
@@ -117,7 +117,7 @@ STAGES = (
         run="steps.baselines:baselines",
         needs=("images", "erm", "features"),
         makes=(Kind("baselines", "baselines", "model"),),
-        params=("baselines:BaselinesParams", "fit:FitParams"),
+        params=("baselines:BaselinesParams", "fit:FitParams", "selection:SelectionParams"),
     ),
     Stage(
         "sweep",
@@ -125,7 +125,7 @@ STAGES = (
         run="steps.sweep:sweep",
         needs=("erm", "features"),
         makes=(Kind("sweep", "sweep", "table"),),
-        params=("sweep:SweepParams", "fit:FitParams"),
+        params=("sweep:SweepParams", "fit:FitParams", "selection:SelectionParams"),
     ),
     Stage(
         "examples",
@@ -149,7 +149,7 @@ STAGES = (
         run="comparison.jtt:jtt",
         needs=("images", "erm"),
         makes=(Kind("jtt", "comparison/jtt", "model"),),
-        params=("jtt:JttParams",),
+        params=("jtt:JttParams", "selection:SelectionParams"),
         pipeline="comparison",
     ),
     Stage(
@@ -158,7 +158,7 @@ STAGES = (
         run="comparison.masktune:masktune",
         needs=("images", "erm"),
         makes=(Kind("masktune", "comparison/masktune", "model"),),
-        params=("masktune:MaskTuneParams",),
+        params=("masktune:MaskTuneParams", "selection:SelectionParams"),
         pipeline="comparison",
     ),
     Stage(
@@ -167,7 +167,13 @@ STAGES = (
         run="comparison.ablation:ablation",
         needs=("images", "erm", "masks", "features"),
         makes=(Kind("ablation", "comparison/ablation", "table"),),
-        params=("maps:MapParams", "features:FeaturesParams", "sweep:SweepParams", "fit:FitParams"),
+        params=(
+            "maps:MapParams",
+            "features:FeaturesParams",
+            "sweep:SweepParams",
+            "fit:FitParams",
+            "selection:SelectionParams",
+        ),
         pipeline="comparison",
     ),
     Stage(

@@ -4,7 +4,7 @@ The group of a row has the number label · (number of attributes) + attribute. U
 attribute that is not known. Accuracies are fractions in [0, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -25,6 +25,26 @@ SIGNS: dict[Labels, str] = {
     "training, to train": "✓✓",
 }
 Accuracy = NDArray[np.float64]
+
+
+def seen(labels: Labels, criterion: str, erm: Labels = "none") -> Labels:
+    """The group labels that a method sees, if it is fitted with this criterion.
+
+    Args:
+        labels: those that it sees if groups choose.
+        criterion: what chooses (`pipeline.selection`); only `groups` reads group labels.
+        erm: those that ERM, from which it starts, has seen.
+    """
+    return erm if labels == "validation, to choose" and criterion != "groups" else labels
+
+
+def seen_by_erm(made: Mapping[str, Any]) -> Labels:
+    """The group labels that ERM saw, by the parameters in its model folder.
+
+    Its epoch is the last one, or the best one by the criterion.
+    """
+    chosen: Labels = "validation, to choose" if made["train"]["select"] == "best" else "none"
+    return seen(chosen, made["selection"]["criterion"])
 
 
 def better(worst: Accuracy, mean: Accuracy, than_worst: Accuracy, than_mean: Accuracy) -> NDArray[np.bool_]:
@@ -56,14 +76,17 @@ class Grouping:
     """The rows of one split, grouped for accuracy.
 
     Attributes:
-        kind: `group` if the attribute of every row is known, else `class`.
+        kind: `group` if the attribute of every row is known, else `class`. The other kinds choose models
+            without attributes: see `pipeline.selection`.
         names: the names of the groups or classes.
         index: (N,) int64, the group or class of each row.
+        weight: (N,) float64, how much each row counts; None if all count the same.
     """
 
-    kind: Literal["group", "class"]
+    kind: Literal["group", "class", "weighted class", "error group", "environment"]
     names: list[str]
     index: NDArray[np.int64]
+    weight: NDArray[np.float64] | None = None
 
     @property
     def count(self) -> NDArray[np.int64]:
@@ -72,14 +95,15 @@ class Grouping:
 
     def accuracy(self, correct: NDArray[np.bool_]) -> Accuracy:
         """(..., N) bool, whether each row is right, to the accuracy of every group, (..., names)."""
-        return group_accuracy(correct, self.index, len(self.names))
+        return group_accuracy(correct, self.index, len(self.names), self.weight)
 
     def scores(self, accuracy: Accuracy) -> tuple[Accuracy, Accuracy]:
         """(..., names) to the worst-group (or worst-class) and the mean accuracy, (...) each.
 
         Model selection looks at these two, in this order: see `prefer`.
         """
-        return worst_group(accuracy), weighted_mean(accuracy, self.count)
+        share = np.bincount(self.index, self.weight, len(self.names))
+        return worst_group(accuracy), weighted_mean(accuracy, share)
 
 
 @dataclass(frozen=True)
@@ -120,17 +144,25 @@ class Groups:
         )
 
 
-def group_accuracy(correct: NDArray[np.bool_], group: NDArray[np.int64], groups: int) -> Accuracy:
+def group_accuracy(
+    correct: NDArray[np.bool_],
+    group: NDArray[np.int64],
+    groups: int,
+    weight: NDArray[np.float64] | None = None,
+) -> Accuracy:
     """Accuracy of every group, for many heads at once.
 
     Args:
         correct: (..., N) bool.
         group: (N,) int64.
+        weight: (N,) float64, how much each row counts in its group; None if all count the same.
 
     Returns:
         (..., groups) float64 in [0, 1]; NaN for an empty group.
     """
     member = np.eye(groups)[group]
+    if weight is not None:
+        member *= weight[:, None]
     with np.errstate(invalid="ignore"):
         return np.asarray(correct.astype(np.float64) @ member / member.sum(0))
 
@@ -140,7 +172,7 @@ def worst_group(accuracy: Accuracy) -> Accuracy:
     return np.asarray(np.where(np.isnan(accuracy), np.inf, accuracy).min(-1))
 
 
-def weighted_mean(accuracy: Accuracy, share: NDArray[np.integer]) -> Accuracy:
+def weighted_mean(accuracy: Accuracy, share: NDArray[np.integer] | NDArray[np.float64]) -> Accuracy:
     """(..., groups) to (...): groups weighted by `share` (groups,); empty groups are left out.
 
     If `share` has the counts of the split itself, this is the raw mean. If it has the counts of the training
@@ -165,7 +197,7 @@ def as_dict(accuracy: Accuracy, split: Grouping, training: Grouping | None) -> d
         `classes.<name>` instead of `worst_group` and `groups.<name>`. There is an adjusted mean only if the
         groups of both splits are known.
     """
-    many = {"group": "groups", "class": "classes"}[split.kind]
+    many = "groups" if split.kind == "group" else "classes"
     worst, mean = split.scores(accuracy)
     metrics: dict[str, Any] = {f"worst_{split.kind}": worst.item(), "raw_mean": mean.item()}
     if training and split.kind == training.kind == "group":

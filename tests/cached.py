@@ -15,6 +15,7 @@ from pipeline import graph, store
 from pipeline.compute.context import Context
 from pipeline.metrics import UNKNOWN
 from pipeline.params.fit import FitParams
+from pipeline.params.selection import SelectionParams
 from pipeline.project import Project
 from pipeline.schemas import features, images, masks
 from pipeline.spec import IMAGENET, ModelSpec
@@ -38,6 +39,8 @@ FIT = FitParams(
     lr_step=2,
     lr_gamma=0.5,
 )
+
+AUTO = SelectionParams(criterion="auto")
 
 
 def fit_params(**changes: Any) -> FitParams:
@@ -66,7 +69,7 @@ def write(data: Path, unknown: Sequence[str] = (), **train: Any) -> Project:
 
     Args:
         unknown: the splits whose attributes are unknown.
-        train: changes of what erm/ says it was trained with: `select`, `hold_out`, `seed`.
+        train: changes of what erm/ says it was trained with: `select`, `hold_out`, `seed`. Groups choose.
     """
     project = graph.project(data)
     splits = {split: rows(count, seed) for seed, (split, count) in enumerate(COUNTS.items())}
@@ -102,8 +105,9 @@ def _write_erm(project: Project, train: dict[str, Any]) -> None:
         "head.weight": weight,
         "head.bias": np.zeros(2, np.float32),
     }
+    made = {"train": train, "selection": {"criterion": "groups"}}
     with project.open("images") as given, store.create_folder(project.path("erm")) as folder:
-        store.write_model(folder, "erm", tensors, SPEC, {"train": train}, given.digests("images"))
+        store.write_model(folder, "erm", tensors, SPEC, made, given.digests("images"))
 
 
 def _write_masks(project: Project) -> None:

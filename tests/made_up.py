@@ -153,7 +153,10 @@ def _write_erm(project: Project, given: Opened, spec: ModelSpec) -> None:
     tensors = {name: tensor.contiguous().numpy() for name, tensor in model.state_dict().items()}
     head = _fitted(phi, np.arange(COUNT) % 2, len(spec.classes))
     tensors |= {"head.weight": head.weight[0], "head.bias": head.bias[0]}
-    made = {"train": {"select": "last", "hold_out": 0.0, "seed": 0}}
+    made = {
+        "train": {"select": "last", "hold_out": 0.0, "seed": 0},
+        "selection": {"criterion": "groups" if spec.attributes else "soft_errors"},
+    }
     history = []
     for epoch in (1, 2):
         history.append({"epoch": epoch, "val_worst": 0.1 * epoch, "val_mean": 0.2 * epoch})
@@ -233,6 +236,11 @@ def _heads(given: Opened, count: int, rng: np.random.Generator) -> FittedHeads:
 def _write_retrained(project: Project, given: Opened, rng: np.random.Generator) -> None:
     heads, erm = _heads(given, 2, rng), given.model("erm")
     made = {"alpha": 1.0, "beta": 2.0, "solver": "adam", "head_seed": 1}
+    known = bool(erm.spec.attributes)
+    made |= {
+        "criterion": "groups" if known else "soft_errors",
+        "labels": "validation, to choose" if known else "none",
+    }
     tensors = erm.read() | {"head.weight": heads.weight[1], "head.bias": heads.bias[1]}
     history = []
     for seed in (0, 1):
@@ -298,4 +306,5 @@ def _write_sweep(project: Project, given: Opened) -> None:
             rows.append({"alpha": alpha, "beta": beta, **scores, "picked": int(alpha + beta == 3)})
     with store.create_folder(project.path("sweep")) as out:
         store.write_csv(out / "mean.csv", rows)
-        store.write_json(out / "metrics.json", {"made_from": given.digests("features", "erm"), **rows[-1]})
+        made = {"made_from": given.digests("features", "erm"), "criterion": "groups"}
+        store.write_json(out / "metrics.json", {**made, **rows[-1]})

@@ -5,9 +5,11 @@ from pathlib import Path
 from pipeline.compute.context import Context
 from pipeline.params.inputs import InputParams
 from pipeline.params.model import ModelParams
+from pipeline.params.selection import SelectionParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Project
 from pipeline.steps.train import train
+from tests.cached import AUTO
 from tests.made_up import SPEC
 
 INPUTS = InputParams(input_size=SPEC.input_size, to_input=SPEC.to_input)
@@ -33,10 +35,12 @@ def context(data: Path) -> Context:
     return Context("cpu", data / "scratch")
 
 
-def train_erm(project: Project, name: str = "erm", **changes: object) -> Path:
+def train_erm(
+    project: Project, name: str = "erm", selection: SelectionParams = AUTO, **changes: object
+) -> Path:
     """Train ERM with TRAIN, but for what is changed; the model folder."""
     out = project.data / name
     params = TRAIN.model_copy(update=changes)
     with project.open("images") as given:
-        train(given, out, INPUTS, MODEL, params, context(project.data))
+        train(given, out, INPUTS, MODEL, params, selection, context(project.data))
     return out

@@ -22,6 +22,7 @@ from pipeline.method.retraining_set import with_foreground
 from pipeline.params.features import FeaturesParams
 from pipeline.params.fit import FitParams
 from pipeline.params.maps import MapParams
+from pipeline.params.selection import SelectionParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Opened, Project
 from pipeline.results import tables
@@ -37,6 +38,7 @@ def ablation(
     features: FeaturesParams,
     sweep: SweepParams,
     fit: FitParams,
+    selection: SelectionParams,
     context: Context,
 ) -> str:
     """Write the folder `out` with metrics.json; return the table to print.
@@ -69,9 +71,9 @@ def ablation(
             """MaC with masks of the rows `of`, made by another method in a folder of their own."""
             changed = maps.model_copy(update={"method": method})
             with _other_masks(given, kept.folder / folder, of, changed, features, context) as other:
-                return _measure(other, name, sweep, fit, context)
+                return _measure(other, name, sweep, fit, selection, context)
 
-        own = _measure(given, f"{method} (MaC)", sweep, fit, context)
+        own = _measure(given, f"{method} (MaC)", sweep, fit, selection, context)
         random = measured("random", "random masks of the same size", "random", rows)
         masks, differences = [own, random], [_difference(own, random)]
         if len(known):
@@ -146,10 +148,17 @@ class _Measured:
     worst: NDArray[np.float64]
 
 
-def _measure(given: Opened, name: str, sweep: SweepParams, fit: FitParams, context: Context) -> _Measured:
+def _measure(
+    given: Opened,
+    name: str,
+    sweep: SweepParams,
+    fit: FitParams,
+    selection: SelectionParams,
+    context: Context,
+) -> _Measured:
     """Fit the grid on the features of one kind of mask, and measure the setting that validation picks."""
     features = given.file("features")
-    grid = fit_grid(features, given.model("erm").head(), fit, sweep, context.on)
+    grid = fit_grid(features, given.model("erm").head(), fit, sweep, selection.criterion, context.on)
     alpha, beta = grid.settings[grid.picked]
     log.info("ablation, %s: alpha=%g, beta=%g", name, alpha, beta)
     picked = grid.heads.of_setting(grid.picked)
@@ -157,6 +166,7 @@ def _measure(given: Opened, name: str, sweep: SweepParams, fit: FitParams, conte
         "name": name,
         "alpha": alpha,
         "beta": beta,
+        "criterion": grid.criterion,
         "seeds": len(grid.seeds),
         "val": head_scores(given, picked.fitted(), "val"),
         "test": head_scores(given, picked.fitted(), "test"),

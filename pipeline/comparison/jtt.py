@@ -3,6 +3,7 @@
 A first, short training finds the images that it gets wrong. In the second training these images count more.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +13,29 @@ from pipeline.comparison import whole_network
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Shards
 from pipeline.compute.progress import log
+from pipeline.metrics import seen, seen_by_erm
 from pipeline.network.training import Training
 from pipeline.params.jtt import JttParams
+from pipeline.params.selection import SelectionParams
 from pipeline.project import Opened
 
 
-def jtt(given: Opened, out: Path, params: JttParams, context: Context) -> None:
-    """Write the model folder `out`: the epoch of the second training with the best validation worst group.
+def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams, context: Context) -> None:
+    """Write the model folder `out`: the best epoch of the second training by the criterion of `selection`.
 
-    Both trainings start where ERM started, and use its batch size, schedule, augmentation and seed.
+    Both trainings start where ERM started, and use its batch size, schedule, augmentation and seed. The
+    criterion's reference is the finished ERM.
     """
     erm = whole_network.ErmParams.of(given)
     changed = {"lr": params.lr, "weight_decay": params.weight_decay, "select": "best"}
     short = erm.train.model_copy(update={**changed, "epochs": params.first_epochs})
     long = erm.train.model_copy(update={**changed, "epochs": params.epochs})
     made_from = given.digests("images", "erm")
-    with Shards(context.scratch, "jtt", params.model_dump(), made_from) as shards:
-        first = Training(given, erm.model, erm.inputs, short, context.on, name="jtt")
+    erm_labels = seen_by_erm(given.model("erm").provenance.params)
+    reference = whole_network.reference(given, erm, context.on)
+    train = partial(Training, given, criterion=selection.criterion, reference=reference, name="jtt")
+    with Shards(context.scratch, "jtt", params.model_dump(), selection.model_dump(), made_from) as shards:
+        first = train(erm.model, erm.inputs, short, context.on)
         first.to_end(shards.folder / "first.safetensors")
         errors = error_set(first)
         log.info(
@@ -36,7 +43,7 @@ def jtt(given: Opened, out: Path, params: JttParams, context: Context) -> None:
             *(len(errors), len(first.rows), params.first_epochs),
         )
         rows = upweighted(first.rows, errors, params.upweight)
-        second = Training(given, erm.model, erm.inputs, long, context.on, rows=rows, name="jtt")
+        second = train(erm.model, erm.inputs, long, context.on, rows=rows)
         second.to_end(shards.folder / "second.safetensors")
         chosen: dict[str, object] = {
             "T": params.first_epochs,
@@ -44,7 +51,8 @@ def jtt(given: Opened, out: Path, params: JttParams, context: Context) -> None:
             "error set": len(errors),
             "epoch": second.history.best_epoch,
         }
-        about = whole_network.About("jtt", "JTT", "Liu et al. 2021", "validation, to choose", chosen)
+        labels = seen("validation, to choose", second.criterion, erm_labels)
+        about = whole_network.About("jtt", "JTT", "Liu et al. 2021", labels, chosen)
         whole_network.write(out, second, second.best, about, params.model_dump())
 
 

@@ -20,11 +20,17 @@ from pipeline.network import classifier
 from pipeline.network.inputs import to_input_grid
 from pipeline.network.training import Training
 from pipeline.params.masktune import MaskTuneParams
+from pipeline.params.selection import SelectionParams
 from pipeline.project import Opened
 
 
-def masktune(given: Opened, out: Path, params: MaskTuneParams, context: Context) -> None:
-    """Write the model folder `out`: ERM after one more epoch, on masked images. No group label is read."""
+def masktune(
+    given: Opened, out: Path, params: MaskTuneParams, selection: SelectionParams, context: Context
+) -> None:
+    """Write the model folder `out`: ERM after one more epoch, on masked images. No epoch is chosen.
+
+    history.csv has the accuracy by the criterion of `selection`, whose reference is ERM.
+    """
     erm, on = given.model("erm"), context.on
     made = whole_network.ErmParams.of(given)
     changed = {"lr": params.lr, "schedule": "constant", "select": "last", "epochs": 1}
@@ -42,9 +48,16 @@ def masktune(given: Opened, out: Path, params: MaskTuneParams, context: Context)
         seen = highest(upsample(maps, erm.spec.input_size), params.sigmas)
         return torch.where(seen[:, None], 0, grid)
 
-    with Shards(context.scratch, "masktune", params.model_dump(), given.digests("images", "erm")) as shards:
+    reference = whole_network.reference(given, made, on)
+    inputs = (params.model_dump(), selection.model_dump(), given.digests("images", "erm"))
+    with Shards(context.scratch, "masktune", *inputs) as shards:
         training = Training(
-            given, made.model, made.inputs, tuned, on, start=erm, make_input=masked, name="masktune"
+            *(given, made.model, made.inputs, tuned, on),
+            start=erm,
+            make_input=masked,
+            criterion=selection.criterion,
+            reference=reference,
+            name="masktune",
         )
         training.to_end(shards.folder / "checkpoint.safetensors")
         chosen: dict[str, object] = {"sigmas": params.sigmas}

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from pipeline import store
 from pipeline.metrics import SIGNS, Labels
 from pipeline.network.checkpoint import Tensors
@@ -28,6 +31,12 @@ class ErmParams:
         """The parameters of the opened ERM model."""
         made = given.model("erm").provenance.params
         return cls(ModelParams(**made["model"]), InputParams(**made["input"]), TrainParams(**made["train"]))
+
+
+def reference(given: Opened, made: ErmParams, on: torch.device) -> Tensor:
+    """ERM's logits on the validation split, (n, classes) float32 on the CPU: the criterion's reference."""
+    erm = Training(given, made.model, made.inputs, made.train, on, start=given.model("erm"))
+    return erm.logits(given.rows("val"))
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def write(out: Path, training: Training, state: Tensors, about: About, params: d
     Args:
         training: the training of the model, with images.h5 and ERM open.
         state: the model's state dict.
-        params: the parameters of the method.
+        params: the parameters of the method. The model folder states them, and the criterion.
     """
     given = training.given
     made_from = given.digests("images", "erm")
@@ -66,15 +75,17 @@ def write(out: Path, training: Training, state: Tensors, about: About, params: d
         "made_from": made_from,
         "title": about.title,
         "source": about.source,
+        "criterion": training.criterion,
         "labels": about.labels,
         "sign": SIGNS[about.labels],
         "chosen": about.chosen,
         "note": "",
         "seeds": 1,
     }
+    made = {**params, "criterion": training.criterion}
     measured = {split: _measured(training, split) for split in ("val", "test")}
     with store.create_folder(out) as folder:
-        store.write_model(folder, about.kind, as_numpy(state), training.spec(), params, made_from)
+        store.write_model(folder, about.kind, as_numpy(state), training.spec(), made, made_from)
         store.write_csv(folder / "history.csv", training.history.rows())
         store.write_json(folder / "metrics.json", {**row, **measured})
 

@@ -12,7 +12,9 @@ from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.views import Views
 from pipeline.metrics import Accuracy, prefer
 from pipeline.params.fit import FitParams
+from pipeline.params.selection import Criterion, CriterionName
 from pipeline.params.sweep import SweepParams
+from pipeline.selection import criterion_of
 from pipeline.store import Artefact, FittedHeads
 
 CPU = torch.device("cpu")
@@ -26,9 +28,9 @@ class Grid:
         settings: (α, β) of each setting.
         seeds: the seeds of the S heads of each setting.
         heads: (S, K, …).
-        val: (2, S, K), worst-group (or worst-class) and mean accuracy on the validation split.
+        val: (2, S, K), worst and mean accuracy on the validation split, by the criterion.
         picked: the best setting by `metrics.prefer`, on validation scores averaged over the seeds.
-        kind: `group` if `val` has the worst group, `class` if it has the worst class.
+        criterion: what picked.
     """
 
     settings: list[tuple[float, float]]
@@ -36,22 +38,26 @@ class Grid:
     heads: Heads
     val: Accuracy
     picked: int
-    kind: str
+    criterion: Criterion
 
 
 def fit_grid(
-    features: Artefact, erm: FittedHeads, fit: FitParams, sweep: SweepParams, on: torch.device
+    features: Artefact,
+    erm: FittedHeads,
+    fit: FitParams,
+    sweep: SweepParams,
+    criterion: CriterionName,
+    on: torch.device,
 ) -> Grid:
-    """Fit the grid of `sweep` on features.h5, starting from the ERM head."""
+    """Fit the grid of `sweep` on features.h5, starting from the ERM head; `criterion` chooses."""
     settings = list(product(sweep.alphas, sweep.betas))
     alphas, betas = [alpha for alpha, _ in settings], [beta for _, beta in settings]
-    validation = HeldOutSplit.of(features, "val", on)
+    validation = HeldOutSplit.of(features, "val", on, erm, criterion)
     heads = mac.fit(Views.of(features, fit, on), validation, Heads.of(erm).to(on), fit, alphas, betas).heads
     worst, mean = validation.scores(heads)
     picked = prefer(worst.mean(0), mean.mean(0))
-    return Grid(
-        settings, fit.head_seeds, heads.to(CPU), np.stack([worst, mean]), picked, validation.grouping.kind
-    )
+    by = criterion_of(validation.criterion)
+    return Grid(settings, fit.head_seeds, heads.to(CPU), np.stack([worst, mean]), picked, by)
 
 
 def scores_of_test_split(features: Artefact, heads: Heads) -> Accuracy:

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline import selection
 from pipeline.last_layer.heads import Heads
 from pipeline.metrics import Accuracy, Grouping, Groups
-from pipeline.store import Artefact
+from pipeline.params.selection import CriterionName
+from pipeline.store import Artefact, FittedHeads
 
 
 @dataclass(frozen=True)
@@ -18,26 +22,50 @@ class HeldOutSplit:
     Attributes:
         features: (n, D) float32.
         label: (n,) int64.
-        grouping: its groups, or its classes if groups are unknown.
+        grouping: its groups, or its classes if groups are unknown: for what is reported.
+        criterion: the grouping that chooses between heads; the same, if the split chooses nothing.
     """
 
     features: Tensor
     label: Tensor
     grouping: Grouping
+    criterion: Grouping
 
     @classmethod
-    def of(cls, features: Artefact, split: Literal["val", "test"], on: torch.device) -> "HeldOutSplit":
-        """A split of features.h5, on the device."""
-        label = features[f"{split}/label"][:]
-        grouping = Groups.of(features).grouping(label, features[f"{split}/attribute"][:])
-        original = torch.from_numpy(features[f"{split}/original"][:])
-        return cls(original.to(on), torch.from_numpy(label).to(on), grouping)
+    def of(
+        cls,
+        features: Artefact,
+        split: Literal["val", "test"],
+        on: torch.device,
+        erm: FittedHeads | None = None,
+        criterion: CriterionName | None = None,
+    ) -> "HeldOutSplit":
+        """A split of features.h5, on the device.
+
+        Args:
+            erm: the ERM head, the reference of the criterion; None if there is no criterion.
+            criterion: what chooses; None for a split that chooses nothing.
+
+        Raises:
+            MacError: the criterion needs attributes that are unknown.
+        """
+        x, label, attribute = (features[f"{split}/{name}"][:] for name in ("original", "label", "attribute"))
+        groups = Groups.of(features)
+        grouping = chooses = groups.grouping(label, attribute)
+        if criterion is not None:
+            assert erm is not None
+            chooses = selection.criterion(criterion, groups, label, attribute, erm.logits(x)[0])
+        return cls(torch.from_numpy(x).to(on), torch.from_numpy(label).to(on), grouping, chooses)
+
+    def correct(self, heads: Heads) -> NDArray[np.bool_]:
+        """Whether each head is right about each row, (S, K, n)."""
+        correct = heads.logits(self.features).argmax(-1) == self.label
+        return np.asarray(correct.cpu().numpy())
 
     def accuracy(self, heads: Heads) -> Accuracy:
         """The accuracy of each head in each group or class, (S, K, names)."""
-        correct = heads.logits(self.features).argmax(-1) == self.label
-        return self.grouping.accuracy(correct.cpu().numpy())
+        return self.grouping.accuracy(self.correct(heads))
 
     def scores(self, heads: Heads) -> tuple[Accuracy, Accuracy]:
-        """The worst-group (or worst-class) and the mean accuracy of each head, (S, K) each."""
-        return self.grouping.scores(self.accuracy(heads))
+        """What chooses: the worst and the mean accuracy of each head by the criterion, (S, K) each."""
+        return self.criterion.scores(self.criterion.accuracy(self.correct(heads)))

@@ -7,7 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import MacError
@@ -18,7 +20,6 @@ from pipeline.last_layer.lbfgs import fit_lbfgs
 from pipeline.last_layer.scale import Scale
 from pipeline.last_layer.selection import BestSoFar
 from pipeline.last_layer.views import Views
-from pipeline.metrics import Accuracy, Grouping
 from pipeline.params.fit import FitParams
 
 History = list[dict[str, object]]
@@ -50,7 +51,7 @@ def fit(
 ) -> Retrained:
     """Fit a head for every seed of `params.head_seeds` and every setting (alphas[k], betas[k]) at once.
 
-    `adam`: each fit is kept at its best epoch on the validation split (`metrics.better`). Head s is the mean
+    `adam`: each fit is kept at its best epoch on the validation split, by its criterion. Head s is the mean
     of `params.average` fits, with the seeds s · average, s · average + 1, …. `lbfgs`: each head is at the
     minimum of the loss.
 
@@ -90,9 +91,7 @@ def _solved(
         losses.append(loss)
     heads = _raw(Heads.joined(fitted, axis=1), scale)
     history: History = []
-    _record(
-        history, validation.grouping, 1, params.head_seeds, validation.accuracy(heads), torch.tensor([losses])
-    )
+    _record(history, validation, 1, params.head_seeds, validation.correct(heads), torch.tensor([losses]))
     return Retrained(heads, torch.ones(1, len(alphas), dtype=torch.int64), history)
 
 
@@ -111,8 +110,8 @@ def _best_epochs(
     best, history = BestSoFar(validation), History()
 
     def after_epoch(epoch: int, heads: Heads, loss: Tensor) -> None:
-        accuracy = best.offer(epoch + 1, _raw(heads, scale))
-        _record(history, validation.grouping, epoch + 1, seeds, accuracy, loss)
+        correct = best.offer(epoch + 1, _raw(heads, scale))
+        _record(history, validation, epoch + 1, seeds, correct, loss)
 
     try:
         fit_adam(views, alphas, betas, seeds, start, params, after_epoch, weigh)
@@ -127,23 +126,30 @@ def _raw(heads: Heads, scale: Scale | None) -> Heads:
 
 
 def _record(
-    history: History, grouping: Grouping, epoch: int, seeds: Sequence[int], accuracy: Accuracy, loss: Tensor
+    history: History,
+    validation: HeldOutSplit,
+    epoch: int,
+    seeds: Sequence[int],
+    correct: NDArray[np.bool_],
+    loss: Tensor,
 ) -> None:
-    """Add a row for each fit of the first setting.
+    """Add a row for each fit of the first setting: `val_worst` and `val_mean` are the criterion's.
 
     Args:
-        accuracy: (S, K, names), on the validation split.
+        correct: (S, K, n), where each head is right on the validation split.
         loss: (S, K), mean training loss of the epoch.
     """
-    worst, mean = grouping.scores(accuracy)
+    first, grouping, criterion = correct[:, 0], validation.grouping, validation.criterion
+    accuracy = grouping.accuracy(first)  # (S, names)
+    worst, mean = criterion.scores(criterion.accuracy(first))
     for s, seed in enumerate(seeds):
         row: dict[str, object] = {
             "epoch": epoch,
             "seed": seed,
             "loss": loss[s, 0].item(),
-            "val_worst": worst[s, 0].item(),
-            "val_mean": mean[s, 0].item(),
+            "val_worst": worst[s].item(),
+            "val_mean": mean[s].item(),
         }
-        for name, value in zip(grouping.names, accuracy[s, 0].tolist(), strict=True):
+        for name, value in zip(grouping.names, accuracy[s].tolist(), strict=True):
             row[f"val_{name}"] = value
         history.append(row)

@@ -12,8 +12,9 @@ from pipeline.errors import MacError
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.views import Views
-from pipeline.metrics import Labels
+from pipeline.metrics import Labels, seen_by_erm
 from pipeline.params.fit import FitParams
+from pipeline.params.selection import CriterionName
 from pipeline.splits import unseen_by_erm
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Cached:
     params: FitParams
 
     @classmethod
-    def of(cls, given: "Opened", params: FitParams, on: torch.device) -> "Cached":
-        """From images.h5, erm and features.h5."""
+    def of(cls, given: "Opened", params: FitParams, criterion: CriterionName, on: torch.device) -> "Cached":
+        """From images.h5, erm and features.h5; `criterion` chooses on the validation split."""
         images, erm, features = given.file("images"), given.model("erm"), given.file("features")
         grouping = given.groups.grouping(features["train/label"][:], features["train/attribute"][:])
         trained = erm.provenance.params["train"]
@@ -54,9 +55,9 @@ class Cached:
             views=Views.of(features, params, on, interventions=False),
             group=torch.from_numpy(grouping.index).to(on) if grouping.kind == "group" else None,
             unseen=torch.from_numpy(np.isin(features["train/row"][:], left_out)).to(on),
-            validation=HeldOutSplit.of(features, "val", on),
+            validation=HeldOutSplit.of(features, "val", on, erm.head(), criterion),
             erm=Heads.of(erm.head()).to(on),
-            erm_labels="validation, to choose" if trained["select"] == "best" else "none",
+            erm_labels=seen_by_erm(erm.provenance.params),
             params=params,
         )
 
@@ -74,7 +75,7 @@ class Fitted:
         heads: (S, 1, …) for raw features, one for each seed; only one if nothing is random.
         chosen: the settings that were chosen, by name.
         note: a remark on the method's row in the table.
-        labels: the group labels that this fit saw, if they differ from `Method.labels`.
+        labels: the group labels that this fit saw, if they are not what `metrics.seen` says.
     """
 
     heads: Heads
@@ -94,7 +95,7 @@ class Method:
     Attributes:
         title: its name in the table.
         source: who published it, or what it does.
-        labels: the group labels that it sees.
+        labels: the group labels that it sees; those to choose only if the criterion reads them.
         fit: fits its heads; raises NotApplicableError if this dataset does not allow it.
     """
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.last_layer.heads import Heads
@@ -10,7 +11,7 @@ from pipeline.metrics import Accuracy, better
 
 
 class BestSoFar:
-    """Keeps each of (S, K) heads at its best epoch on the validation split, by `metrics.better`.
+    """Keeps each of (S, K) heads at its best epoch on the validation split, by the split's criterion.
 
     Attributes:
         heads: the kept heads.
@@ -25,15 +26,15 @@ class BestSoFar:
         self._worst: Accuracy | None = None
         self._mean: Accuracy
 
-    def offer(self, epoch: int, heads: Heads) -> Accuracy:
-        """Keep the heads that are better than the kept ones; return the accuracy of all, (S, K, groups)."""
-        accuracy = self._validation.accuracy(heads)
-        worst, mean = self._validation.grouping.scores(accuracy)
+    def offer(self, epoch: int, heads: Heads) -> NDArray[np.bool_]:
+        """Keep the heads that are better than the kept ones; return where each of all is right, (S, K, n)."""
+        correct, criterion = self._validation.correct(heads), self._validation.criterion
+        worst, mean = criterion.scores(criterion.accuracy(correct))
         if self._worst is None:
             self.heads = Heads(heads.weight.clone(), heads.bias.clone())
             self.epoch = torch.full(worst.shape, epoch, dtype=torch.int64)
             self._worst, self._mean = worst, mean
-            return accuracy
+            return correct
         is_better = better(worst, mean, self._worst, self._mean)
         self._worst, self._mean = (
             np.where(is_better, worst, self._worst),
@@ -44,4 +45,4 @@ class BestSoFar:
         there = there.to(heads.bias.device)
         self.heads.weight[there] = heads.weight[there]
         self.heads.bias[there] = heads.bias[there]
-        return accuracy
+        return correct

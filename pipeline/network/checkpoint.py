@@ -24,12 +24,14 @@ class Checkpoint:
         last: the model's state dict after the last epoch, on the CPU.
         best: its state dict after the best epoch so far.
         momentum: SGD's momentum buffers, by the number of the parameter.
+        reference: (n, classes) float32, the logits of the criterion's reference on validation.
         epochs: the measurements of each epoch.
     """
 
     last: Tensors
     best: Tensors
     momentum: Tensors
+    reference: Tensor
     epochs: list[Epoch]
 
     def write(self, path: Path) -> None:
@@ -38,9 +40,9 @@ class Checkpoint:
         Raises:
             MacError: the file cannot be written.
         """
-        tensors: Tensors = {}
-        for prefix, each in zip(_SETS, (self.last, self.best, self.momentum), strict=True):
-            tensors |= {f"{prefix}.{name}": tensor for name, tensor in each.items()}
+        tensors: Tensors = {"reference.logits": self.reference}
+        for prefix in _SETS:
+            tensors |= {f"{prefix}.{name}": tensor for name, tensor in getattr(self, prefix).items()}
         epochs = json.dumps([asdict(epoch) for epoch in self.epochs])
         with store.replacing(path) as temporary, store.tensor_errors():
             save_file(tensors, temporary, {"epochs": epochs})
@@ -53,17 +55,18 @@ class Checkpoint:
         """
         if not path.is_file():
             return None
-        sets: dict[str, Tensors] = {name: {} for name in _SETS}
+        sets: dict[str, Tensors] = {name: {} for name in (*_SETS, "reference")}
         try:
             with safe_open(path, "pt") as file:
                 for key in file.keys():  # noqa: SIM118 (not a dict)
                     prefix, _, name = key.partition(".")
                     sets[prefix][name] = file.get_tensor(key)
+                reference = sets.pop("reference")["logits"]
                 epochs = [_epoch(**values) for values in json.loads(file.metadata()["epochs"])]
         except (OSError, SafetensorError, LookupError, TypeError, ValueError):
             log.warning("%s: damaged, training starts anew", path)
             return None
-        return cls(sets["last"], sets["best"], sets["momentum"], epochs)
+        return cls(**sets, reference=reference, epochs=epochs)
 
 
 def _epoch(val_accuracy: list[float], **others: float) -> Epoch:

@@ -17,12 +17,16 @@ class Epoch:
         train_loss: mean cross-entropy over the batches; each batch is measured before its step.
         train_accuracy: share of correctly classified images, also before each step, in [0, 1].
         val_accuracy: accuracy of each validation group after the epoch; NaN for a group without images.
+        val_worst: the worst accuracy on validation by the criterion that chooses.
+        val_mean: the mean accuracy on validation by this criterion.
     """
 
     lr: float
     train_loss: float
     train_accuracy: float
     val_accuracy: tuple[float, ...]
+    val_worst: float
+    val_mean: float
 
 
 @dataclass
@@ -30,7 +34,7 @@ class History:
     """All epochs so far.
 
     Attributes:
-        validation: the groups of the validation split.
+        validation: the groups of the validation split, for what is reported.
         training: the groups of the training split, for the adjusted mean.
         epochs: the measurements of each epoch, in order.
     """
@@ -43,16 +47,12 @@ class History:
         """(groups,) validation accuracy after an epoch, counted from 1."""
         return np.array(self.epochs[epoch - 1].val_accuracy)
 
-    def worst_and_mean(self, epoch: int) -> tuple[float, float]:
-        """Worst-group and mean validation accuracy after an epoch, counted from 1."""
-        worst, mean = self.validation.scores(self.val_accuracy(epoch))
-        return worst.item(), mean.item()
-
     @property
     def best_epoch(self) -> int:
-        """The number of the best epoch by `metrics.prefer`, counted from 1."""
-        measured = [self.worst_and_mean(epoch) for epoch in self._numbers]
-        return 1 + prefer([worst for worst, _ in measured], [mean for _, mean in measured])
+        """The number of the best epoch by the criterion and `metrics.prefer`, counted from 1."""
+        return 1 + prefer(
+            [epoch.val_worst for epoch in self.epochs], [epoch.val_mean for epoch in self.epochs]
+        )
 
     def val_metrics(self, epoch: int) -> dict[str, Any]:
         """`metrics.as_dict` of the validation split after an epoch, counted from 1."""
@@ -60,22 +60,17 @@ class History:
 
     def rows(self) -> list[dict[str, object]]:
         """The rows of history.csv, one for each epoch."""
-        return [self._row(number) for number in self._numbers]
-
-    @property
-    def _numbers(self) -> range:
-        return range(1, len(self.epochs) + 1)
+        return [self._row(number) for number in range(1, len(self.epochs) + 1)]
 
     def _row(self, number: int) -> dict[str, object]:
         epoch = self.epochs[number - 1]
-        worst, mean = self.worst_and_mean(number)
         row: dict[str, object] = {
             "epoch": number,
             "lr": epoch.lr,
             "train_loss": epoch.train_loss,
             "train_accuracy": epoch.train_accuracy,
-            "val_worst": worst,
-            "val_mean": mean,
+            "val_worst": epoch.val_worst,
+            "val_mean": epoch.val_mean,
         }
         for name, accuracy in zip(self.validation.names, epoch.val_accuracy, strict=True):
             row[f"val_{name}"] = accuracy

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline import selection
 from pipeline.compute import device
 from pipeline.compute.progress import Progress, log
 from pipeline.compute.ranks import ALONE, Ranks
 from pipeline.errors import MacError
+from pipeline.metrics import Grouping
 from pipeline.network import classifier
 from pipeline.network.checkpoint import Checkpoint, Tensors
 from pipeline.network.history import Epoch, History
@@ -22,6 +24,7 @@ from pipeline.network.loading import image_batches
 from pipeline.network.schedule import batches_of_epoch, learning_rate, seed_of_epoch
 from pipeline.params.inputs import InputParams
 from pipeline.params.model import ModelParams
+from pipeline.params.selection import CriterionName
 from pipeline.params.train import TrainParams
 from pipeline.project import Opened
 from pipeline.spec import ModelSpec
@@ -48,6 +51,10 @@ class Training:
             `params.hold_out`.
         start: a model to start from, instead of `network.weights` and a new head.
         make_input: makes the pixels to train on. None: crop and flip at random.
+        criterion: what chooses the best epoch, on validation.
+        reference: the logits of the criterion's reference on validation, (n, classes). None: those of this
+            training's own model after its first epoch. It has learnt what is easy, which is the shortcut, and
+            not yet the single hard images.
         name: its name in progress and messages: the block of params.yaml that has its learning rate.
         ranks: the processes that train together.
 
@@ -58,6 +65,10 @@ class Training:
         epoch: how many epochs are done.
         history: their measurements. Only process 0 measures.
         best: the model's state dict after the best epoch so far, on the CPU.
+        criterion: what chooses: what `auto` stands for here.
+
+    Raises:
+        MacError: the criterion needs attributes of validation that are unknown.
     """
 
     def __init__(
@@ -71,6 +82,8 @@ class Training:
         rows: NDArray[np.int64] | None = None,
         start: ModelFolder | None = None,
         make_input: MakeInput | None = None,
+        criterion: CriterionName = "auto",
+        reference: Tensor | None = None,
         name: str = "train",
         ranks: Ranks = ALONE,
     ) -> None:
@@ -86,6 +99,9 @@ class Training:
             self.model.parameters(), lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay
         )
         self.epoch = 0
+        self._val_attribute = self.images["attribute"][:][given.rows("val")]
+        self.criterion = selection.resolved(criterion, given.groups, self._val_attribute)
+        self._reference = reference
         self.history = History(given.grouping("val"), given.grouping("train"))
         self.best: Tensors = {}
 
@@ -183,17 +199,27 @@ class Training:
 
     def _validate(self, loss: float, train_accuracy: float, rate: float) -> None:
         """Measure the last epoch, and keep the model if it is the best so far."""
-        validation = self.history.validation
         rows = self.given.rows("val")
-        correct = (self.predict(rows) == self.label[rows]).numpy()
-        accuracy = validation.accuracy(correct)
-        self.history.epochs.append(Epoch(rate, loss, train_accuracy, tuple(accuracy.tolist())))
+        logits = self.logits(rows)
+        if self._reference is None:
+            self._reference = logits
+        correct = (logits.argmax(1) == self.label[rows]).numpy()
+        chooses = self._chooses(self._reference)
+        worst, mean = (score.item() for score in chooses.scores(chooses.accuracy(correct)))
+        accuracy = tuple(self.history.validation.accuracy(correct).tolist())
+        self.history.epochs.append(Epoch(rate, loss, train_accuracy, accuracy, worst, mean))
         if self.history.best_epoch == self.epoch:
             self.best = self.state()
-        worst, mean = self.history.worst_and_mean(self.epoch)
         log.info(
             "%s, epoch %d of %d: loss %.3f, train accuracy %.3f, validation worst %s %.3f, mean %.3f",
-            *(self.name, self.epoch, self.params.epochs, loss, train_accuracy, validation.kind, worst, mean),
+            *(self.name, self.epoch, self.params.epochs, loss, train_accuracy, chooses.kind, worst, mean),
+        )
+
+    def _chooses(self, reference: Tensor) -> Grouping:
+        """The validation split, grouped by the criterion."""
+        label = self.label[self.given.rows("val")].numpy()
+        return selection.criterion(
+            self.criterion, self.given.groups, label, self._val_attribute, reference.numpy()
         )
 
     def _training_rows(self) -> NDArray[np.int64]:
@@ -243,12 +269,14 @@ class Training:
             buffer = self._optimizer.state[parameter].get("momentum_buffer")
             if buffer is not None:
                 momentum[str(number)] = buffer.cpu().contiguous()
-        return Checkpoint(self.state(), self.best, momentum, self.history.epochs)
+        assert self._reference is not None  # an epoch is done
+        return Checkpoint(self.state(), self.best, momentum, self._reference, self.history.epochs)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue after the last epoch of a checkpoint of the same training."""
         self.model.load_state_dict(checkpoint.last)
         self.best = checkpoint.best
+        self._reference = checkpoint.reference
         for number, parameter in self._parameters():
             if str(number) in checkpoint.momentum:
                 buffer = torch.empty_like(parameter).copy_(checkpoint.momentum[str(number)])

@@ -13,22 +13,31 @@ from pipeline.compute.progress import log, track
 from pipeline.errors import MacError
 from pipeline.last_layer.method import Cached, Fitted, Method, NotApplicableError
 from pipeline.last_layer.methods import METHODS
-from pipeline.metrics import SIGNS, prefer
+from pipeline.metrics import SIGNS, prefer, seen
 from pipeline.params.baselines import BaselinesParams
 from pipeline.params.fit import FitParams
+from pipeline.params.selection import SelectionParams
 from pipeline.project import Opened
 from pipeline.results import tables
 from pipeline.results.scores import head_scores
+from pipeline.selection import criterion_of
 
 
-def baselines(given: Opened, out: Path, params: BaselinesParams, fit: FitParams, context: Context) -> str:
+def baselines(
+    given: Opened,
+    out: Path,
+    params: BaselinesParams,
+    fit: FitParams,
+    selection: SelectionParams,
+    context: Context,
+) -> str:
     """Fit each of `params.methods` and write the model folder `out`; return the table to print.
 
     model.safetensors has `<name>.weight` (S, C, D) and `<name>.bias` (S, C) of each method that was fitted.
     metrics.json has for each, in `methods.<name>`: its title and source, the group labels that it saw, the
     settings that were chosen, the number of its heads, the one that validation prefers (`head_seed`), and the
     metrics of `scores.scores` on the validation and the test split. `left_out.<name>` has the title of a
-    method that cannot be fitted on this dataset, and the reason.
+    method that cannot be fitted on this dataset, and the reason. `criterion` is what chose.
 
     Args:
         given: images, erm and features.
@@ -36,7 +45,8 @@ def baselines(given: Opened, out: Path, params: BaselinesParams, fit: FitParams,
     Raises:
         MacError: none of the methods can be fitted here.
     """
-    cached = Cached.of(given, fit, context.on)
+    cached = Cached.of(given, fit, selection.criterion, context.on)
+    criterion = criterion_of(cached.validation.criterion)
     fitted, left_out = _fit_all(cached, params)
     if not fitted:
         reasons = "; ".join(each["reason"] for each in left_out.values())
@@ -44,10 +54,15 @@ def baselines(given: Opened, out: Path, params: BaselinesParams, fit: FitParams,
     made_from = given.digests("features", "erm")
     metrics = {
         "made_from": made_from,
+        "criterion": criterion,
         "methods": {name: _described(given, cached, METHODS[name], each) for name, each in fitted.items()},
         "left_out": left_out,
     }
-    made = {"baselines": params.model_dump(), "retrain": fit.model_dump(include=set(FitParams.model_fields))}
+    made = {
+        "baselines": params.model_dump(),
+        "retrain": fit.model_dump(include=set(FitParams.model_fields)),
+        "selection": {"criterion": criterion},
+    }
     with store.create_folder(out) as folder:
         store.write_model(folder, "baselines", _tensors(fitted), given.model("erm").spec, made, made_from)
         store.write_json(folder / "metrics.json", metrics)
@@ -80,7 +95,8 @@ def _tensors(fitted: Mapping[str, Fitted]) -> dict[str, NDArray[np.float32]]:
 
 def _described(given: Opened, cached: Cached, method: Method, fitted: Fitted) -> dict[str, Any]:
     """A method's entry in metrics.json."""
-    labels = fitted.labels or method.labels
+    criterion = criterion_of(cached.validation.criterion)
+    labels = fitted.labels or seen(method.labels, criterion, cached.erm_labels)
     worst, mean = cached.validation.scores(fitted.heads)
     heads = fitted.heads.fitted()
     return {

@@ -9,32 +9,40 @@ from pipeline.last_layer import mac
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.views import Views
-from pipeline.metrics import as_dict, over_seeds, prefer
+from pipeline.metrics import as_dict, over_seeds, prefer, seen, seen_by_erm
 from pipeline.params.retrain import RetrainParams
+from pipeline.params.selection import SelectionParams
 from pipeline.project import Opened
+from pipeline.selection import criterion_of
 
 
-def retrain(given: Opened, out: Path, params: RetrainParams, context: Context) -> None:
+def retrain(
+    given: Opened, out: Path, params: RetrainParams, selection: SelectionParams, context: Context
+) -> None:
     """Fit the heads and write the model folder `out`.
 
     head.safetensors has the heads of all seeds, weight (S, C, D) and bias (S, C). model.safetensors is the
-    whole classifier, with the head that validation prefers (`metrics.prefer`).
+    whole classifier, with the head that validation prefers, by the criterion of `selection`. model.json and
+    metrics.json name this criterion; the accuracies in metrics.json are by group, where groups are known.
 
     Args:
         given: erm and features.
     """
     erm, features = given.model("erm"), given.file("features")
     views = Views.of(features, params, context.on)
-    validation = HeldOutSplit.of(features, "val", context.on)
+    validation = HeldOutSplit.of(features, "val", context.on, erm.head(), selection.criterion)
+    criterion = criterion_of(validation.criterion)
+    labels = seen("validation, to choose", criterion, seen_by_erm(erm.provenance.params))
     start = Heads.of(erm.head()).to(context.on)
     retrained = mac.fit(views, validation, start, params, [params.alpha], [params.beta])
     accuracy = validation.accuracy(retrained.heads)[:, 0]
-    worst, mean = validation.grouping.scores(accuracy)
+    worst, mean = (scores[:, 0] for scores in validation.scores(retrained.heads))
     chosen = prefer(worst, mean)
     head_seed = params.head_seeds[chosen]
     heads = retrained.heads.fitted()
+    made = {"head_seed": head_seed, "criterion": criterion}
     metrics = {
-        "head_seed": head_seed,
+        **made,
         "epoch": retrained.epoch[:, 0].tolist(),
         "val": over_seeds([as_dict(each, validation.grouping, None) for each in accuracy]),
     }
@@ -44,11 +52,11 @@ def retrain(given: Opened, out: Path, params: RetrainParams, context: Context) -
             "retrained",
             erm.read() | {"head.weight": heads.weight[chosen], "head.bias": heads.bias[chosen]},
             erm.spec,
-            params.model_dump() | {"head_seed": head_seed},
+            params.model_dump() | made | {"labels": labels},
             given.digests("features", "erm"),
             head={"weight": heads.weight, "bias": heads.bias},
         )
         store.write_csv(folder / "history.csv", retrained.history)
         store.write_json(folder / "metrics.json", metrics)
-    kind, count = validation.grouping.kind, len(heads)
+    kind, count = validation.criterion.kind, len(heads)
     log.info("validation worst %s %.3f, mean %.3f (mean of %d heads)", kind, worst.mean(), mean.mean(), count)

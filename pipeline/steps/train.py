@@ -11,22 +11,31 @@ from pipeline.errors import MacError
 from pipeline.network.training import Training, as_numpy
 from pipeline.params.inputs import InputParams, misfit
 from pipeline.params.model import ModelParams
+from pipeline.params.selection import SelectionParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Opened
 
 
 def train(
-    given: Opened, out: Path, inputs: InputParams, model: ModelParams, params: TrainParams, context: Context
+    given: Opened,
+    out: Path,
+    inputs: InputParams,
+    model: ModelParams,
+    params: TrainParams,
+    selection: SelectionParams,
+    context: Context,
 ) -> None:
     """Train on the training split, and write the model folder `out`.
 
-    `params.select` names an epoch, last or best. Its model is model.safetensors; the other one is
+    `params.select` names an epoch, last or best; the criterion of `selection` says which one is the best, and
+    model.json and metrics.json name it. Its model is model.safetensors; the other one is
     best.safetensors or last.safetensors. The folder also has history.csv and metrics.json. A run that was
     killed continues after its last whole epoch, and ends with the same bytes. If torchrun started several
     processes, the first one writes.
 
     Raises:
-        MacError: the input is larger than the stored images, or a loss is not finite.
+        MacError: the input is larger than the stored images, the criterion needs attributes of validation
+            that are unknown, or a loss is not finite.
     """
     _require_room(given, inputs)
     made_from = given.digests("images")
@@ -34,7 +43,8 @@ def train(
         made_from["weights"] = store.file_digest(Path(model.weights))
     made = {"model": model.model_dump(), "train": params.model_dump(), "input": inputs.model_dump()}
     with ranks(context.on) as (together, on):
-        training = Training(given, model, inputs, params, on, ranks=together)
+        training = Training(given, model, inputs, params, on, criterion=selection.criterion, ranks=together)
+        made["selection"] = {"criterion": training.criterion}
         shards = Shards(context.scratch, "train", made, {"processes": together.count}, made_from)
         with shards if together.first else nullcontext():
             training.to_end(shards.folder / "checkpoint.safetensors")
@@ -57,7 +67,12 @@ def _write(
     epoch = {"last": training.epoch, "best": history.best_epoch}[select]
     other = "best" if select == "last" else "last"
     others = {other: as_numpy(states[other])}
-    metrics = {"epoch": epoch, "best_epoch": history.best_epoch, "val": history.val_metrics(epoch)}
+    metrics = {
+        "epoch": epoch,
+        "best_epoch": history.best_epoch,
+        "criterion": training.criterion,
+        "val": history.val_metrics(epoch),
+    }
     with store.create_folder(out) as folder:
         store.write_model(
             folder, "erm", as_numpy(states[select]), training.spec(), params, made_from, **others

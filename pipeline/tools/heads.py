@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pipeline import store
 from pipeline.errors import MacError
-from pipeline.metrics import SIGNS
+from pipeline.metrics import SIGNS, seen_by_erm
 from pipeline.params.baselines import MethodName
 from pipeline.project import Opened
 from pipeline.store import FittedHeads
@@ -69,12 +69,13 @@ def named_head(given: Opened, name: str) -> NamedHead:
     artefact = artefact_of(name)
     folder = given.model(artefact)
     if name == ERM:
-        select = _stated(given, artefact, "train", "select")
+        trained = {"select": _stated(given, artefact, "train", "select")}
+        chosen_by = {"criterion": _stated(given, artefact, "selection", "criterion")}
         return NamedHead(
             name=ERM,
             title="ERM",
             source="the head as trained",
-            labels="validation, to choose" if select == "best" else "none",
+            labels=seen_by_erm({"train": trained, "selection": chosen_by}),
             chosen={},
             note="",
             head=folder.head(),
@@ -87,7 +88,7 @@ def named_head(given: Opened, name: str) -> NamedHead:
             name=MAC,
             title="MaC",
             source="Hosseini Noohdani et al.",
-            labels="validation, to choose",
+            labels=_stated(given, artefact, "labels"),
             chosen=chosen,
             note="",
             head=folder.head(),

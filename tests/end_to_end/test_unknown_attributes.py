@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.conftest import Project, assert_same_masks_features_and_heads, erased
 
@@ -37,10 +38,10 @@ def test_inspection_says_what_is_not_known(untold: Project) -> None:
     )
 
 
-def test_without_any_attribute_selection_goes_by_class(
-    finished: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_without_any_attribute_errors_choose_and_results_are_by_class(
+    finished: Project, project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    project = erased(finished, tmp_path, "012")
+    told, project = project, erased(finished, tmp_path / "untold", "012")
     metrics = json.loads((project.data / "metrics.json").read_text())
     with project.open("features", "erm") as given:
         features, head = given.file("features"), given.model("erm").head()
@@ -55,11 +56,24 @@ def test_without_any_attribute_selection_goes_by_class(
     )
     with caplog.at_level(logging.INFO):
         project.succeed("retrain")
-    assert "validation worst class" in caplog.text
+    assert "validation worst weighted class" in caplog.text
     table = project.succeed("inspect", str(project.data / "metrics.json")).output
     assert "worst class" in table
     assert "not known" in table
     rows = list(csv.DictReader((project.data / "retrained/history.csv").read_text().splitlines()))
-    best = {row["seed"]: max(float(r["val_worst"]) for r in rows if r["seed"] == row["seed"]) for row in rows}
-    found = json.loads((project.data / "retrained/metrics.json").read_text())["val"]["worst_class"]["mean"]
-    assert found == pytest.approx(np.mean(list(best.values())))
+    metrics = json.loads((project.data / "retrained/metrics.json").read_text())
+    assert metrics["criterion"] == "soft_errors"
+    for seed, epoch in enumerate(metrics["epoch"]):
+        scores = [
+            (float(row["val_worst"]), float(row["val_mean"])) for row in rows if row["seed"] == str(seed)
+        ]
+        assert epoch == 1 + scores.index(max(scores))
+    assert "✗ none" in project.succeed("inspect", str(project.data / "baselines")).output
+    # With the attributes, which are not read then, the heads are the same.
+    told.set(selection__criterion="soft_errors")
+    told.succeed("retrain")
+    told.succeed("baselines")
+    for file in ("retrained/head", "retrained/model", "baselines/model"):
+        one, other = (load_file(each.data / f"{file}.safetensors") for each in (told, project))
+        for name in one.keys() & other.keys():  # the baselines with groups are left out
+            np.testing.assert_array_equal(one[name], other[name])

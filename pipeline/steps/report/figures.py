@@ -87,7 +87,7 @@ def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mappin
 
 
 def sweep_maps(rows: Sequence[Mapping[str, float]]) -> Drawing:
-    """Worst-group accuracy for every α and β; validation above, test below (paper Figure 2).
+    """Worst accuracy for every α and β; validation above, test below (paper Figure 2).
 
     Args:
         rows: one for each pair, with `alpha`, `beta`, `val_worst`, `test_worst` and `picked`.
@@ -110,7 +110,7 @@ def sweep_maps(rows: Sequence[Mapping[str, float]]) -> Drawing:
             axes.set_ylabel("α (masked)")
             axes.set_title(title, fontsize=10)
         alt = (
-            "Worst-group accuracy for every alpha and beta. "
+            "Worst accuracy for every alpha and beta. "
             f"Validation picks alpha {picked['alpha']:g}, beta {picked['beta']:g}: "
             f"{100 * picked['val_worst']:.1f} percent on validation, "
             f"{100 * picked['test_worst']:.1f} on test."
@@ -130,7 +130,7 @@ def _heat_map(axes: Axes, values: np.ndarray[Any, Any], star: tuple[int, int]) -
 
 
 def learning_curves(history: Sequence[Mapping[str, str]]) -> Drawing:
-    """ERM's validation accuracy by epoch, worst group and mean.
+    """ERM's validation accuracy by epoch, worst and mean, by what chooses.
 
     Args:
         history: rows of history.csv.
@@ -144,7 +144,7 @@ def learning_curves(history: Sequence[Mapping[str, str]]) -> Drawing:
 
 
 def retraining_curves(history: Sequence[Mapping[str, str]]) -> Drawing:
-    """Validation worst-group accuracy of every fit, by epoch of retraining.
+    """The worst accuracy on validation of every fit, by epoch of retraining.
 
     Args:
         history: rows of history.csv, of all seeds.
@@ -157,7 +157,7 @@ def retraining_curves(history: Sequence[Mapping[str, str]]) -> Drawing:
             worst = [100 * float(row["val_worst"]) for row in of_seed]
             label = f"seed {seed}" if len(seeds) <= 8 else None
             axes.plot(epochs, worst, marker="o", markersize=3, linewidth=1, label=label)
-        alt = "Retraining: validation worst-group accuracy by epoch"
+        alt = "Retraining: worst accuracy on validation by epoch"
         return _curves(figure, axes, f"{alt}, a line for each of {len(seeds)} fits", history)
 
 

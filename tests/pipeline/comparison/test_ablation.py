@@ -17,7 +17,7 @@ from pipeline.project import Opened, Project
 from pipeline.steps.sweep import sweep
 from pipeline.store import Provenance
 from tests import made_up
-from tests.cached import fit_params
+from tests.cached import AUTO, fit_params
 
 NEEDS = ("images", "erm", "masks", "features")
 MAPS = MapParams(method="xgradcam", target="label", layer="last", top_k=0.25, precision="float32", seed=0)
@@ -29,7 +29,7 @@ FIT = fit_params()
 def run(project: Project, maps: MapParams = MAPS) -> str:
     context = Context("cpu", project.data / "scratch")
     with project.open(*NEEDS) as given:
-        return ablation(given, project.path("ablation"), maps, FEATURES, SWEEP, FIT, context)
+        return ablation(given, project.path("ablation"), maps, FEATURES, SWEEP, FIT, AUTO, context)
 
 
 def result(project: Project) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def test_the_ablation_compares_like_with_like(project: Project, monkeypatch: pyt
 def test_the_first_row_is_what_the_sweep_picks(project: Project) -> None:
     run(project)
     with project.open("erm", "features") as given:
-        sweep(given, project.path("sweep"), SWEEP, FIT, Context("cpu", project.data / "scratch"))
+        sweep(given, project.path("sweep"), SWEEP, FIT, AUTO, Context("cpu", project.data / "scratch"))
     with project.open("sweep") as given:
         picked = given.table("sweep").values
     own = result(project)["masks"][0]
@@ -127,7 +127,7 @@ def test_features_of_other_parameters_are_not_compared(project: Project) -> None
         with pytest.raises(
             MacError, match=r"other features.seed \(1\) than params.yaml has \(0\); run 'mac f"
         ):
-            ablation(given, project.path("ablation"), MAPS, FEATURES, SWEEP, FIT, context)
+            ablation(given, project.path("ablation"), MAPS, FEATURES, SWEEP, FIT, AUTO, context)
 
 
 def test_an_interrupted_ablation_takes_up_what_is_done(

@@ -10,6 +10,7 @@ from pipeline.network.training import Training
 from pipeline.params.jtt import JttParams
 from pipeline.project import Project
 from tests import made_up, tiny
+from tests.cached import AUTO
 
 PARAMS = JttParams(first_epochs=1, upweight=3, epochs=2, lr=0.02, weight_decay=0.01)
 
@@ -20,7 +21,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = made_up.write(tmp_path_factory.mktemp("jtt"))
     tiny.train_erm(made, hold_out=0.1)
     with made.open("images", "erm") as given:
-        jtt(given, made.path("jtt"), PARAMS, tiny.context(made.data))
+        jtt(given, made.path("jtt"), PARAMS, AUTO, tiny.context(made.data))
     return made
 
 
@@ -44,7 +45,7 @@ def test_it_writes_a_model_and_a_row_of_the_comparison(project: Project) -> None
     with project.open("images", "erm", "jtt") as given:
         model = given.model("jtt")
         assert model.spec == given.model("erm").spec
-        assert model.provenance.params == PARAMS.model_dump()
+        assert model.provenance.params == {**PARAMS.model_dump(), "criterion": "groups"}
         assert model.provenance.made_from == given.digests("images", "erm")
         row = json.loads((model.path / "metrics.json").read_text())
         assert row["made_from"] == given.digests("images", "erm")
@@ -68,7 +69,7 @@ def test_the_second_training_sees_the_error_set_more_often(
 
     monkeypatch.setattr(Training, "to_end", to_end)
     with project.open("images", "erm") as given:
-        jtt(given, tmp_path / "jtt", PARAMS, tiny.context(tmp_path))
+        jtt(given, tmp_path / "jtt", PARAMS, AUTO, tiny.context(tmp_path))
         (count, first), (longer, second) = seen
         errors = error_set(first)
     assert count == 16 - 2 * round(0.1 * 8)  # JTT leaves out what ERM left out

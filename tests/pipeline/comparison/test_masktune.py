@@ -10,6 +10,7 @@ from pipeline.network.classifier import Classifier
 from pipeline.params.masktune import MaskTuneParams
 from pipeline.project import Project
 from tests import made_up, tiny
+from tests.cached import AUTO
 
 PARAMS = MaskTuneParams(sigmas=0.5, lr=0.001)
 
@@ -20,7 +21,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = made_up.write(tmp_path_factory.mktemp("masktune"))
     tiny.train_erm(made)
     with made.open("images", "erm") as given:
-        masktune(given, made.path("masktune"), PARAMS, tiny.context(made.data))
+        masktune(given, made.path("masktune"), PARAMS, AUTO, tiny.context(made.data))
     return made
 
 
@@ -66,8 +67,10 @@ def test_it_trains_on_images_without_the_highest_part_of_their_map(
 
     monkeypatch.setattr(Classifier, "input", remember)
     with project.open("images", "erm") as given:
-        masktune(given, tmp_path / "masktune", PARAMS, tiny.context(tmp_path))
-    # For each batch of the epoch ERM looks, then the new model is trained. Validation comes after.
+        masktune(given, tmp_path / "masktune", PARAMS, AUTO, tiny.context(tmp_path))
+    # ERM sees the validation split, in one batch, for the criterion. Then for each batch of the epoch ERM
+    # looks, and the new model is trained. Validation comes after.
+    seen, training = seen[1:], training[1:]
     steps = 2 * sum(training)
     grids, inputs = seen[0:steps:2], seen[1:steps:2]
     assert training[:steps] == [False, True] * (steps // 2)

@@ -47,7 +47,7 @@ def cached() -> Cached:
         views=Views(torch.from_numpy(x), torch.from_numpy(label), torch.from_numpy(batch), torch.ones(60)),
         group=torch.from_numpy(2 * label + attribute),
         unseen=torch.arange(60) % 3 == 0,
-        validation=HeldOutSplit(torch.from_numpy(features), torch.from_numpy(val_label), grouping),
+        validation=HeldOutSplit(torch.from_numpy(features), torch.from_numpy(val_label), grouping, grouping),
         erm=Heads(torch.randn(1, 1, 2, WIDTH, generator=generator) / 4, torch.zeros(1, 1, 2)),
         erm_labels="none",
         params=FIT,

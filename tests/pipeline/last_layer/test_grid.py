@@ -16,11 +16,11 @@ def test_a_grid_has_every_pair_and_the_one_that_validation_prefers(tmp_path: Pat
     project = cached.write(tmp_path)
     with project.open("erm", "features") as given:
         features, erm = given.file("features"), given.model("erm").head()
-        grid = fit_grid(features, erm, fit_params(), SWEEP, torch.device("cpu"))
+        grid = fit_grid(features, erm, fit_params(), SWEEP, "auto", torch.device("cpu"))
         found = scores_of_test_split(features, grid.heads)
         x, label, attribute = (features[f"test/{name}"][:] for name in ("original", "label", "attribute"))
     assert grid.settings == [(0, 0), (0, 3), (1, 0), (1, 3), (2, 0), (2, 3)]
-    assert (grid.seeds, grid.kind) == ([0, 1], "group")
+    assert (grid.seeds, grid.criterion) == ([0, 1], "groups")
     assert grid.val.shape == found.shape == (2, 2, 6)
     worst, mean = grid.val.mean(1)
     assert grid.picked == max(range(6), key=lambda k: (worst[k], mean[k], -k))
@@ -34,5 +34,5 @@ def test_the_minimum_has_one_seed(tmp_path: Path) -> None:
     project = cached.write(tmp_path, unknown=("val",))
     with project.open("erm", "features") as given:
         features, erm = given.file("features"), given.model("erm").head()
-        grid = fit_grid(features, erm, fit_params(solver="lbfgs", l2=0.1), SWEEP, torch.device("cpu"))
-    assert (grid.seeds, grid.kind, grid.val.shape) == ([0], "class", (2, 1, 6))
+        grid = fit_grid(features, erm, fit_params(solver="lbfgs", l2=0.1), SWEEP, "auto", torch.device("cpu"))
+    assert (grid.seeds, grid.criterion, grid.val.shape) == ([0], "soft_errors", (2, 1, 6))

@@ -35,6 +35,21 @@ def test_it_says_the_same_as_what_the_report_is_made_of(cached: Cached) -> None:
     assert told["raw_mean"]["mean"] == mean.item()
 
 
+def test_the_criterion_chooses_and_groups_are_reported(tmp_path: Path) -> None:
+    project = made.write(tmp_path)
+    with project.open("features", "erm") as given:
+        features, erm = given.file("features"), given.model("erm").head()
+        split = HeldOutSplit.of(features, "val", CPU, erm, "error_groups")
+        x, label = features["val/original"][:], features["val/label"][:]
+    heads = Heads(-Heads.of(erm).weight, Heads.of(erm).bias)
+    right, erm_right = ((h.logits(x)[0].argmax(1) == label) for h in (heads.fitted(), erm))
+    parts = [right[(label == c) & (erm_right == by)].mean() for c in (0, 1) for by in (False, True)]
+    worst, mean = split.scores(heads)
+    assert (worst.item(), mean.item()) == (min(parts), pytest.approx(right.mean()))
+    assert split.accuracy(heads).shape == (1, 1, len(made.GROUPS))
+    assert split.grouping.names == list(made.GROUPS)
+
+
 def test_a_split_of_the_file_goes_by_class_where_an_attribute_is_unknown(tmp_path: Path) -> None:
     project = made.write(tmp_path, unknown=("val",))
     with project.open("features") as given:

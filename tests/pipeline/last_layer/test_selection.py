@@ -17,17 +17,19 @@ def heads_of(*biases: float) -> Heads:
 
 
 # Feature and label of six rows in two groups; the fourth and fifth are on the wrong side of 0.
+GROUPS = Grouping("group", ["a", "b"], np.array([0, 0, 0, 0, 1, 1]))
 SPLIT = HeldOutSplit(
     torch.tensor([[-3.0], [-2.0], [-1.0], [-0.5], [0.5], [3.0]]),
     torch.tensor([0, 0, 0, 1, 0, 1]),
-    Grouping("group", ["a", "b"], np.array([0, 0, 0, 0, 1, 1])),
+    GROUPS,
+    GROUPS,
 )
 
 
 def test_the_best_epoch_of_each_head_is_kept() -> None:
     best = BestSoFar(SPLIT)
     found = best.offer(1, heads_of(0.0, -9.0))
-    np.testing.assert_allclose(found[0], [[0.75, 0.5], [0.75, 0.5]])
+    np.testing.assert_allclose(GROUPS.accuracy(found[0]), [[0.75, 0.5], [0.75, 0.5]])
     best.offer(2, heads_of(0.0, 0.75))  # 0: the same; 1: same worst group, higher mean
     assert best.epoch.tolist() == [[1, 2]]
     best.offer(3, heads_of(-1.0, -9.0))  # 0: higher worst group; 1: same worst group, lower mean

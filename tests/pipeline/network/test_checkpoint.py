@@ -9,14 +9,16 @@ from safetensors.torch import save_file
 from pipeline.network.checkpoint import Checkpoint
 from pipeline.network.history import Epoch
 
-EPOCHS = [Epoch(0.1, 1 / 3, 0.75, (0.1 + 0.2, math.nan)), Epoch(1e-9, 0.25, 1.0, (1.0, 0.0))]
+EPOCHS = [
+    Epoch(0.1, 1 / 3, 0.75, (0.1 + 0.2, math.nan), 0.1 + 0.2, 0.7),
+    Epoch(1e-9, 0.25, 1.0, (1.0, 0.0), 0.0, 2 / 3),
+]
 
 
 def checkpoint() -> Checkpoint:
     weight = {"trunk.weight": torch.rand(2, 3), "trunk.steps": torch.tensor(5)}
-    return Checkpoint(
-        weight, {name: tensor + 1 for name, tensor in weight.items()}, {"0": torch.rand(4)}, EPOCHS
-    )
+    best = {name: tensor + 1 for name, tensor in weight.items()}
+    return Checkpoint(weight, best, {"0": torch.rand(4)}, torch.rand(5, 2), EPOCHS)
 
 
 def test_it_can_be_read_back_exactly(tmp_path: Path) -> None:
@@ -28,6 +30,7 @@ def test_it_can_be_read_back_exactly(tmp_path: Path) -> None:
         before, after = getattr(written, name), getattr(read, name)
         assert before.keys() == after.keys()
         assert all(torch.equal(before[key], after[key]) for key in before)
+    assert torch.equal(read.reference, written.reference)
     assert repr(read.epochs) == repr(EPOCHS)  # NaN is not equal to itself
 
 
@@ -53,6 +56,8 @@ def test_a_file_that_is_cut_off_is_said_to_be_damaged(
     [
         ("other.weight", "[]"),
         ("last.weight", None),
+        ("last.weight", "[]"),  # as it was written before it had the reference
+        ("reference.logits", '[{"lr": 1, "train_loss": 1, "train_accuracy": 1, "val_accuracy": []}]'),
         ("last.weight", "[{}]"),
         ("last.weight", "not JSON"),
         ("last.weight", '[{"lr": 1, "train_loss": 1, "train_accuracy": 1, "val_accuracy": [], "more": 1}]'),

@@ -13,7 +13,9 @@ TRAINING = Grouping("group", ["a", "b", "c"], np.array([0, 1, 1, 2]))
 
 def history(*accuracies: tuple[float, float]) -> History:
     """A history of epochs with these validation accuracies of a and b."""
-    epochs = [Epoch(0.1, 0.5, 0.75, (a, b, math.nan)) for a, b in accuracies]
+    epochs = []
+    for a, b in accuracies:
+        epochs.append(Epoch(0.1, 0.5, 0.75, (a, b, math.nan), min(a, b), (3 * a + b) / 4))
     return History(VALIDATION, TRAINING, epochs)
 
 
@@ -33,6 +35,11 @@ def test_the_best_epoch_has_the_best_worst_group_then_the_best_mean(
     accuracies: list[tuple[float, float]], best: int
 ) -> None:
     assert history(*accuracies).best_epoch == best
+
+
+def test_the_criterion_chooses_whatever_the_groups_say() -> None:
+    epochs = [Epoch(0.1, 0.5, 0.75, (1.0, 1.0, 1.0), 0.5, 0.9), Epoch(0.1, 0.5, 0.75, (0.0,) * 3, 0.6, 0.7)]
+    assert History(VALIDATION, TRAINING, epochs).best_epoch == 2
 
 
 def test_its_rows_and_metrics_say_what_was_measured() -> None:

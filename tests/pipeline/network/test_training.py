@@ -53,12 +53,12 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     monkeypatch.setattr(Checkpoint, "write", write)
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize(("momentum", "criterion"), [(0.9, "soft_errors"), (0.0, "auto")])
 def test_one_that_was_killed_ends_as_if_it_had_not_been(
-    given: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, momentum: float
+    given: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, momentum: float, criterion: str
 ) -> None:
     params = {"epochs": 3, "schedule": "one_cycle", "momentum": momentum}
-    whole, pieces, rest = (started(given, params) for _ in range(3))
+    whole, pieces, rest = (started(given, params, criterion=criterion) for _ in range(3))
     whole.to_end(tmp_path / "whole")
     killed_after(monkeypatch, 2)
     with pytest.raises(_KilledError):
@@ -105,7 +105,23 @@ def test_it_learns_and_keeps_the_best_epoch(given: Opened, tmp_path: Path) -> No
     assert not differing(run.best, kept[run.history.best_epoch - 1])
     predicted = run.predict(given.rows("val")).numpy()
     right = predicted == given.file("images")["label"][:][given.rows("val")]
-    assert run.history.worst_and_mean(4)[1] == pytest.approx(right.mean())
+    assert run.history.epochs[3].val_mean == pytest.approx(right.mean())
+
+
+def test_errors_of_the_first_epoch_choose_or_those_of_another_model(given: Opened) -> None:
+    rows, label = given.rows("val"), given.file("images")["label"][:][given.rows("val")]
+    other = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(0))
+    for reference in (None, other):
+        run, logits = started(given, criterion="soft_errors", reference=reference), []
+        for _ in range(2):
+            run.train_epoch()
+            logits.append(run.logits(rows))
+        by = logits[0] if reference is None else reference
+        weight = torch.exp(-4 * by.double().softmax(1)[torch.arange(len(rows)), label]).numpy()
+        right = logits[1].argmax(1).numpy() == label
+        expected = [np.average(right[label == c], weights=weight[label == c]) for c in (0, 1)]
+        assert run.history.epochs[1].val_worst == pytest.approx(min(expected))
+        assert run.history.epochs[1].val_mean == pytest.approx(np.average(right, weights=weight))
 
 
 def test_it_trains_on_the_training_split_without_what_is_held_out(given: Opened) -> None:

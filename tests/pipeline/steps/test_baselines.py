@@ -22,7 +22,9 @@ def run(project: Project, methods: list[str], **changes: object) -> tuple[str, d
     params = BaselinesParams.model_validate({"methods": methods})
     with project.open("images", "erm", "features") as given:
         out = project.path("baselines")
-        table = baselines(given, out, params, fit_params(**changes), cached.context(project.data))
+        table = baselines(
+            given, out, params, fit_params(**changes), cached.AUTO, cached.context(project.data)
+        )
     return table, json.loads((project.path("baselines") / "metrics.json").read_text())
 
 
@@ -69,6 +71,14 @@ def test_an_erm_that_validation_chose_says_so_and_held_out_images_are_taken(tmp_
     assert metrics["methods"]["erm"]["labels"] == "validation, to choose"
     assert "✗" not in table
     assert metrics["methods"]["afr"]["note"] == ""
+
+
+def test_what_only_chooses_sees_no_labels_where_errors_choose(tmp_path: Path) -> None:
+    project = cached.write(tmp_path, unknown=("val",))
+    table, metrics = run(project, ["erm", "llr", "afr"])
+    assert metrics["criterion"] == "soft_errors"
+    assert {row["sign"] for row in metrics["methods"].values()} == {"✗"}
+    assert table.count("✗ none") == 3
 
 
 def test_a_method_that_needs_unknown_labels_is_left_out_with_its_reason(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def retrained(data: Path, *unknown: str) -> Project:
     project = cached.write(data, unknown=unknown)
     params = RetrainParams(**fit_params().model_dump(), alpha=1.0, beta=2.0)
     with project.open("erm", "features") as given:
-        retrain(given, project.path("retrained"), params, cached.context(data))
+        retrain(given, project.path("retrained"), params, cached.AUTO, cached.context(data))
     return project
 
 

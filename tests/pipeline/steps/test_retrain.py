@@ -38,7 +38,7 @@ def params(**changes: object) -> RetrainParams:
 
 def run(project: Project, out: Path, made: RetrainParams) -> None:
     with project.open("erm", "features") as given:
-        retrain(given, out, made, cached.context(project.data))
+        retrain(given, out, made, cached.AUTO, cached.context(project.data))
 
 
 def test_the_folder_holds_a_whole_model_and_all_heads(tmp_path: Path) -> None:
@@ -55,7 +55,12 @@ def test_the_folder_holds_a_whole_model_and_all_heads(tmp_path: Path) -> None:
     np.testing.assert_array_equal(folder.head().bias, heads[seed].bias)
     np.testing.assert_array_equal(folder.read()["trunk.some"], erm.read()["trunk.some"])
     assert folder.spec == erm.spec
-    assert folder.provenance.params == {**made.model_dump(), "head_seed": seed}
+    assert folder.provenance.params == {
+        **made.model_dump(),
+        "head_seed": seed,
+        "criterion": "groups",
+        "labels": "validation, to choose",
+    }
 
 
 def test_the_best_validation_epoch_of_each_seed_is_kept_and_the_best_seed_chosen(tmp_path: Path) -> None:
@@ -93,11 +98,22 @@ def test_every_way_to_fit_repeats_itself_byte_by_byte(tmp_path: Path, changes: d
     assert len(load_file(tmp_path / "first/head.safetensors")["bias"]) == (1 if "solver" in changes else 2)
 
 
-def test_unknown_attributes_of_validation_choose_by_class(tmp_path: Path) -> None:
+def test_unknown_attributes_of_validation_are_reported_by_class(tmp_path: Path) -> None:
     project = cached.write(tmp_path, unknown=("val",))
     run(project, project.path("retrained"), params())
-    val = json.loads((project.path("retrained") / "metrics.json").read_text())["val"]
-    assert set(val) == {"worst_class", "raw_mean", "classes"}
+    metrics = json.loads((project.path("retrained") / "metrics.json").read_text())
+    assert set(metrics["val"]) == {"worst_class", "raw_mean", "classes"}
+    assert metrics["criterion"] == "soft_errors"
+    with project.open("retrained") as given:
+        made = given.model("retrained").provenance.params
+        assert (made["criterion"], made["labels"]) == ("soft_errors", "none")
+
+
+def test_an_erm_that_groups_chose_has_seen_them(tmp_path: Path) -> None:
+    project = cached.write(tmp_path, unknown=("val",), select="best")
+    run(project, project.path("retrained"), params())
+    with project.open("retrained") as given:
+        assert given.model("retrained").provenance.params["labels"] == "validation, to choose"
 
 
 def test_a_diverging_fit_is_one_line_and_the_earlier_model_stays(tmp_path: Path) -> None:

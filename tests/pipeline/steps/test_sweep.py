@@ -26,7 +26,7 @@ def swept(tmp_path: Path) -> Project:
     project = cached.write(tmp_path)
     with project.open("erm", "features") as given:
         params = SweepParams(alphas=ALPHAS, betas=BETAS)
-        sweep(given, project.path("sweep"), params, fit_params(), cached.context(tmp_path))
+        sweep(given, project.path("sweep"), params, fit_params(), cached.AUTO, cached.context(tmp_path))
     return project
 
 
@@ -36,7 +36,7 @@ def test_a_sweep_is_every_setting_fitted_alone(swept: Project) -> None:
     for alpha, beta in ((0, 4), (2, 1)):
         params = RetrainParams(**fit_params().model_dump(), alpha=alpha, beta=beta)
         with swept.open("erm", "features") as given:
-            retrain(given, swept.path("retrained"), params, cached.context(swept.data))
+            retrain(given, swept.path("retrained"), params, cached.AUTO, cached.context(swept.data))
         with swept.open("images", "features", "retrained") as given:
             heads = given.model("retrained").heads()
             for seed in (0, 1):
@@ -64,6 +64,7 @@ def test_the_folder_says_what_was_picked_and_what_it_was_made_from(swept: Projec
     with swept.open("erm", "features", "sweep") as given:
         values = dict(given.table("sweep").values)
         assert values.pop("made_from") == given.digests("features", "erm")
+    assert values.pop("criterion") == "groups"
     assert values == picked
     assert {file.name for file in swept.path("sweep").iterdir()} == {"seeds.csv", "mean.csv", "metrics.json"}
     assert json.loads((swept.path("sweep") / "metrics.json").read_text())["picked"] == 1

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from pipeline.errors import MacError
 from pipeline.network import classifier
 from pipeline.network.checkpoint import Checkpoint
 from pipeline.params.inputs import InputParams
+from pipeline.params.selection import SelectionParams
 from pipeline.project import Project
 from pipeline.steps.train import train
 from tests import made_up, tiny
+from tests.cached import AUTO
 
 
 @pytest.fixture
@@ -53,6 +56,7 @@ def test_the_model_says_how_it_was_made_and_can_be_built_again(project: Project)
             "model": tiny.MODEL.model_dump(),
             "train": {**tiny.TRAIN.model_dump(), "crop_scale": [0.7, 1.0]},
             "input": {"input_size": 64, "to_input": "center_crop"},
+            "selection": {"criterion": "groups"},
         }
         assert erm.provenance.made_from == given.digests("images")
         assert not classifier.load(erm.spec, erm.read(), torch.device("cpu")).training
@@ -97,6 +101,24 @@ def test_select_names_the_epoch_that_is_the_model(project: Project) -> None:
     assert not (best / "best.safetensors").exists()
 
 
+def test_without_groups_no_attribute_is_read(project: Project, tmp_path: Path) -> None:
+    """The same images, of which every attribute is known or none is: the same epoch, bit for bit."""
+    erased = made_up.write(tmp_path / "erased", spec=replace(made_up.SPEC, attributes=()))
+    selection = SelectionParams(criterion="soft_errors")
+    told, untold = (tiny.train_erm(each, selection=selection, select="best") for each in (project, erased))
+    for file in ("model.safetensors", "last.safetensors"):
+        assert (told / file).read_bytes() == (untold / file).read_bytes()
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (told, untold))
+    assert first["criterion"] == second["criterion"] == "soft_errors"
+    assert (first["best_epoch"], first["val"]["raw_mean"]) == (
+        second["best_epoch"],
+        second["val"]["raw_mean"],
+    )
+    assert ("worst_group" in first["val"], "worst_class" in second["val"]) == (True, True)
+    with pytest.raises(MacError, match="selection.criterion: groups needs the spurious attribute of every"):
+        tiny.train_erm(erased, selection=SelectionParams(criterion="groups"))
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_earlier_model(project: Project) -> None:
     before = (tiny.train_erm(project) / "model.safetensors").read_bytes()
     with pytest.raises(MacError, match=r"train: the loss is (nan|inf) in epoch 1, batch 2; lower train\.lr"):
@@ -111,8 +133,8 @@ def test_an_input_that_cannot_be_cut_out_of_the_stored_images_is_refused(project
     with project.open("images") as given:
         message = "dataset.input_size: a centre crop of 80 does not fit in stored_size 72; lower it"
         with pytest.raises(MacError, match=message):
-            train(given, out, large, tiny.MODEL, params, context)
-        train(given, out, large.model_copy(update={"to_input": "resize"}), tiny.MODEL, params, context)
+            train(given, out, large, tiny.MODEL, params, AUTO, context)
+        train(given, out, large.model_copy(update={"to_input": "resize"}), tiny.MODEL, params, AUTO, context)
     with project.open("images", "erm") as given:
         assert given.model("erm").spec.input_size == 80
 
@@ -126,6 +148,6 @@ def test_pretrained_weights_are_part_of_the_provenance(project: Project) -> None
     model = tiny.MODEL.model_copy(update={"weights": str(weights)})
     params = tiny.TRAIN.model_copy(update={"epochs": 1})
     with project.open("images") as given:
-        train(given, project.data / "erm", tiny.INPUTS, model, params, tiny.context(project.data))
+        train(given, project.data / "erm", tiny.INPUTS, model, params, AUTO, tiny.context(project.data))
     with project.open("images", "erm") as given:
         assert given.model("erm").provenance.made_from["weights"] == store.file_digest(weights)

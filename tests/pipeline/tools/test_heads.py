@@ -37,6 +37,9 @@ def test_erm_that_was_chosen_by_its_best_epoch_saw_group_labels(own_artefacts: P
     about["params"]["train"]["select"] = "best"
     file.write_text(json.dumps(about))
     assert head(own_artefacts, "erm").labels == "validation, to choose"
+    about["params"]["selection"]["criterion"] = "soft_errors"
+    file.write_text(json.dumps(about))
+    assert head(own_artefacts, "erm").labels == "none"
 
 
 def test_a_baseline_is_the_head_that_validation_prefers(artefacts: Project) -> None:

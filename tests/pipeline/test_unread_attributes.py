@@ -1,0 +1,52 @@
+"""Where soft errors choose, no attribute of any split changes a head, bit for bit."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.params.baselines import BaselinesParams
+from pipeline.params.retrain import RetrainParams
+from pipeline.params.selection import SelectionParams
+from pipeline.params.sweep import SweepParams
+from pipeline.project import Project
+from pipeline.steps.baselines import baselines
+from pipeline.steps.retrain import retrain
+from pipeline.steps.sweep import sweep
+from pipeline.store import SPLITS
+from tests import cached
+from tests.cached import fit_params
+
+METHODS = BaselinesParams(methods=["erm", "llr", "afr"])
+FIT = fit_params(lr=0.1)
+
+
+def chosen(project: Project) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The heads of MaC and of the other methods; and what was chosen on the way."""
+    selection, context = SelectionParams(criterion="soft_errors"), cached.context(project.data)
+    params = RetrainParams(**FIT.model_dump(), alpha=1.0, beta=2.0)
+    with project.open("images", "erm", "features") as given:
+        retrain(given, project.path("retrained"), params, selection, context)
+        baselines(given, project.path("baselines"), METHODS, FIT, selection, context)
+        grid = SweepParams(alphas=[0], betas=[0, 2])
+        sweep(given, project.path("sweep"), grid, FIT, selection, context)
+    with project.open("retrained", "baselines", "sweep") as given:
+        mac, others = given.model("retrained"), given.model("baselines")
+        heads = {"mac.weight": mac.heads().weight, "mac.bias": mac.heads().bias} | others.read()
+        picked = given.table("sweep").values
+        return heads, {
+            **{name: picked[name] for name in ("alpha", "beta", "val_worst", "val_mean")},
+            "head_seed": mac.provenance.params["head_seed"],
+            "criterion": picked["criterion"],
+        }
+
+
+def test_erasing_all_attributes_changes_no_head(tmp_path: Path) -> None:
+    told, untold = cached.write(tmp_path / "told"), cached.write(tmp_path / "untold", unknown=SPLITS)
+    heads, picked = chosen(told)
+    others, picked_again = chosen(untold)
+    assert picked == picked_again
+    assert heads.keys() == others.keys()
+    for name, tensor in heads.items():
+        np.testing.assert_array_equal(tensor, others[name])
