@@ -1,10 +1,10 @@
-"""Deep feature reweighting (Kirichenko, Izmailov & Wilson 2023): L1 logistic regression on balanced subsets.
+"""Deep feature reweighting (Kirichenko, Izmailov & Wilson 2023): logistic regression on balanced subsets.
 
 A subset has the same number of rows of every group. Features are standardised with the statistics of the
 retraining set. For each C, coefficients are averaged over 10 subsets of one half of the validation split; the
 C with the best worst group on the other half is chosen. The final coefficients are averaged over 20 subsets
-of the whole split. The variant on training groups takes its subsets from the retraining set, and chooses C on
-the whole validation split.
+of the whole split. The authors' penalty is L1. One variant has L2. The variant on training groups takes its
+subsets from the retraining set, and chooses C on the whole validation split.
 """
 
 from functools import partial
@@ -12,19 +12,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
+from pipeline.last_layer import logistic
 from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.logistic import STRENGTHS, Coefficients, Penalty
 from pipeline.last_layer.method import Cached, Fitted, Method, NotApplicableError
 from pipeline.last_layer.scale import Scale
-from pipeline.store import FittedHeads
 
-STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # C
 SUBSETS_TO_CHOOSE, SUBSETS = 10, 20
-
-Coefficients = tuple[NDArray[np.float64], NDArray[np.float64]]  # weight (C, D), bias (C,)
 
 
 class Rows(NamedTuple):
@@ -45,7 +41,7 @@ class Rows(NamedTuple):
         return Rows(self.x[rows], self.label[rows], self.group[rows])
 
 
-def fit(cached: Cached, split: Literal["training", "validation"]) -> Fitted:
+def fit(cached: Cached, split: Literal["training", "validation"], penalty: Penalty = "l1") -> Fitted:
     """Fit a head for each seed, on the groups of `split`.
 
     Raises:
@@ -63,11 +59,9 @@ def fit(cached: Cached, split: Literal["training", "validation"]) -> Fitted:
         learn, judge = source, of_validation
         if split == "validation":
             judge, learn = _halves(of_validation, rng)
-        strength = _best_strength(learn, judge, rng, cached.classes)
+        strength = _best_strength(learn, judge, rng, cached.classes, penalty)
         subsets = [balanced(source.group, rng) for _ in range(SUBSETS)]
-        weight, bias = averaged(source, subsets, strength, cached.classes)
-        standardised = FittedHeads(weight[None].astype(np.float32), bias[None].astype(np.float32))
-        heads.append(scale.out_of(Heads.of(standardised).to(scale.mean.device)))
+        heads.append(logistic.head(averaged(source, subsets, strength, cached.classes, penalty), scale))
         chosen.append(strength)
     return Fitted(Heads.joined(heads, axis=0), {"C": chosen})
 
@@ -87,8 +81,7 @@ def rows_of_validation(cached: Cached, scale: Scale) -> Rows:
 
 
 def _rows(scale: Scale, features: Tensor, label: Tensor, group: NDArray[np.int64]) -> Rows:
-    x = (features - scale.mean) / scale.deviation
-    return Rows(x.cpu().numpy().astype(np.float64), label.cpu().numpy(), group)
+    return Rows(logistic.standardised(features, scale), label.cpu().numpy(), group)
 
 
 def _halves(rows: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
@@ -98,12 +91,14 @@ def _halves(rows: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
     return rows.take(order[:half]), rows.take(order[half:])
 
 
-def _best_strength(learn: Rows, judge: Rows, rng: np.random.Generator, classes: int) -> float:
+def _best_strength(
+    learn: Rows, judge: Rows, rng: np.random.Generator, classes: int, penalty: Penalty
+) -> float:
     """The C of STRENGTHS with the best worst group on `judge`; if several are equal, the first."""
     subsets = [balanced(learn.group, rng) for _ in range(SUBSETS_TO_CHOOSE)]
     found = []
     for strength in STRENGTHS:
-        weight, bias = averaged(learn, subsets, strength, classes)
+        weight, bias = averaged(learn, subsets, strength, classes, penalty)
         found.append(worst(judge, weight, bias))
     return STRENGTHS[found.index(max(found))]
 
@@ -118,22 +113,23 @@ def balanced(group: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.i
     return np.concatenate([rng.choice(rows, smallest, replace=False) for rows in members])
 
 
-def averaged(rows: Rows, subsets: list[NDArray[np.int64]], strength: float, classes: int) -> Coefficients:
-    """Coefficients (C, D) and intercepts (C,) of L1 logistic regression, averaged over the subsets."""
-    fitted = [_coefficients(rows.take(subset), strength, classes) for subset in subsets]
+def averaged(
+    rows: Rows,
+    subsets: list[NDArray[np.int64]],
+    strength: float,
+    classes: int,
+    penalty: Penalty = "l1",
+) -> Coefficients:
+    """Coefficients (C, D) and intercepts (C,) of logistic regression, averaged over the subsets."""
+    fitted = [_coefficients(rows.take(subset), strength, classes, penalty) for subset in subsets]
     weight = np.mean([each for each, _ in fitted], axis=0)
     return weight, np.mean([each for _, each in fitted], axis=0)
 
 
-def _coefficients(rows: Rows, strength: float, classes: int) -> Coefficients:
+def _coefficients(rows: Rows, strength: float, classes: int, penalty: Penalty) -> Coefficients:
     if len(np.unique(rows.label)) < classes:
         raise NotApplicableError("a part of the validation split has no image of some class")
-    regression = LogisticRegression(l1_ratio=1.0, C=strength, solver="liblinear", random_state=0)
-    if classes == 2:  # scikit-learn has one score, for the second class; the first gets 0
-        one = regression.fit(rows.x, rows.label)
-        return np.concatenate([np.zeros_like(one.coef_), one.coef_]), np.concatenate([[0.0], one.intercept_])
-    each = OneVsRestClassifier(regression).fit(rows.x, rows.label).estimators_
-    return np.concatenate([e.coef_ for e in each]), np.concatenate([e.intercept_ for e in each])
+    return logistic.regression(rows.x, rows.label, classes, strength, penalty)
 
 
 def worst(rows: Rows, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> float:
@@ -143,6 +139,12 @@ def worst(rows: Rows, weight: NDArray[np.float64], bias: NDArray[np.float64]) ->
 
 
 METHOD = Method("DFR", "Kirichenko et al. 2023", "validation, to train", partial(fit, split="validation"))
+L2 = Method(
+    "DFR (L2)",
+    "DFR with an L2 penalty",
+    "validation, to train",
+    partial(fit, split="validation", penalty="l2"),
+)
 TRAINING_GROUPS = Method(
     "DFR (training groups)", "Kirichenko et al. 2023", "training, to train", partial(fit, split="training")
 )

@@ -66,6 +66,17 @@ class Cached:
         """C."""
         return int(self.erm.bias.shape[-1])
 
+    def held_out(self) -> tuple[Tensor, str]:
+        """The rows for a method that learns where ERM fails, (M,) bool, and a note.
+
+        They are the rows that ERM was not trained on. If there are none, they are all rows, and the note says
+        so.
+        """
+        if self.unseen.any():
+            return self.unseen, ""
+        note = "on images that ERM was trained on: none was held out (train.hold_out)"
+        return torch.ones_like(self.unseen), note
+
 
 @dataclass(frozen=True)
 class Fitted:

@@ -11,8 +11,12 @@ MethodName = Literal[
     "erm",
     "llr",
     "cb_llr",
+    "llr_groups",
+    "class_scaling",
+    "evals",
     "afr",
     "dfr",
+    "dfr_l2",
     "dfr_train",
     "group_dro",
 ]

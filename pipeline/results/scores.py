@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.metrics import Grouping, as_dict, over_seeds
 from pipeline.project import Opened
+from pipeline.results.robust_coverage import robust_coverage
 from pipeline.store import FittedHeads
 
 ECE_BINS = 15
@@ -36,13 +37,14 @@ def scores(
         training: the training split's groups, for the adjusted mean.
 
     Returns:
-        `{mean, std}` over the classifiers of each metric of `metrics.as_dict` and of `quality`; and
-        `worst_group_interval`, or `worst_class_interval`, `{low, high}`.
+        `{mean, std}` over the classifiers of each metric of `metrics.as_dict` and of `quality`, and of
+        `robust_coverage`; and `worst_group_interval`, or `worst_class_interval`, `{low, high}`.
     """
     correct = logits.argmax(-1) == label
     each = []
     for accuracy, of_one in zip(grouping.accuracy(correct), logits, strict=True):
-        each.append(as_dict(accuracy, grouping, training) | quality(of_one, label))
+        coverage = {"robust_coverage": robust_coverage(of_one, label, grouping)}
+        each.append(as_dict(accuracy, grouping, training) | coverage | quality(of_one, label))
     low, high = worst_group_interval(correct, grouping.index)
     return over_seeds(each) | {f"worst_{grouping.kind}_interval": {"low": low, "high": high}}
 

@@ -7,6 +7,7 @@ from typing import Any
 _NAMES = {
     "raw_mean": "mean (raw)",
     "adjusted_mean": "mean (adjusted to training)",
+    "robust_coverage": "robust coverage",
     "balanced_accuracy": "balanced accuracy",
     "auroc": "AUROC",
     "ece": "calibration error (ECE)",
@@ -59,6 +60,7 @@ def of_baselines(found: Mapping[str, Any]) -> str:
     first = next(iter(results))["test"]
     worst, _ = worst_of(first)
     columns = {worst: _spoken(worst), "raw_mean": "mean", "adjusted_mean": "adj. mean"}
+    columns["robust_coverage"] = "robust coverage"
     columns = {key: name for key, name in columns.items() if key in first}
     titles = "".join(f"{name:>16}" for name in columns.values())
     lines = [f"{'test accuracy, %':<24}{titles}  group labels seen"]

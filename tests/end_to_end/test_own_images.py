@@ -61,6 +61,10 @@ def test_three_classes_of_a_table(tmp_path: Path) -> None:
             "title": "DFR (training groups)",
             "reason": "needs the spurious attribute of every validation and training image",
         },
+        "llr_groups": {
+            "title": "LLR (training groups)",
+            "reason": "needs the spurious attribute of every training image",
+        },
         "group_dro": {
             "title": "Group DRO (last layer)",
             "reason": "needs the spurious attribute of every training image",

@@ -18,6 +18,7 @@ from pipeline.steps.evaluate import measure
 from pipeline.steps.report import figures
 from pipeline.steps.report.figures import Drawing
 from pipeline.steps.report.gallery import OUTCOMES, gallery
+from pipeline.steps.report.trade_offs import trade_offs
 
 PACKAGES = ("mac-robust", "torch", "torchvision", "numpy", "h5py", "scikit-learn", "pillow", "dvc")
 WHOLE_NETWORK = ("jtt", "masktune")  # methods of the second pipeline, each a model folder with metrics.json
@@ -62,6 +63,7 @@ def _contents(given: Opened) -> dict[str, Any]:
         "confusion": figures.confusion(pairs, erm.spec.classes),
         "methods": _methods(given, metrics, baselines["methods"]),
         "left_out": baselines["left_out"],
+        "trade_offs": figures.trade_offs(trade_offs(given, baselines["methods"])),
         "compared": "jtt" in given,
         **_ablation(given),
         "table_1": coverage,

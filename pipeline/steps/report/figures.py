@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from pipeline.steps.report.trade_offs import TradeOff
+
 ERM, MAC = "#8a6d3b", "#1f6f8b"
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -217,3 +219,32 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
             interval = f"{low[number]:+.1f} to {high[number]:+.1f}"
             said.append(f"{row['name']}: {mean[number]:+.1f} ({interval})")
         return _drawing(figure, "Mask ablation, paired differences. " + "; ".join(said))
+
+
+def trade_offs(methods: Sequence[TradeOff]) -> Drawing:
+    """The highest worst-group accuracy at every mean accuracy, of each method as its classes are scaled.
+
+    The accuracies without scaling are points.
+    """
+    with _figure(6.4, 4.2) as (figure, (axes,)):
+        shown = 100 * np.concatenate([[*method.envelope, method.at] for method in methods])
+        (left, bottom), (right, top) = shown.min(0) - 2, shown.max(0) + 2
+        said = []
+        for number, method in enumerate(methods):
+            colour = {"ERM": ERM, "MaC": MAC}.get(method.title, f"C{number % 10}")
+            style = "-" if number < 10 else "--"
+            width = 2.5 if method.title in ("ERM", "MaC") else 1.2
+            mean, worst = 100 * method.envelope.T
+            # Any lower mean is had by the first point, and a higher one than the last by none.
+            x, y = np.array([left, *mean, mean[-1]]), np.array([worst[0], *worst, bottom])
+            label = f"{method.title} {100 * method.coverage:.1f}"
+            axes.step(x, y, style, where="pre", color=colour, linewidth=width, label=label)
+            axes.plot(*(100 * method.at), marker="o", markersize=5, color=colour)
+            said.append(label)
+        axes.set_xlim(left, right)
+        axes.set_ylim(bottom, top)
+        axes.set_xlabel("mean test accuracy, %")
+        axes.set_ylabel("worst test accuracy, %")
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8, title="robust coverage, %")
+        alt = "Worst against mean test accuracy of each method as its classes are scaled. Robust coverage: "
+        return _drawing(figure, alt + "; ".join(said))

@@ -52,3 +52,21 @@ def cached() -> Cached:
         erm_labels="none",
         params=FIT,
     )
+
+
+@pytest.fixture
+def three(views: Views, start: Heads) -> Cached:
+    """Three classes, no attributes, and an ERM that was trained on all rows."""
+    rng = np.random.default_rng(3)
+    label = rng.integers(0, CLASSES, 50)
+    features = rng.normal(size=(50, D)).astype(np.float32) + label[:, None].astype(np.float32) * 0.3
+    grouping = Grouping("class", [str(c) for c in range(CLASSES)], label)
+    return Cached(
+        views=views,
+        group=None,
+        unseen=torch.zeros(M, dtype=torch.bool),
+        validation=HeldOutSplit(torch.from_numpy(features), torch.from_numpy(label), grouping),
+        erm=start,
+        erm_labels="none",
+        params=FIT,
+    )

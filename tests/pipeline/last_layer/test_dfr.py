@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -6,31 +8,37 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.last_layer import dfr
-from pipeline.last_layer.method import Cached, NotApplicableError
+from pipeline.last_layer.logistic import STRENGTHS, Penalty
+from pipeline.last_layer.method import Cached, Method, NotApplicableError
 from pipeline.last_layer.scale import Scale
 
 
-def regression(strength: float) -> LogisticRegression:
-    return LogisticRegression(l1_ratio=1.0, C=strength, solver="liblinear", random_state=0)
+def regression(strength: float, penalty: Penalty = "l1") -> LogisticRegression:
+    ratio = 1.0 if penalty == "l1" else 0.0
+    return LogisticRegression(l1_ratio=ratio, C=strength, solver="liblinear", random_state=0)
 
 
-def test_it_agrees_with_scikit_learn_alone(cached: Cached) -> None:
+@pytest.mark.parametrize("penalty", get_args(Penalty))
+def test_it_agrees_with_scikit_learn_alone(cached: Cached, penalty: Penalty) -> None:
     """One subset and one strength, on the same rows as a scaler and a regression of scikit-learn."""
     validation = cached.validation
     x, label, group = validation.features.numpy(), validation.label.numpy(), validation.grouping.index
     chosen = np.concatenate([np.flatnonzero(group == g)[:5] for g in range(4)])
     scaler = StandardScaler().fit(cached.views.original.numpy())
-    expected = regression(0.3).fit(scaler.transform(x[chosen]), label[chosen])
+    expected = regression(0.3, penalty).fit(scaler.transform(x[chosen]), label[chosen])
     rows = dfr.rows_of_validation(cached, Scale.of(cached.views.original))
-    weight, bias = dfr.averaged(rows, [chosen], 0.3, 2)
+    weight, bias = dfr.averaged(rows, [chosen], 0.3, 2, penalty)
     np.testing.assert_allclose(weight[1] - weight[0], expected.coef_[0], rtol=1e-3, atol=1e-4)
     fitted = make_pipeline(scaler, expected)
     np.testing.assert_array_equal((rows.x @ weight.T + bias).argmax(1), fitted.predict(x))
 
 
-def test_heads_are_on_raw_features_and_average_the_subsets(cached: Cached) -> None:
+@pytest.mark.parametrize(("method", "penalty"), [(dfr.METHOD, "l1"), (dfr.L2, "l2")])
+def test_heads_are_on_raw_features_and_average_the_subsets(
+    cached: Cached, method: Method, penalty: Penalty
+) -> None:
     """Repeated by hand for seed 1: halves, subsets, the choice of C, the average of 20."""
-    heads = dfr.fit(cached, "validation")
+    heads = method.fit(cached)
     rows = dfr.rows_of_validation(cached, Scale.of(cached.views.original))
     rng = np.random.default_rng(1)
     order = rng.permutation(80)
@@ -42,7 +50,7 @@ def test_heads_are_on_raw_features_and_average_the_subsets(cached: Cached) -> No
         return np.concatenate([rng.choice(each, smallest, replace=False) for each in members])
 
     def mean_fit(part: dfr.Rows, chosen: list[np.ndarray], strength: float) -> tuple[np.ndarray, float]:
-        fits = [regression(strength).fit(part.x[d], part.label[d]) for d in chosen]
+        fits = [regression(strength, penalty).fit(part.x[d], part.label[d]) for d in chosen]
         return np.mean([f.coef_[0] for f in fits], 0), float(np.mean([f.intercept_[0] for f in fits]))
 
     def worst(coef: np.ndarray, intercept: float) -> float:
@@ -50,7 +58,7 @@ def test_heads_are_on_raw_features_and_average_the_subsets(cached: Cached) -> No
         return float(min(correct[judge.group == g].mean() for g in range(4)))
 
     tenfold = [subset(learn.group) for _ in range(10)]
-    strength = max(dfr.STRENGTHS, key=lambda c: worst(*mean_fit(learn, tenfold, c)))
+    strength = max(STRENGTHS, key=lambda c: worst(*mean_fit(learn, tenfold, c)))
     coef, intercept = mean_fit(rows, [subset(rows.group) for _ in range(20)], strength)
     assert heads.chosen["C"][1] == strength  # type: ignore[index]
     logits = heads.heads.logits(cached.validation.features)[1, 0]

@@ -21,3 +21,17 @@ def test_classes_weigh_alike_whatever_retraining_does(cached: Cached) -> None:
     assert torch.equal(llr.fit(cached, "balanced").heads.weight, llr.fit(balanced, "balanced").heads.weight)
     assert torch.equal(llr.fit(balanced, "none").heads.weight, llr.fit(cached, "none").heads.weight)
     assert not torch.equal(llr.fit(cached, "balanced").heads.weight, llr.fit(cached, "none").heads.weight)
+
+
+def test_training_groups_weigh_alike(cached: Cached) -> None:
+    assert cached.group is not None
+    keep = cached.group != 1  # a group that no row is in is not waited for
+    count = torch.bincount(cached.group[keep])
+    weight = torch.tensor([int(keep.sum()) / (3 * int(count[g])) for g in cached.group[keep]])
+    views = replace(cached.views, table=cached.views.table[keep], label=cached.views.label[keep])
+    views = replace(views, batch=(torch.arange(len(weight)) // 8).expand(2, -1), weight=weight)
+    expected = mac.fit(views, cached.validation, cached.erm, cached.params, [0.0], [0.0]).heads
+    found = llr.fit_groups(replace(cached, views=views, group=cached.group[keep])).heads
+    torch.testing.assert_close(found.weight, expected.weight)
+    totals = torch.zeros(4).index_add(0, cached.group[keep], weight)
+    torch.testing.assert_close(totals[count > 0], torch.full((3,), len(weight) / 3))

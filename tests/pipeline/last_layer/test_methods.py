@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.last_layer import dfr, erm, group_dro
+from pipeline.last_layer import dfr, erm, group_dro, llr
 from pipeline.last_layer.method import Cached, NotApplicableError
 from pipeline.last_layer.methods import METHODS
 from pipeline.metrics import Grouping
@@ -34,8 +34,8 @@ def test_erm_is_its_own_head_and_says_how_its_epoch_was_chosen(cached: Cached) -
 
 @pytest.mark.parametrize(
     "fit",
-    [lambda c: dfr.fit(c, "validation"), lambda c: dfr.fit(c, "training"), group_dro.fit],
-    ids=["dfr", "dfr_train", "group_dro"],
+    [method.fit for method in (dfr.METHOD, dfr.TRAINING_GROUPS, dfr.L2, group_dro.METHOD, llr.GROUPS)],
+    ids=["dfr", "dfr_train", "dfr_l2", "group_dro", "llr_groups"],
 )
 def test_methods_that_need_groups_say_so(cached: Cached, fit: Callable[[Cached], object]) -> None:
     by_class = replace(

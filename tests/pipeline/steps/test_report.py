@@ -17,10 +17,12 @@ from pipeline.compute.context import Context
 from pipeline.errors import MacError
 from pipeline.params.examples import ExamplesParams
 from pipeline.project import Project
+from pipeline.results.scores import head_scores
 from pipeline.steps.evaluate import measure
 from pipeline.steps.examples import examples
 from pipeline.steps.report import figures, report, timings, verdict
 from pipeline.steps.report.gallery import OUTCOMES, gallery
+from pipeline.steps.report.trade_offs import trade_offs
 from tests import made_up
 from tests.page import Page
 
@@ -71,6 +73,7 @@ def test_the_verdict_and_the_tables_are_the_metrics(reported: Project) -> None:
         assert method["title"] in text
         assert f"{method['sign']} {method['labels']}" in text
         assert f"{100 * method['test']['raw_mean']['mean']:.1f}" in text
+        assert f"{100 * method['test']['robust_coverage']['mean']:.1f}" in text
     assert "AFR is left out: train.hold_out is 0." in text
     assert "Validation picks α = 1, β = 2." in text
     assert "Mask/FG, %" in text
@@ -113,6 +116,29 @@ def test_a_card_says_what_the_artefacts_say(reported: Project) -> None:
             right = [each == images["label"][row] for each in seen]
             expected = {(True, True): 0, (False, True): 1, (True, False): 2, (False, False): 3}[tuple(right)]
             assert card.outcome == OUTCOMES[expected]
+
+
+def test_the_curves_are_those_of_the_heads_that_are_shown(reported: Project) -> None:
+    with reported.open("images", "erm", "features", "retrained", "baselines") as given:
+        baselines = json.loads((reported.path("baselines") / "metrics.json").read_text())["methods"]
+        erm, mac, dfr = trade_offs(given, baselines)
+        expected = head_scores(given, given.model("retrained").head(), "test")
+        third = given.model("baselines").read()["dfr.weight"][2]
+        logits = given.file("features")["test/original"][:] @ third.T
+        bias = given.model("baselines").read()["dfr.bias"][2]
+        right = (logits + bias).argmax(1) == given.file("features")["test/label"][:]
+    assert (erm.title, mac.title, dfr.title) == ("ERM", "MaC", "DFR")
+    assert mac.coverage == pytest.approx(expected["robust_coverage"]["mean"])
+    assert mac.at == pytest.approx([expected["raw_mean"]["mean"], expected["worst_group"]["mean"]])
+    assert dfr.at[0] == pytest.approx(right.mean())
+    for each in (erm, mac, dfr):
+        mean, worst = each.envelope.T
+        assert worst[mean >= each.at[0] - 1e-9].max() >= each.at[1] - 1e-9
+    assert (
+        f"ERM {100 * erm.coverage:.1f}; MaC {100 * mac.coverage:.1f}; DFR"
+        in figures.trade_offs([erm, mac, dfr]).alt
+    )
+    assert any("Robust coverage: ERM" in (image["alt"] or "") for image in Page(text_of(reported)).all("img"))
 
 
 def test_timings_are_in_the_order_of_the_stages(reported: Project) -> None:

@@ -1,0 +1,48 @@
+"""Logistic regression on standardised features, by scikit-learn: for the methods that fit on few rows."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from torch import Tensor
+
+from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.scale import Scale
+from pipeline.store import FittedHeads
+
+Penalty = Literal["l1", "l2"]
+Coefficients = tuple[NDArray[np.float64], NDArray[np.float64]]  # weight (C, D), bias (C,)
+
+STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # C, as Kirichenko et al. have it; low is a strong penalty
+
+
+def standardised(features: Tensor, scale: Scale) -> NDArray[np.float64]:
+    """Raw features (n, D) to standardised ones, float64."""
+    return ((features - scale.mean) / scale.deviation).cpu().numpy().astype(np.float64)
+
+
+def regression(
+    x: NDArray[np.float64], label: NDArray[np.int64], classes: int, strength: float, penalty: Penalty
+) -> Coefficients:
+    """Fit logistic regression; with more than two classes, each class against the rest.
+
+    Args:
+        x: (n, D), standardised features.
+        label: (n,); every class has rows.
+        strength: scikit-learn's C.
+    """
+    ratio = {"l1": 1.0, "l2": 0.0}[penalty]
+    model = LogisticRegression(l1_ratio=ratio, C=strength, solver="liblinear", random_state=0)
+    if classes == 2:  # scikit-learn has one score, for the second class; the first gets 0
+        one = model.fit(x, label)
+        return np.concatenate([np.zeros_like(one.coef_), one.coef_]), np.concatenate([[0.0], one.intercept_])
+    each = OneVsRestClassifier(model).fit(x, label).estimators_
+    return np.concatenate([e.coef_ for e in each]), np.concatenate([e.intercept_ for e in each])
+
+
+def head(coefficients: Coefficients, scale: Scale) -> Heads:
+    """Coefficients for standardised features to a head for raw features, (1, 1, …)."""
+    weight, bias = (part[None].astype(np.float32) for part in coefficients)
+    return scale.out_of(Heads.of(FittedHeads(weight, bias)).to(scale.mean.device))
