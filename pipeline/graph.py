@@ -107,7 +107,7 @@ STAGES = (
         "evaluate",
         about="compare ERM and MaC on the test split",
         run="steps.evaluate:evaluate",
-        needs=("images", "erm", "features", "retrained"),
+        needs=("images", "erm", "masks", "features", "retrained"),
         makes=(Kind("metrics", "metrics.json", "metrics"), Kind("plots", "plots", "files")),
         device=False,
     ),
