@@ -79,7 +79,7 @@ STAGES = (
     ),
     Stage(
         "saliency",
-        about="compute the map and the mask of the training images",
+        about="compute the map and the mask of the training and validation images",
         run="steps.saliency:saliency",
         needs=("images", "erm"),
         makes=(Kind("masks", "masks.h5", "hdf5"),),
