@@ -39,11 +39,12 @@ SALIENCY = SaliencyParams(
     target="label",
     layer="last",
     top_k=0.3,
+    side="core",
     precision="float32",
     seed=0,
     previews=0,
 )
-FEATURES = FeaturesParams(draws=4, batch_size=32, precision="float32", seed=0)
+FEATURES = FeaturesParams(draws=4, validation_draws=1, batch_size=32, precision="float32", seed=0)
 TRAIN = TrainParams(
     epochs=1,
     batch_size=32,

@@ -79,7 +79,7 @@ STAGES = (
     ),
     Stage(
         "saliency",
-        about="compute the map and the mask of the training images",
+        about="compute the map and the mask of the training and validation images",
         run="steps.saliency:saliency",
         needs=("images", "erm"),
         makes=(Kind("masks", "masks.h5", "hdf5"),),
@@ -107,7 +107,7 @@ STAGES = (
         "evaluate",
         about="compare ERM and MaC on the test split",
         run="steps.evaluate:evaluate",
-        needs=("images", "erm", "features", "retrained"),
+        needs=("images", "erm", "masks", "features", "retrained"),
         makes=(Kind("metrics", "metrics.json", "metrics"), Kind("plots", "plots", "files")),
         device=False,
     ),

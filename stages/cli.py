@@ -20,6 +20,7 @@ BEFORE = {
 }
 AFTER = {
     "inspect": "show what is in an artefact",
+    "diagnose": "say whether the method's assumption seems to hold here",
     "explain": "draw where two heads look in an image",
     "predict": "predict classes and probabilities of image files",
     "export": "write a classifier as one file: ONNX, TorchScript or safetensors",

@@ -111,15 +111,17 @@ def _write_erm(project: Project, train: dict[str, Any]) -> None:
 
 
 def _write_masks(project: Project) -> None:
-    count = COUNTS["train"]
     with project.open("images", "erm") as given:
-        made_from, label = given.digests("images", "erm"), given.file("images")["label"][:count]
+        made_from = given.digests("images", "erm")
+        label, split = (given.file("images")[name][:] for name in ("label", "split"))
     with store.create(project.path("masks"), "masks", masks.SCHEMA, {}, made_from) as file:
-        file.write("row", np.arange(count))
-        file.write("target", label)
-        file.write("mask", np.ones((count, 1, 1), np.bool_))
-        file.write("cam", np.zeros((count, 1, 1), np.float32))
-        file.write("channel_mean", np.zeros((count, 3), np.float32))
+        for part, number in (("", 0), ("val/", 1)):
+            rows = np.flatnonzero(split == number)
+            file.write(f"{part}row", rows)
+            file.write(f"{part}target", label[rows])
+            file.write(f"{part}mask", np.ones((len(rows), 1, 1), np.bool_))
+            file.write(f"{part}cam", np.zeros((len(rows), 1, 1), np.float32))
+            file.write(f"{part}channel_mean", np.zeros((len(rows), 3), np.float32))
 
 
 def _write_features(project: Project, splits: Splits) -> None:
@@ -143,3 +145,17 @@ def _write_features(project: Project, splits: Splits) -> None:
         file.write("train/partner", np.zeros((DRAWS, count), np.int32))
         file.write("train/batch", batch.astype(np.int32))
         file.write("train/fill", np.zeros((DRAWS, count, 3), np.float32))
+        _write_views_of_validation(file, *splits["val"][:2])
+
+
+def _write_views_of_validation(file: store.Writer, x: NDArray[np.float32], label: NDArray[np.int64]) -> None:
+    """The core is what goes by the class; the rest is all else."""
+    core = x * (np.arange(WIDTH) == 0)
+    partner = np.array([np.flatnonzero(label != own)[0] for own in label])
+    file.write("val/position", np.arange(len(x)))
+    file.write("val/masked", core[None])
+    file.write("val/rest", (x - core)[None])
+    file.write("val/combined", (core + (x - core)[partner])[None])
+    file.write("val/partner", partner[None].astype(np.int32))
+    file.write("val/batch", np.zeros((1, len(x)), np.int32))
+    file.write("val/fill", np.zeros((1, len(x), 3), np.float32))

@@ -187,17 +187,20 @@ def _fitted(phi: NDArray[np.float32], seen: Array, classes: int) -> FittedHeads:
 def _write_masks(project: Project, given: Opened, rng: np.random.Generator) -> None:
     rows = np.flatnonzero(given.file("images")["split"][:] == 0)
     side = given.model("erm").spec.input_size
-    made = {"top_k": TOP_K, "method": "xgradcam"}
-    core = np.zeros((len(rows), side, side), np.bool_)
-    for number in range(len(rows)):
-        core[number].reshape(-1)[rng.permutation(side * side)[: round(TOP_K * side * side)]] = True
+    made = {"top_k": TOP_K, "method": "xgradcam", "side": "core"}
+    label, split = (given.file("images")[name][:] for name in ("label", "split"))
+    parts = {"": (rows, rng), "val/": (np.flatnonzero(split == 1), np.random.default_rng(1))}
     made_from = given.digests("images", "erm")
     with store.create(project.path("masks"), "masks", masks.SCHEMA, made, made_from) as file:
-        file.write("row", rows)
-        file.write("target", given.file("images")["label"][:][rows])
-        file.write("mask", core)
-        file.write("cam", rng.normal(size=(len(rows), 2, 2)).astype(np.float32))
-        file.write("channel_mean", rng.random((len(rows), 3), dtype=np.float32))
+        for part, (of, drawn) in parts.items():
+            core = np.zeros((len(of), side, side), np.bool_)
+            for mask in core:
+                mask.reshape(-1)[drawn.permutation(side * side)[: round(TOP_K * side * side)]] = True
+            file.write(f"{part}row", of)
+            file.write(f"{part}target", label[of])
+            file.write(f"{part}mask", core)
+            file.write(f"{part}cam", drawn.normal(size=(len(of), 2, 2)).astype(np.float32))
+            file.write(f"{part}channel_mean", drawn.random((len(of), 3), dtype=np.float32))
         file.file.create_group("preview")
 
 
@@ -221,6 +224,19 @@ def _write_features(project: Project, given: Opened, rng: np.random.Generator) -
         file.write("train/partner", partner.astype(np.int32))
         file.write("train/batch", np.zeros((DRAWS, count), np.int32))
         file.write("train/fill", rng.random((DRAWS, count, 3), dtype=np.float32))
+        _write_views_of_validation(file, phi[split == 1])
+
+
+def _write_views_of_validation(file: store.Writer, phi: NDArray[np.float32]) -> None:
+    """The core alone has the features of the image, the rest alone those of the next image."""
+    count, rng = len(phi), np.random.default_rng(1)
+    file.write("val/position", np.arange(count))
+    file.write("val/masked", phi[None])
+    file.write("val/rest", np.roll(phi, 1, 0)[None])
+    file.write("val/combined", phi[None] + rng.normal(size=(1, *phi.shape)).astype(np.float32))
+    file.write("val/partner", np.roll(np.arange(count), 2)[None].astype(np.int32))
+    file.write("val/batch", np.zeros((1, count), np.int32))
+    file.write("val/fill", rng.random((1, count, 3), dtype=np.float32))
 
 
 def _heads(given: Opened, count: int, rng: np.random.Generator) -> FittedHeads:

@@ -17,7 +17,7 @@ from pipeline.compute.engine import Shards
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.last_layer.grid import fit_grid, scores_of_test_split
-from pipeline.method.masks import pixel_count
+from pipeline.method.masks import core_size
 from pipeline.method.retraining_set import with_foreground
 from pipeline.params.features import FeaturesParams
 from pipeline.params.fit import FitParams
@@ -86,7 +86,7 @@ def ablation(
             differences.append(_difference(true, same_images))
         result = {
             "made_from": given.digests("images", "erm", "masks", "features"),
-            "pixels": pixel_count(maps.top_k, given.model("erm").spec.input_size),
+            "pixels": core_size(maps.top_k, given.model("erm").spec.input_size, maps.side),
             "settings": "α and β picked by validation for each kind of mask",
             "masks": [each.row for each in masks],
             "differences": differences,

@@ -1,4 +1,4 @@
-"""The two interventions on an image (paper equations 1 and 2)."""
+"""The two interventions on an image (paper equations 1 and 2), and its rest alone."""
 
 import torch
 from torch import Tensor
@@ -16,6 +16,11 @@ def masked(x: Tensor, m: Tensor, b: Tensor) -> Tensor:
         (B, 3, H, W).
     """
     return torch.lerp(b, x, m)
+
+
+def rest(x: Tensor, m: Tensor, b: Tensor) -> Tensor:
+    """The rest of x, without its core: (1 − m) x + m b. Shapes as in `masked`."""
+    return torch.lerp(x, b, m)
 
 
 def combined(x_i: Tensor, m_i: Tensor, x_j: Tensor, m_j: Tensor, b: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
 """From a raw map to the mask of the core: upsample, take the K highest pixels (paper section 3.2)."""
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.errors import MacError
+
+Side = Literal["core", "rest"]  # the core is the K highest pixels, or all others
 
 
 def upsample(maps: Tensor, size: int) -> Tensor:
@@ -47,6 +51,26 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
         missing = k - above.sum(1, keepdim=True)
         mask[crowded] = above | (tied & (tied.cumsum(1) <= missing))
     return mask.view_as(scores)
+
+
+def core_of(maps: Tensor, size: int, k: int, side: Side) -> Tensor:
+    """The masks of raw maps: the K highest pixels; or, with `rest`, all others.
+
+    Args:
+        maps: (B, h, w) float, not rectified, no NaN.
+        size: side of the input grid, pixels.
+
+    Returns:
+        (B, size, size) bool.
+    """
+    top = top_k_mask(upsample(maps, size), k)
+    return top if side == "core" else ~top
+
+
+def core_size(top_k: float, size: int, side: Side) -> int:
+    """The number of pixels of a mask of `core_of`, with K of `pixel_count`."""
+    k = pixel_count(top_k, size)
+    return k if side == "core" else size * size - k
 
 
 def coverage(mask: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ class Draw:
     partner: NDArray[np.int32]
 
 
-def draw(labels: NDArray[np.integer], batch_size: int, seed: int, r: int) -> Draw:
+def draw(labels: NDArray[np.integer], batch_size: int, seed: int, r: int, stream: int = 0) -> Draw:
     """Draw number `r`: a permutation of the images, cut into batches of `batch_size`.
 
     The partner is drawn uniformly from the images of the same batch with another label. If there is none, it
@@ -35,6 +35,7 @@ def draw(labels: NDArray[np.integer], batch_size: int, seed: int, r: int) -> Dra
 
     Args:
         labels: (M,) integers.
+        stream: draws of another stream are independent of these; 0 is the retraining set.
 
     Raises:
         MacError: all labels are equal, so no image has a partner.
@@ -44,21 +45,40 @@ def draw(labels: NDArray[np.integer], batch_size: int, seed: int, r: int) -> Dra
             "features: every image of the retraining set has the same label, "
             "so none has a partner of another class"
         )
-    rng = np.random.default_rng([seed, r])
-    count = len(labels)
-    order = rng.permutation(count)
-    batch = np.empty(count, np.int32)
-    partner = np.empty(count, np.int32)
-    for number, start in enumerate(range(0, count, batch_size)):
-        members = order[start : start + batch_size]
-        batch[members] = number
+    rng = _rng(seed, r, stream)
+    partner = np.empty(len(labels), np.int32)
+    cut = _cut(len(labels), batch_size, rng)
+    for members in cut:
         other = labels[members][:, None] != labels[members][None, :]  # (b, b)
         for i, position in enumerate(members):
             candidates = members[other[i]]
             if len(candidates) == 0:
                 candidates = np.flatnonzero(labels != labels[position])
             partner[position] = candidates[rng.integers(len(candidates))]
-    return Draw(batch, partner)
+    return Draw(_numbered(cut), partner)
+
+
+def batches(count: int, batch_size: int, seed: int, r: int, stream: int = 0) -> NDArray[np.int32]:
+    """The batches of `draw` alone, (count,): for images of one label, which have no partners."""
+    return _numbered(_cut(count, batch_size, _rng(seed, r, stream)))
+
+
+def _rng(seed: int, r: int, stream: int) -> np.random.Generator:
+    return np.random.default_rng([seed, r, stream])
+
+
+def _cut(count: int, batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """A permutation of 0 … count − 1, cut into batches."""
+    order = rng.permutation(count)
+    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
+
+
+def _numbered(cut: list[NDArray[np.int64]]) -> NDArray[np.int32]:
+    """The number of the batch of each image."""
+    number = np.repeat(np.arange(len(cut), dtype=np.int32), [len(members) for members in cut])
+    batch = np.empty_like(number)
+    batch[np.concatenate(cut)] = number
+    return batch
 
 
 def channel_mean(grid: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ class FeaturesParams(Block):
     block: ClassVar[str] = "features"
 
     draws: Positive = Field(description="R: number of draws; in each draw, every image gets a partner")
+    validation_draws: Positive = Field(
+        description="draws over the validation images, for the diagnosis; training does not see them"
+    )
     batch_size: int = Field(
         ge=2, description="images in a batch of retraining; they share a fill, and are partners of each other"
     )

@@ -33,5 +33,9 @@ class MapParams(Block):
     top_k: Annotated[float, AfterValidator(_top_k)] = Field(
         description="K: number of pixels in the mask; or, in (0, 1), their share of the image"
     )
+    side: Literal["core", "rest"] = Field(
+        description="core: the mask is the K highest pixels; rest: it is all the others, for data where the "
+        "diagnosis says that the rest tells more than the core; true masks are taken as they are"
+    )
     precision: Precision
     seed: Seed = Field(description="seed of the random control")

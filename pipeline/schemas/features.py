@@ -13,6 +13,26 @@ def _split(split: str) -> dict[str, Field]:
     }
 
 
+def _views_of_validation() -> dict[str, Field]:
+    """There are none if masks.h5 has no validation images."""
+    views = ("val draw", "masked position", "feature")
+    drawn = ("val draw", "masked position")
+    about = "validation images with a mask, position in val/"
+    return {
+        "val/position": Field("int64", ("masked position",), about, optional=True),
+        "val/masked": Field("float32", views, "φ of the core alone, filled with b", optional=True),
+        "val/rest": Field("float32", views, "φ of the rest alone, filled with b", optional=True),
+        "val/combined": Field(
+            "float32", views, "φ of the combined views; absent if all have one label", optional=True
+        ),
+        "val/partner": Field(
+            "int32", drawn, "partner j, position in val/; absent if all have one label", optional=True
+        ),
+        "val/batch": Field("int32", drawn, "the image's batch in the draw", optional=True),
+        "val/fill": Field("float32", (*drawn, 3), "fill b, in [0, 1]", optional=True),
+    }
+
+
 SCHEMA = {
     **_split("train"),
     "train/masked": Field("float32", ("draw", "train position", "feature"), "φ of the masked views"),
@@ -21,5 +41,6 @@ SCHEMA = {
     "train/batch": Field("int32", ("draw", "train position"), "the image's batch in the draw"),
     "train/fill": Field("float32", ("draw", "train position", 3), "fill b, in [0, 1]"),
     **_split("val"),
+    **_views_of_validation(),
     **_split("test"),
 }

@@ -1,13 +1,26 @@
-"""masks.h5: map and mask of every image of the retraining set."""
+"""masks.h5: map and mask of every image of the retraining set, and of the validation images."""
 
-from pipeline.store.schema import Field
+from dataclasses import replace
 
+from pipeline.store.schema import Field, Schema
+
+
+def _part(prefix: str, position: str) -> Schema:
+    return {
+        f"{prefix}row": Field("int64", (position,), "row in images.h5"),
+        f"{prefix}target": Field("int64", (position,), "class that the map explains"),
+        f"{prefix}mask": Field(
+            "bool", (position, "height", "width"), "the core, pixels of the input grid", "gzip"
+        ),
+        f"{prefix}cam": Field(
+            "float32", (position, "map height", "map width"), "raw map, neither rectified nor upsampled"
+        ),
+        f"{prefix}channel_mean": Field("float32", (position, 3), "mean colour of the input grid, in [0, 1]"),
+    }
+
+
+# The validation images are for the diagnosis; masks that serve only to retrain with do not have them.
 SCHEMA = {
-    "row": Field("int64", ("position",), "row in images.h5"),
-    "target": Field("int64", ("position",), "class that the map explains"),
-    "mask": Field("bool", ("position", "height", "width"), "the core: K pixels of the input grid", "gzip"),
-    "cam": Field(
-        "float32", ("position", "map height", "map width"), "raw map, neither rectified nor upsampled"
-    ),
-    "channel_mean": Field("float32", ("position", 3), "mean colour over the input grid, in [0, 1]"),
+    **_part("", "position"),
+    **{name: replace(field, optional=True) for name, field in _part("val/", "val position").items()},
 }

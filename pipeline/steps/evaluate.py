@@ -7,6 +7,7 @@ from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.project import Opened
 from pipeline.results import tables
+from pipeline.results.diagnosis import diagnose
 from pipeline.results.scores import head_scores
 from pipeline.results.tables import worst_of
 
@@ -19,14 +20,15 @@ def evaluate(given: Opened, metrics_out: Path, plots_out: Path, context: Context
     The folder has groups.csv, with a row for each bar in the plot of accuracy by group, and confusion.csv.
 
     Args:
-        given: images, erm, features and retrained.
+        given: images, erm, masks, features and retrained.
     """
     metrics, confusion = measure(given)
+    metrics["diagnosis"] = diagnose(given)
     store.write_json(metrics_out, metrics)
     with store.create_folder(plots_out) as folder:
         store.write_csv(folder / "groups.csv", _bars(metrics))
         store.write_csv(folder / "confusion.csv", confusion)
-    return tables.of_metrics(metrics)
+    return tables.of_evaluation(metrics)
 
 
 def measure(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:

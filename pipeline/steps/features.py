@@ -1,12 +1,14 @@
 """Stage features: computes φ of all views that retraining uses, once (paper equations 1 and 2).
 
 For an image i of the retraining set: φ(x_i), and in each draw φ(masked) and φ(combined with its partner j).
-For an image of the held-out splits: φ(x).
+For an image of the held-out splits: φ(x). For a validation image with a mask also, for the diagnosis: φ of
+its core alone, of its rest alone, and combined with a partner of the validation split.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,8 @@ from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Merge, Shards, blocks
-from pipeline.method import interventions, pairing
+from pipeline.method import interventions
+from pipeline.method.draws import Draws
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import to_input_grid
@@ -26,7 +29,7 @@ from pipeline.network.loading import image_batches, prefetch, to_pinned
 from pipeline.params.features import FeaturesParams
 from pipeline.project import Opened, Reference
 from pipeline.schemas.features import SCHEMA
-from pipeline.store import SPLITS, Artefact
+from pipeline.store import SPLITS
 
 BATCHES = 8  # in a block; whole batches, as in stage saliency
 
@@ -46,38 +49,60 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
     reference = given.reference("images", "erm", "masks")
     where = on.type if context.cluster else str(on)
     draws = Draws.make(images, masks, params)
+    validation = Draws.of_validation(images, masks, given.rows("val"), params)
+    rows = {split: given.rows(split) for split in SPLITS} | {"train": draws.rows}
+    parts = {
+        "train": _Part("train", draws.rows, draws),
+        "val": _Part("val", rows["val"], None),
+        "test": _Part("test", rows["test"], None),
+    }
+    if validation is not None:
+        parts["val-views"] = _Part("val", validation.rows, validation)
     label, attribute = images["label"][:], images["attribute"][:]
     width = given.model("erm").head().weight.shape[-1]
     names = {name: images.attribute(name) for name in ("classes", "attributes")}
     with ExitStack() as stack:
-        # Finished blocks of all splits are kept until the artefact is complete.
+        # Finished blocks of all parts are kept until the artefact is complete.
         shards = {}
-        for split in SPLITS:
-            name = f"features-{split}"
-            folder = Shards(context.scratch, name, params.model_dump(), made_from, on.type)
-            shards[split] = stack.enter_context(folder)
+        for name in parts:
+            folder = Shards(context.scratch, f"features-{name}", params.model_dump(), made_from, on.type)
+            shards[name] = stack.enter_context(folder)
         opened = store.create(out, "features", SCHEMA, params.model_dump(), made_from, **names)
         artefact = stack.enter_context(opened)
-        artefact.write("train/partner", draws.partner)
-        artefact.write("train/batch", draws.batch)
-        artefact.write("train/fill", draws.fill)
-        for split in SPLITS:
-            rows = draws.rows if split == "train" else given.rows(split)
-            artefact.write(f"{split}/row", rows)
-            artefact.write(f"{split}/label", label[rows])
-            artefact.write(f"{split}/attribute", attribute[rows])
-            work = _Work(reference, params, rows, draws if split == "train" else None, where)
-            cut = blocks(len(rows), BATCHES * device.forward_batch(on))
-            merge = _merge(artefact, split, (params.draws, len(rows), width))
-            shards[split].map_blocks(work, cut, merge, cluster=context.cluster)
+        for split, of_split in rows.items():
+            artefact.write(f"{split}/row", of_split)
+            artefact.write(f"{split}/label", label[of_split])
+            artefact.write(f"{split}/attribute", attribute[of_split])
+        draws.write(artefact, "train")
+        if validation is not None:
+            artefact.write("val/position", validation.position)
+            validation.write(artefact, "val")
+        for name, part in parts.items():
+            work = _Work(reference, params, part, where)
+            cut = blocks(len(part.rows), BATCHES * device.forward_batch(on))
+            shards[name].map_blocks(work, cut, _merge(artefact, part, width), cluster=context.cluster)
 
 
-def _merge(artefact: store.Writer, split: str, shape: tuple[int, int, int]) -> Merge:
-    """Make the datasets of one split; return the function that writes a block. `shape` is (R, M, D)."""
-    datasets = {"original": artefact.create(f"{split}/original", shape[1:])}
-    if split == "train":
-        for name in ("masked", "combined"):
-            datasets[name] = artefact.create(f"{split}/{name}", shape)
+@dataclass(frozen=True)
+class _Part:
+    """Images of a split, and what is made of them.
+
+    Attributes:
+        rows: (M,) rows of images.h5.
+        draws: the draws over these rows; None if only the originals are wanted.
+    """
+
+    split: str
+    rows: NDArray[np.int64]
+    draws: Draws | None
+
+
+def _merge(artefact: store.Writer, part: _Part, width: int) -> Merge:
+    """Make the datasets of the part's views; return the function that writes a block."""
+    datasets = {}
+    for name in part.draws.views if part.draws else ("original",):
+        drawn = (len(part.draws.batch),) if part.draws and name != "original" else ()
+        datasets[name] = artefact.create(f"{part.split}/{name}", (*drawn, len(part.rows), width))
 
     def merge(block: Block, arrays: Arrays) -> None:
         for name, dataset in datasets.items():
@@ -87,54 +112,17 @@ def _merge(artefact: store.Writer, split: str, shape: tuple[int, int, int]) -> M
 
 
 @dataclass(frozen=True)
-class Draws:
-    """All R draws over the M images of masks.h5.
-
-    Attributes:
-        rows: (M,) rows of images.h5.
-        partner: (R, M) int32, position of the partner, 0 … M − 1.
-        batch: (R, M) int32, the batch of the image.
-        fill: (R, M, 3) float32 in [0, 1].
-    """
-
-    rows: NDArray[np.int64]
-    partner: NDArray[np.int32]
-    batch: NDArray[np.int32]
-    fill: NDArray[np.float32]
-
-    @classmethod
-    def make(cls, images: Artefact, masks: Artefact, params: FeaturesParams) -> "Draws":
-        """Draw them. Partners and batches depend only on the labels, the seed and the batch size.
-
-        Raises:
-            MacError: all images have one label.
-        """
-        rows = masks["row"][:]
-        label, channel_mean = images["label"][:][rows], masks["channel_mean"][:]
-        draws = [pairing.draw(label, params.batch_size, params.seed, r) for r in range(params.draws)]
-        return cls(
-            rows,
-            np.stack([draw.partner for draw in draws]),
-            np.stack([draw.batch for draw in draws]),
-            np.stack([pairing.fills(channel_mean, draw.batch) for draw in draws]),
-        )
-
-
-@dataclass(frozen=True)
 class _Work:
-    """The work on one split, as it is sent to another process.
+    """The work on one part, as it is sent to another process.
 
     Attributes:
         reference: images, erm and masks.
-        rows: rows of images.h5.
-        draws: the draws, for the training split; None for a held-out split.
         on: name of the device.
     """
 
     reference: Reference
     params: FeaturesParams
-    rows: NDArray[np.int64]
-    draws: Draws | None
+    part: _Part
     on: str
 
     @contextmanager
@@ -144,10 +132,10 @@ class _Work:
             loaded = classifier.load(erm.spec, erm.read(), on)
             model = classifier.for_inference(loaded, device.dtype(on, self.params.precision))
             network = _Network(given, model, on)
-            if self.draws is None:
-                yield _HeldOut(network, self.rows).block
+            if self.part.draws is None:
+                yield _Originals(network, self.part.rows).block
             else:
-                yield _Training(network, self.draws).block
+                yield _Drawn(network, self.part.draws).block
 
 
 @dataclass(frozen=True)
@@ -186,8 +174,8 @@ class _Network:
 
 
 @dataclass(frozen=True)
-class _HeldOut:
-    """All that a block of held-out images needs. `block` is a pure function of the block."""
+class _Originals:
+    """All that a block of images without masks needs. `block` is a pure function of the block."""
 
     network: _Network
     rows: NDArray[np.int64]
@@ -203,26 +191,22 @@ class _HeldOut:
 
 
 @dataclass(frozen=True)
-class _Training:
-    """All that a block of the retraining set needs. `block` is a pure function of the block."""
+class _Drawn:
+    """All that a block of images with masks needs. `block` is a pure function of the block."""
 
     network: _Network
     draws: Draws
 
     def block(self, block: Block) -> Arrays:
-        """φ of all views of a block of the retraining set."""
+        """φ of all views of a block."""
         batches = self.network.batches(block)
-        original, masked, combined = [], [], []
+        found = []
         for positions, read in zip(batches, prefetch(map(self._read, batches)), strict=True):
-            views = self._views(positions, read)
-            original.append(views["original"])
-            masked.append(views["masked"])
-            combined.append(views["combined"])
-        return {
-            "original": np.concatenate(original),
-            "masked": np.concatenate(masked, axis=1),
-            "combined": np.concatenate(combined, axis=1),
-        }
+            found.append(self._features(positions, read))
+        joined = {}
+        for name in self.draws.views:
+            joined[name] = np.concatenate([each[name] for each in found], axis=-2)
+        return joined
 
     def _read(self, positions: NDArray[np.int64]) -> list[tuple[Tensor, Tensor]]:
         """Stored images (B, H, W, 3) and masks (B, S, S): their own; then, for each draw, their partners'."""
@@ -230,26 +214,40 @@ class _Training:
         found = []
         for each in (positions, *self.draws.partner[:, positions]):
             stored = to_pinned(images.rows("image", self.draws.rows[each]), self.network.on)
-            found.append((stored, to_pinned(masks.rows("mask", each), self.network.on)))
+            mask = masks.rows(f"{self.draws.part}mask", each)
+            found.append((stored, to_pinned(mask, self.network.on)))
         return found
 
-    def _views(self, positions: NDArray[np.int64], read: list[tuple[Tensor, Tensor]]) -> Arrays:
-        """φ of the originals (B, D), and of the masked and the combined views of each draw (R, B, D)."""
-        network = self.network
-        x_i, m_i = self._seen(read[0])
-        masked, combined = [], []
-        for fill, partner in zip(self.draws.fill[:, positions], read[1:], strict=True):
-            x_j, m_j = self._seen(partner)
-            b = network.fill(fill, x_i.shape[3])
-            masked.append(network.features(interventions.masked(x_i, m_i, b)))
-            combined.append(network.features(interventions.combined(x_i, m_i, x_j, m_j, b)))
-        original = network.features(x_i)
-        return {"original": original, "masked": np.stack(masked), "combined": np.stack(combined)}
+    def _features(self, positions: NDArray[np.int64], read: list[tuple[Tensor, Tensor]]) -> Arrays:
+        """φ of each view: of the originals (B, D), of the others in each draw (R, B, D)."""
+        own = self._seen(read[0])
+        found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self.draws.views}
+        for fill, partner in zip_longest(self.draws.fill[:, positions], read[1:]):
+            b = self.network.fill(fill, own[0].shape[3])
+            other = None if partner is None else self._seen(partner)
+            for name, features in found.items():
+                if name != "original":
+                    features.append(self.network.features(_view(name, own, other, b)))
+        stacked = {name: np.stack(features) for name, features in found.items() if features}
+        if "original" in found:
+            stacked["original"] = self.network.features(own[0])
+        return stacked
 
     def _seen(self, read: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Stored images and their masks, ready for the network."""
         stored, mask = read
         return self.network.input(stored), self.network.core(mask)
+
+
+def _view(name: str, own: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor] | None, b: Tensor) -> Tensor:
+    """A view of a batch: its images and cores, those of the partners, and the fill."""
+    if name == "masked":
+        return interventions.masked(*own, b)
+    if name == "rest":
+        return interventions.rest(*own, b)
+    assert name == "combined"
+    assert other is not None
+    return interventions.combined(*own, *other, b)
 
 
 def _laid_out(values: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -1,12 +1,14 @@
 """Stage saliency: finds the core of every image of the retraining set (paper section 3.2).
 
+The validation images get masks in the same way, for the diagnosis.
+
     image -> map (xGradCAM for the target class) -> upsampled to the input grid -> mask: the K highest pixels
 
 `pipeline.method.maps` has the maps; `pipeline.method.retraining_set` chooses the images.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +23,8 @@ from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Shards, blocks
 from pipeline.errors import MacError
 from pipeline.method import maps, pairing
-from pipeline.method.masks import pixel_count, top_k_mask, upsample
-from pipeline.method.retraining_set import draw_rows
+from pipeline.method.masks import core_of, core_size, pixel_count
+from pipeline.method.retraining_set import draw_rows, with_foreground
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import to_input_grid
@@ -44,15 +46,18 @@ def saliency(
     params: SaliencyParams,
     context: Context,
 ) -> None:
-    """Write masks.h5 of the retraining set.
+    """Write masks.h5 of the retraining set and of the validation images.
 
     Raises:
-        MacError: `top_k` is larger than the input grid, the method needs true masks and there are none, or a
-            map is not finite.
+        MacError: `top_k` leaves no core, or is larger than the input grid; the method needs true masks and
+            there are none; or a map is not finite.
     """
     known_only = params.method == "foreground"
-    rows = draw_rows(given.file("images"), given.rows("train"), retraining_set, known_only)
-    write_masks(given, out, rows, params, params.previews, context, retraining_set)
+    images, validation = given.file("images"), given.rows("val")
+    rows = draw_rows(images, given.rows("train"), retraining_set, known_only)
+    if known_only:
+        validation = with_foreground(images, validation)
+    write_masks(given, out, rows, params, params.previews, context, retraining_set, validation)
 
 
 def write_masks(
@@ -63,6 +68,7 @@ def write_masks(
     previews: int,
     context: Context,
     retraining_set: RetrainingSetParams | None = None,
+    validation: NDArray[np.int64] | None = None,
 ) -> None:
     """Write masks.h5 for the given rows.
 
@@ -71,46 +77,69 @@ def write_masks(
         rows: (M,) rows of images.h5.
         previews: how many pictures to write.
         retraining_set: how the rows were chosen; it is noted in the file.
+        validation: (V,) rows of the validation images that get masks too; None or empty for none of them.
 
     Raises:
-        MacError: `top_k` is larger than the input grid, or a map is not finite.
+        MacError: `top_k` leaves no core, or is larger than the input grid; or a map is not finite.
     """
     images, spec = given.file("images"), given.model("erm").spec
-    size, on = spec.input_size, context.on
-    try:
-        k = pixel_count(params.top_k, size)
-    except MacError as error:
-        raise MacError(f"saliency.{error}") from None
+    on, k = context.on, _k(params, spec.input_size)
     made_from = given.digests("images", "erm")
     where = on.type if context.cluster else str(on)
-    work = _Work(given.reference("images", "erm"), params, rows, k, where)
-    cut = blocks(len(rows), BATCHES * device.forward_batch(on))
+    parts = {"": rows}
+    if validation is not None and len(validation):
+        parts["val/"] = validation
     shaping = params.model_dump(include=set(MapParams.model_fields))
     noted = {**shaping, "previews": previews}
     if retraining_set is not None:
         noted["retraining_set"] = retraining_set.model_dump()
-    fingerprint = (shaping, made_from, on.type, rows.tolist())
-    with (
-        Shards(context.scratch, "saliency", *fingerprint) as shards,
-        store.create(out, "masks", SCHEMA, noted, made_from) as artefact,
-    ):
-        artefact.write("row", rows)
-        target = np.empty(len(rows), np.int64)
-        channel_mean = np.empty((len(rows), 3), np.float32)
-        mask = artefact.create("mask", (len(rows), size, size))
-
-        def merge(block: Block, arrays: Arrays) -> None:
-            if block.start == 0:
-                artefact.create("cam", (len(rows), *arrays["cam"].shape[1:]))
-            artefact.file["cam"][block.slice] = arrays["cam"]
-            target[block.slice] = arrays["target"]
-            channel_mean[block.slice] = arrays["channel_mean"]
-            mask[block.slice] = np.unpackbits(arrays["mask"], axis=2, count=size).view(np.bool_)
-
-        shards.map_blocks(work, cut, merge, cluster=context.cluster)
-        artefact.write("target", target)
-        artefact.write("channel_mean", channel_mean)
+    with ExitStack() as stack:
+        # Finished blocks of both parts are kept until the artefact is complete.
+        shards = {}
+        for prefix, part in parts.items():
+            name = "saliency-val" if prefix else "saliency"
+            folder = Shards(context.scratch, name, shaping, made_from, on.type, part.tolist())
+            shards[prefix] = stack.enter_context(folder)
+        artefact = stack.enter_context(store.create(out, "masks", SCHEMA, noted, made_from))
+        for prefix, part in parts.items():
+            work = _Work(given.reference("images", "erm"), params, part, k, where)
+            _write_part(artefact, prefix, work, spec.input_size, shards[prefix], context)
         write_previews(artefact.file, images, spec, previews)
+
+
+def _k(params: MapParams, size: int) -> int:
+    """K in pixels, of which a core is left."""
+    try:
+        k = pixel_count(params.top_k, size)
+    except MacError as error:
+        raise MacError(f"saliency.{error}") from None
+    if not core_size(params.top_k, size, params.side):
+        raise MacError(f"saliency.top_k: with saliency.side 'rest', {k} of {size}² pixels leave no core")
+    return k
+
+
+def _write_part(
+    artefact: store.Writer, prefix: str, work: "_Work", size: int, shards: Shards, context: Context
+) -> None:
+    """Compute and write the masks of the work's rows, into the datasets with this prefix."""
+    count = len(work.rows)
+    artefact.write(f"{prefix}row", work.rows)
+    target = np.empty(count, np.int64)
+    channel_mean = np.empty((count, 3), np.float32)
+    mask = artefact.create(f"{prefix}mask", (count, size, size))
+
+    def merge(block: Block, arrays: Arrays) -> None:
+        if block.start == 0:
+            artefact.create(f"{prefix}cam", (count, *arrays["cam"].shape[1:]))
+        artefact.file[f"{prefix}cam"][block.slice] = arrays["cam"]
+        target[block.slice] = arrays["target"]
+        channel_mean[block.slice] = arrays["channel_mean"]
+        mask[block.slice] = np.unpackbits(arrays["mask"], axis=2, count=size).view(np.bool_)
+
+    cut = blocks(count, BATCHES * device.forward_batch(context.on))
+    shards.map_blocks(work, cut, merge, cluster=context.cluster)
+    artefact.write(f"{prefix}target", target)
+    artefact.write(f"{prefix}channel_mean", channel_mean)
 
 
 @dataclass(frozen=True)
@@ -119,7 +148,7 @@ class _Work:
 
     Attributes:
         reference: images and erm.
-        rows: the retraining set, rows of images.h5.
+        rows: the retraining set, or the validation images; rows of images.h5.
         k: pixels in a mask.
         on: name of the device.
     """
@@ -150,7 +179,7 @@ class _Masking:
     on: torch.device
 
     def block(self, block: Block) -> Arrays:
-        """Map, packed mask, target and channel means of a block of the retraining set."""
+        """Map, packed mask, target and channel means of a block of rows."""
         found = list(self._batches(self.work.rows[block.slice]))
         joined = {}
         for name in found[0]:
@@ -171,7 +200,7 @@ class _Masking:
             self._require_finite(found.cam, batch_rows)
             mask = foreground
             if mask is None:
-                mask = top_k_mask(upsample(found.cam, spec.input_size), self.work.k)
+                mask = core_of(found.cam, spec.input_size, self.work.k, self.work.params.side)
             yield {
                 "cam": found.cam.cpu().numpy(),
                 "mask": np.packbits(mask.cpu().numpy(), axis=2),

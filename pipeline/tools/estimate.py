@@ -67,15 +67,16 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     # The training step is measured first, because the other measurement changes the model.
     step = training_rate(model, images.stored_size, inputs.input_size, train, on)
     forward = forward_rate(model, inputs.input_size, on)
-    views = training * (1 + 2 * features.draws) + validation + test
-    cached, fits = 4 * model.head.in_features * views, retrain.seeds * retrain.average
+    fitted = training * (1 + 2 * features.draws) + validation + test
+    views = fitted + 3 * features.validation_draws * validation
+    width, fits, masked = 4 * model.head.in_features, retrain.seeds * retrain.average, training + validation
     mask = inputs.input_size**2 / 8 * MASK
     return [
         Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
         Need("train", 2 * weights, train.epochs * (training / step + validation / forward)),
-        Need("saliency", training * (mask + MAP), training / forward),
-        Need("features", cached, views / forward),
-        Need("retrain", weights, fits * cached / FIT_RATE + FIT_START),
+        Need("saliency", masked * (mask + MAP), masked / forward),
+        Need("features", width * views, views / forward),
+        Need("retrain", weights, fits * width * fitted / FIT_RATE + FIT_START),
     ]
 
 

@@ -86,7 +86,7 @@ def _table_of(found: dict[str, Any], path: Path) -> str:
             return tables.of_baselines(found)
         if "differences" in found:
             return tables.of_ablation(found)
-        return tables.of_metrics(found)
+        return tables.of_evaluation(found)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise MacError(f"{path}: is no metrics.json of evaluate, baselines or ablation ({reason})") from None

@@ -1,6 +1,7 @@
 """mac explain: draw where two heads look in an image."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -21,7 +22,7 @@ from stages.options import data_option, device_option
 @click.option(
     "--top-k",
     type=click.FloatRange(min=0, min_open=True),
-    help="K of the core.  [default: that of masks.h5]",
+    help="K of the core.  [default: that of masks.h5, and its side]",
 )
 @head_option
 @data_option
@@ -37,11 +38,13 @@ def command(
 ) -> None:
     """Draw where ERM and another head look in each of IMAGES, the core, and the probabilities of both."""
     project = graph.project(data)
+    side: Literal["core", "rest"] = "core"
     if top_k is None:
         with project.open("masks") as given:
-            top_k = given.file("masks").provenance.params["top_k"]
+            made = given.file("masks").provenance.params
+            top_k, side = made["top_k"], made.get("side", "core")  # older ones have no other
     pair = Pair.load(project, other, pick(device))
-    picture = explain(pair, images, top_k, target)
+    picture = explain(pair, images, top_k, target, side)
     with store.replacing(out) as temporary:
         picture.save(temporary, "PNG")
     click.echo(out)

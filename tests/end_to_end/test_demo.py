@@ -78,6 +78,7 @@ def test_five_minutes(clone: Clone) -> None:
     said = clone.shell(commands("--image 3 --out row3.png"))
     assert "mean coverage, %" in said
     made(clone, "grid.png", "row3.png")
+    assert "method's assumption" in clone.shell(commands("mac diagnose"))
     clone.shell(commands("mac explain"))
     made(clone, "x.png")
     clone.run("git", "add", "-A")

@@ -13,6 +13,8 @@ from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.metrics import SIGNS
 from pipeline.project import Opened, Project
+from pipeline.results import judgement, tables
+from pipeline.results.diagnosis import diagnose
 from pipeline.results.tables import worst_of
 from pipeline.steps.evaluate import measure
 from pipeline.steps.report import figures
@@ -40,7 +42,7 @@ def report(given: Opened, out: Path, _context: Context) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "inline": _inline}
+    environment.filters |= {"percent": _percent, "inline": _inline, "ends": tables.ends_of}
     store.write_text(out, environment.get_template("page.html").render(_contents(given)))
 
 
@@ -57,6 +59,7 @@ def _contents(given: Opened) -> dict[str, Any]:
         "architecture": erm.spec.architecture,
         "metrics": metrics,
         "verdict": verdict(metrics),
+        **_diagnosis(given),
         "worst": worst_of(metrics["erm"]["test"])[0],
         "adjusted": "adjusted_mean" in metrics["erm"]["test"],
         "group_bars": _group_bars(metrics),
@@ -104,6 +107,23 @@ def verdict(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "gain": mac[worst]["mean"] - erm[worst],
         "mean_gain": mac["raw_mean"]["mean"] - erm["raw_mean"],
         "apart": before["high"] < after["low"] or after["high"] < before["low"],
+    }
+
+
+def _diagnosis(given: Opened) -> dict[str, Any]:
+    """Whether the method's assumption seems to hold: a table and its words."""
+    found = diagnose(given)
+    views, rows, note = {}, {}, ""
+    if found["images"]:
+        views = {key: name for key, name in tables.VIEWS.items() if key in found["all"]}
+        rows, note = tables.diagnosed(found), f"{tables.VIEWS_NOTE}. {tables.basis(found)}."
+    return {
+        "diagnosis": found,
+        "diagnosis_views": views,
+        "diagnosis_rows": rows,
+        "diagnosis_note": note,
+        "diagnosis_blanks": tables.blanks(found),
+        "diagnosis_said": (judgement.sentence(found), judgement.advice(found)),
     }
 
 

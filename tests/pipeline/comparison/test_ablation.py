@@ -20,8 +20,10 @@ from tests import made_up
 from tests.cached import AUTO, fit_params
 
 NEEDS = ("images", "erm", "masks", "features")
-MAPS = MapParams(method="xgradcam", target="label", layer="last", top_k=0.25, precision="float32", seed=0)
-FEATURES = FeaturesParams(draws=made_up.DRAWS, batch_size=8, precision="float32", seed=0)
+MAPS = MapParams(
+    method="xgradcam", target="label", layer="last", top_k=0.25, side="core", precision="float32", seed=0
+)
+FEATURES = FeaturesParams(draws=made_up.DRAWS, validation_draws=1, batch_size=8, precision="float32", seed=0)
 SWEEP = SweepParams(alphas=[0, 1], betas=[0, 2])
 FIT = fit_params()
 

@@ -9,7 +9,9 @@ from pipeline.network.classifier import Classifier
 from pipeline.params.maps import MapParams
 from tests.networks import Tokens, settled
 
-PARAMS = MapParams(method="xgradcam", target="label", layer="last", top_k=0.3, precision="float32", seed=0)
+PARAMS = MapParams(
+    method="xgradcam", target="label", layer="last", top_k=0.3, side="core", precision="float32", seed=0
+)
 OURS = ("xgradcam", "random", "foreground")
 
 

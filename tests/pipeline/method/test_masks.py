@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import MacError
-from pipeline.method.masks import coverage, pixel_count, top_k_mask, upsample
+from pipeline.method.masks import core_of, core_size, coverage, pixel_count, top_k_mask, upsample
 
 
 def by_sort(scores: np.ndarray, k: int) -> np.ndarray:
@@ -21,6 +21,14 @@ def test_top_k_mask_equals_a_stable_sort_with_ties(seed: int, k: int, levels: in
     found = top_k_mask(torch.from_numpy(scores), k).numpy()
     np.testing.assert_array_equal(found, np.stack([by_sort(s, k) for s in scores]))
     assert (found.sum((1, 2)) == k).all()
+
+
+def test_the_rest_is_all_but_the_k_highest_pixels() -> None:
+    maps = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32))
+    expected = top_k_mask(upsample(maps, 8), 20)
+    assert torch.equal(core_of(maps, 8, 20, "core"), expected)
+    assert torch.equal(core_of(maps, 8, 20, "rest"), ~expected)
+    assert [core_size(20, 8, side) for side in ("core", "rest")] == [20, 44]
 
 
 def test_top_k_mask_of_a_constant_map_takes_the_first_pixels() -> None:

@@ -39,6 +39,18 @@ def test_a_draw_depends_on_seed_and_number_alone() -> None:
     assert (first.batch != other.batch).any()
 
 
+def test_the_draws_of_the_retraining_set_are_those_of_its_seed_and_number() -> None:
+    """They are in every features.h5: another stream, or a change of the code, must not move them."""
+    y = np.array([0, 0, 0, 1, 1, 2, 0])
+    draw = pairing.draw(y, 3, seed=5, r=2)
+    assert draw.batch.tolist() == [0, 1, 1, 1, 0, 0, 2]
+    assert draw.partner.tolist() == [5, 3, 3, 2, 0, 0, 4]
+    other = pairing.draw(y, 3, seed=5, r=2, stream=1)
+    assert other.batch.tolist() != draw.batch.tolist()
+    assert pairing.batches(7, 3, seed=5, r=2).tolist() == draw.batch.tolist()
+    assert pairing.batches(7, 3, seed=5, r=2, stream=1).tolist() == other.batch.tolist()
+
+
 def test_one_class_alone_cannot_be_paired() -> None:
     with pytest.raises(MacError, match="same label"):
         pairing.draw(np.zeros(4, int), 2, 0, 0)

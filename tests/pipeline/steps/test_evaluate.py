@@ -9,13 +9,15 @@ import pytest
 
 from pipeline.params.retrain import RetrainParams
 from pipeline.project import Project
+from pipeline.results.diagnosis import diagnose
+from pipeline.results.judgement import advice, sentence
 from pipeline.steps.evaluate import evaluate, measure
 from pipeline.steps.retrain import retrain
 from pipeline.store import FittedHeads
 from tests import cached
 from tests.cached import GROUPS, fit_params
 
-NEEDS = ("images", "erm", "features", "retrained")
+NEEDS = ("images", "erm", "masks", "features", "retrained")
 
 
 def retrained(data: Path, *unknown: str) -> Project:
@@ -76,8 +78,11 @@ def test_files_and_table_show_the_same_numbers(tmp_path: Path) -> None:
     with project.open(*NEEDS) as given:
         table = evaluate(given, project.path("metrics"), project.path("plots"), cached.context(tmp_path))
         measured, confusion = measure(given)
+        diagnosis = diagnose(given)
     metrics = json.loads(project.path("metrics").read_text())
-    assert metrics == measured
+    assert metrics == measured | {"diagnosis": diagnosis}
+    assert diagnosis["images"] == cached.COUNTS["val"]
+    assert table.splitlines()[-2:] == [sentence(diagnosis), advice(diagnosis)]
     mac = metrics["mac"]["test"]
     line = next(line for line in table.splitlines() if line.startswith("worst group"))
     assert f"{100 * metrics['erm']['test']['worst_group']:.2f}" in line

@@ -81,6 +81,81 @@ def test_every_view_equals_one_made_alone(made: Project) -> None:
             np.testing.assert_allclose(found, phi(grid(expected_rows[3])), rtol=1e-3, atol=1e-4)
 
 
+def test_every_view_of_a_validation_image_equals_one_made_alone(made: Project) -> None:
+    """Core, rest and combined for single rows by hand; partners are of the validation split."""
+    with made.open("images", "erm", "masks", "features") as given:
+        images, masks, cached = (given.file(name) for name in ("images", "masks", "features"))
+        erm = given.model("erm")
+        model = classifier.load(erm.spec, erm.read(), torch.device("cpu"))
+        rows, label = masks["val/row"][:], cached["val/label"][:]
+        mask, mean = masks["val/mask"][:].astype(np.float64), masks["val/channel_mean"][:]
+        assert cached["val/position"][:].tolist() == list(range(24))
+
+        def grid(row: int) -> np.ndarray:
+            return to_input_grid(torch.from_numpy(images["image"][row][None]), erm.spec)[0].numpy() / 255.0
+
+        def phi(x: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                pixels = torch.from_numpy(x.astype(np.float32))[None]
+                return model.features(normalize(pixels, erm.spec.normalization))[0].numpy()
+
+        assert cached["val/masked"].shape == (2, 24, cached["val/original"].shape[1])
+        for r in range(2):
+            partner, batch = cached["val/partner"][r], cached["val/batch"][r]
+            assert (label[partner] != label).all()
+            assert np.bincount(batch).tolist() == [16, 8]
+            for i in (0, 11, 23):
+                j = partner[i]
+                b = mean[batch == batch[i]].mean(0)[:, None, None]
+                np.testing.assert_allclose(cached["val/fill"][r, i], b[:, 0, 0], rtol=1e-6)
+                x_i, x_j, m_i, m_j = grid(rows[i]), grid(rows[j]), mask[i], mask[j]
+                expected = {
+                    "masked": m_i * x_i + (1 - m_i) * b,
+                    "rest": (1 - m_i) * x_i + m_i * b,
+                    "combined": m_i * x_i + (1 - m_i) * (1 - m_j) * x_j + (1 - m_i) * m_j * b,
+                }
+                for name, x in expected.items():
+                    np.testing.assert_allclose(cached[f"val/{name}"][r, i], phi(x), rtol=1e-3, atol=1e-4)
+
+
+def test_the_training_part_is_the_same_without_the_validation_views(project: Project) -> None:
+    names = [f"train/{name}" for name in ("original", "masked", "combined", "partner", "batch", "fill")]
+    before = arrays(project, *names, "val/original")
+    with edited(project.path("masks")) as file:
+        del file["val"]
+    make_features(project, validation_draws=1)
+    after = arrays(project, *names, "val/original")
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
+    with project.open("features") as given:
+        assert sorted(given.file("features")["val"]) == ["attribute", "label", "original", "row"]
+
+
+def test_validation_images_of_one_label_have_no_combined_view(project: Project) -> None:
+    before = arrays(project, "val/masked", "val/rest", "val/batch", "train/combined")
+    with edited(project.path("images")) as file:
+        file["label"][70:94] = 1
+    make_features(project)
+    after = arrays(project, "val/masked", "val/rest", "val/batch", "train/combined")
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
+    with project.open("features") as given:
+        assert "val/combined" not in given.file("features")
+        assert "val/partner" not in given.file("features")
+
+
+def test_only_validation_images_with_a_mask_have_views(project: Project) -> None:
+    with edited(project.path("images")) as file:
+        file["has_foreground"][70:75] = False
+    make_masks(project, method="foreground", previews=0)
+    make_features(project)
+    found = arrays(project, "val/position", "val/partner", "val/label", "val/masked", "val/original")
+    assert found["val/position"].tolist() == list(range(5, 24))
+    assert found["val/partner"].min() >= 5
+    assert (found["val/label"][found["val/partner"]] != found["val/label"][5:]).all()
+    assert (found["val/masked"].shape[1], len(found["val/original"])) == (19, 24)
+
+
 def test_the_file_says_how_it_was_made(made: Project) -> None:
     with made.open("images", "erm", "masks", "features") as given:
         cached = given.file("features")

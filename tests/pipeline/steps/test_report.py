@@ -17,6 +17,8 @@ from pipeline.compute.context import Context
 from pipeline.errors import MacError
 from pipeline.params.examples import ExamplesParams
 from pipeline.project import Project
+from pipeline.results import judgement, tables
+from pipeline.results.diagnosis import diagnose
 from pipeline.results.scores import head_scores
 from pipeline.steps.evaluate import measure
 from pipeline.steps.examples import examples
@@ -79,6 +81,21 @@ def test_the_verdict_and_the_tables_are_the_metrics(reported: Project) -> None:
     assert "Mask/FG, %" in text
     for word in ("stored_size", "top_k", "torchvision", "made from masks"):
         assert word in text
+
+
+def test_the_diagnosis_is_near_the_top(reported: Project) -> None:
+    with reported.open("images", "erm", "masks", "features") as given:
+        found = diagnose(given)
+    whole = " ".join(Page(text_of(reported)).text.split())
+    text = whole.partition("Does the method's assumption hold here?")[2].partition("Accuracy by group")[0]
+    assert f"{judgement.sentence(found)} {judgement.advice(found)}" in text
+    for row in tables.diagnosed(found).values():
+        for key in tables.VIEWS:
+            assert f"{100 * row[key]:.1f}" in text
+            assert tables.ends_of(row, key) in text
+    assert tables.basis(found) in text
+    for line in tables.blanks(found):
+        assert line in text
 
 
 def test_nothing_is_fetched_and_every_picture_says_what_it_shows(reported: Project) -> None:

@@ -19,6 +19,8 @@ from tests.conftest import edited
 from tests.pipeline.steps import untrained
 from tests.pipeline.steps.untrained import SALIENCY, SIDE, make_features, make_masks
 
+NAMES = ("row", "target", "mask", "cam", "channel_mean")
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
@@ -37,8 +39,12 @@ def project(made: Project, tmp_path: Path) -> Project:
 
 def arrays(project: Project) -> dict[str, np.ndarray]:
     with project.open("masks") as given:
-        names = ("row", "target", "mask", "cam", "channel_mean")
-        return {name: given.file("masks")[name][:] for name in names}
+        return {name: given.file("masks")[name][:] for name in NAMES}
+
+
+def of_validation(project: Project) -> dict[str, np.ndarray]:
+    with project.open("masks") as given:
+        return {name: given.file("masks")[f"val/{name}"][:] for name in NAMES}
 
 
 def make(project: Project, **changes: object) -> dict[str, np.ndarray]:
@@ -64,6 +70,29 @@ def test_maps_and_masks_are_those_of_the_definition(made: Project) -> None:
             np.testing.assert_allclose(found["cam"][position], cam, rtol=1e-4, atol=1e-4 * scale)
             mask = top_k_mask(upsample(torch.from_numpy(found["cam"][position][None]), SIDE), k)[0]
             np.testing.assert_array_equal(found["mask"][position], mask)
+
+
+def test_validation_images_get_masks_as_training_images_do(made: Project, tmp_path: Path) -> None:
+    """The same as if they were the retraining set; that one's masks are the same without them."""
+    found = of_validation(made)
+    params = MapParams(**SALIENCY.model_dump(exclude={"previews"}))
+    for rows, expected in ((found["row"], found), (np.arange(70), arrays(made))):
+        with made.open("images", "erm") as given:
+            assert given.rows("val").tolist() == found["row"].tolist()
+            stage.write_masks(given, tmp_path / "alone.h5", rows, params, 0, untrained.context(made))
+        alone = Project(made.data, made.kinds, {"masks": tmp_path / "alone.h5"})
+        for name, array in arrays(alone).items():
+            np.testing.assert_array_equal(array, expected[name])
+        with alone.open("masks") as given:
+            assert "val/row" not in given.file("masks")
+
+
+def test_the_rest_can_be_the_core(project: Project) -> None:
+    core, core_of_validation = arrays(project), of_validation(project)
+    rest = make(project, side="rest")
+    np.testing.assert_array_equal(rest["mask"], ~core["mask"])
+    np.testing.assert_array_equal(of_validation(project)["mask"], ~core_of_validation["mask"])
+    np.testing.assert_array_equal(rest["cam"], core["cam"])
 
 
 def test_channel_means_are_those_of_the_input_grid(made: Project) -> None:
@@ -108,7 +137,7 @@ def test_finished_blocks_are_kept_whatever_the_number_of_previews(
         patch.setattr(stage, "write_previews", fail)
         with pytest.raises(RuntimeError, match="at the very end"):
             make_masks(project)
-    assert len(list((project.data / "scratch").glob("saliency-*/*.safetensors"))) == 1
+    assert len(list((project.data / "scratch").glob("saliency-*/*.safetensors"))) == 2
     monkeypatch.setattr(classifier, "load", fail)  # not needed any more
     make_masks(project, previews=1)
 
@@ -166,6 +195,17 @@ def test_true_masks_are_taken_as_they_are_and_rows_without_are_left_out(project:
         foreground = torch.from_numpy(given.file("images")["foreground"][5:70])
         expected = to_input_grid(foreground, given.model("erm").spec)
     np.testing.assert_array_equal(found["mask"], expected)
+    np.testing.assert_array_equal(make(project, method="foreground", side="rest")["mask"], expected)
+    assert of_validation(project)["row"].tolist() == list(range(70, 94))
+    with edited(project.path("images")) as file:
+        file["has_foreground"][70:90] = False
+    make(project, method="foreground")
+    assert of_validation(project)["row"].tolist() == list(range(90, 94))
+    with edited(project.path("images")) as file:
+        file["has_foreground"][90:94] = False
+    make(project, method="foreground")
+    with project.open("masks") as given:
+        assert not [name for name in NAMES if f"val/{name}" in given.file("masks")]
     with edited(project.path("images")) as file:
         file["has_foreground"][:] = False
     with pytest.raises(MacError, match="no training image has a true mask"):
@@ -176,6 +216,10 @@ def test_true_masks_are_taken_as_they_are_and_rows_without_are_left_out(project:
     ("changes", "message"),
     [
         ({"top_k": 5000}, "saliency.top_k: 5000 pixels, but the input grid has only 64² = 4096"),
+        (
+            {"top_k": 4096, "side": "rest"},
+            "saliency.top_k: with saliency.side 'rest', 4096 of 64²",
+        ),
         ({"layer": "nowhere"}, "the trunk has no layer 'nowhere'"),
     ],
 )

@@ -21,10 +21,17 @@ COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}  # images of each
 STORED, SIDE = 72, 64
 NAMES = {"classes": ("cat", "dog"), "attributes": ("day", "night")}
 SALIENCY = SaliencyParams(
-    method="xgradcam", target="label", layer="last", top_k=0.3, precision="float32", seed=0, previews=4
+    method="xgradcam",
+    target="label",
+    layer="last",
+    top_k=0.3,
+    side="core",
+    precision="float32",
+    seed=0,
+    previews=4,
 )
 RETRAINING_SET = RetrainingSetParams(balance="none", seed=0)
-FEATURES = FeaturesParams(draws=2, batch_size=16, precision="float32", seed=0)
+FEATURES = FeaturesParams(draws=2, validation_draws=2, batch_size=16, precision="float32", seed=0)
 
 
 def write_project(data: Path) -> Project:

@@ -8,6 +8,8 @@ from PIL import Image
 
 from pipeline.errors import MacError
 from pipeline.project import Project
+from pipeline.results.diagnosis import diagnose
+from pipeline.results.judgement import sentence
 from pipeline.results.pictures import training_example
 from pipeline.steps.evaluate import measure
 from pipeline.tools.inspection import as_dict, describe, picture
@@ -61,10 +63,12 @@ def test_and_told_as_json(artefacts: Project, name: str) -> None:
 
 
 def test_metrics_of_evaluate(artefacts: Project, tmp_path: Path) -> None:
-    with artefacts.open("images", "erm", "features", "retrained") as given:
-        metrics, _ = measure(given)
+    with artefacts.open("images", "erm", "masks", "features", "retrained") as given:
+        metrics = measure(given)[0] | {"diagnosis": diagnose(given)}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    assert "waterbird_water" in describe(tmp_path / "metrics.json")
+    text = describe(tmp_path / "metrics.json")
+    assert "waterbird_water" in text
+    assert sentence(metrics["diagnosis"]) in text
     assert as_dict(tmp_path / "metrics.json") == metrics
 
 

@@ -1,0 +1,147 @@
+"""Does the method's assumption hold here? ERM on views of the validation images; no group label is read.
+
+Each validation image is seen whole, as its core alone, as its rest alone, and with its core on the background
+of an image of another class. The masks are the images' own, for their own labels.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.project import Opened
+from pipeline.results.blocks import in_blocks
+from pipeline.results.judgement import figures_of, judged
+from pipeline.store import Artefact
+
+Z = 1.959963984540054  # of a 95 % interval
+Shares = Mapping[str, NDArray[np.float64]]
+
+
+def diagnose(given: Opened) -> dict[str, Any]:
+    """The diagnosis, JSON-able; all shares are in [0, 1].
+
+    Args:
+        given: images, erm, masks and features.
+
+    Returns:
+        `verdict`: of `judgement.judged`. `images`: how many validation images have a mask. `draws`: over how
+        many draws of fills and partners their shares are means.
+        `all`, `balanced`, `classes.<name>`: the shares of `views` over all images, with classes weighing
+        alike, and by class; each with `<share>_interval`, `{low, high}`: 95 %, over other validation images
+        like these; ERM and the draws are as they are. `classes.<name>` also has `images`.
+        `blank.train`, `blank.val`: `count` and `share` of the images with a mask whose map is blank; also by
+        class.
+    """
+    masks, label = given.file("masks"), given.file("images")["label"][:]
+    blank = {"train": _blanks(masks, "", label, given.groups.classes)}
+    if "val/position" not in given.file("features"):
+        return {"verdict": "unknown", "images": 0, "draws": 0, "blank": blank}
+    blank["val"] = _blanks(masks, "val/", label, given.groups.classes)
+    seen, truth = views(given)
+    by_class = {}
+    for code in np.unique(truth):
+        members = {name: share[truth == code] for name, share in seen.items()}
+        count = int((truth == code).sum())
+        by_class[given.groups.classes[code]] = {"images": count, **_row(members)}
+    found = {
+        "images": len(truth),
+        "draws": len(given.file("features")["val/masked"]),
+        "all": _row(seen),
+        "balanced": _balanced(list(by_class.values()), list(seen)),
+        "classes": by_class,
+        "blank": blank,
+    }
+    return {"verdict": judged(figures_of(found)), **found}
+
+
+def views(given: Opened) -> tuple[Shares, NDArray[np.int64]]:
+    """What ERM says of the views of each validation image that has a mask; and the images' classes, (n,).
+
+    Args:
+        given: erm and features.
+
+    Returns:
+        (n,) shares of the draws: `original`, `core` and `rest`: in which ERM is right; `own`, `partner` and
+        `neither`: in which it gives the combined image the class of its core, of its background, or another
+        one; `swayed`: in which it is right about the image and wrong about the combined one. The last four
+        are absent if all images have one label.
+    """
+    features, head = given.file("features"), given.model("erm").head()
+    label, position = features["val/label"][:], features["val/position"][:]
+    own = label[position]
+
+    def predicted(x: NDArray[np.float32]) -> NDArray[np.int64]:
+        return np.asarray(head.logits(x)[0].argmax(-1))
+
+    def over_draws(name: str) -> NDArray[np.int64]:
+        return np.stack([predicted(x) for x in features[f"val/{name}"]])
+
+    right = predicted(features["val/original"][:][position]) == own
+    seen = {"original": right.astype(np.float64)}
+    seen["core"] = (over_draws("masked") == own).mean(0)
+    seen["rest"] = (over_draws("rest") == own).mean(0)
+    if "val/combined" in features:
+        combined, partner = over_draws("combined"), label[features["val/partner"][:]]
+        seen["own"] = (combined == own).mean(0)
+        seen["partner"] = (combined == partner).mean(0)
+        seen["neither"] = ((combined != own) & (combined != partner)).mean(0)
+        seen["swayed"] = (right & (combined != own)).mean(0)
+    return seen, own
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `count` images (Wilson 1927)."""
+    centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
+    half = Z / (1 + Z**2 / count) * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mean_interval(
+    share: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> tuple[float, float]:
+    """The interval of the mean of independent shares, from their own intervals, (n,) (Zou, Donner 2008)."""
+    below, above = (np.sqrt(((end - share) ** 2).sum()) / len(share) for end in (low, high))
+    return max(0.0, float(share.mean() - below)), min(1.0, float(share.mean() + above))
+
+
+def is_blank(cam: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether a map (n, h, w) ranks no pixel: it is constant, or nowhere positive."""
+    flat = cam.reshape(len(cam), -1)
+    return np.asarray((flat.max(1) == flat.min(1)) | (flat.max(1) <= 0))
+
+
+def _row(seen: Shares) -> dict[str, Any]:
+    """The mean of each share over some images, with its interval."""
+    row: dict[str, Any] = {}
+    for name, share in seen.items():
+        mean = float(share.mean())
+        low, high = wilson(mean, len(share))
+        row |= {name: mean, f"{name}_interval": {"low": low, "high": high}}
+    return row
+
+
+def _balanced(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
+    """The mean of each share over the classes, with its interval."""
+    row: dict[str, Any] = {}
+    for name in names:
+        share = np.array([each[name] for each in rows])
+        ends = [np.array([each[f"{name}_interval"][end] for each in rows]) for end in ("low", "high")]
+        low, high = mean_interval(share, *ends)
+        row |= {name: float(share.mean()), f"{name}_interval": {"low": low, "high": high}}
+    return row
+
+
+def _blanks(masks: Artefact, part: str, label: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
+    """Count and share of the blank maps of the images in one part of masks.h5, and by class."""
+    of = label[masks[f"{part}row"][:]]
+    blocks = in_blocks(np.arange(len(of)))
+    blank = np.concatenate([is_blank(masks.rows(f"{part}cam", positions)) for positions in blocks])
+    by_class = {classes[code]: _counted(blank[of == code]) for code in np.unique(of)}
+    return {**_counted(blank), "classes": by_class}
+
+
+def _counted(blank: NDArray[np.bool_]) -> dict[str, Any]:
+    return {"count": int(blank.sum()), "share": float(blank.mean())}

@@ -1,0 +1,144 @@
+"""Whether the method's assumption seems to hold: the rule, and what is said of its verdict.
+
+The assumption: ERM's highest scores lie on the core, which decides the class, and the rest can be changed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Verdict = Literal["holds", "doubtful", "fails", "unknown"]
+
+# Shares are chance-corrected: 0 is a blind guess, 1 is always right. The bounds are set by what retraining
+# did: it helped on Waterbirds (core .90, rest .53, own − partner .68) and the demo (.69, .15, .67); it gained
+# nothing on Dominoes (.76, .41, not measured); it hurt on BAR (.72, .77, .20).
+FEWEST = 10  # validation images of the smallest class; with fewer, nothing is said
+ERM_KNOWS = 0.2  # ERM on the originals: below this it has learnt no classes, so it cannot tell their core
+FAILS_MARGIN = 0.05  # core − rest: up to this, the rest tells as much as the core
+HOLDS_MARGIN = 0.2  # core − rest: from this, the core clearly tells more
+FAILS_FOLLOWS = 0.25  # own − partner: up to this, combined images hardly follow the core
+HOLDS_FOLLOWS = 0.6  # own − partner: from this, they clearly follow it
+HOLDS_CORE = 0.5  # core: from this, the core alone is enough for most images
+MOST_BLANK = 0.1  # share of images with a blank map: up to this, masks are not arbitrary
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the verdict depends on: ERM's answers on views of the validation images, classes weighing alike.
+
+    Attributes:
+        classes: how many classes the validation images have.
+        fewest: validation images of the smallest of them.
+        original, core, rest: accuracy on the images, on their cores alone, on their rests alone.
+        own, partner: share of the combined images that ERM gives the class of the core, of the background;
+            None if there are no combined images.
+        blank: share of the validation images whose map is blank.
+    """
+
+    classes: int
+    fewest: int
+    original: float
+    core: float
+    rest: float
+    own: float | None
+    partner: float | None
+    blank: float
+
+    def corrected(self, accuracy: float) -> float:
+        """A class-balanced accuracy, so that 0 is a blind guess, or worse, and 1 is always right."""
+        return max(0.0, (accuracy - 1 / self.classes) / (1 - 1 / self.classes))
+
+    @property
+    def margin(self) -> float:
+        """How much more the core tells than the rest, chance-corrected."""
+        return self.corrected(self.core) - self.corrected(self.rest)
+
+    @property
+    def follows(self) -> float | None:
+        """How much more often a combined image follows its core than its background."""
+        return None if self.own is None or self.partner is None else self.own - self.partner
+
+
+def judged(figures: Figures) -> Verdict:
+    """The verdict. Without combined images it is never `holds`."""
+    if figures.classes < 2 or figures.fewest < FEWEST or figures.corrected(figures.original) < ERM_KNOWS:
+        return "unknown"
+    margin, follows = figures.margin, figures.follows
+    if margin <= FAILS_MARGIN or (follows is not None and follows <= FAILS_FOLLOWS):
+        return "fails"
+    clear = margin >= HOLDS_MARGIN and figures.corrected(figures.core) >= HOLDS_CORE
+    if clear and follows is not None and follows >= HOLDS_FOLLOWS and figures.blank <= MOST_BLANK:
+        return "holds"
+    return "doubtful"
+
+
+_TRY = "another saliency.top_k, another saliency.method, or the other saliency.side"
+_NOTHING = "no intervention (retrain.alpha and retrain.beta 0)"
+_LEADS: dict[Verdict, str] = {
+    "holds": "Nothing here speaks against the method's assumption",
+    "doubtful": "It is doubtful that the method's assumption holds here",
+    "fails": "The method's assumption fails here",
+    "unknown": "Nothing can be said about the method's assumption",
+}
+_ADVICE: dict[Verdict, str] = {
+    "holds": (
+        "This does not prove it: a cue that lies on the object, or a validation split as biased as the "
+        "training split, looks the same."
+    ),
+    "doubtful": f"Look at the masks; try {_TRY}; and compare with {_NOTHING}.",
+    "fails": f"Look at the masks and try {_TRY}. If it still fails, use {_NOTHING}.",
+    "unknown": "Look at the masks, and compare MaC with ERM on images without the spurious correlation.",
+}
+
+
+def sentence(diagnosis: Mapping[str, Any]) -> str:
+    """What was found, in one plain sentence.
+
+    Args:
+        diagnosis: from `pipeline.results.diagnosis.diagnose`.
+    """
+    return f"{_LEADS[diagnosis['verdict']]}: {_reason(diagnosis)}."
+
+
+def advice(diagnosis: Mapping[str, Any]) -> str:
+    """What to do about it, or how far the verdict goes."""
+    return _ADVICE[diagnosis["verdict"]]
+
+
+def figures_of(diagnosis: Mapping[str, Any]) -> Figures:
+    """The figures in a diagnosis that has measured validation images."""
+    balanced, classes = diagnosis["balanced"], diagnosis["classes"].values()
+    return Figures(
+        classes=len(classes),
+        fewest=min(row["images"] for row in classes),
+        original=balanced["original"],
+        core=balanced["core"],
+        rest=balanced["rest"],
+        own=balanced.get("own"),
+        partner=balanced.get("partner"),
+        blank=diagnosis["blank"]["val"]["share"],
+    )
+
+
+def _reason(diagnosis: Mapping[str, Any]) -> str:
+    if not diagnosis["images"]:
+        return "no validation image has a mask"
+    found = figures_of(diagnosis)
+    if found.classes < 2:
+        return "the validation images with a mask have one class only, so they have no combined view"
+    if diagnosis["verdict"] == "unknown":
+        if found.fewest < FEWEST:
+            return f"a class has only {found.fewest} validation images with a mask, fewer than {FEWEST}"
+        return f"ERM itself knows the classes of only {_percent(found.original)} of the validation images"
+    core, rest, blank = (_percent(share) for share in (found.core, found.rest, found.blank))
+    told = f"ERM recognises {core} of the validation images by the core alone and {rest} by the rest alone"
+    if found.own is not None and found.partner is not None:
+        own, partner = _percent(found.own), _percent(found.partner)
+        told += f"; {own} of the combined images keep the class of the core, {partner} take the background's"
+    if diagnosis["verdict"] != "holds" and found.blank > MOST_BLANK:
+        told += f"; {blank} of the maps are blank"
+    return told
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

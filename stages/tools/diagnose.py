@@ -1,0 +1,29 @@
+"""mac diagnose: say whether the method's assumption seems to hold here."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline import graph
+from pipeline.results import judgement, tables
+from pipeline.results.diagnosis import diagnose
+from stages.options import data_option
+
+
+@click.command("diagnose")
+@data_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(data: Path, as_json: bool) -> None:
+    """Say whether the method's assumption seems to hold here: ERM's highest scores lie on the core.
+
+    ERM sees each validation image whole, as its core alone, as its rest alone, and with its core on the
+    background of another class. No group label is read. It needs images.h5, erm/, masks.h5 and features.h5.
+    """
+    with graph.project(data).open("images", "erm", "masks", "features") as given:
+        found = diagnose(given)
+    if as_json:
+        words = {"sentence": judgement.sentence(found), "advice": judgement.advice(found)}
+        click.echo(json.dumps({**found, **words}, ensure_ascii=False))
+    else:
+        click.echo(tables.of_diagnosis(found))

@@ -1,0 +1,187 @@
+"""ERM on views of the validation images: counts by hand, for features and a head of known answers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipeline import graph, store
+from pipeline.project import Project
+from pipeline.results import tables
+from pipeline.results.diagnosis import diagnose, is_blank, mean_interval, wilson
+from pipeline.schemas import features, images, masks
+from pipeline.spec import IMAGENET, ModelSpec
+
+NEEDS = ("images", "erm", "masks", "features")
+NAMES = {"classes": ("ant", "bee", "cow"), "attributes": ()}
+LABEL = np.array([0] * 12 + [1] * 20)  # of the validation images; there is no cow
+PARTNER = np.array([12] * 12 + [0] * 20)
+# What ERM says, in each of two draws.
+ORIGINAL = np.array([0] * 9 + [1] * 3 + [1] * 20)
+CORE = np.array([[0] * 6 + [1] * 6 + [1] * 15 + [2] * 5, [0] * 12 + [1] * 15 + [2] * 5])
+REST = np.array([[1] * 12 + [0] * 20, [1] * 12 + [1] * 20])
+COMBINED = np.array([[0] * 8 + [1] * 2 + [2] * 2 + [1] * 10 + [0] * 10, [0] * 12 + [1] * 20])
+
+
+def write(data: Path, label: np.ndarray = LABEL, with_masks: bool = True) -> Project:
+    """A project in which ERM says the above; three training images, one of them with a blank map."""
+    project = graph.project(data)
+    training, count = np.array([0, 1, 1]), len(label)
+    classes = np.concatenate([training, label, [2]])
+    with store.create(project.path("images"), "images", images.SCHEMA, {}, {}, **NAMES) as file:
+        file.write("image", np.zeros((len(classes), 1, 1, 3), np.uint8))
+        file.write("label", classes)
+        file.write("attribute", np.full(len(classes), -1))
+        file.write("split", np.repeat([0, 1, 2], [3, count, 1]).astype(np.int8))
+        file.write("path", [f"{row}.png" for row in range(len(classes))])
+    spec = ModelSpec("none", **NAMES, stored_size=1, to_stored="squash", input_size=1, to_input="resize",
+                     normalization=IMAGENET)  # fmt: skip
+    head = {"head.weight": np.eye(3, dtype=np.float32), "head.bias": np.zeros(3, np.float32)}
+    with project.open("images") as given, store.create_folder(project.path("erm")) as folder:
+        store.write_model(folder, "erm", head, spec, {}, given.digests("images"))
+    with project.open("images", "erm") as given:
+        made_from = given.digests("images", "erm")
+    parts = {"": np.arange(3), **({"val/": 3 + np.arange(count)} if with_masks else {})}
+    with store.create(project.path("masks"), "masks", masks.SCHEMA, {}, made_from) as file:
+        for part, rows in parts.items():
+            cam = np.tile(np.array([[1.0, -1.0]], np.float32), (len(rows), 1, 1))
+            cam[-1] *= 0
+            file.write(f"{part}row", rows)
+            file.write(f"{part}target", classes[rows])
+            file.write(f"{part}mask", np.ones((len(rows), 1, 1), np.bool_))
+            file.write(f"{part}cam", cam)
+            file.write(f"{part}channel_mean", np.zeros((len(rows), 3), np.float32))
+    with project.open("images", "erm", "masks") as given:
+        made_from = given.digests("images", "erm", "masks")
+    said = np.eye(3, dtype=np.float32)
+    with store.create(project.path("features"), "features", features.SCHEMA, {}, made_from, **NAMES) as file:
+        for split, rows in (
+            ("train", np.arange(3)),
+            ("val", 3 + np.arange(count)),
+            ("test", np.array([3 + count])),
+        ):
+            file.write(f"{split}/original", said[ORIGINAL if split == "val" else classes[rows]])
+            file.write(f"{split}/label", classes[rows])
+            file.write(f"{split}/attribute", np.full(len(rows), -1))
+            file.write(f"{split}/row", rows)
+        for view in ("masked", "combined"):
+            file.write(f"train/{view}", said[training][None])
+        for name in ("partner", "batch"):
+            file.write(f"train/{name}", np.zeros((1, 3), np.int32))
+        file.write("train/fill", np.zeros((1, 3, 3), np.float32))
+        if with_masks:
+            _write_views(file, label)
+    return project
+
+
+def _write_views(file: store.Writer, label: np.ndarray) -> None:
+    said = np.eye(3, dtype=np.float32)
+    file.write("val/position", np.arange(len(label)))
+    file.write("val/masked", said[CORE])
+    file.write("val/rest", said[REST])
+    file.write("val/batch", np.zeros(CORE.shape, np.int32))
+    file.write("val/fill", np.zeros((*CORE.shape, 3), np.float32))
+    if len(np.unique(label)) > 1:
+        file.write("val/combined", said[COMBINED])
+        file.write("val/partner", np.stack([PARTNER, PARTNER]).astype(np.int32))
+
+
+def found_in(project: Project) -> dict[str, Any]:
+    with project.open(*NEEDS) as given:
+        found = diagnose(given)
+    return dict(json.loads(json.dumps(found, allow_nan=False)))
+
+
+def test_every_share_is_that_of_the_answers(tmp_path: Path) -> None:
+    found = found_in(write(tmp_path))
+    assert (found["images"], found["draws"]) == (32, 2)
+    ant, bee = found["classes"]["ant"], found["classes"]["bee"]
+    expected = {
+        "original": (9 / 12, 1),
+        "core": ((6 + 12) / 24, 15 / 20),
+        "rest": (0, 1 / 2),
+        "own": ((8 + 12) / 24, 30 / 40),
+        "partner": (2 / 24, 10 / 40),
+        "neither": (2 / 24, 0),
+        "swayed": (1 / 24, 10 / 40),  # the first eight and the ninth ant are right; the ninth is swayed once
+    }
+    for name, (of_ants, of_bees) in expected.items():
+        assert ant[name] == pytest.approx(of_ants)
+        assert bee[name] == pytest.approx(of_bees)
+        assert found["balanced"][name] == pytest.approx((of_ants + of_bees) / 2)
+        assert found["all"][name] == pytest.approx((12 * of_ants + 20 * of_bees) / 32)
+        assert ant[f"{name}_interval"] == dict(zip(("low", "high"), wilson(ant[name], 12), strict=True))
+    assert (ant["images"], bee["images"]) == (12, 20)
+    assert set(found["classes"]) == {"ant", "bee"}
+    assert found["verdict"] == "holds"
+
+
+def test_blank_maps_are_counted(tmp_path: Path) -> None:
+    blank = found_in(write(tmp_path))["blank"]
+    assert blank["train"]["count"] == 1
+    assert blank["train"]["share"] == pytest.approx(1 / 3)
+    assert blank["train"]["classes"] == {"ant": {"count": 0, "share": 0}, "bee": {"count": 1, "share": 0.5}}
+    assert blank["val"]["classes"] == {"ant": {"count": 0, "share": 0}, "bee": {"count": 1, "share": 0.05}}
+    cams = np.array([[[0, 1.0]], [[-1, 1.0]], [[2.0, 2.0]], [[-1, 0.0]], [[-2, -1.0]]], np.float32)
+    assert is_blank(cams).tolist() == [False, False, True, True, True]
+
+
+def test_one_label_has_no_combined_images_and_no_verdict(tmp_path: Path) -> None:
+    found = found_in(write(tmp_path, np.zeros(32, int)))
+    assert found["verdict"] == "unknown"
+    assert set(found["balanced"]) == {f"{name}{end}" for name in ("original", "core", "rest") for end in ENDS}
+    text = tables.of_diagnosis(found)
+    assert "have one class only, so they have no combined view" in text
+    assert "own class" not in text.splitlines()[0]
+
+
+ENDS = ("", "_interval")
+
+
+def test_without_masks_of_validation_images(tmp_path: Path) -> None:
+    found = found_in(write(tmp_path, with_masks=False))
+    assert (found["verdict"], found["images"]) == ("unknown", 0)
+    assert set(found["blank"]) == {"train"}
+    assert "no validation image has a mask" in tables.of_diagnosis(found)
+
+
+def test_the_table_shows_the_numbers(tmp_path: Path) -> None:
+    found = found_in(write(tmp_path))
+    lines = tables.of_diagnosis(found).splitlines()
+    assert lines[0].split()[-6:] == ["only", "own", "class", "partner's", "neither", "swayed"]
+    row = next(number for number, line in enumerate(lines) if line.startswith("bee"))
+    assert lines[row].split() == ["bee", "20", "100.0", "75.0", "50.0", "75.0", "25.0", "0.0", "25.0"]
+    low, high = wilson(0.75, 20)
+    assert lines[row + 1].split()[1] == f"{100 * low:.1f}–{100 * high:.1f}"
+    assert "95 % intervals over validation images like these 32; one run of ERM, the mean of 2 draws" in lines
+    assert "blank maps, train: 1 (33.3 %); ant 0, bee 1" in lines
+    assert lines[-2].startswith("Nothing here speaks against the method's assumption: ERM recognises 75 %")
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 7), (3, 7), (95, 100), (100, 100)])
+def test_the_interval_of_a_share_is_wilson_s(right: int, count: int) -> None:
+    expected = stats.binomtest(right, count).proportion_ci(0.95, method="wilson")
+    assert wilson(right / count, count) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_interval_of_a_mean_of_shares() -> None:
+    one = wilson(0.9, 50)
+    assert mean_interval(*(np.array([each]) for each in (0.9, *one))) == pytest.approx(one)
+    # 95 % of the means of new counts are within it.
+    rng, true, counts = np.random.default_rng(0), np.array([0.9, 0.6, 0.8]), np.array([50, 80, 30])
+    inside = 0
+    for drawn in rng.binomial(counts, true, (2000, 3)) / counts:
+        ends = np.array([wilson(share, count) for share, count in zip(drawn, counts, strict=True)])
+        low, high = mean_interval(drawn, *ends.T)
+        inside += low <= true.mean() <= high
+    assert 0.935 < inside / 2000 < 0.965
+
+
+def test_it_needs_no_pytorch() -> None:
+    code = "import sys, pipeline.results.diagnosis; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

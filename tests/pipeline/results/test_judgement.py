@@ -1,0 +1,107 @@
+"""The verdict at the points that it was set by, at its bounds, and what is said of it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pipeline.results.judgement import FEWEST, Figures, Verdict, advice, judged, sentence
+
+WATERBIRDS = Figures(2, 100, 0.968, 0.952, 0.765, 0.839, 0.161, 0.0)
+DEMO = Figures(2, 100, 0.991, 0.845, 0.573, 0.835, 0.165, 0.0)
+BAR = Figures(6, 20, 0.962, 0.770, 0.811, 0.550, 0.354, 0.0)
+DOMINOES = Figures(2, 100, 0.99, 0.879, 0.705, None, None, 0.0)  # its combined images were not measured
+
+
+def diagnosis(figures: Figures) -> dict[str, Any]:
+    """What `diagnose` would return, as far as words go."""
+    balanced = {"original": figures.original, "core": figures.core, "rest": figures.rest}
+    if figures.own is not None:
+        balanced |= {"own": figures.own, "partner": figures.partner or 0.0}
+    return {
+        "verdict": judged(figures),
+        "images": figures.classes * figures.fewest,
+        "balanced": balanced,
+        "classes": {str(code): {"images": figures.fewest} for code in range(figures.classes)},
+        "blank": {"val": {"share": figures.blank}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("figures", "verdict"),
+    [(WATERBIRDS, "holds"), (DEMO, "holds"), (BAR, "fails"), (DOMINOES, "doubtful")],
+)
+def test_the_sets_that_the_bounds_were_set_by(figures: Figures, verdict: Verdict) -> None:
+    assert judged(figures) == verdict
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({"rest": 0.952}, "fails"),  # the rest tells as much as the core
+        ({"rest": 0.99}, "fails"),  # ... or more
+        ({"rest": 0.88}, "doubtful"),
+        ({"own": 0.6, "partner": 0.4}, "fails"),  # combined images go either way
+        ({"own": 0.75, "partner": 0.25}, "doubtful"),
+        ({"core": 0.7, "rest": 0.5}, "doubtful"),  # the core alone is hardly recognised
+        ({"blank": 0.2}, "doubtful"),  # a mask of a blank map is arbitrary
+        ({"own": None, "partner": None}, "doubtful"),
+        ({"fewest": FEWEST - 1}, "unknown"),
+        ({"classes": 1}, "unknown"),
+        ({"original": 0.55}, "unknown"),  # ERM has learnt nothing
+    ],
+)
+def test_what_speaks_against_it(change: dict[str, Any], verdict: Verdict) -> None:
+    assert judged(replace(WATERBIRDS, **change)) == verdict
+
+
+def test_shares_are_corrected_for_chance() -> None:
+    assert BAR.corrected(1 / 6) == pytest.approx(0)
+    assert BAR.corrected(1) == 1
+    assert BAR.corrected(0) == 0
+    assert WATERBIRDS.margin == pytest.approx(2 * (0.952 - 0.765))
+    assert BAR.follows == pytest.approx(0.196)
+    # Of six classes, the same accuracies say more than of two.
+    assert judged(replace(WATERBIRDS, core=0.7, rest=0.5, classes=6)) == "holds"
+
+
+def test_the_sentence_says_what_was_found_and_no_more() -> None:
+    found = diagnosis(BAR)
+    assert sentence(found) == (
+        "The method's assumption fails here: ERM recognises 77 % of the validation images by the core alone "
+        "and 81 % by the rest alone; 55 % of the combined images keep the class of the core, 35 % take the "
+        "background's."
+    )
+    for remedy in ("saliency.top_k", "saliency.method", "saliency.side", "retrain.alpha and retrain.beta 0"):
+        assert remedy in advice(found)
+    found = diagnosis(WATERBIRDS)
+    assert sentence(found).startswith(
+        "Nothing here speaks against the method's assumption: ERM recognises 95 %"
+    )
+    assert advice(found).startswith(
+        "This does not prove it: a cue that lies on the object, or a validation split"
+    )
+    found = diagnosis(DOMINOES)
+    assert sentence(found).endswith("by the core alone and 70 % by the rest alone.")
+    found = diagnosis(replace(WATERBIRDS, blank=0.25))
+    assert sentence(found).startswith("It is doubtful that")
+    assert sentence(found).endswith("; 25 % of the maps are blank.")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"fewest": 3}, "a class has only 3 validation images with a mask, fewer than 10"),
+        ({"classes": 1}, "have one class only, so they have no combined view"),
+        ({"original": 0.55}, "ERM itself knows the classes of only 55 % of the validation images"),
+    ],
+)
+def test_why_nothing_can_be_said(change: dict[str, Any], reason: str) -> None:
+    said = sentence(diagnosis(replace(WATERBIRDS, **change)))
+    assert said.startswith("Nothing can be said about the method's assumption: ")
+    assert reason in said
+
+
+def test_without_masks_nothing_can_be_said() -> None:
+    said = sentence({"verdict": "unknown", "images": 0})
+    assert said == "Nothing can be said about the method's assumption: no validation image has a mask."

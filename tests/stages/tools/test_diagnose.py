@@ -1,0 +1,24 @@
+"""mac diagnose prints what the library finds."""
+
+import json
+
+from pipeline import project
+from pipeline.results import judgement, tables
+from pipeline.results.diagnosis import diagnose
+from tests.conftest import Project
+
+
+def test_the_table_and_the_json_are_the_library_s(artefacts: project.Project) -> None:
+    with artefacts.open("images", "erm", "masks", "features") as given:
+        found = diagnose(given)
+    mac = Project(artefacts.data.parent)
+    assert mac.succeed("diagnose").stdout == f"{tables.of_diagnosis(found)}\n"
+    words = {"sentence": judgement.sentence(found), "advice": judgement.advice(found)}
+    assert json.loads(mac.succeed("diagnose", "--json").stdout) == {**found, **words}
+
+
+def test_it_names_what_is_missing(own_artefacts: project.Project) -> None:
+    own_artefacts.path("features").unlink()
+    result = Project(own_artefacts.data.parent).run("diagnose")
+    assert result.exit_code == 1
+    assert "features.h5: no such file; run 'mac features'" in result.stderr
