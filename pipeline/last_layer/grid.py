@@ -1,7 +1,6 @@
 """A grid of (α, β), fitted for all seeds at once, and the setting that validation picks."""
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ class Grid:
         settings: (α, β) of each setting.
         seeds: the seeds of the S heads of each setting.
         heads: (S, K, …).
+        erm: (2,), the same scores as in `val`, of the ERM head.
         val: (2, S, K), worst-group (or worst-class) and mean accuracy on the validation split.
         picked: the best setting by `metrics.prefer`, on validation scores averaged over the seeds.
         kind: `group` if `val` has the worst group, `class` if it has the worst class.
@@ -34,6 +34,7 @@ class Grid:
     settings: list[tuple[float, float]]
     seeds: list[int]
     heads: Heads
+    erm: Accuracy
     val: Accuracy
     picked: int
     kind: str
@@ -42,15 +43,21 @@ class Grid:
 def fit_grid(
     features: Artefact, erm: FittedHeads, fit: FitParams, sweep: SweepParams, on: torch.device
 ) -> Grid:
-    """Fit the grid of `sweep` on features.h5, starting from the ERM head."""
-    settings = list(product(sweep.alphas, sweep.betas))
+    """Fit the settings of `sweep` on features.h5, starting from the ERM head."""
+    settings, start = sweep.settings, Heads.of(erm).to(on)
     alphas, betas = [alpha for alpha, _ in settings], [beta for _, beta in settings]
     validation = HeldOutSplit.of(features, "val", on)
-    heads = mac.fit(Views.of(features, fit, on), validation, Heads.of(erm).to(on), fit, alphas, betas).heads
+    heads = mac.fit(Views.of(features, fit, on), validation, start, fit, alphas, betas).heads
     worst, mean = validation.scores(heads)
     picked = prefer(worst.mean(0), mean.mean(0))
     return Grid(
-        settings, fit.head_seeds, heads.to(CPU), np.stack([worst, mean]), picked, validation.grouping.kind
+        settings=settings,
+        seeds=fit.head_seeds,
+        heads=heads.to(CPU),
+        erm=np.stack(validation.scores(start))[:, 0, 0],
+        val=np.stack([worst, mean]),
+        picked=picked,
+        kind=validation.grouping.kind,
     )
 
 

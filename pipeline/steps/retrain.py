@@ -1,5 +1,6 @@
 """Stage retrain: fits the last layer on cached features of original, masked and combined images."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import store
@@ -12,6 +13,7 @@ from pipeline.last_layer.views import Views
 from pipeline.metrics import as_dict, over_seeds, prefer
 from pipeline.params.retrain import RetrainParams
 from pipeline.project import Opened
+from pipeline.results.choice import Choice
 
 
 def retrain(given: Opened, out: Path, params: RetrainParams, context: Context) -> None:
@@ -20,20 +22,33 @@ def retrain(given: Opened, out: Path, params: RetrainParams, context: Context) -
     head.safetensors has the heads of all seeds, weight (S, C, D) and bias (S, C). model.safetensors is the
     whole classifier, with the head that validation prefers (`metrics.prefer`).
 
+    If α and β are auto, they are what stage sweep picked. If it picked ERM as it is, that is the one head.
+
     Args:
-        given: erm and features.
+        given: erm and features; and sweep, which is read if α and β are auto.
+
+    Raises:
+        MacError: the loss is not finite, or metrics.json of sweep does not say what was picked.
     """
+    if isinstance(params.alpha, str) or isinstance(params.beta, str):
+        choice, made_from = Choice.by_sweep(given), given.digests("features", "erm", "sweep")
+    else:
+        choice, made_from = Choice.by_params(params.alpha, params.beta), given.digests("features", "erm")
     erm, features = given.model("erm"), given.file("features")
-    views = Views.of(features, params, context.on)
     validation = HeldOutSplit.of(features, "val", context.on)
     start = Heads.of(erm.head()).to(context.on)
-    retrained = mac.fit(views, validation, start, params, [params.alpha], [params.beta])
+    if setting := choice.setting:
+        views = Views.of(features, params, context.on)
+        retrained = mac.fit(views, validation, start, params, [setting[0]], [setting[1]])
+    else:
+        retrained = mac.as_it_is(validation, start)
     accuracy = validation.accuracy(retrained.heads)[:, 0]
     worst, mean = validation.grouping.scores(accuracy)
     chosen = prefer(worst, mean)
     head_seed = params.head_seeds[chosen]
     heads = retrained.heads.fitted()
     metrics = {
+        **choice.values,
         "head_seed": head_seed,
         "epoch": retrained.epoch[:, 0].tolist(),
         "val": over_seeds([as_dict(each, validation.grouping, None) for each in accuracy]),
@@ -44,11 +59,12 @@ def retrain(given: Opened, out: Path, params: RetrainParams, context: Context) -
             "retrained",
             erm.read() | {"head.weight": heads.weight[chosen], "head.bias": heads.bias[chosen]},
             erm.spec,
-            params.model_dump() | {"head_seed": head_seed},
-            given.digests("features", "erm"),
+            {**params.model_dump(), **asdict(choice), "head_seed": head_seed},
+            made_from,
             head={"weight": heads.weight, "bias": heads.bias},
         )
         store.write_csv(folder / "history.csv", retrained.history)
         store.write_json(folder / "metrics.json", metrics)
+    log.info("%s", choice.reason)
     kind, count = validation.grouping.kind, len(heads)
     log.info("validation worst %s %.3f, mean %.3f (mean of %d heads)", kind, worst.mean(), mean.mean(), count)

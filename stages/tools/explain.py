@@ -6,6 +6,7 @@ import click
 
 from pipeline import graph, store
 from pipeline.compute.device import pick
+from pipeline.compute.progress import log
 from pipeline.tools.explanation import explain
 from pipeline.tools.prediction import Pair
 from stages.head_option import head_option
@@ -41,6 +42,8 @@ def command(
         with project.open("masks") as given:
             top_k = given.file("masks").provenance.params["top_k"]
     pair = Pair.load(project, other, pick(device))
+    if pair.note:
+        log.warning("%s", pair.note)
     picture = explain(pair, images, top_k, target)
     with store.replacing(out) as temporary:
         picture.save(temporary, "PNG")
