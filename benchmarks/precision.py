@@ -1,6 +1,6 @@
 """Measure what bfloat16 does to the masks and to the result.
 
-The stages saliency, features and retrain of a finished project run again in both precisions.
+The stages saliency, features, sweep and retrain of a finished project run again in both precisions.
 """
 
 import tempfile
@@ -17,10 +17,12 @@ from pipeline.compute.context import Context
 from pipeline.compute.device import pick
 from pipeline.params.block import Precision
 from pipeline.params.features import FeaturesParams
+from pipeline.params.fit import FitParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.retraining_set import RetrainingSetParams
 from pipeline.params.saliency import SaliencyParams
 from pipeline.params.selection import SelectionParams
+from pipeline.params.sweep import SweepParams
 from pipeline.params_file import Params
 from pipeline.project import Project
 from pipeline.results.tables import worst_of
@@ -28,6 +30,7 @@ from pipeline.steps.evaluate import measure
 from pipeline.steps.features import features
 from pipeline.steps.retrain import retrain
 from pipeline.steps.saliency import saliency
+from pipeline.steps.sweep import sweep
 from stages.options import data_option, params_option
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -64,11 +67,12 @@ def main(params_path: Path, data: Path, device: str) -> None:
 
 
 def _made_again(data: Path, folder: Path, precision: Precision, chosen: Params, device: str) -> Project:
-    """The project with masks, features and retrained heads in `folder`, made in one precision."""
+    """The project with masks, features, sweep and retrained heads in `folder`, made in one precision."""
     again = graph.project(
         data,
         masks=folder / "masks.h5",
         features=folder / "features.h5",
+        sweep=folder / "sweep",
         retrained=folder / "retrained",
     )
     masking = chosen.of(SaliencyParams).model_copy(update={"precision": precision, "previews": 0})
@@ -79,6 +83,9 @@ def _made_again(data: Path, folder: Path, precision: Precision, chosen: Params, 
     with again.open("images", "erm", "masks") as given:
         features(given, again.path("features"), caching, context)
     with again.open("erm", "features") as given:
+        sweeping = (chosen.of(SweepParams), chosen.of(FitParams), chosen.of(SelectionParams))
+        sweep(given, again.path("sweep"), *sweeping, context)
+    with again.open("erm", "features", "sweep") as given:
         params = (chosen.of(RetrainParams), chosen.of(SelectionParams))
         retrain(given, again.path("retrained"), *params, context)
     return again

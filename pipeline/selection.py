@@ -22,6 +22,14 @@ from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN, Grouping, Groups
 from pipeline.params.selection import Criterion, CriterionName
 
+# What the worst accuracy of each criterion is of, in words.
+SPOKEN: dict[Criterion, str] = {
+    "groups": "worst group",
+    "soft_errors": "worst class, rows that ERM doubts weighing more",
+    "error_groups": "worst of the classes' right and wrong rows of ERM",
+    "eiil": "worst inferred environment",
+    "worst_class": "worst class",
+}
 SHARPNESS = 4.0  # of the soft errors: a row with p = 1 weighs exp(−4) = 0.018
 # Weights are multiples of this. Their sums over a million rows are exact, so heads with the same answers have
 # the same accuracy, in whatever order it is summed.

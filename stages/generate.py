@@ -181,6 +181,8 @@ def _fields(schema: Mapping[str, Field]) -> Iterable[tuple[str, ...]]:
 def _values(field: dict[str, Any]) -> str:
     if "anyOf" in field:
         return " or ".join(_values(each) for each in field["anyOf"])
+    if "const" in field:
+        return f"`{field['const']}`"
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if "prefixItems" in field:

@@ -76,15 +76,58 @@ def write(data: Path, unknown: Sequence[str] = (), **train: Any) -> Project:
     for split in unknown:
         x, label, attribute = splits[split]
         splits[split] = x, label, np.full_like(attribute, UNKNOWN)
-    _write_images(project, splits)
-    _write_erm(project, {"select": "last", "hold_out": 0.0, "seed": 0, **train})
-    _write_masks(project)
-    _write_features(project, splits)
+    head = np.random.default_rng(9).normal(size=(2, WIDTH)).astype(np.float32) / 4
+    rng, views = np.random.default_rng(8), {}
+    for view in ("masked", "combined"):
+        noise = rng.normal(size=(DRAWS, COUNTS["train"], WIDTH)).astype(np.float32)
+        views[view] = splits["train"][0] + noise
+    _write_all(project, splits, head, views, rng, **train)
+    return project
+
+
+def write_signed(data: Path, *, erm: int, original: int, masked: int, combined: int) -> Project:
+    """The same files, of features that are the class's sign and a little noise.
+
+    Args:
+        erm, original, masked, combined: 1 if ERM's head, or the views of the training images, agree with the
+            held-out splits; −1 if they contradict them.
+    """
+    project, rng = graph.project(data), np.random.default_rng(0)
+
+    def features_of(label: NDArray[np.int64], sign: int, *shape: int) -> NDArray[np.float32]:
+        x = 0.1 * rng.normal(size=(*shape, len(label), WIDTH))
+        x[..., 0] += sign * (2 * label - 1)
+        return x.astype(np.float32)
+
+    splits = {}
+    for split, count in COUNTS.items():
+        label, attribute = np.arange(count) % 2, np.arange(count) // 2 % 2
+        splits[split] = features_of(label, original if split == "train" else 1), label, attribute
+    label = splits["train"][1]
+    views = {"masked": features_of(label, masked, DRAWS), "combined": features_of(label, combined, DRAWS)}
+    head = np.zeros((2, WIDTH), np.float32)
+    head[:, 0] = -erm, erm
+    _write_all(project, splits, head, views, rng)
     return project
 
 
 Splits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]
+Array = NDArray[np.float32]
 NAMES = {"classes": CLASSES, "attributes": ATTRIBUTES}
+
+
+def _write_all(
+    project: Project,
+    splits: Splits,
+    head: Array,
+    views: dict[str, Array],
+    rng: np.random.Generator,
+    **train: Any,
+) -> None:
+    _write_images(project, splits)
+    _write_erm(project, head, {"select": "last", "hold_out": 0.0, "seed": 0, **train})
+    _write_masks(project)
+    _write_features(project, splits, views, rng)
 
 
 def _write_images(project: Project, splits: Splits) -> None:
@@ -97,12 +140,10 @@ def _write_images(project: Project, splits: Splits) -> None:
         file.write("path", [f"{row}.png" for row in range(total)])
 
 
-def _write_erm(project: Project, train: dict[str, Any]) -> None:
-    rng = np.random.default_rng(9)
-    weight = rng.normal(size=(2, WIDTH)).astype(np.float32) / 4
+def _write_erm(project: Project, head: Array, train: dict[str, Any]) -> None:
     tensors = {
         "trunk.some": np.ones(3, np.float32),
-        "head.weight": weight,
+        "head.weight": head,
         "head.bias": np.zeros(2, np.float32),
     }
     made = {"train": train, "selection": {"criterion": "groups"}}
@@ -124,8 +165,9 @@ def _write_masks(project: Project) -> None:
             file.write(f"{part}channel_mean", np.zeros((len(rows), 3), np.float32))
 
 
-def _write_features(project: Project, splits: Splits) -> None:
-    rng = np.random.default_rng(8)
+def _write_features(
+    project: Project, splits: Splits, views: dict[str, Array], rng: np.random.Generator
+) -> None:
     with project.open("images", "erm", "masks") as given:
         made_from = given.digests("images", "erm", "masks")
     first = 0
@@ -138,9 +180,8 @@ def _write_features(project: Project, splits: Splits) -> None:
             file.write(f"{split}/row", np.arange(first, first + len(label)))
             first += len(label)
         count = COUNTS["train"]
-        for view in ("masked", "combined"):
-            noise = rng.normal(size=(DRAWS, count, WIDTH)).astype(np.float32)
-            file.write(f"train/{view}", splits["train"][0] + noise)
+        for view, x in views.items():
+            file.write(f"train/{view}", x)
         batch = np.stack([rng.permutation(count) // BATCH for _ in range(DRAWS)])
         file.write("train/partner", np.zeros((DRAWS, count), np.int32))
         file.write("train/batch", batch.astype(np.int32))

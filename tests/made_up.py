@@ -8,6 +8,8 @@ ERM's head goes by the blue, the others by the red.
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,16 @@ from pipeline.metrics import SIGNS, Labels
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import to_input_grid
+from pipeline.params.retrain import RetrainParams
 from pipeline.project import Opened, Project
+from pipeline.results import choice
+from pipeline.results.choice import Choice, Setting
 from pipeline.results.scores import head_scores
 from pipeline.schemas import features, images, masks
 from pipeline.spec import IMAGENET, ModelSpec
+from pipeline.steps.retrain import retrain
 from pipeline.store import FittedHeads
+from tests import cached
 
 SPEC = ModelSpec(
     architecture="shufflenet_v2_x0_5",
@@ -251,7 +258,7 @@ def _heads(given: Opened, count: int, rng: np.random.Generator) -> FittedHeads:
 
 def _write_retrained(project: Project, given: Opened, rng: np.random.Generator) -> None:
     heads, erm = _heads(given, 2, rng), given.model("erm")
-    made = {"alpha": 1.0, "beta": 2.0, "solver": "adam", "head_seed": 1}
+    made = {**asdict(Choice.by_params(1.0, 2.0)), "solver": "adam", "head_seed": 1}
     known = bool(erm.spec.attributes)
     made |= {
         "criterion": "groups" if known else "soft_errors",
@@ -314,13 +321,25 @@ def _row(
     }
 
 
-def _write_sweep(project: Project, given: Opened) -> None:
+def _write_sweep(project: Project, given: Opened, picked: Setting = (1.0, 2.0)) -> None:
+    scores = {"val_worst": 0.5, "val_mean": 0.6, "test_worst": 0.4, "test_mean": 0.7}
     rows = []
-    for alpha in (0.0, 1.0):
-        for beta in (0.0, 2.0):
-            scores = {"val_worst": 0.5, "val_mean": 0.6, "test_worst": 0.4, "test_mean": 0.7}
-            rows.append({"alpha": alpha, "beta": beta, **scores, "picked": int(alpha + beta == 3)})
+    for setting in (None, *product((0.0, 1.0), (0.0, 2.0))):
+        alpha, beta = setting or (None, None)
+        rows.append({"alpha": alpha, "beta": beta, **scores, "picked": int(setting == picked)})
+    (found,) = (row for row in rows if row["picked"])
+    why = f"validation prefers {choice.named(picked)}" if picked else choice.NOT_RETRAINED
+    about = {"picked": "setting" if picked else "erm", "erm": scores, "plain": scores, "reason": why}
     with store.create_folder(project.path("sweep")) as out:
         store.write_csv(out / "mean.csv", rows)
         made = {"made_from": given.digests("features", "erm"), "criterion": "groups"}
-        store.write_json(out / "metrics.json", {**made, **rows[-1]})
+        store.write_json(out / "metrics.json", {**made, **found, **about})
+
+
+def prefer_erm(project: Project) -> None:
+    """Let the sweep pick ERM as it is, and run stage retrain with α and β auto."""
+    with project.open("features", "erm") as given:
+        _write_sweep(project, given, None)
+    params = RetrainParams(**cached.FIT.model_dump(), alpha="auto", beta="auto")
+    with project.open("features", "erm", "sweep") as given:
+        retrain(given, project.path("retrained"), params, cached.AUTO, cached.context(project.data))

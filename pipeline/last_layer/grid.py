@@ -1,7 +1,6 @@
 """A grid of (α, β), fitted for all seeds at once, and the setting that validation picks."""
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ class Grid:
         settings: (α, β) of each setting.
         seeds: the seeds of the S heads of each setting.
         heads: (S, K, …).
+        erm: (2,), the same scores as in `val`, of the ERM head.
         val: (2, S, K), worst and mean accuracy on the validation split, by the criterion.
         picked: the best setting by `metrics.prefer`, on validation scores averaged over the seeds.
         criterion: what picked.
@@ -36,6 +36,7 @@ class Grid:
     settings: list[tuple[float, float]]
     seeds: list[int]
     heads: Heads
+    erm: Accuracy
     val: Accuracy
     picked: int
     criterion: Criterion
@@ -49,15 +50,22 @@ def fit_grid(
     criterion: CriterionName,
     on: torch.device,
 ) -> Grid:
-    """Fit the grid of `sweep` on features.h5, starting from the ERM head; `criterion` chooses."""
-    settings = list(product(sweep.alphas, sweep.betas))
+    """Fit the settings of `sweep` on features.h5, starting from the ERM head; `criterion` chooses."""
+    settings, start = sweep.settings, Heads.of(erm).to(on)
     alphas, betas = [alpha for alpha, _ in settings], [beta for _, beta in settings]
     validation = HeldOutSplit.of(features, "val", on, erm, criterion)
-    heads = mac.fit(Views.of(features, fit, on), validation, Heads.of(erm).to(on), fit, alphas, betas).heads
+    heads = mac.fit(Views.of(features, fit, on), validation, start, fit, alphas, betas).heads
     worst, mean = validation.scores(heads)
     picked = prefer(worst.mean(0), mean.mean(0))
-    by = criterion_of(validation.criterion)
-    return Grid(settings, fit.head_seeds, heads.to(CPU), np.stack([worst, mean]), picked, by)
+    return Grid(
+        settings=settings,
+        seeds=fit.head_seeds,
+        heads=heads.to(CPU),
+        erm=np.stack(validation.scores(start))[:, 0, 0],
+        val=np.stack([worst, mean]),
+        picked=picked,
+        criterion=criterion_of(validation.criterion),
+    )
 
 
 def scores_of_test_split(features: Artefact, heads: Heads) -> Accuracy:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.results import judgement
+from pipeline.results.choice import NOT_RETRAINED
 
 # The names of the metrics that stand between the worst group and the groups in a table.
 _NAMES = {
@@ -16,8 +17,12 @@ _NAMES = {
 }
 
 
-def of_metrics(metrics: Mapping[str, Any]) -> str:
-    """The test metrics in metrics.json as text, in percent."""
+def of_metrics(metrics: Mapping[str, Any], reason: str = "") -> str:
+    """The test metrics in metrics.json as text, in percent.
+
+    Args:
+        reason: why MaC's heads have their setting (`choice.Choice`), if it is known.
+    """
     erm, mac, count = metrics["erm"]["test"], metrics["mac"]["test"], metrics["count"]["test"]
     seeds = metrics["seeds"]
     worst, groups = worst_of(erm)
@@ -41,16 +46,16 @@ def of_metrics(metrics: Mapping[str, Any]) -> str:
         )
     intervals = [_interval(name, found[f"{worst}_interval"]) for name, found in (("ERM", erm), ("MaC", mac))]
     lines.append(f"95 % interval of the {_spoken(worst)} over test sets (bootstrap): {', '.join(intervals)}")
-    if seeds > 1:
-        lines.append(f"MaC: mean ± standard deviation of {seeds} retrained heads")
-    else:
-        lines.append("MaC: one retrained head")
-    return "\n".join(lines)
+    if metrics["setting"]["alpha"] is None:
+        return "\n".join([*lines, f"MaC: {reason or NOT_RETRAINED}"])
+    many = f"mean ± standard deviation of {seeds} retrained heads"
+    lines.append(f"MaC: {many if seeds > 1 else 'one retrained head'}")
+    return "\n".join([*lines, f"MaC: {reason}"] if reason else lines)
 
 
-def of_evaluation(metrics: Mapping[str, Any]) -> str:
-    """What stage evaluate prints: the test metrics, and the diagnosis in words."""
-    return f"{of_metrics(metrics)}\n\n{_said(metrics['diagnosis'])}"
+def of_evaluation(metrics: Mapping[str, Any], reason: str = "") -> str:
+    """What stage evaluate prints: the test metrics as `of_metrics` has them, and the diagnosis in words."""
+    return f"{of_metrics(metrics, reason)}\n\n{_said(metrics['diagnosis'])}"
 
 
 # What a diagnosis measures, and how it is named in a table.

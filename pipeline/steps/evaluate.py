@@ -7,6 +7,7 @@ from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.project import Opened
 from pipeline.results import tables
+from pipeline.results.choice import Choice
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.scores import head_scores
 from pipeline.results.tables import worst_of
@@ -28,7 +29,7 @@ def evaluate(given: Opened, metrics_out: Path, plots_out: Path, context: Context
     with store.create_folder(plots_out) as folder:
         store.write_csv(folder / "groups.csv", _bars(metrics))
         store.write_csv(folder / "confusion.csv", confusion)
-    return tables.of_evaluation(metrics)
+    return tables.of_evaluation(metrics, Choice.of_retrained(given).reason)
 
 
 def measure(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:
@@ -40,7 +41,7 @@ def measure(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:
     Returns:
         The metrics of `scores.scores`: `erm.<split>.<metric>` are numbers, `mac.<split>.<metric>` are
         `{mean, std}` over MaC's heads. `count.<split>.<group>` is the number of images, `seeds` the number
-        of MaC's heads.
+        of MaC's heads, `setting` their α and β (None for ERM as it is), and what chose them.
         The confusion, a row for each test image: `actual` is its class, `predicted` the class by MaC's head
         that validation prefers.
     """
@@ -50,6 +51,7 @@ def measure(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:
         "mac": {split: head_scores(given, mac, split) for split in HELD_OUT},
         "count": {split: _counts(given, split) for split in HELD_OUT},
         "seeds": len(mac),
+        "setting": Choice.of_retrained(given).values,
     }
     return metrics, _confusion(given)
 

@@ -1,5 +1,6 @@
 """Stage retrain: fits the last layer on cached features of original, masked and combined images."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import store
@@ -13,6 +14,7 @@ from pipeline.metrics import as_dict, over_seeds, prefer, seen, seen_by_erm
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.selection import SelectionParams
 from pipeline.project import Opened
+from pipeline.results.choice import Choice
 from pipeline.selection import criterion_of
 
 
@@ -25,16 +27,28 @@ def retrain(
     whole classifier, with the head that validation prefers, by the criterion of `selection`. model.json and
     metrics.json name this criterion; the accuracies in metrics.json are by group, where groups are known.
 
+    If α and β are auto, they are what stage sweep picked. If it picked ERM as it is, that is the one head.
+
     Args:
-        given: erm and features.
+        given: erm and features; and sweep, which is read if α and β are auto.
+
+    Raises:
+        MacError: the loss is not finite, or metrics.json of sweep does not say what was picked.
     """
+    if isinstance(params.alpha, str) or isinstance(params.beta, str):
+        choice, made_from = Choice.by_sweep(given), given.digests("features", "erm", "sweep")
+    else:
+        choice, made_from = Choice.by_params(params.alpha, params.beta), given.digests("features", "erm")
     erm, features = given.model("erm"), given.file("features")
-    views = Views.of(features, params, context.on)
     validation = HeldOutSplit.of(features, "val", context.on, erm.head(), selection.criterion)
     criterion = criterion_of(validation.criterion)
     labels = seen("validation, to choose", criterion, seen_by_erm(erm.provenance.params))
     start = Heads.of(erm.head()).to(context.on)
-    retrained = mac.fit(views, validation, start, params, [params.alpha], [params.beta])
+    if setting := choice.setting:
+        views = Views.of(features, params, context.on)
+        retrained = mac.fit(views, validation, start, params, [setting[0]], [setting[1]])
+    else:
+        retrained = mac.as_it_is(validation, start)
     accuracy = validation.accuracy(retrained.heads)[:, 0]
     worst, mean = (scores[:, 0] for scores in validation.scores(retrained.heads))
     chosen = prefer(worst, mean)
@@ -42,6 +56,7 @@ def retrain(
     heads = retrained.heads.fitted()
     made = {"head_seed": head_seed, "criterion": criterion}
     metrics = {
+        **choice.values,
         **made,
         "epoch": retrained.epoch[:, 0].tolist(),
         "val": over_seeds([as_dict(each, validation.grouping, None) for each in accuracy]),
@@ -52,11 +67,12 @@ def retrain(
             "retrained",
             erm.read() | {"head.weight": heads.weight[chosen], "head.bias": heads.bias[chosen]},
             erm.spec,
-            params.model_dump() | made | {"labels": labels},
-            given.digests("features", "erm"),
+            {**params.model_dump(), **asdict(choice), **made, "labels": labels},
+            made_from,
             head={"weight": heads.weight, "bias": heads.bias},
         )
         store.write_csv(folder / "history.csv", retrained.history)
         store.write_json(folder / "metrics.json", metrics)
+    log.info("%s", choice.reason)
     kind, count = validation.criterion.kind, len(heads)
     log.info("validation worst %s %.3f, mean %.3f (mean of %d heads)", kind, worst.mean(), mean.mean(), count)

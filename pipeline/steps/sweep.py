@@ -1,21 +1,25 @@
 """Stage sweep: fits every (α, β) with every seed at once.
 
-Validation picks a setting. Test results are shown, but they pick nothing.
+Validation picks a setting, or ERM's head as it is. Test results are shown, but they pick nothing.
 """
 
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.compute.progress import log
-from pipeline.last_layer.grid import Grid, fit_grid, scores_of_test_split
-from pipeline.metrics import Accuracy
+from pipeline.last_layer.grid import fit_grid, scores_of_test_split
+from pipeline.last_layer.heads import Heads
+from pipeline.metrics import Accuracy, prefer
 from pipeline.params.fit import FitParams
 from pipeline.params.selection import SelectionParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Opened
+from pipeline.results.choice import Setting, reason
+from pipeline.selection import SPOKEN
 
 NAMES = ("val_worst", "val_mean", "test_worst", "test_mean")
 
@@ -32,38 +36,58 @@ def sweep(
 ) -> None:
     """Fit the grid and write the folder `out`.
 
-    seeds.csv has a row for each setting and seed: alpha, beta, seed, `val_worst`, `val_mean`, `test_worst`,
-    `test_mean`. mean.csv has a row for each setting: the means over its seeds, and `picked`, which is 1 for
-    the setting that validation prefers (`metrics.prefer`) and 0 for the others. metrics.json has the row of
-    the picked setting, and the `criterion` that picked; `val_worst` and `val_mean` are by this criterion.
+    The candidates are ERM as it is, (0, 0), and the pairs of `params`, in this order. mean.csv has a row for
+    each: alpha and beta (empty for ERM); `val_worst`, `val_mean`, `test_worst`, `test_mean`, means over the
+    seeds; and `picked`, which is 1 for the one that validation prefers (`metrics.prefer`) and 0 for the
+    others. seeds.csv has a row for each candidate and seed. metrics.json has the row of what was picked, in
+    which `picked` is `erm` or `setting`; the scores of `erm` and of `plain`, which is (0, 0); the
+    `criterion` that picked, of which `val_worst` and `val_mean` are; and `reason`, a sentence that says why.
 
     Args:
         given: erm and features.
+        params: its seeds and average take the place of those of `fit`.
     """
-    features = given.file("features")
-    grid = fit_grid(features, given.model("erm").head(), fit, params, selection.criterion, context.on)
-    found = np.concatenate([grid.val, scores_of_test_split(features, grid.heads)])  # (NAMES, S, K)
-    each, means = _rows(grid, found)
-    picked = means[grid.picked]
+    features, erm = given.file("features"), given.model("erm").head()
+    few = fit.model_copy(update={"seeds": params.seeds, "average": params.average})
+    grid = fit_grid(features, erm, few, params, selection.criterion, context.on)
+    of_settings = np.concatenate([grid.val, scores_of_test_split(features, grid.heads)])  # (NAMES, S, K)
+    of_erm = np.concatenate([grid.erm, scores_of_test_split(features, Heads.of(erm))[:, 0, 0]])  # (NAMES,)
+    settings: list[Setting] = [None, *grid.settings]
+    found = [of_erm[:, None], *np.moveaxis(of_settings, 2, 0)]
+    worst, mean, *_ = np.stack([each.mean(1) for each in found], axis=1)  # (1 + K,) each
+    picked = prefer(worst, mean)
+    means = [_row(setting, each.mean(1)) for setting, each in zip(settings, found, strict=True)]
+    result = {
+        "made_from": given.digests("features", "erm"),
+        "criterion": grid.criterion,
+        **means[picked],
+        "picked": "erm" if settings[picked] is None else "setting",
+        "erm": _scores(found[0].mean(1)),
+        "plain": _scores(found[1].mean(1)),
+        "reason": reason(settings, worst, mean, picked, SPOKEN[grid.criterion]),
+    }
     with store.create_folder(out) as folder:
-        store.write_csv(folder / "seeds.csv", each)
-        store.write_csv(folder / "mean.csv", means)
-        made = {"made_from": given.digests("features", "erm"), "criterion": grid.criterion}
-        store.write_json(folder / "metrics.json", {**made, **picked})
-    alpha, beta = grid.settings[grid.picked]
-    found_by = (grid.criterion, picked["val_worst"])
-    log.info("validation picks alpha=%g, beta=%g (%s: worst %.3f)", alpha, beta, *found_by)
+        store.write_csv(folder / "seeds.csv", _of_seeds(settings, found))
+        marked = [{**row, "picked": int(k == picked)} for k, row in enumerate(means)]
+        store.write_csv(folder / "mean.csv", marked)
+        store.write_json(folder / "metrics.json", result)
+    log.info("%s", result["reason"])
 
 
-def _rows(grid: Grid, found: Accuracy) -> tuple[list[Row], list[Row]]:
-    """The rows of seeds.csv and of mean.csv, from accuracies (NAMES, S, K)."""
-    each: list[Row] = []
-    means: list[Row] = []
-    for k, (alpha, beta) in enumerate(grid.settings):
-        setting = {"alpha": alpha, "beta": beta}
-        of_setting = found[:, :, k]  # (NAMES, S)
-        for seed, values in zip(grid.seeds, of_setting.T.tolist(), strict=True):
-            each.append({**setting, "seed": seed, **dict(zip(NAMES, values, strict=True))})
-        mean = dict(zip(NAMES, of_setting.mean(1).tolist(), strict=True))
-        means.append({**setting, **mean, "picked": int(k == grid.picked)})
-    return each, means
+def _of_seeds(settings: list[Setting], found: list[Accuracy]) -> list[Row]:
+    """The rows of seeds.csv, from the accuracies of each candidate, (NAMES, S)."""
+    rows = []
+    for setting, each in zip(settings, found, strict=True):
+        for seed, values in enumerate(each.T):
+            rows.append({"seed": seed, **_row(setting, values)})
+    return rows
+
+
+def _row(setting: Setting, values: NDArray[np.float64]) -> Row:
+    """A candidate and its accuracies (NAMES,)."""
+    alpha, beta = setting or (None, None)
+    return {"alpha": alpha, "beta": beta, **_scores(values)}
+
+
+def _scores(values: NDArray[np.float64]) -> Row:
+    return dict(zip(NAMES, values.tolist(), strict=True))

@@ -95,13 +95,11 @@ def _method(head: NamedHead) -> Iterator[str]:
             yield "The group labels of the validation split served to choose the epoch."
         return
     if head.name == MAC:
-        alpha, beta = head.chosen["alpha"], head.chosen["beta"]
         yield (
             "MaC (Hosseini Noohdani et al., *Mitigating Spurious Correlation in Images by Intervention*): "
-            "a network trained as usual (ERM). Its last layer is retrained on the training images, "
-            f"on their cores alone (α = {alpha:g}), and on their cores over backgrounds of other classes "
-            f"(β = {beta:g})."
+            f"a network trained as usual (ERM). {_retrained(head)}"
         )
+        yield f"{head.note[0].upper()}{head.note[1:]}."
     else:
         yield f"{head.title} ({head.source}): a network trained as usual (ERM), its last layer fitted anew."
         if head.chosen:
@@ -110,6 +108,17 @@ def _method(head: NamedHead) -> Iterator[str]:
         if head.note:
             yield f"Note: {head.note}."
     yield _LABELS[head.labels]
+
+
+def _retrained(head: NamedHead) -> str:
+    """What MaC made of the last layer."""
+    if not head.chosen:
+        return "Its last layer is not retrained."
+    alpha, beta = head.chosen["alpha"], head.chosen["beta"]
+    return (
+        f"Its last layer is retrained on the training images, on their cores alone (α = {alpha:g}), "
+        f"and on their cores over backgrounds of other classes (β = {beta:g})."
+    )
 
 
 def _results(given: Opened, head: NamedHead) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pipeline.errors import MacError
 from pipeline.metrics import SIGNS, seen_by_erm
 from pipeline.params.baselines import MethodName
 from pipeline.project import Opened
+from pipeline.results.choice import Choice
 from pipeline.store import FittedHeads
 
 ERM, MAC = "erm", "mac"
@@ -27,8 +28,8 @@ class NamedHead:
         title: the name to show, such as `MaC`.
         source: who published the method.
         labels: the group labels that the method sees.
-        chosen: the chosen settings of this head's fit, by name.
-        note: a remark; often empty.
+        chosen: the chosen settings of this head's fit, by name; none if it is ERM's head as it is.
+        note: a remark; often empty. For MaC, why its settings were chosen.
         head: the head itself (S = 1). If there are several, the one that validation prefers.
         count: how many heads the method fitted, one for each seed.
         digest: the digest of the file with its tensors.
@@ -83,14 +84,14 @@ def named_head(given: Opened, name: str) -> NamedHead:
             digest=folder.digest,
         )
     if name == MAC:
-        chosen = {key: _stated(given, artefact, key) for key in ("alpha", "beta")}
+        choice = Choice.of_retrained(given)
         return NamedHead(
             name=MAC,
             title="MaC",
             source="Hosseini Noohdani et al.",
             labels=_stated(given, artefact, "labels"),
-            chosen=chosen,
-            note="",
+            chosen={"alpha": choice.alpha, "beta": choice.beta} if choice.setting else {},
+            note=choice.reason,
             head=folder.head(),
             count=len(folder.heads()),
             digest=folder.digest,

@@ -25,7 +25,7 @@ from pipeline.network.loading import prefetch
 from pipeline.project import Project
 from pipeline.store import FittedHeads
 from pipeline.tools import heads
-from pipeline.tools.heads import ERM, NamedHead
+from pipeline.tools.heads import ERM, MAC, NamedHead
 from pipeline.tools.model import Transform, with_head
 
 
@@ -64,6 +64,12 @@ class Pair:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes."""
         return self.transform.spec.classes
+
+    @property
+    def note(self) -> str:
+        """What a user should know of the second head; often empty."""
+        other = self.heads[1]
+        return f"{other.title}: {other.note}" if other.name == MAC and not other.chosen else ""
 
     @torch.no_grad()
     def state(self, pixels: Tensor) -> State:

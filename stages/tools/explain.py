@@ -7,6 +7,7 @@ import click
 
 from pipeline import graph, store
 from pipeline.compute.device import pick
+from pipeline.compute.progress import log
 from pipeline.tools.explanation import explain
 from pipeline.tools.prediction import Pair
 from stages.head_option import head_option
@@ -44,6 +45,8 @@ def command(
             made = given.file("masks").provenance.params
             top_k, side = made["top_k"], made.get("side", "core")  # older ones have no other
     pair = Pair.load(project, other, pick(device))
+    if pair.note:
+        log.warning("%s", pair.note)
     picture = explain(pair, images, top_k, target, side)
     with store.replacing(out) as temporary:
         picture.save(temporary, "PNG")

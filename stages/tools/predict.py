@@ -36,6 +36,8 @@ def command(
     """
     files = listed(paths)
     pair = Pair.load(graph.project(data), other, pick(device))
+    if pair.note:
+        log.warning("%s", pair.note)
     cells, unreadable = [], 0
     width = max(len(str(file)) for file in files)
     for found in track(predict(pair, files), "predict", len(files), "images"):

@@ -23,6 +23,9 @@ def test_yaml_1_2_numbers_are_numbers(tmp_path: Path) -> None:
     assert load(tmp_path / "params.yaml").of(RetrainParams).lr == 0.005
 
 
+WEIGHT = "Value error, should be a number ≥ 0, or auto"
+
+
 @pytest.mark.parametrize(
     ("block", "key", "value", "message"),
     [
@@ -30,21 +33,34 @@ def test_yaml_1_2_numbers_are_numbers(tmp_path: Path) -> None:
             "retrain",
             "alpha",
             "x",
-            "params.yaml: retrain.alpha: Input should be a valid number, unable to parse",
+            f"params.yaml: retrain.alpha: {WEIGHT}, found 'x'",
         ),
         (
             "retrain",
             "alpha",
             -1,
-            "params.yaml: retrain.alpha: Input should be greater than or equal to 0, found -1",
+            f"params.yaml: retrain.alpha: {WEIGHT}, found -1",
+        ),
+        (
+            "retrain",
+            "alpha",
+            None,
+            f"params.yaml: retrain.alpha: {WEIGHT}, found None",
+        ),
+        (
+            "retrain",
+            "alpha",
+            "auto",
+            "params.yaml: retrain: Value error, alpha is auto, beta is 100.0; give numbers to both, or auto",
         ),
         ("retrain", "alhpa", 1, "params.yaml: retrain.alhpa: unknown key, found 1"),
         (
             "retrain",
             "beta",
             float("inf"),
-            "params.yaml: retrain.beta: Input should be a finite number, found inf",
+            f"params.yaml: retrain.beta: {WEIGHT}, found inf",
         ),
+        ("sweep", "seeds", 0, "params.yaml: sweep.seeds: Input should be greater than 0, found 0"),
         (
             "saliency",
             "top_k",
@@ -75,6 +91,16 @@ def test_a_wrong_value_is_one_line_with_file_and_dotted_key(
         parse(values, "params.yaml")
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+def test_both_weights_may_be_left_to_the_sweep() -> None:
+    values = default_params()
+    values["retrain"] |= {"alpha": "auto", "beta": "auto"}
+    found = parse(values, "params.yaml").of(RetrainParams)
+    assert (found.alpha, found.beta) == ("auto", "auto")
+    values["retrain"] |= {"alpha": 0, "beta": 2.5}
+    found = parse(values, "params.yaml").of(RetrainParams)
+    assert (found.alpha, found.beta) == (0.0, 2.5)
 
 
 def test_a_missing_key_and_several_errors() -> None:

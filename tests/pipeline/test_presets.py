@@ -81,6 +81,17 @@ def test_waterbirds_and_celeba_have_the_paper_s_settings(tmp_path: Path) -> None
                 assert {key: found[block][key] for key in settings} == settings
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_sets_without_attributes_leave_the_weights_to_the_sweep(name: str, tmp_path: Path) -> None:
+    found = values(name, tmp_path)
+    known = "dfr" in found["baselines"]["methods"]  # what needs attributes can be fitted
+    weights = {found["retrain"][key] for key in ("alpha", "beta")}
+    assert ("auto" in weights) == (not known)
+    if not known:
+        assert weights == {"auto"}
+        assert found["sweep"]["seeds"] * found["sweep"]["average"] == 3
+
+
 def test_the_repository_s_own_parameters_are_the_preset_demo() -> None:
     assert (REPOSITORY / "params.yaml").read_text() == presets.text("demo")
 
@@ -126,7 +137,7 @@ def test_set_changes_values_and_keeps_the_comments(tmp_path: Path) -> None:
     [
         (
             "retrain.alpha=-1",
-            "changed parameters: retrain.alpha: Input should be greater than or equal to 0, found -1",
+            "changed parameters: retrain.alpha: Value error, should be a number ≥ 0, or auto, found -1",
         ),
         ("retrain.alhpa=1", "changed parameters: retrain.alhpa: unknown key"),
         ("retrian.alpha=1", "retrian.alpha=1: no block retrian; the blocks are dataset, model, train"),

@@ -84,7 +84,7 @@ def test_images_replaced_between_stages(project: Project) -> None:
 
 def test_bad_params_are_told_before_any_work(project: Project) -> None:
     project.set(retrain__alpha="much")
-    assert "params.yaml: retrain.alpha: Input should be a valid number" in project.fail("prepare")
+    assert "params.yaml: retrain.alpha: Value error, should be a number ≥ 0" in project.fail("prepare")
 
 
 def start(

@@ -104,6 +104,7 @@ def test_parameters_that_a_stage_does_not_declare_change_nothing(project: Projec
 def test_a_stage_opens_what_it_declares_and_uses_all_of_it(
     project: Project, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    project.set(retrain__alpha="auto", retrain__beta="auto")  # else retrain does not look into the sweep
     used = set()
 
     def recorded(kind: str) -> None:

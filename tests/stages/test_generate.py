@@ -57,6 +57,21 @@ def test_no_stage_depends_on_the_list_of_stages_nor_on_another_s_parameters() ->
         assert not extra, (stage.name, extra)
 
 
+def test_a_new_alpha_runs_retrain_and_what_shows_it_alone() -> None:
+    deps = {stage.name: dvc_stage(stage)["deps"] for stage in STAGES}
+    params = {stage.name: dvc_stage(stage).get("params", []) for stage in STAGES}
+    assert "data/sweep" in deps["retrain"]
+    for key in ("retrain.alpha", "retrain.beta"):
+        again = {name for name, keys in params.items() if key in keys}
+        assert again == {"retrain"}
+        for stage in STAGES:  # in their order: a stage comes after what it needs
+            if again & {KINDS[name].stage for name in stage.needs}:
+                again.add(stage.name)
+        assert again == {"retrain", "evaluate", "report", "comparison_report"}
+    for key in ("sweep.seeds", "sweep.average", "sweep.alphas"):
+        assert {name for name, keys in params.items() if key in keys} == {"sweep", "ablation"}
+
+
 def test_modules_are_the_import_closure_without_what_only_types_need() -> None:
     found = modules("pipeline.steps.evaluate")
     assert "pipeline/steps/evaluate.py" in found

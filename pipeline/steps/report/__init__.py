@@ -14,6 +14,7 @@ from pipeline.compute.context import Context
 from pipeline.metrics import SIGNS
 from pipeline.project import Opened, Project
 from pipeline.results import judgement, tables
+from pipeline.results.choice import Choice
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.tables import worst_of
 from pipeline.steps.evaluate import measure
@@ -52,7 +53,7 @@ def _contents(given: Opened) -> dict[str, Any]:
     erm, retrained = given.model("erm"), given.model("retrained")
     baselines = _metrics_of(given, "baselines")
     coverage = given.file("examples").attribute("coverage")
-    by_adam = retrained.provenance.params["solver"] == "adam"
+    choice = Choice.of_retrained(given)
     pairs = [(row["actual"], row["predicted"]) for row in confusion]
     return {
         "dataset": f"{given.file('images').provenance.params['name']}",
@@ -64,17 +65,18 @@ def _contents(given: Opened) -> dict[str, Any]:
         "adjusted": "adjusted_mean" in metrics["erm"]["test"],
         "group_bars": _group_bars(metrics),
         "confusion": figures.confusion(pairs, erm.spec.classes),
-        "methods": _methods(given, metrics, baselines["methods"]),
+        "methods": _methods(given, metrics, choice, baselines["methods"]),
         "left_out": baselines["left_out"],
         "trade_offs": figures.trade_offs(trade_offs(given, baselines["methods"])),
         "compared": "jtt" in given,
         **_ablation(given),
         "table_1": coverage,
         "table_1_mean": _mean_coverage(coverage),
+        "choice": choice,
         "sweep": given.table("sweep").values,
         "sweep_maps": figures.sweep_maps(_numbers(given.table("sweep").path / "mean.csv", given, "sweep")),
         "learning_curves": figures.learning_curves(_history(given, "erm")),
-        "retraining_curves": figures.retraining_curves(_history(given, "retrained")) if by_adam else None,
+        **_retraining_curves(given, choice),
         "cards": gallery(given),
         "outcomes": OUTCOMES,
         "artefacts": {
@@ -161,16 +163,19 @@ def _mean_coverage(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return whole
 
 
-def _methods(given: Opened, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _methods(
+    given: Opened, metrics: Mapping[str, Any], choice: Choice, baselines: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Table 2: ERM first, then MaC, then the others."""
     made = given.model("retrained").provenance.params
+    chosen = {"alpha": choice.alpha, "beta": choice.beta, "solver": made["solver"]} if choice.setting else {}
     mac = {
         "title": "MaC",
         "source": "this pipeline",
         "labels": made["labels"],
         "sign": SIGNS[made["labels"]],
-        "chosen": {name: made[name] for name in ("alpha", "beta", "solver")},
-        "note": "",
+        "chosen": chosen,
+        "note": "" if choice.setting else choice.reason,
         "seeds": metrics["seeds"],
         "test": metrics["mac"]["test"],
         "ours": True,
@@ -179,6 +184,17 @@ def _methods(given: Opened, metrics: Mapping[str, Any], baselines: Mapping[str, 
     first = [rows.pop("erm")] if "erm" in rows else []
     others = [_metrics_of(given, name) for name in WHOLE_NETWORK if name in given]
     return [*first, mac, *rows.values(), *others]
+
+
+def _retraining_curves(given: Opened, choice: Choice) -> dict[str, Any]:
+    """The figure, or a sentence that says why there is none."""
+    why = ""
+    if choice.setting is None:
+        why = f"{choice.reason}."
+    elif given.model("retrained").provenance.params["solver"] == "lbfgs":
+        why = "L-BFGS solves for the head outright: there are no epochs."
+    curves = None if why else figures.retraining_curves(_history(given, "retrained"))
+    return {"retraining_curves": curves, "no_curves": why}
 
 
 def _ablation(given: Opened) -> dict[str, Any]:
@@ -199,11 +215,11 @@ def _history(given: Opened, name: str) -> list[dict[str, str]]:
     return store.read_csv(given.model(name).path / "history.csv", given.project.kinds[name].remedy)
 
 
-def _numbers(path: Path, given: Opened, name: str) -> list[dict[str, float]]:
-    """The rows of a CSV file that holds numbers."""
+def _numbers(path: Path, given: Opened, name: str) -> list[dict[str, float | None]]:
+    """The rows of a CSV file that holds numbers; None for an empty cell."""
     rows = []
     for row in store.read_csv(path, given.project.kinds[name].remedy):
-        rows.append({key: float(value) for key, value in row.items()})
+        rows.append({key: float(value) if value else None for key, value in row.items()})
     return rows
 
 

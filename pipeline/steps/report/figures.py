@@ -88,44 +88,55 @@ def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mappin
         return _drawing(figure, "Test accuracy by group, percent. " + "; ".join(said))
 
 
-def sweep_maps(rows: Sequence[Mapping[str, float]]) -> Drawing:
+def sweep_maps(rows: Sequence[Mapping[str, Any]]) -> Drawing:
     """Worst accuracy for every α and β; validation above, test below (paper Figure 2).
 
     Args:
-        rows: one for each pair, with `alpha`, `beta`, `val_worst`, `test_worst` and `picked`.
+        rows: one for each pair, with `alpha`, `beta`, `val_worst`, `test_worst` and `picked`; and one for ERM
+            as it is, whose alpha and beta are None.
     """
-    alphas, betas = sorted({row["alpha"] for row in rows}), sorted({row["beta"] for row in rows})
+    erm, pairs = _erm_and_pairs(rows)
+    alphas, betas = sorted({row["alpha"] for row in pairs}), sorted({row["beta"] for row in pairs})
     picked = next(row for row in rows if row["picked"])
-    star = alphas.index(picked["alpha"]), betas.index(picked["beta"])
-    with _figure(1.1 + 0.6 * len(betas), 2 * (0.8 + 0.42 * len(alphas)), 2) as (figure, (upper, lower)):
+    star = None if picked is erm else (alphas.index(picked["alpha"]), betas.index(picked["beta"]))
+    with _figure(1.1 + 0.6 * len(betas), 2 * (1 + 0.42 * len(alphas)), 2) as (figure, (upper, lower)):
         for axes, key, title in (
             (upper, "val_worst", "validation (picks)"),
             (lower, "test_worst", "test (shown)"),
         ):
             values = np.full((len(alphas), len(betas)), np.nan)
-            for row in rows:
+            for row in pairs:
                 values[alphas.index(row["alpha"]), betas.index(row["beta"])] = 100 * row[key]
             _heat_map(axes, values, star)
             axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
             axes.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
             axes.set_xlabel("β (combined)")
             axes.set_ylabel("α (masked)")
-            axes.set_title(title, fontsize=10)
+            as_it_is = f"ERM as it is: {100 * erm[key]:.1f}{'*' if picked is erm else ''}"
+            axes.set_title(f"{title}\n{as_it_is}", fontsize=10)
+        weights = f"alpha {picked['alpha']:g}, beta {picked['beta']:g}" if star else "ERM as it is"
         alt = (
             "Worst accuracy for every alpha and beta. "
-            f"Validation picks alpha {picked['alpha']:g}, beta {picked['beta']:g}: "
-            f"{100 * picked['val_worst']:.1f} percent on validation, "
-            f"{100 * picked['test_worst']:.1f} on test."
+            f"Validation picks {weights}: {100 * picked['val_worst']:.1f} percent on validation, "
+            f"{100 * picked['test_worst']:.1f} on test; ERM as it is has {100 * erm['val_worst']:.1f} "
+            f"and {100 * erm['test_worst']:.1f}."
         )
         return _drawing(figure, alt)
 
 
-def _heat_map(axes: Axes, values: np.ndarray[Any, Any], star: tuple[int, int]) -> None:
-    """Numbers on colours; the number at `star` has an asterisk."""
+def _erm_and_pairs(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+    """The row of ERM as it is, and those of the pairs of α and β."""
+    (erm,) = (row for row in rows if row["alpha"] is None)
+    return erm, [row for row in rows if row is not erm]
+
+
+def _heat_map(axes: Axes, values: np.ndarray[Any, Any], star: tuple[int, int] | None) -> None:
+    """Numbers on colours; the number at `star` has an asterisk. A pair that was not tried (NaN) is empty."""
     axes.imshow(values, cmap="viridis", origin="lower", aspect="auto")
     axes.grid(visible=False)
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
-    for (row, column), value in np.ndenumerate(values):
+    for row, column in np.argwhere(~np.isnan(values)).tolist():
+        value = values[row, column]
         text = f"{value:.1f}*" if (row, column) == star else f"{value:.1f}"
         colour = "black" if value > middle else "white"
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)

@@ -9,7 +9,7 @@ from pipeline.params.sweep import SweepParams
 from tests import cached
 from tests.cached import fit_params
 
-SWEEP = SweepParams(alphas=[0, 1, 2], betas=[0, 3])
+SWEEP = SweepParams(alphas=[0, 1, 2], betas=[0, 3], seeds=1, average=1)
 
 
 def test_a_grid_has_every_pair_and_the_one_that_validation_prefers(tmp_path: Path) -> None:

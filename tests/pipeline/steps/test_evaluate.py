@@ -9,12 +9,14 @@ import pytest
 
 from pipeline.params.retrain import RetrainParams
 from pipeline.project import Project
+from pipeline.results import tables
+from pipeline.results.choice import NOT_RETRAINED
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.judgement import advice, sentence
 from pipeline.steps.evaluate import evaluate, measure
 from pipeline.steps.retrain import retrain
 from pipeline.store import FittedHeads
-from tests import cached
+from tests import cached, made_up
 from tests.cached import GROUPS, fit_params
 
 NEEDS = ("images", "erm", "masks", "features", "retrained")
@@ -59,6 +61,7 @@ def test_metrics_equal_a_count_by_hand(tmp_path: Path) -> None:
     assert metrics["count"]["test"] == dict(zip(GROUPS, np.bincount(group), strict=True))
     assert set(metrics["count"]) == {"val", "test"}
     assert metrics["seeds"] == 2
+    assert metrics["setting"] == {"alpha": 1, "beta": 2, "chosen_by": "params"}
 
 
 def test_the_confusion_is_of_the_head_that_is_in_the_model(tmp_path: Path) -> None:
@@ -87,7 +90,7 @@ def test_files_and_table_show_the_same_numbers(tmp_path: Path) -> None:
     line = next(line for line in table.splitlines() if line.startswith("worst group"))
     assert f"{100 * metrics['erm']['test']['worst_group']:.2f}" in line
     assert f"{100 * mac['worst_group']['mean']:.2f} ± {100 * mac['worst_group']['std']:.2f}" in line
-    assert "mean ± standard deviation of 2 retrained heads" in table
+    assert "mean ± standard deviation of 2 retrained heads\nMaC: set in params.yaml: α = 1, β = 2" in table
     bars = list(csv.DictReader((project.path("plots") / "groups.csv").read_text().splitlines()))
     assert [row["bar"] for row in bars[-2:]] == ["worst_group (ERM)", "worst_group (MaC)"]
     assert [row["group"] for row in bars[:-2:2]] == list(GROUPS)
@@ -107,6 +110,19 @@ def test_a_split_without_attributes_is_measured_by_class(tmp_path: Path) -> None
     assert set(metrics["erm"]["test"]["classes"]) == set(cached.CLASSES)
     assert "adjusted_mean" not in metrics["erm"]["test"]
     assert "adjusted_mean" in metrics["erm"]["val"]
+
+
+def test_erm_as_it_is_is_said_and_measured(own_artefacts: Project) -> None:
+    made_up.prefer_erm(own_artefacts)
+    with own_artefacts.open(*NEEDS) as given:
+        context = cached.context(own_artefacts.data)
+        table = evaluate(given, own_artefacts.path("metrics"), own_artefacts.path("plots"), context)
+        metrics, _ = measure(given)
+    assert table.endswith(f"\nMaC: {NOT_RETRAINED}")
+    assert tables.of_metrics(metrics) == table  # as `mac inspect metrics.json` shows it
+    assert metrics["setting"] == {"alpha": None, "beta": None, "chosen_by": "sweep"}
+    for name, value in metrics["erm"]["test"]["groups"].items():
+        assert metrics["mac"]["test"]["groups"][name] == {"mean": value, "std": 0}
 
 
 def test_it_needs_no_pytorch() -> None:

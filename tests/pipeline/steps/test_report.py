@@ -18,6 +18,7 @@ from pipeline.errors import MacError
 from pipeline.params.examples import ExamplesParams
 from pipeline.project import Project
 from pipeline.results import judgement, tables
+from pipeline.results.choice import NOT_RETRAINED
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.scores import head_scores
 from pipeline.steps.evaluate import measure
@@ -77,7 +78,8 @@ def test_the_verdict_and_the_tables_are_the_metrics(reported: Project) -> None:
         assert f"{100 * method['test']['raw_mean']['mean']:.1f}" in text
         assert f"{100 * method['test']['robust_coverage']['mean']:.1f}" in text
     assert "AFR is left out: train.hold_out is 0." in text
-    assert "Validation picks α = 1, β = 2." in text
+    assert "The sweep: validation prefers α = 1, β = 2." in text
+    assert "MaC on this page: set in params.yaml: α = 1, β = 2." in text
     assert "Mask/FG, %" in text
     for word in ("stored_size", "top_k", "torchvision", "made from masks"):
         assert word in text
@@ -174,6 +176,18 @@ def test_a_page_without_examples(tmp_path: Path) -> None:
     assert "Where ERM looks" not in text  # no true masks are known
 
 
+def test_a_page_of_erm_as_it_is(own_artefacts: Project) -> None:
+    made_up.prefer_erm(own_artefacts)
+    show(own_artefacts, 2, 2)
+    text = " ".join(Page(text_of(own_artefacts)).text.split())
+    assert f"{NOT_RETRAINED}. MaC leaves the worst group at" in text
+    assert f"MaC on this page: {NOT_RETRAINED}." in text
+    assert "alpha null" not in text
+    said = [image["alt"] or "" for image in Page(text_of(own_artefacts)).all("img")]
+    assert any("Validation picks ERM as it is: 50.0 percent on validation" in alt for alt in said)
+    assert not any("Retraining: validation" in alt for alt in said)
+
+
 def test_artefacts_that_do_not_belong_together_are_refused(reported: Project, tmp_path: Path) -> None:
     shutil.copytree(reported.data, tmp_path / "data")
     project = graph.project(tmp_path / "data")
@@ -268,7 +282,9 @@ def test_figures_take_any_name() -> None:
 
 
 def test_figures_say_in_words_what_they_show() -> None:
-    rows = []
+    rows: list[dict[str, Any]] = [
+        {"alpha": None, "beta": None, "val_worst": 0.5, "test_worst": 0.25, "picked": 0}
+    ]
     for alpha in (0.0, 1.0):
         for beta in (0.0, 2.0):
             value = (alpha + beta) / 4
@@ -281,7 +297,12 @@ def test_figures_say_in_words_what_they_show() -> None:
                     "picked": beta * alpha,
                 }
             )
-    assert "picks alpha 1, beta 2: 75.0 percent on validation, 37.5 on test" in figures.sweep_maps(rows).alt
+    said = figures.sweep_maps(rows).alt
+    assert "picks alpha 1, beta 2: 75.0 percent on validation, 37.5 on test" in said
+    assert "ERM as it is has 50.0 and 25.0" in said
+    rows[0]["picked"], rows[-1]["picked"] = 1, 0
+    del rows[2]  # not every pair was tried
+    assert "picks ERM as it is: 50.0 percent on validation, 25.0 on test" in figures.sweep_maps(rows).alt
     pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")]
     assert "a: 1 of 2 right; b: 2 of 2 right" in figures.confusion(pairs, ["a", "b"]).alt
     difference = {"name": "one − other", "mean": 0.1, "low": -0.05, "high": 0.25}

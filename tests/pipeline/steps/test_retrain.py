@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +23,13 @@ from pipeline.network.inputs import to_input_grid
 from pipeline.params.features import FeaturesParams
 from pipeline.params.maps import MapParams
 from pipeline.params.retrain import RetrainParams
+from pipeline.params.sweep import SweepParams
 from pipeline.project import Project
+from pipeline.results.scores import head_scores
 from pipeline.steps.features import features
 from pipeline.steps.retrain import retrain
 from pipeline.steps.saliency import write_masks
+from pipeline.steps.sweep import sweep
 from tests import cached, made_up, tiny
 from tests.cached import fit_params
 
@@ -55,12 +59,74 @@ def test_the_folder_holds_a_whole_model_and_all_heads(tmp_path: Path) -> None:
     np.testing.assert_array_equal(folder.head().bias, heads[seed].bias)
     np.testing.assert_array_equal(folder.read()["trunk.some"], erm.read()["trunk.some"])
     assert folder.spec == erm.spec
-    assert folder.provenance.params == {
-        **made.model_dump(),
-        "head_seed": seed,
-        "criterion": "groups",
-        "labels": "validation, to choose",
-    }
+    reason = "set in params.yaml: α = 1, β = 2"
+    about = {"chosen_by": "params", "reason": reason, "head_seed": seed}
+    seen = {"criterion": "groups", "labels": "validation, to choose"}
+    assert folder.provenance.params == {**made.model_dump(), **about, **seen}
+    assert (metrics["alpha"], metrics["beta"], metrics["chosen_by"]) == (1, 2, "params")
+
+
+def run_auto(project: Project, **fit: Any) -> dict[str, Any]:
+    """Run the sweep, then retrain with α and β auto; return metrics.json of the sweep."""
+    grid = SweepParams(alphas=[0, 2], betas=[0, 9], seeds=1, average=1)
+    with project.open("erm", "features") as given:
+        sweep(
+            given, project.path("sweep"), grid, fit_params(**fit), cached.AUTO, cached.context(project.data)
+        )
+    auto = RetrainParams(**fit_params(**fit).model_dump(), alpha="auto", beta="auto")
+    with project.open("erm", "features", "sweep") as given:
+        retrain(given, project.path("retrained"), auto, cached.AUTO, cached.context(project.data))
+    found: dict[str, Any] = json.loads((project.path("sweep") / "metrics.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("fit", [{"average": 2}, {"solver": "lbfgs", "l2": 0.01}])
+def test_auto_is_the_picked_numbers_bit_for_bit(tmp_path: Path, fit: dict[str, object]) -> None:
+    project = cached.write_signed(tmp_path, erm=-1, original=-1, masked=-1, combined=1)
+    picked = run_auto(project, lr=0.2, **fit)
+    assert (picked["alpha"], picked["beta"]) == (0, 9)
+    numbers = RetrainParams(**fit_params(lr=0.2, **fit).model_dump(), alpha=0, beta=9)
+    run(project, tmp_path / "numbers", numbers)
+    for name in ("model.safetensors", "head.safetensors", "history.csv"):
+        assert (project.path("retrained") / name).read_bytes() == (tmp_path / "numbers" / name).read_bytes()
+    with project.open("erm", "features", "sweep", "retrained") as given:
+        made = given.model("retrained").provenance
+        assert made.made_from == given.digests("erm", "features", "sweep")
+    assert {key: made.params[key] for key in ("alpha", "beta", "chosen_by", "reason")} == {
+        "alpha": 0, "beta": 9, "chosen_by": "sweep", "reason": picked["reason"],
+    }  # fmt: skip
+
+
+def test_where_validation_prefers_erm_its_head_stays(tmp_path: Path) -> None:
+    project = cached.write_signed(tmp_path, erm=1, original=-1, masked=-1, combined=-1)
+    assert run_auto(project, lr=0.2, average=2)["picked"] == "erm"
+    with project.open("images", "erm", "features", "sweep", "retrained") as given:
+        folder, erm = given.model("retrained"), given.model("erm")
+        expected = head_scores(given, erm.head(), "val")
+    for name, tensor in erm.read().items():
+        np.testing.assert_array_equal(folder.read()[name], tensor)
+    assert len(folder.heads()) == 1
+    np.testing.assert_array_equal(folder.heads().weight, erm.head().weight)
+    made = folder.provenance.params
+    assert (made["alpha"], made["beta"], made["chosen_by"]) == (None, None, "sweep")
+    metrics = json.loads((folder.path / "metrics.json").read_text())
+    assert (metrics["alpha"], metrics["epoch"], metrics["head_seed"]) == (None, [0], 0)
+    assert metrics["val"]["groups"] == expected["groups"]
+    (row,) = csv.DictReader((folder.path / "history.csv").read_text().splitlines())
+    assert (row["epoch"], row["seed"], row["loss"], float(row["val_worst"])) == ("0", "0", "nan", 1)
+
+
+def test_a_new_sweep_makes_an_auto_head_stale_but_not_one_of_numbers(tmp_path: Path) -> None:
+    project = cached.write_signed(tmp_path, erm=-1, original=1, masked=1, combined=1)
+    run_auto(project)
+    file = project.path("sweep") / "metrics.json"
+    file.write_text(file.read_text().replace("validation", "another validation"))
+    message = "retrained: was made from other sweep .* run 'mac retrain' again"
+    with pytest.raises(MacError, match=message), project.open("retrained"):
+        pass
+    run(project, project.path("retrained"), params())
+    with project.open("retrained"):
+        pass
 
 
 def test_the_best_validation_epoch_of_each_seed_is_kept_and_the_best_seed_chosen(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,23 +17,36 @@ from tests.cached import fit_params
 ALPHAS, BETAS = [0, 1, 2], [0, 1, 2, 4]
 
 
-def read(file: Path) -> list[dict[str, float]]:
-    rows = list(csv.DictReader(file.read_text().splitlines()))
-    return [{name: float(value) for name, value in row.items()} for row in rows]
+Rows = list[dict[str, Any]]
+
+
+def read(file: Path) -> Rows:
+    """The rows of a table; None for an empty cell."""
+    rows = []
+    for row in csv.DictReader(file.read_text().splitlines()):
+        rows.append({name: float(value) if value else None for name, value in row.items()})
+    return rows
+
+
+def run(project: Project, alphas: list[float], betas: list[float], **fit: object) -> dict[str, Any]:
+    """Run the sweep with two seeds; return metrics.json."""
+    params = SweepParams(alphas=alphas, betas=betas, seeds=2, average=1)
+    with project.open("erm", "features") as given:
+        sweep(given, project.path("sweep"), params, fit_params(**fit), cached.context(project.data))
+    found: dict[str, Any] = json.loads((project.path("sweep") / "metrics.json").read_text())
+    return found
 
 
 @pytest.fixture
 def swept(tmp_path: Path) -> Project:
     project = cached.write(tmp_path)
-    with project.open("erm", "features") as given:
-        params = SweepParams(alphas=ALPHAS, betas=BETAS)
-        sweep(given, project.path("sweep"), params, fit_params(), cached.AUTO, cached.context(tmp_path))
+    run(project, ALPHAS, BETAS, seeds=7, average=5)  # the sweep has its own
     return project
 
 
 def test_a_sweep_is_every_setting_fitted_alone(swept: Project) -> None:
     rows = {(row["alpha"], row["beta"], row["seed"]): row for row in read(swept.path("sweep") / "seeds.csv")}
-    assert len(rows) == len(ALPHAS) * len(BETAS) * 2
+    assert len(rows) == 1 + len(ALPHAS) * len(BETAS) * 2
     for alpha, beta in ((0, 4), (2, 1)):
         params = RetrainParams(**fit_params().model_dump(), alpha=alpha, beta=beta)
         with swept.open("erm", "features") as given:
@@ -59,12 +73,60 @@ def test_validation_picks_from_the_means_over_the_seeds(swept: Project) -> None:
     assert picked == best
 
 
+def test_erm_as_it_is_is_a_candidate(swept: Project) -> None:
+    means, seeds = read(swept.path("sweep") / "mean.csv"), read(swept.path("sweep") / "seeds.csv")
+    with swept.open("images", "erm", "features", "sweep") as given:
+        told = {split: head_scores(given, given.model("erm").head(), split) for split in ("val", "test")}
+        erm = given.table("sweep").values["erm"]
+    for row in (means[0], seeds[0], erm):
+        for split, found in told.items():
+            assert row[f"{split}_worst"] == pytest.approx(found["worst_group"]["mean"])
+            assert row[f"{split}_mean"] == pytest.approx(found["raw_mean"]["mean"])
+    assert [(row["alpha"], row["beta"]) for row in means[:2]] == [(None, None), (0, 0)]
+    assert [row["alpha"] for row in seeds].count(None) == 1
+
+
+SIGNS = {"erm": -1, "original": -1, "masked": -1, "combined": -1}
+ERM = (
+    "ERM as it is: validation prefers no retraining (worst group / mean 100.0 / 100.0 %; "
+    "with the best α and β, α = β = 0 (plain last-layer retraining), {0} / {0} %)"
+)
+SETTING = "validation (worst group) prefers {} by 100.0 points over ERM as it is"
+PLAIN = SETTING.format("α = β = 0 (plain last-layer retraining)")
+
+
+@pytest.mark.parametrize(
+    ("right", "setting", "reason"),
+    [
+        (["erm"], (None, None), ERM.format("0.0")),
+        # All alike: the simplest one.
+        (["erm", "original", "masked", "combined"], (None, None), ERM.format("100.0")),
+        (["original", "masked", "combined"], (0, 0), PLAIN),
+        (["original"], (0, 0), PLAIN),
+        (["combined"], (2, 9), SETTING.format("α = 2, β = 9")),
+    ],
+)
+def test_it_picks_erm_or_plain_retraining_or_a_pair(
+    tmp_path: Path, right: list[str], setting: tuple[float | None, float | None], reason: str
+) -> None:
+    project = cached.write_signed(tmp_path, **(SIGNS | dict.fromkeys(right, 1)))
+    found = run(project, [2], [9], lr=0.2)  # (0, 0) is not in the lists
+    assert (found["alpha"], found["beta"]) == setting
+    assert found["picked"] == ("erm" if setting == (None, None) else "setting")
+    assert found["reason"] == reason
+    assert (found["val_worst"], found["erm"]["val_worst"]) == (1, float("erm" in right))
+    assert found["plain"]["val_worst"] == float("original" in right)
+    means = read(project.path("sweep") / "mean.csv")
+    assert [(row["alpha"], row["beta"]) for row in means] == [(None, None), (0, 0), (2, 9)]
+    assert [(row["alpha"], row["beta"]) for row in means if row["picked"]] == [setting]
+
+
 def test_the_folder_says_what_was_picked_and_what_it_was_made_from(swept: Project) -> None:
     (picked,) = (row for row in read(swept.path("sweep") / "mean.csv") if row["picked"] == 1)
     with swept.open("erm", "features", "sweep") as given:
         values = dict(given.table("sweep").values)
         assert values.pop("made_from") == given.digests("features", "erm")
     assert values.pop("criterion") == "groups"
-    assert values == picked
+    assert {name: values.pop(name) for name in picked} == {**picked, "picked": "setting"}
+    assert set(values) == {"erm", "plain", "reason"}
     assert {file.name for file in swept.path("sweep").iterdir()} == {"seeds.csv", "mean.csv", "metrics.json"}
-    assert json.loads((swept.path("sweep") / "metrics.json").read_text())["picked"] == 1

@@ -48,9 +48,18 @@ def test_erm(artefacts: Project) -> None:
 def test_mac(artefacts: Project) -> None:
     text = written(artefacts, "mac")
     assert "(α = 1), and on their cores over backgrounds of other classes (β = 2)" in text
+    assert "Set in params.yaml: α = 1, β = 2." in text
     assert "The group labels of the validation split served to choose settings alone." in text
     assert "ERM and MaC on the test split" in text
     assert "The file holds one of the 2 heads: the one that the validation split prefers." in text
+
+
+def test_mac_that_is_erm_as_it_is(own_artefacts: Project) -> None:
+    made_up.prefer_erm(own_artefacts)
+    text = written(own_artefacts, "mac")
+    assert "Its last layer is not retrained." in text
+    assert "ERM as it is: validation prefers no retraining." in text
+    assert "The file holds one of" not in text
 
 
 def test_another_method_needs_no_mac(own_artefacts: Project) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import MacError
 from pipeline.network.backbone import MeanPooled
 from pipeline.network.classifier import Classifier
 from pipeline.project import Project
+from pipeline.results.choice import NOT_RETRAINED
 from pipeline.tools.export import _WRITERS, FORMATS, TOLERANCE, export
 from pipeline.tools.model import load_model
 from tests import made_up
@@ -81,6 +83,16 @@ def test_what_is_missing_is_named_and_nothing_is_written(own_artefacts: Project,
     with pytest.raises(MacError, match="features.h5: no such file; run 'mac features'"):
         export(own_artefacts, "mac", out / "model.pt", "torchscript")
     assert not out.exists()
+
+
+def test_a_head_that_is_erm_s_own_is_exported_and_said(own_artefacts: Project, tmp_path: Path) -> None:
+    made_up.prefer_erm(own_artefacts)
+    export(own_artefacts, "mac", tmp_path / "mac.safetensors", "safetensors")
+    text = (tmp_path / "MODEL_CARD.md").read_text()
+    assert f"{NOT_RETRAINED}." in text
+    export(own_artefacts, "erm", tmp_path / "erm.safetensors", "safetensors")
+    mac, erm = (load_file(tmp_path / f"{name}.safetensors") for name in ("mac", "erm"))
+    assert all(torch.equal(mac[name], erm[name]) for name in erm)
 
 
 def test_a_file_that_computes_something_else_is_not_kept(

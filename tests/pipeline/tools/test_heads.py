@@ -7,7 +7,9 @@ import pytest
 from pipeline.errors import MacError
 from pipeline.last_layer.methods import METHODS
 from pipeline.project import Project
+from pipeline.results.choice import NOT_RETRAINED
 from pipeline.tools.heads import NAMES, NamedHead, artefact_of, named_head
+from tests import made_up
 
 
 def head(project: Project, name: str) -> NamedHead:
@@ -29,6 +31,15 @@ def test_erm_and_mac(artefacts: Project) -> None:
     assert (first.title, first.labels, first.count, first.chosen) == ("ERM", "none", 1, {})
     assert (second.title, second.labels, second.count) == ("MaC", "validation, to choose", 2)
     assert second.chosen == {"alpha": 1.0, "beta": 2.0}
+    assert second.note == "set in params.yaml: α = 1, β = 2"
+
+
+def test_mac_can_be_erm_as_it_is(own_artefacts: Project) -> None:
+    made_up.prefer_erm(own_artefacts)
+    erm, mac = head(own_artefacts, "erm"), head(own_artefacts, "mac")
+    np.testing.assert_array_equal(mac.head.weight, erm.head.weight)
+    np.testing.assert_array_equal(mac.head.bias, erm.head.bias)
+    assert (mac.count, mac.chosen, mac.note) == (1, {}, NOT_RETRAINED)
 
 
 def test_erm_that_was_chosen_by_its_best_epoch_saw_group_labels(own_artefacts: Project) -> None:
@@ -105,7 +116,11 @@ def test_a_damaged_entry_of_a_method(own_artefacts: Project, key: str, value: An
     [
         ("erm", {}, "erm: model.json does not state train.select; run 'mac train'"),
         ("erm", {"train": None}, "erm: model.json does not state train.select; run 'mac train'"),
-        ("mac", {"beta": 2.0}, "retrained: model.json does not state alpha; run 'mac retrain'"),
+        (
+            "mac",
+            {"beta": 2.0, "reason": ""},
+            "retrained: model.json does not state alpha, chosen_by; run 'mac retrain'",
+        ),
     ],
 )
 def test_a_parameter_that_model_json_does_not_state(

@@ -12,10 +12,12 @@ from scipy.special import softmax
 from pipeline.errors import MacError
 from pipeline.method import xgradcam
 from pipeline.project import Project
+from pipeline.results.choice import NOT_RETRAINED
 from pipeline.store import SPLITS
 from pipeline.tools import prediction
 from pipeline.tools.heads import artefact_of, named_head
 from pipeline.tools.prediction import Pair, listed, predict
+from tests import made_up
 
 CPU = torch.device("cpu")
 
@@ -68,6 +70,16 @@ def test_files_that_cannot_be_read_are_told_in_their_place(
     assert list(found[0].as_cells(pair)) == list(found[3].as_cells(pair))
     probability = np.stack([each.probability for each in found if each.probability is not None])
     np.testing.assert_allclose(probability, expected(artefacts, "mac")[:5], atol=1e-4)
+
+
+def test_a_head_that_is_erm_s_own_is_said(own_artefacts: Project) -> None:
+    assert Pair.load(own_artefacts, "mac", CPU).note == ""
+    made_up.prefer_erm(own_artefacts)
+    pair = Pair.load(own_artefacts, "mac", CPU)
+    assert pair.note == f"MaC: {NOT_RETRAINED}"
+    (found,) = predict(pair, files_of(own_artefacts)[:1])
+    assert found.probability is not None
+    np.testing.assert_array_equal(*found.probability)
 
 
 def test_the_normalisation_is_the_one_in_model_json(own_artefacts: Project) -> None:

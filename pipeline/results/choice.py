@@ -1,0 +1,107 @@
+"""Which α and β MaC's heads are fitted with, and why; or that validation prefers ERM's head as it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from pipeline.errors import MacError
+from pipeline.metrics import Accuracy, prefer
+from pipeline.project import Opened
+
+Setting = tuple[float, float] | None  # (α, β); None is ERM as it is: its head is not retrained
+
+ERM = "ERM as it is"
+NOT_RETRAINED = f"{ERM}: validation prefers no retraining"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The setting of MaC's heads.
+
+    Attributes:
+        alpha, beta: the weights of the views; both None for ERM as it is.
+        chosen_by: `params`: params.yaml has the numbers; `sweep`: it says auto.
+        reason: a sentence that says why, without a full stop.
+    """
+
+    alpha: float | None
+    beta: float | None
+    chosen_by: Literal["params", "sweep"]
+    reason: str
+
+    @classmethod
+    def by_params(cls, alpha: float, beta: float) -> "Choice":
+        """The numbers of params.yaml."""
+        return cls(alpha, beta, "params", f"set in params.yaml: {named((alpha, beta))}")
+
+    @classmethod
+    def by_sweep(cls, given: Opened) -> "Choice":
+        """What stage sweep picked.
+
+        Args:
+            given: sweep.
+
+        Raises:
+            MacError: its metrics.json does not say it.
+        """
+        table, remedy = given.table("sweep"), given.project.kinds["sweep"].remedy
+        return cls._stated({**table.values, "chosen_by": "sweep"}, f"{table.path}: metrics.json", remedy)
+
+    @classmethod
+    def of_retrained(cls, given: Opened) -> "Choice":
+        """The setting that the heads in retrained/ have.
+
+        Args:
+            given: retrained.
+
+        Raises:
+            MacError: its model.json does not say it.
+        """
+        folder, remedy = given.model("retrained"), given.project.kinds["retrained"].remedy
+        return cls._stated(folder.provenance.params, f"{folder.path}: model.json", remedy)
+
+    @classmethod
+    def _stated(cls, values: Mapping[str, Any], where: str, remedy: str) -> "Choice":
+        names = [each.name for each in fields(cls)]
+        if missing := [name for name in names if name not in values]:
+            raise MacError(f"{where} does not state {', '.join(missing)}; {remedy}")
+        return cls(**{name: values[name] for name in names})
+
+    @property
+    def setting(self) -> Setting:
+        """(α, β), or None for ERM as it is."""
+        return None if self.alpha is None or self.beta is None else (self.alpha, self.beta)
+
+    @property
+    def values(self) -> dict[str, float | str | None]:
+        """For metrics.json: α, β, and what chose them."""
+        return {"alpha": self.alpha, "beta": self.beta, "chosen_by": self.chosen_by}
+
+
+def named(setting: Setting) -> str:
+    """A setting in words."""
+    if setting is None:
+        return ERM
+    alpha, beta = setting
+    if alpha == beta == 0:
+        return "α = β = 0 (plain last-layer retraining)"
+    return f"α = {alpha:g}, β = {beta:g}"
+
+
+def reason(settings: Sequence[Setting], worst: Accuracy, mean: Accuracy, picked: int, by: str) -> str:
+    """A sentence that says why validation prefers one of the settings.
+
+    Args:
+        settings: the candidates; the first is None.
+        worst, mean: (n,) their worst and mean accuracies on the validation split, by the criterion.
+        picked: the best of them by `metrics.prefer`.
+        by: what the worst is of, such as `worst group` (`selection.SPOKEN`).
+    """
+    if picked:
+        points = f"{100 * (worst[picked] - worst[0]):.1f} points"
+        if worst[picked] == worst[0]:
+            points = f"{100 * (mean[picked] - mean[0]):.1f} points of the mean"
+        return f"validation ({by}) prefers {named(settings[picked])} by {points} over {ERM}"
+    best = 1 + prefer(worst[1:], mean[1:])
+    erm, other = (f"{100 * worst[k]:.1f} / {100 * mean[k]:.1f} %" for k in (0, best))
+    return f"{NOT_RETRAINED} ({by} / mean {erm}; with the best α and β, {named(settings[best])}, {other})"

@@ -1,0 +1,54 @@
+"""The sentence that says why a setting was chosen."""
+
+import numpy as np
+import pytest
+
+from pipeline.errors import MacError
+from pipeline.project import Project
+from pipeline.results.choice import Choice, Setting, named, reason
+from tests import made_up
+
+SETTINGS: list[Setting] = [None, (0, 0), (1, 30)]
+
+
+def why(worst: list[float], mean: list[float], picked: int, kind: str = "group") -> str:
+    return reason(SETTINGS, np.array(worst), np.array(mean), picked, kind)
+
+
+def test_the_worst_group_decides() -> None:
+    said = "validation (worst class) prefers α = 1, β = 30 by 12.3 points over ERM as it is"
+    assert why([0.5, 0.55, 0.623], [0.9, 0.8, 0.7], 2, "class") == said
+
+
+def test_of_equal_worst_groups_the_mean_decides() -> None:
+    plain = "α = β = 0 (plain last-layer retraining)"
+    said = f"validation (worst group) prefers {plain} by 2.5 points of the mean over ERM as it is"
+    assert why([0.5, 0.5, 0.4], [0.8, 0.825, 0.9], 1) == said
+
+
+def test_erm_is_compared_with_the_best_of_the_others() -> None:
+    assert why([0.409, 0.336, 0.243], [0.555, 0.583, 0.49], 0) == (
+        "ERM as it is: validation prefers no retraining (worst group / mean 40.9 / 55.5 %; "
+        "with the best α and β, α = β = 0 (plain last-layer retraining), 33.6 / 58.3 %)"
+    )
+
+
+def test_a_choice_is_read_from_where_it_is_stated(own_artefacts: Project) -> None:
+    with own_artefacts.open("sweep", "retrained") as given:
+        assert Choice.by_sweep(given) == Choice(1, 2, "sweep", "validation prefers α = 1, β = 2")
+        assert Choice.of_retrained(given) == Choice.by_params(1, 2)
+        assert Choice.by_params(1, 2).reason == "set in params.yaml: α = 1, β = 2"
+    made_up.prefer_erm(own_artefacts)
+    with own_artefacts.open("retrained") as given:
+        found = Choice.of_retrained(given)
+    assert (found.setting, found.chosen_by, named(found.setting)) == (None, "sweep", "ERM as it is")
+
+
+def test_a_sweep_that_does_not_say_why_is_refused(own_artefacts: Project) -> None:
+    file = own_artefacts.path("sweep") / "metrics.json"
+    file.write_text(file.read_text().replace('"reason"', '"other"'))
+    with (
+        own_artefacts.open("sweep") as given,
+        pytest.raises(MacError, match="sweep: metrics.json does not state reason; run 'mac sweep'$"),
+    ):
+        Choice.by_sweep(given)
