@@ -72,7 +72,7 @@ def test_the_verdict_and_the_tables_are_the_metrics(reported: Project) -> None:
         assert f"{method['sign']} {method['labels']}" in text
         assert f"{100 * method['test']['raw_mean']['mean']:.1f}" in text
     assert "AFR is left out: train.hold_out is 0." in text
-    assert "Validation picks α = 1, β = 2." in text
+    assert "Validation picks α = 1, β = 2 (selection.criterion: groups)." in text
     assert "Mask/FG, %" in text
     for word in ("stored_size", "top_k", "torchvision", "made from masks"):
         assert word in text
