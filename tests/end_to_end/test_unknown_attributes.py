@@ -68,7 +68,7 @@ def test_without_any_attribute_errors_choose_and_results_are_by_class(
             (float(row["val_worst"]), float(row["val_mean"])) for row in rows if row["seed"] == str(seed)
         ]
         assert epoch == 1 + scores.index(max(scores))
-    assert "✗ none" in project.succeed("inspect", str(project.data / "baselines")).output
+    assert "✗ none" in project.succeed("inspect", str(project.data / "baselines/metrics.json")).output
     # With the attributes, which are not read then, the heads are the same.
     told.set(selection__criterion="soft_errors")
     told.succeed("retrain")

@@ -37,6 +37,7 @@ OTHERS: dict[str, Any] = {
     "saliency.precision": "bfloat16",
     "features.precision": "bfloat16",
     "retrain.solver": "lbfgs",
+    "selection.criterion": "worst_class",
     "retrain.init": "zeros",
     "retrain.class_weights": "none",
     "baselines.methods": ["erm"],

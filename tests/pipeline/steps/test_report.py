@@ -78,7 +78,7 @@ def test_the_verdict_and_the_tables_are_the_metrics(reported: Project) -> None:
         assert f"{100 * method['test']['raw_mean']['mean']:.1f}" in text
         assert f"{100 * method['test']['robust_coverage']['mean']:.1f}" in text
     assert "AFR is left out: train.hold_out is 0." in text
-    assert "The sweep: validation prefers α = 1, β = 2." in text
+    assert "The sweep: validation prefers α = 1, β = 2 (selection.criterion: groups)." in text
     assert "MaC on this page: set in params.yaml: α = 1, β = 2." in text
     assert "Mask/FG, %" in text
     for word in ("stored_size", "top_k", "torchvision", "made from masks"):
