@@ -128,8 +128,9 @@ def _balanced(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name in names:
         share = np.array([each[name] for each in rows])
-        ends = [np.array([each[f"{name}_interval"][end] for each in rows]) for end in ("low", "high")]
-        low, high = mean_interval(share, *ends)
+        lows = np.array([each[f"{name}_interval"]["low"] for each in rows])
+        highs = np.array([each[f"{name}_interval"]["high"] for each in rows])
+        low, high = mean_interval(share, lows, highs)
         row |= {name: float(share.mean()), f"{name}_interval": {"low": low, "high": high}}
     return row
 
