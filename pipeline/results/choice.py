@@ -32,7 +32,7 @@ class Choice:
     @classmethod
     def by_params(cls, alpha: float, beta: float) -> "Choice":
         """The numbers of params.yaml."""
-        return cls(alpha, beta, "params", f"set in params.yaml: {named((alpha, beta))}")
+        return cls(alpha, beta, "params", said({"alpha": alpha, "beta": beta, "chosen_by": "params"}))
 
     @classmethod
     def by_sweep(cls, given: Opened) -> "Choice":
@@ -86,6 +86,14 @@ def named(setting: Setting) -> str:
     if alpha == beta == 0:
         return "α = β = 0 (plain last-layer retraining)"
     return f"α = {alpha:g}, β = {beta:g}"
+
+
+def said(values: Mapping[str, Any]) -> str:
+    """`Choice.values` in words."""
+    if values["alpha"] is None:
+        return NOT_RETRAINED
+    by = {"params": "set in params.yaml", "sweep": "picked by stage sweep"}[values["chosen_by"]]
+    return f"{by}: {named((values['alpha'], values['beta']))}"
 
 
 def reason(settings: Sequence[Setting], worst: Accuracy, mean: Accuracy, picked: int, by: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.results import judgement
-from pipeline.results.choice import NOT_RETRAINED
+from pipeline.results.choice import said
 
 # The names of the metrics that stand between the worst group and the groups in a table.
 _NAMES = {
@@ -46,11 +46,12 @@ def of_metrics(metrics: Mapping[str, Any], reason: str = "") -> str:
         )
     intervals = [_interval(name, found[f"{worst}_interval"]) for name, found in (("ERM", erm), ("MaC", mac))]
     lines.append(f"95 % interval of the {_spoken(worst)} over test sets (bootstrap): {', '.join(intervals)}")
-    if metrics["setting"]["alpha"] is None:
-        return "\n".join([*lines, f"MaC: {reason or NOT_RETRAINED}"])
-    many = f"mean ± standard deviation of {seeds} retrained heads"
-    lines.append(f"MaC: {many if seeds > 1 else 'one retrained head'}")
-    return "\n".join([*lines, f"MaC: {reason}"] if reason else lines)
+    if seeds > 1:
+        lines.append(f"MaC: mean ± standard deviation of {seeds} retrained heads")
+    elif metrics["setting"]["alpha"] is not None:
+        lines.append("MaC: one retrained head")
+    lines.append(f"MaC: {reason or said(metrics['setting'])}")
+    return "\n".join(lines)
 
 
 def of_evaluation(metrics: Mapping[str, Any], reason: str = "") -> str:

@@ -71,6 +71,8 @@ def test_features_made_with_other_masks(project: Project) -> None:
     assert f"{project.data / 'features.h5'}: was made from other masks" in project.fail("retrain")
     project.succeed("features")
     assert f"{project.data / 'retrained'}: was made from other features" in project.fail("evaluate")
+    assert f"{project.data / 'sweep'}: was made from other features" in project.fail("retrain")
+    project.succeed("sweep")
     project.succeed("retrain")
     project.succeed("evaluate")
 

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.errors import MacError
 from pipeline.project import Project
-from pipeline.results.choice import Choice, Setting, named, reason
+from pipeline.results.choice import Choice, Setting, named, reason, said
 from tests import made_up
 
 SETTINGS: list[Setting] = [None, (0, 0), (1, 30)]
@@ -42,6 +42,18 @@ def test_a_choice_is_read_from_where_it_is_stated(own_artefacts: Project) -> Non
     with own_artefacts.open("retrained") as given:
         found = Choice.of_retrained(given)
     assert (found.setting, found.chosen_by, named(found.setting)) == (None, "sweep", "ERM as it is")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((1, 30, "sweep"), "picked by stage sweep: α = 1, β = 30"),
+        ((0, 0, "params"), "set in params.yaml: α = β = 0 (plain last-layer retraining)"),
+        ((None, None, "sweep"), "ERM as it is: validation prefers no retraining"),
+    ],
+)
+def test_what_metrics_json_has_is_said(values: tuple[float | None, float | None, str], words: str) -> None:
+    assert said(dict(zip(("alpha", "beta", "chosen_by"), values, strict=True))) == words
 
 
 def test_a_sweep_that_does_not_say_why_is_refused(own_artefacts: Project) -> None:
