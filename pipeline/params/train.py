@@ -33,6 +33,8 @@ class TrainParams(Block):
         description="which epoch is the ERM model; best: the one with the best worst group on validation"
     )
     hold_out: float = Field(
-        ge=0, lt=1, description="share of each class's training images that ERM does not see (0.2 for AFR)"
+        ge=0,
+        lt=1,
+        description="share of each class's training images that ERM does not see (0.2 for AFR, EVaLS)",
     )
     seed: Seed = Field(description="seed of the new head, the order of the images and the augmentation")
