@@ -29,7 +29,7 @@ def chosen(project: Project) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     with project.open("images", "erm", "features") as given:
         retrain(given, project.path("retrained"), params, selection, context)
         baselines(given, project.path("baselines"), METHODS, FIT, selection, context)
-        grid = SweepParams(alphas=[0], betas=[0, 2])
+        grid = SweepParams(alphas=[0], betas=[0, 2], seeds=2, average=1)
         sweep(given, project.path("sweep"), grid, FIT, selection, context)
     with project.open("retrained", "baselines", "sweep") as given:
         mac, others = given.model("retrained"), given.model("baselines")

@@ -65,7 +65,7 @@ def three(views: Views, start: Heads) -> Cached:
         views=views,
         group=None,
         unseen=torch.zeros(M, dtype=torch.bool),
-        validation=HeldOutSplit(torch.from_numpy(features), torch.from_numpy(label), grouping),
+        validation=HeldOutSplit(torch.from_numpy(features), torch.from_numpy(label), grouping, grouping),
         erm=start,
         erm_labels="none",
         params=FIT,

@@ -11,13 +11,13 @@ from tests import made_up
 SETTINGS: list[Setting] = [None, (0, 0), (1, 30)]
 
 
-def why(worst: list[float], mean: list[float], picked: int, kind: str = "group") -> str:
-    return reason(SETTINGS, np.array(worst), np.array(mean), picked, kind)
+def why(worst: list[float], mean: list[float], picked: int, by: str = "worst group") -> str:
+    return reason(SETTINGS, np.array(worst), np.array(mean), picked, by)
 
 
 def test_the_worst_group_decides() -> None:
     said = "validation (worst class) prefers α = 1, β = 30 by 12.3 points over ERM as it is"
-    assert why([0.5, 0.55, 0.623], [0.9, 0.8, 0.7], 2, "class") == said
+    assert why([0.5, 0.55, 0.623], [0.9, 0.8, 0.7], 2, "worst class") == said
 
 
 def test_of_equal_worst_groups_the_mean_decides() -> None:

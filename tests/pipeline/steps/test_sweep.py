@@ -32,7 +32,8 @@ def run(project: Project, alphas: list[float], betas: list[float], **fit: object
     """Run the sweep with two seeds; return metrics.json."""
     params = SweepParams(alphas=alphas, betas=betas, seeds=2, average=1)
     with project.open("erm", "features") as given:
-        sweep(given, project.path("sweep"), params, fit_params(**fit), cached.context(project.data))
+        models = (params, fit_params(**fit), cached.AUTO)
+        sweep(given, project.path("sweep"), *models, cached.context(project.data))
     found: dict[str, Any] = json.loads((project.path("sweep") / "metrics.json").read_text())
     return found
 

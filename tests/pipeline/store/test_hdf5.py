@@ -108,7 +108,7 @@ def test_a_dataset_that_says_it_is_larger_than_its_file_is_refused_before_memory
     masks: Path,
 ) -> None:
     with edited(masks) as file:
-        for name in SCHEMA:
+        for name in (name for name in SCHEMA if name in file):
             del file[name]
         for name in ("row", "target"):
             file.create_dataset(name, (10**12,), np.int64)
