@@ -126,9 +126,10 @@ def test_masks_that_cannot_be_compared(artefacts: Project, own_artefacts: Projec
     with pytest.raises(MacError, match=r"theirs.h5: has none of the images of .*masks\.h5"):
         browse.browse(masks, tmp_path / "theirs.h5")
     with edited(tmp_path / "theirs.h5", sealed=True) as file:
-        small = file["mask"][:, :32, :32]
-        del file["mask"]
-        file.create_dataset("mask", data=small, chunks=(1, 32, 32), compression="gzip")
+        for name in ("mask", "val/mask"):
+            small = file[name][:, :32, :32]
+            del file[name]
+            file.create_dataset(name, data=small, chunks=(1, 32, 32), compression="gzip")
     with pytest.raises(MacError, match=r"its masks are \(32, 32\), those of .* \(64, 64\)"):
         browse.browse(masks, tmp_path / "theirs.h5")
 

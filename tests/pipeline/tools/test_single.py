@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.errors import MacError
 from pipeline.project import Project
+from pipeline.schemas.masks import SCHEMA
 from pipeline.store import stated_digest
 from pipeline.tools.single import datasets, open_single
 from tests.conftest import edited
