@@ -99,7 +99,7 @@ STAGES = (
         "sweep",
         about="fit every pair of alpha and beta at once, and pick one",
         run="steps.sweep:sweep",
-        needs=("erm", "features"),
+        needs=("images", "erm", "masks", "features"),
         makes=(Kind("sweep", "sweep", "table"),),
         params=("sweep:SweepParams", "fit:FitParams", "selection:SelectionParams"),
     ),

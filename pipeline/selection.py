@@ -14,29 +14,34 @@ a network trained as usual (ERM), which gets the majority right and tends to get
 
 from collections.abc import Sequence
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN, Grouping, Groups
-from pipeline.params.selection import Criterion, CriterionName
+
+if TYPE_CHECKING:
+    from pipeline.params.selection import Criterion, CriterionName
 
 # What the worst accuracy of each criterion is of, in words.
-SPOKEN: dict[Criterion, str] = {
+SPOKEN: "dict[Criterion, str]" = {
     "groups": "worst group",
     "soft_errors": "worst class, rows that ERM doubts weighing more",
     "error_groups": "worst of the classes' right and wrong rows of ERM",
     "eiil": "worst inferred environment",
     "worst_class": "worst class",
 }
+# What their mean accuracy is, in words.
+SPOKEN_MEAN: "dict[Criterion, str]" = dict.fromkeys(SPOKEN, "mean") | {"soft_errors": "weighted mean"}
 SHARPNESS = 4.0  # of the soft errors: a row with p = 1 weighs exp(−4) = 0.018
 # Weights are multiples of this. Their sums over a million rows are exact, so heads with the same answers have
 # the same accuracy, in whatever order it is summed.
 WEIGHT_UNIT = 2.0**-32
 
 
-def resolved(name: CriterionName, groups: Groups, attribute: NDArray[np.integer]) -> Criterion:
+def resolved(name: "CriterionName", groups: Groups, attribute: NDArray[np.integer]) -> "Criterion":
     """The criterion that chooses on a split: what `auto` stands for, or `name` itself.
 
     Args:
@@ -59,7 +64,7 @@ def resolved(name: CriterionName, groups: Groups, attribute: NDArray[np.integer]
 
 
 def criterion(
-    name: CriterionName,
+    name: "CriterionName",
     groups: Groups,
     label: NDArray[np.integer],
     attribute: NDArray[np.integer],
@@ -106,7 +111,7 @@ def environment(label: NDArray[np.int64], logits: NDArray[np.float64]) -> NDArra
     return np.asarray(slope > 0, np.int64)
 
 
-def criterion_of(grouping: Grouping) -> Criterion:
+def criterion_of(grouping: Grouping) -> "Criterion":
     """The name of the criterion that a grouping is."""
     names: dict[str, Criterion] = {
         "group": "groups",
@@ -116,6 +121,11 @@ def criterion_of(grouping: Grouping) -> Criterion:
         "class": "worst_class",
     }
     return names[grouping.kind]
+
+
+def spoken_scores(criterion: "Criterion", worst: float, mean: float) -> str:
+    """The worst and the mean accuracy of a criterion, in words, for a log."""
+    return f"{SPOKEN[criterion]} {worst:.3f}, {SPOKEN_MEAN[criterion]} {mean:.3f}"
 
 
 def _probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:

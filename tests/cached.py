@@ -111,6 +111,30 @@ def write_signed(data: Path, *, erm: int, original: int, masked: int, combined: 
     return project
 
 
+def write_of_noise(data: Path, *, core: int) -> Project:
+    """The same files. ERM goes by the attribute, which in the held-out splits is the class of 90 %.
+
+    All views of the training images are noise, so what is retrained on them flips a coin.
+
+    Args:
+        core: the feature that is the core of validation images: ERM goes by 0, and does not see 1.
+    """
+    project, rng = graph.project(data), np.random.default_rng(0)
+    splits = {}
+    for split, count in COUNTS.items():
+        label, minority = np.arange(count) % 2, np.arange(count) // 2 % 10 == 0
+        attribute = np.where(minority, 1 - label, label)
+        x = rng.normal(size=(count, WIDTH)).astype(np.float32)
+        x[:, 0] = 0 if split == "train" else 2 * attribute - 1
+        splits[split] = x, label, attribute
+    shape = (DRAWS, COUNTS["train"], WIDTH)
+    views = {name: rng.normal(size=shape).astype(np.float32) for name in ("masked", "combined")}
+    head = np.zeros((2, WIDTH), np.float32)
+    head[:, 0] = -1, 1
+    _write_all(project, splits, head, views, rng, core)
+    return project
+
+
 Splits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]
 Array = NDArray[np.float32]
 NAMES = {"classes": CLASSES, "attributes": ATTRIBUTES}
@@ -122,12 +146,13 @@ def _write_all(
     head: Array,
     views: dict[str, Array],
     rng: np.random.Generator,
+    core: int = 0,
     **train: Any,
 ) -> None:
     _write_images(project, splits)
     _write_erm(project, head, {"select": "last", "hold_out": 0.0, "seed": 0, **train})
     _write_masks(project)
-    _write_features(project, splits, views, rng)
+    _write_features(project, splits, views, rng, core)
 
 
 def _write_images(project: Project, splits: Splits) -> None:
@@ -166,7 +191,7 @@ def _write_masks(project: Project) -> None:
 
 
 def _write_features(
-    project: Project, splits: Splits, views: dict[str, Array], rng: np.random.Generator
+    project: Project, splits: Splits, views: dict[str, Array], rng: np.random.Generator, core: int
 ) -> None:
     with project.open("images", "erm", "masks") as given:
         made_from = given.digests("images", "erm", "masks")
@@ -186,12 +211,14 @@ def _write_features(
         file.write("train/partner", np.zeros((DRAWS, count), np.int32))
         file.write("train/batch", batch.astype(np.int32))
         file.write("train/fill", np.zeros((DRAWS, count, 3), np.float32))
-        _write_views_of_validation(file, *splits["val"][:2])
+        _write_views_of_validation(file, *splits["val"][:2], core)
 
 
-def _write_views_of_validation(file: store.Writer, x: NDArray[np.float32], label: NDArray[np.int64]) -> None:
-    """The core is what goes by the class; the rest is all else."""
-    core = x * (np.arange(WIDTH) == 0)
+def _write_views_of_validation(
+    file: store.Writer, x: NDArray[np.float32], label: NDArray[np.int64], feature: int
+) -> None:
+    """The core is one feature; the rest is all others."""
+    core = x * (np.arange(WIDTH) == feature)
     partner = np.array([np.flatnonzero(label != own)[0] for own in label])
     file.write("val/position", np.arange(len(x)))
     file.write("val/masked", core[None])

@@ -332,7 +332,10 @@ def _write_sweep(project: Project, given: Opened, picked: Setting = (1.0, 2.0)) 
     about = {"picked": "setting" if picked else "erm", "erm": scores, "plain": scores, "reason": why}
     with store.create_folder(project.path("sweep")) as out:
         store.write_csv(out / "mean.csv", rows)
-        made = {"made_from": given.digests("features", "erm"), "criterion": "groups"}
+        made = {
+            "made_from": given.digests("features", "erm"),
+            "criterion": "groups" if given.groups.attributes else "soft_errors",
+        }
         store.write_json(out / "metrics.json", {**made, **found, **about})
 
 

@@ -43,9 +43,9 @@ def ablation(
 ) -> str:
     """Write the folder `out` with metrics.json; return the table to print.
 
-    All kinds of masks have the same seeds, and the same draws if they have the same images. Validation picks
-    α and β for each kind from the grid of `sweep`. If only some training images have a true mask, the true
-    masks are compared with MaC's masks of those images only.
+    All kinds of masks have the same seeds, and the same draws if they have the same images. Pairs of α and β
+    are compared: each kind has its own best pair of the grid of `sweep`, by validation. If only some training
+    images have a true mask, the true masks are compared with MaC's masks of those images only.
 
     Args:
         given: images, erm, masks and features.
@@ -87,7 +87,7 @@ def ablation(
         result = {
             "made_from": given.digests("images", "erm", "masks", "features"),
             "pixels": core_size(maps.top_k, given.model("erm").spec.input_size, maps.side),
-            "settings": "α and β picked by validation for each kind of mask",
+            "settings": "for each kind of mask its own best one, by validation",
             "masks": [each.row for each in masks],
             "differences": differences,
         }
@@ -156,12 +156,12 @@ def _measure(
     selection: SelectionParams,
     context: Context,
 ) -> _Measured:
-    """Fit the grid on the features of one kind of mask, and measure the setting that validation picks."""
+    """Fit the grid on the features of one kind of mask, and measure the pair that validation prefers."""
     features = given.file("features")
     grid = fit_grid(features, given.model("erm").head(), fit, sweep, selection.criterion, context.on)
-    alpha, beta = grid.settings[grid.picked]
+    alpha, beta = grid.settings[grid.best]
     log.info("ablation, %s: alpha=%g, beta=%g", name, alpha, beta)
-    picked = grid.heads.of_setting(grid.picked)
+    picked = grid.heads.of_setting(grid.best)
     row = {
         "name": name,
         "alpha": alpha,

@@ -1,4 +1,4 @@
-"""A grid of (α, β), fitted for all seeds at once, and the setting that validation picks."""
+"""A grid of (α, β), fitted for all seeds at once, and the pair that validation prefers."""
 
 from dataclasses import dataclass
 
@@ -29,8 +29,8 @@ class Grid:
         heads: (S, K, …).
         erm: (2,), the same scores as in `val`, of the ERM head.
         val: (2, S, K), worst and mean accuracy on the validation split, by the criterion.
-        picked: the best setting by `metrics.prefer`, on validation scores averaged over the seeds.
-        criterion: what picked.
+        best: the best of the settings by `metrics.prefer`, on validation scores averaged over the seeds.
+        criterion: what compared them.
     """
 
     settings: list[tuple[float, float]]
@@ -38,7 +38,7 @@ class Grid:
     heads: Heads
     erm: Accuracy
     val: Accuracy
-    picked: int
+    best: int
     criterion: Criterion
 
 
@@ -56,14 +56,13 @@ def fit_grid(
     validation = HeldOutSplit.of(features, "val", on, erm, criterion)
     heads = mac.fit(Views.of(features, fit, on), validation, start, fit, alphas, betas).heads
     worst, mean = validation.scores(heads)
-    picked = prefer(worst.mean(0), mean.mean(0))
     return Grid(
         settings=settings,
         seeds=fit.head_seeds,
         heads=heads.to(CPU),
         erm=np.stack(validation.scores(start))[:, 0, 0],
         val=np.stack([worst, mean]),
-        picked=picked,
+        best=prefer(worst.mean(0), mean.mean(0)),
         criterion=criterion_of(validation.criterion),
     )
 

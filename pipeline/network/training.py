@@ -211,8 +211,9 @@ class Training:
         if self.history.best_epoch == self.epoch:
             self.best = self.state()
         log.info(
-            "%s, epoch %d of %d: loss %.3f, train accuracy %.3f, validation worst %s %.3f, mean %.3f",
-            *(self.name, self.epoch, self.params.epochs, loss, train_accuracy, chooses.kind, worst, mean),
+            "%s, epoch %d of %d: loss %.3f, train accuracy %.3f, validation: %s",
+            *(self.name, self.epoch, self.params.epochs, loss, train_accuracy),
+            selection.spoken_scores(selection.criterion_of(chooses), worst, mean),
         )
 
     def _chooses(self, reference: Tensor) -> Grouping:

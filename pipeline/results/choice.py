@@ -1,17 +1,23 @@
-"""Which α and β MaC's heads are fitted with, and why; or that validation prefers ERM's head as it is."""
+"""Which α and β MaC's heads are fitted with, and why; or that ERM's head stays as it is."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import MacError
-from pipeline.metrics import Accuracy, prefer
+from pipeline.metrics import Accuracy, better
 from pipeline.project import Opened
+from pipeline.results.judgement import Verdict
+from pipeline.selection import SPOKEN, SPOKEN_MEAN
+
+if TYPE_CHECKING:
+    from pipeline.params.selection import Criterion
 
 Setting = tuple[float, float] | None  # (α, β); None is ERM as it is: its head is not retrained
 
 ERM = "ERM as it is"
 NOT_RETRAINED = f"{ERM}: validation prefers no retraining"
+FAILS = f"{ERM}: the diagnosis says that the method's assumption fails here"
 
 
 @dataclass(frozen=True)
@@ -90,26 +96,40 @@ def named(setting: Setting) -> str:
 
 def said(values: Mapping[str, Any]) -> str:
     """`Choice.values` in words."""
-    if values["alpha"] is None:
-        return NOT_RETRAINED
     by = {"params": "set in params.yaml", "sweep": "picked by stage sweep"}[values["chosen_by"]]
-    return f"{by}: {named((values['alpha'], values['beta']))}"
+    return f"{by}: {named(None if values['alpha'] is None else (values['alpha'], values['beta']))}"
 
 
-def reason(settings: Sequence[Setting], worst: Accuracy, mean: Accuracy, picked: int, by: str) -> str:
-    """A sentence that says why validation prefers one of the settings.
+def picked(
+    settings: Sequence[Setting],
+    worst: Accuracy,
+    mean: Accuracy,
+    best: int,
+    criterion: "Criterion",
+    verdict: Verdict | None,
+) -> tuple[int, str]:
+    """The index of the setting that stage sweep picks, and a sentence that says why.
+
+    Groups compare ERM as it is with the best pair. The other criteria cannot: they weigh what ERM itself gets
+    wrong, or see the majority of a class alone. They compare pairs only; where the method's assumption fails,
+    ERM stays as it is.
 
     Args:
-        settings: the candidates; the first is None.
+        settings: the candidates: None, (0, 0), and the other pairs.
         worst, mean: (n,) their worst and mean accuracies on the validation split, by the criterion.
-        picked: the best of them by `metrics.prefer`.
-        by: what the worst is of, such as `worst group` (`selection.SPOKEN`).
+        best: the index of the best pair by `metrics.prefer`.
+        verdict: of the diagnosis; None if groups choose, which do without it.
     """
-    if picked:
-        points = f"{100 * (worst[picked] - worst[0]):.1f} points"
-        if worst[picked] == worst[0]:
-            points = f"{100 * (mean[picked] - mean[0]):.1f} points of the mean"
-        return f"validation ({by}) prefers {named(settings[picked])} by {points} over {ERM}"
-    best = 1 + prefer(worst[1:], mean[1:])
-    erm, other = (f"{100 * worst[k]:.1f} / {100 * mean[k]:.1f} %" for k in (0, best))
-    return f"{NOT_RETRAINED} ({by} / mean {erm}; with the best α and β, {named(settings[best])}, {other})"
+    by, over = SPOKEN[criterion], 0 if criterion == "groups" else 1  # over ERM, or over (0, 0)
+    if criterion == "groups" and not better(worst[best], mean[best], worst[0], mean[0]):
+        erm, other = (f"{100 * worst[k]:.1f} / {100 * mean[k]:.1f} %" for k in (0, best))
+        with_best = f"with the best α and β, {named(settings[best])}, {other}"
+        return 0, f"{NOT_RETRAINED} ({by} / mean {erm}; {with_best})"
+    if criterion != "groups" and verdict == "fails":
+        return 0, f"{FAILS} ({criterion} cannot judge ERM itself)"
+    points = f"{100 * (worst[best] - worst[over]):.1f} points"
+    if worst[best] == worst[over]:
+        points = f"{100 * (mean[best] - mean[over]):.1f} points of the {SPOKEN_MEAN[criterion]}"
+    than = f"by {points} over {named(settings[over])}" if best != over else "to every other pair"
+    limit = "; it cannot judge ERM itself" if over else ""
+    return best, f"validation ({by}) prefers {named(settings[best])} {than}{limit}"

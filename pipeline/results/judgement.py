@@ -73,7 +73,7 @@ def judged(figures: Figures) -> Verdict:
 
 
 _TRY = "another saliency.top_k, another saliency.method, or the other saliency.side"
-_NOTHING = "no intervention (retrain.alpha and retrain.beta 0)"
+_ERM = "ERM's own head (the folder erm/)"
 _LEADS: dict[Verdict, str] = {
     "holds": "Nothing here speaks against the method's assumption",
     "doubtful": "It is doubtful that the method's assumption holds here",
@@ -85,8 +85,11 @@ _ADVICE: dict[Verdict, str] = {
         "This does not prove it: a cue that lies on the object, or a validation split as biased as the "
         "training split, looks the same."
     ),
-    "doubtful": f"Look at the masks; try {_TRY}; and compare with {_NOTHING}.",
-    "fails": f"Look at the masks and try {_TRY}. If it still fails, use {_NOTHING}.",
+    "doubtful": f"Look at the masks; try {_TRY}; and compare with {_ERM}.",
+    "fails": (
+        f"Look at the masks and try {_TRY}. If it still fails, use {_ERM}; the sweep can pick it too, if "
+        "retrain.alpha and retrain.beta are auto. Retraining without intervention (both 0) may also do harm."
+    ),
     "unknown": "Look at the masks, and compare MaC with ERM on images without the spurious correlation.",
 }
 

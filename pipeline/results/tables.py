@@ -164,6 +164,7 @@ def of_ablation(result: Mapping[str, Any]) -> str:
     for row in result["differences"]:
         mean, low, high = (f"{100 * row[key]:+.2f}" for key in ("mean", "low", "high"))
         lines.append(f"{row['name']}: {mean} points (95 % {low} to {high})")
+    lines.append(f"pairs of α and β are compared: {result['settings']}")
     return "\n".join(lines)
 
 

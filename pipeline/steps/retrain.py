@@ -15,7 +15,7 @@ from pipeline.params.retrain import RetrainParams
 from pipeline.params.selection import SelectionParams
 from pipeline.project import Opened
 from pipeline.results.choice import Choice
-from pipeline.selection import criterion_of
+from pipeline.selection import criterion_of, spoken_scores
 
 
 def retrain(
@@ -74,5 +74,5 @@ def retrain(
         store.write_csv(folder / "history.csv", retrained.history)
         store.write_json(folder / "metrics.json", metrics)
     log.info("%s", choice.reason)
-    kind, count = validation.criterion.kind, len(heads)
-    log.info("validation worst %s %.3f, mean %.3f (mean of %d heads)", kind, worst.mean(), mean.mean(), count)
+    scores = spoken_scores(criterion, worst.mean(), mean.mean())
+    log.info("validation: %s (mean of %d heads)", scores, len(heads))

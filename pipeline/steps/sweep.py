@@ -1,6 +1,6 @@
 """Stage sweep: fits every (α, β) with every seed at once.
 
-Validation picks a setting, or ERM's head as it is. Test results are shown, but they pick nothing.
+Validation picks a pair, or ERM's head stays as it is. Test results are shown, but they pick nothing.
 """
 
 from pathlib import Path
@@ -13,13 +13,13 @@ from pipeline.compute.context import Context
 from pipeline.compute.progress import log
 from pipeline.last_layer.grid import fit_grid, scores_of_test_split
 from pipeline.last_layer.heads import Heads
-from pipeline.metrics import Accuracy, prefer
+from pipeline.metrics import Accuracy
 from pipeline.params.fit import FitParams
 from pipeline.params.selection import SelectionParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Opened
-from pipeline.results.choice import Setting, reason
-from pipeline.selection import SPOKEN
+from pipeline.results.choice import Setting, picked
+from pipeline.results.diagnosis import diagnose
 
 NAMES = ("val_worst", "val_mean", "test_worst", "test_mean")
 
@@ -38,13 +38,16 @@ def sweep(
 
     The candidates are ERM as it is, (0, 0), and the pairs of `params`, in this order. mean.csv has a row for
     each: alpha and beta (empty for ERM); `val_worst`, `val_mean`, `test_worst`, `test_mean`, means over the
-    seeds; and `picked`, which is 1 for the one that validation prefers (`metrics.prefer`) and 0 for the
-    others. seeds.csv has a row for each candidate and seed. metrics.json has the row of what was picked, in
-    which `picked` is `erm` or `setting`; the scores of `erm` and of `plain`, which is (0, 0); the
-    `criterion` that picked, of which `val_worst` and `val_mean` are; and `reason`, a sentence that says why.
+    seeds; and `picked`, which is 1 for the one that is picked and 0 for the others. seeds.csv has a row for
+    each candidate and seed. metrics.json has the row of what was picked, in which `picked` is `erm` or
+    `setting`; the scores of `erm` and of `plain`, which is (0, 0); the `criterion` that compared them, of
+    which `val_worst` and `val_mean` are; and `reason`, a sentence that says why.
+
+    `choice.picked` is the rule. Only groups compare ERM with the pairs. With another criterion ERM has its
+    `val_worst` and `val_mean` too, but they are not used: no other criterion can judge it.
 
     Args:
-        given: erm and features.
+        given: images, erm, masks and features.
         params: its seeds and average take the place of those of `fit`.
     """
     features, erm = given.file("features"), given.model("erm").head()
@@ -55,23 +58,24 @@ def sweep(
     settings: list[Setting] = [None, *grid.settings]
     found = [of_erm[:, None], *np.moveaxis(of_settings, 2, 0)]
     worst, mean, *_ = np.stack([each.mean(1) for each in found], axis=1)  # (1 + K,) each
-    picked = prefer(worst, mean)
+    verdict = None if grid.criterion == "groups" else diagnose(given)["verdict"]
+    chosen, reason = picked(settings, worst, mean, 1 + grid.best, grid.criterion, verdict)
     means = [_row(setting, each.mean(1)) for setting, each in zip(settings, found, strict=True)]
     result = {
         "made_from": given.digests("features", "erm"),
         "criterion": grid.criterion,
-        **means[picked],
-        "picked": "erm" if settings[picked] is None else "setting",
+        **means[chosen],
+        "picked": "erm" if settings[chosen] is None else "setting",
         "erm": _scores(found[0].mean(1)),
         "plain": _scores(found[1].mean(1)),
-        "reason": reason(settings, worst, mean, picked, SPOKEN[grid.criterion]),
+        "reason": reason,
     }
     with store.create_folder(out) as folder:
         store.write_csv(folder / "seeds.csv", _of_seeds(settings, found))
-        marked = [{**row, "picked": int(k == picked)} for k, row in enumerate(means)]
+        marked = [{**row, "picked": int(k == chosen)} for k, row in enumerate(means)]
         store.write_csv(folder / "mean.csv", marked)
         store.write_json(folder / "metrics.json", result)
-    log.info("%s", result["reason"])
+    log.info("%s", reason)
 
 
 def _of_seeds(settings: list[Setting], found: list[Accuracy]) -> list[Row]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from pipeline.errors import MacError
 from pipeline.project import Opened
-from pipeline.results import tables
+from pipeline.results import judgement, tables
+from pipeline.results.diagnosis import diagnose
 from pipeline.spec import ModelSpec
 from pipeline.steps.evaluate import measure
 from pipeline.tools.heads import ERM, MAC, NamedHead, baselines_metrics
@@ -22,7 +23,7 @@ _LABELS = {
 
 def needs(name: str) -> tuple[str, ...]:
     """The artefacts that the card of a head needs besides images, erm and the artefact with the head."""
-    return ("features", "retrained") if name in (ERM, MAC) else ()
+    return {ERM: ("features", "retrained"), MAC: ("masks", "features", "retrained")}.get(name, ())
 
 
 def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) -> str:
@@ -58,7 +59,7 @@ def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) ->
         "",
         "## Method",
         "",
-        *_method(head),
+        *_method(given, head),
         "",
         "## Results",
         "",
@@ -87,7 +88,7 @@ def _input_and_output(spec: ModelSpec) -> Iterator[str]:
     yield f"- Output `logits`: (N, {len(spec.classes)}), in the order {_listed(spec.classes)}."
 
 
-def _method(head: NamedHead) -> Iterator[str]:
+def _method(given: Opened, head: NamedHead) -> Iterator[str]:
     if head.name == ERM:
         yield "Empirical risk minimisation (ERM): trained as usual, with no defence against"
         yield "spurious correlations."
@@ -100,6 +101,7 @@ def _method(head: NamedHead) -> Iterator[str]:
             f"a network trained as usual (ERM). {_retrained(head)}"
         )
         yield f"{head.note[0].upper()}{head.note[1:]}."
+        yield judgement.sentence(diagnose(given))
     else:
         yield f"{head.title} ({head.source}): a network trained as usual (ERM), its last layer fitted anew."
         if head.chosen:

@@ -98,7 +98,7 @@ def test_five_minutes(clone: Clone) -> None:
     page = (clone.folder / "dvc_plots/index.html").read_text()
     titles = (
         "ERM: validation accuracy",
-        "Retraining: validation worst-group accuracy",
+        "Retraining: worst accuracy of every seed on validation",
         "Sweep: validation",
         "Test accuracy by group",
     )

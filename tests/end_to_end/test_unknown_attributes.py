@@ -56,7 +56,7 @@ def test_without_any_attribute_errors_choose_and_results_are_by_class(
     )
     with caplog.at_level(logging.INFO):
         project.succeed("retrain")
-    assert "validation worst weighted class" in caplog.text
+    assert "validation: worst class, rows that ERM doubts weighing more 0." in caplog.text
     table = project.succeed("inspect", str(project.data / "metrics.json")).output
     assert "worst class" in table
     assert "not known" in table

@@ -26,7 +26,7 @@ def chosen(project: Project) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The heads of MaC and of the other methods; and what was chosen on the way."""
     selection, context = SelectionParams(criterion="soft_errors"), cached.context(project.data)
     params = RetrainParams(**FIT.model_dump(), alpha=1.0, beta=2.0)
-    with project.open("images", "erm", "features") as given:
+    with project.open("images", "erm", "masks", "features") as given:
         retrain(given, project.path("retrained"), params, selection, context)
         baselines(given, project.path("baselines"), METHODS, FIT, selection, context)
         grid = SweepParams(alphas=[0], betas=[0, 2], seeds=2, average=1)

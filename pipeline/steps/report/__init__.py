@@ -5,7 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader
 
@@ -17,11 +17,15 @@ from pipeline.results import judgement, tables
 from pipeline.results.choice import Choice
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.tables import worst_of
+from pipeline.selection import SPOKEN, SPOKEN_MEAN
 from pipeline.steps.evaluate import measure
 from pipeline.steps.report import figures
-from pipeline.steps.report.figures import Drawing
+from pipeline.steps.report.figures import Drawing, Spoken
 from pipeline.steps.report.gallery import OUTCOMES, gallery
 from pipeline.steps.report.trade_offs import trade_offs
+
+if TYPE_CHECKING:
+    from pipeline.params.selection import Criterion
 
 PACKAGES = ("mac-robust", "torch", "torchvision", "numpy", "h5py", "scikit-learn", "pillow", "dvc")
 WHOLE_NETWORK = ("jtt", "masktune")  # methods of the second pipeline, each a model folder with metrics.json
@@ -73,9 +77,10 @@ def _contents(given: Opened) -> dict[str, Any]:
         "table_1": coverage,
         "table_1_mean": _mean_coverage(coverage),
         "choice": choice,
-        "sweep": given.table("sweep").values,
-        "sweep_maps": figures.sweep_maps(_numbers(given.table("sweep").path / "mean.csv", given, "sweep")),
-        "learning_curves": figures.learning_curves(_history(given, "erm")),
+        **_sweep(given),
+        "learning_curves": figures.learning_curves(
+            _history(given, "erm"), _spoken(erm.provenance.params["selection"]["criterion"])
+        ),
         **_retraining_curves(given, choice),
         "cards": gallery(given),
         "outcomes": OUTCOMES,
@@ -193,8 +198,21 @@ def _retraining_curves(given: Opened, choice: Choice) -> dict[str, Any]:
         why = f"{choice.reason}."
     elif given.model("retrained").provenance.params["solver"] == "lbfgs":
         why = "L-BFGS solves for the head outright: there are no epochs."
-    curves = None if why else figures.retraining_curves(_history(given, "retrained"))
+    spoken = _spoken(given.model("retrained").provenance.params["criterion"])
+    curves = None if why else figures.retraining_curves(_history(given, "retrained"), spoken)
     return {"retraining_curves": curves, "no_curves": why}
+
+
+def _sweep(given: Opened) -> dict[str, Any]:
+    """What the sweep picked, its figure, and what its scores on validation are, in words."""
+    table = given.table("sweep")
+    spoken = _spoken(table.values["criterion"])
+    maps = figures.sweep_maps(_numbers(table.path / "mean.csv", given, "sweep"), spoken)
+    return {"sweep": table.values, "sweep_spoken": spoken, "sweep_maps": maps}
+
+
+def _spoken(criterion: "Criterion") -> Spoken:
+    return Spoken(SPOKEN[criterion], SPOKEN_MEAN[criterion])
 
 
 def _ablation(given: Opened) -> dict[str, Any]:

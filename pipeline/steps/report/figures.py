@@ -45,6 +45,14 @@ class Drawing:
     alt: str
 
 
+@dataclass(frozen=True)
+class Spoken:
+    """What the worst and the mean accuracy on validation are, in words (`selection.SPOKEN`)."""
+
+    worst: str
+    mean: str
+
+
 @contextmanager
 def _figure(width: float, height: float, rows: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure of `rows` panels, sizes in inches."""
@@ -88,12 +96,13 @@ def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mappin
         return _drawing(figure, "Test accuracy by group, percent. " + "; ".join(said))
 
 
-def sweep_maps(rows: Sequence[Mapping[str, Any]]) -> Drawing:
+def sweep_maps(rows: Sequence[Mapping[str, Any]], spoken: Spoken) -> Drawing:
     """Worst accuracy for every α and β; validation above, test below (paper Figure 2).
 
     Args:
         rows: one for each pair, with `alpha`, `beta`, `val_worst`, `test_worst` and `picked`; and one for ERM
             as it is, whose alpha and beta are None.
+        spoken: what `val_worst` is.
     """
     erm, pairs = _erm_and_pairs(rows)
     alphas, betas = sorted({row["alpha"] for row in pairs}), sorted({row["beta"] for row in pairs})
@@ -116,8 +125,8 @@ def sweep_maps(rows: Sequence[Mapping[str, Any]]) -> Drawing:
             axes.set_title(f"{title}\n{as_it_is}", fontsize=10)
         weights = f"alpha {picked['alpha']:g}, beta {picked['beta']:g}" if star else "ERM as it is"
         alt = (
-            "Worst accuracy for every alpha and beta. "
-            f"Validation picks {weights}: {100 * picked['val_worst']:.1f} percent on validation, "
+            f"Worst accuracy for every alpha and beta; on validation: {spoken.worst}. "
+            f"The sweep picks {weights}: {100 * picked['val_worst']:.1f} percent on validation, "
             f"{100 * picked['test_worst']:.1f} on test; ERM as it is has {100 * erm['val_worst']:.1f} "
             f"and {100 * erm['test_worst']:.1f}."
         )
@@ -142,25 +151,28 @@ def _heat_map(axes: Axes, values: np.ndarray[Any, Any], star: tuple[int, int] | 
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
-def learning_curves(history: Sequence[Mapping[str, str]]) -> Drawing:
+def learning_curves(history: Sequence[Mapping[str, str]], spoken: Spoken) -> Drawing:
     """ERM's validation accuracy by epoch, worst and mean, by what chooses.
 
     Args:
         history: rows of history.csv.
+        spoken: what `val_worst` and `val_mean` are.
     """
     epochs = [int(row["epoch"]) for row in history]
     with _figure(4.6, 2.8) as (figure, (axes,)):
-        for key, label, colour in (("val_mean", "mean", "#555555"), ("val_worst", "worst", ERM)):
+        for key, label, colour in (("val_mean", spoken.mean, "#555555"), ("val_worst", "worst", ERM)):
             accuracy = [100 * float(row[key]) for row in history]
             axes.plot(epochs, accuracy, marker="o", markersize=3, color=colour, label=label)
-        return _curves(figure, axes, "ERM training: validation accuracy by epoch, worst and mean", history)
+        alt = f"ERM training, validation by epoch: {spoken.worst}, and {spoken.mean}"
+        return _curves(figure, axes, alt, history)
 
 
-def retraining_curves(history: Sequence[Mapping[str, str]]) -> Drawing:
+def retraining_curves(history: Sequence[Mapping[str, str]], spoken: Spoken) -> Drawing:
     """The worst accuracy on validation of every fit, by epoch of retraining.
 
     Args:
         history: rows of history.csv, of all seeds.
+        spoken: what `val_worst` is.
     """
     seeds = sorted({row["seed"] for row in history}, key=int)
     with _figure(4.6, 2.8) as (figure, (axes,)):
@@ -170,7 +182,7 @@ def retraining_curves(history: Sequence[Mapping[str, str]]) -> Drawing:
             worst = [100 * float(row["val_worst"]) for row in of_seed]
             label = f"seed {seed}" if len(seeds) <= 8 else None
             axes.plot(epochs, worst, marker="o", markersize=3, linewidth=1, label=label)
-        alt = "Retraining: worst accuracy on validation by epoch"
+        alt = f"Retraining, validation by epoch: {spoken.worst}"
         return _curves(figure, axes, f"{alt}, a line for each of {len(seeds)} fits", history)
 
 

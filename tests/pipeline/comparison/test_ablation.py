@@ -62,6 +62,9 @@ def test_the_ablation_compares_like_with_like(project: Project, monkeypatch: pyt
     assert second["name"] == "true masks − xgradcam (MaC)"
     assert second["mean"] == pytest.approx(true - own)
     assert "true masks − xgradcam (MaC): " in table
+    assert table.endswith(
+        "pairs of α and β are compared: for each kind of mask its own best one, by validation"
+    )
     assert found["pixels"] == round(0.25 * 64 * 64)
     with project.open(*NEEDS, "ablation") as given:
         assert given.table("ablation").provenance.made_from == given.digests(*NEEDS)
@@ -70,7 +73,7 @@ def test_the_ablation_compares_like_with_like(project: Project, monkeypatch: pyt
 
 def test_the_first_row_is_the_pair_that_the_sweep_prefers(project: Project) -> None:
     run(project)
-    with project.open("erm", "features") as given:
+    with project.open(*NEEDS) as given:
         sweep(given, project.path("sweep"), SWEEP, FIT, AUTO, Context("cpu", project.data / "scratch"))
     _erm, *pairs = csv.DictReader((project.path("sweep") / "mean.csv").read_text().splitlines())
     best = max(pairs, key=lambda row: (float(row["val_worst"]), float(row["val_mean"])))

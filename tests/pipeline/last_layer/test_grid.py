@@ -23,7 +23,7 @@ def test_a_grid_has_every_pair_and_the_one_that_validation_prefers(tmp_path: Pat
     assert (grid.seeds, grid.criterion) == ([0, 1], "groups")
     assert grid.val.shape == found.shape == (2, 2, 6)
     worst, mean = grid.val.mean(1)
-    assert grid.picked == max(range(6), key=lambda k: (worst[k], mean[k], -k))
+    assert grid.best == max(range(6), key=lambda k: (worst[k], mean[k], -k))
     for k in range(6):
         correct = grid.heads.fitted(k).logits(x).argmax(-1) == label
         np.testing.assert_allclose(found[1, :, k], correct.mean(1))

@@ -4,33 +4,63 @@ import numpy as np
 import pytest
 
 from pipeline.errors import MacError
+from pipeline.params.selection import Criterion
 from pipeline.project import Project
-from pipeline.results.choice import Choice, Setting, named, reason, said
+from pipeline.results.choice import Choice, Setting, named, picked, said
+from pipeline.results.judgement import Verdict
 from tests import made_up
 
+PLAIN = "α = β = 0 (plain last-layer retraining)"
 SETTINGS: list[Setting] = [None, (0, 0), (1, 30)]
 
 
-def why(worst: list[float], mean: list[float], picked: int, by: str = "worst group") -> str:
-    return reason(SETTINGS, np.array(worst), np.array(mean), picked, by)
+def why(
+    worst: list[float],
+    mean: list[float],
+    best: int,
+    criterion: Criterion = "groups",
+    verdict: Verdict | None = None,
+) -> tuple[int, str]:
+    return picked(SETTINGS, np.array(worst), np.array(mean), best, criterion, verdict)
 
 
 def test_the_worst_group_decides() -> None:
-    said = "validation (worst class) prefers α = 1, β = 30 by 12.3 points over ERM as it is"
-    assert why([0.5, 0.55, 0.623], [0.9, 0.8, 0.7], 2, "worst class") == said
+    said = "validation (worst group) prefers α = 1, β = 30 by 12.3 points over ERM as it is"
+    assert why([0.5, 0.55, 0.623], [0.9, 0.8, 0.7], 2) == (2, said)
 
 
 def test_of_equal_worst_groups_the_mean_decides() -> None:
-    plain = "α = β = 0 (plain last-layer retraining)"
-    said = f"validation (worst group) prefers {plain} by 2.5 points of the mean over ERM as it is"
-    assert why([0.5, 0.5, 0.4], [0.8, 0.825, 0.9], 1) == said
+    said = f"validation (worst group) prefers {PLAIN} by 2.5 points of the mean over ERM as it is"
+    assert why([0.5, 0.5, 0.4], [0.8, 0.825, 0.9], 1) == (1, said)
 
 
-def test_erm_is_compared_with_the_best_of_the_others() -> None:
-    assert why([0.409, 0.336, 0.243], [0.555, 0.583, 0.49], 0) == (
+@pytest.mark.parametrize("verdict", ["fails", None])
+def test_groups_compare_erm_with_the_best_of_the_others(verdict: Verdict | None) -> None:
+    said = (
         "ERM as it is: validation prefers no retraining (worst group / mean 40.9 / 55.5 %; "
-        "with the best α and β, α = β = 0 (plain last-layer retraining), 33.6 / 58.3 %)"
+        f"with the best α and β, {PLAIN}, 33.6 / 58.3 %)"
     )
+    assert why([0.409, 0.336, 0.243], [0.555, 0.583, 0.49], 1, verdict=verdict) == (0, said)
+    assert why([0.5, 0.5, 0.4], [0.8, 0.8, 0.9], 1)[0] == 0  # equal ones: the simpler
+
+
+@pytest.mark.parametrize("verdict", ["holds", "doubtful", "unknown"])
+def test_other_criteria_compare_pairs_alone(verdict: Verdict) -> None:
+    by, limit = "validation (worst class)", "it cannot judge ERM itself"
+    said = f"{by} prefers α = 1, β = 30 by 7.3 points over {PLAIN}; {limit}"
+    assert why([0.9, 0.55, 0.623], [0.9, 0.8, 0.7], 2, "worst_class", verdict) == (2, said)
+    said = f"{by} prefers {PLAIN} to every other pair; {limit}"
+    assert why([0.9, 0.55, 0.5], [0.9, 0.8, 0.7], 1, "worst_class", verdict) == (1, said)
+    _, said = why([0.9, 0.5, 0.5], [0.9, 0.7, 0.8], 2, "soft_errors", verdict)
+    assert f"by 10.0 points of the weighted mean over {PLAIN}" in said
+
+
+def test_where_the_assumption_fails_erm_stays() -> None:
+    said = (
+        "ERM as it is: the diagnosis says that the method's assumption fails here "
+        "(soft_errors cannot judge ERM itself)"
+    )
+    assert why([0.2, 0.55, 0.623], [0.2, 0.8, 0.7], 2, "soft_errors", "fails") == (0, said)
 
 
 def test_a_choice_is_read_from_where_it_is_stated(own_artefacts: Project) -> None:
@@ -49,7 +79,7 @@ def test_a_choice_is_read_from_where_it_is_stated(own_artefacts: Project) -> Non
     [
         ((1, 30, "sweep"), "picked by stage sweep: α = 1, β = 30"),
         ((0, 0, "params"), "set in params.yaml: α = β = 0 (plain last-layer retraining)"),
-        ((None, None, "sweep"), "ERM as it is: validation prefers no retraining"),
+        ((None, None, "sweep"), "picked by stage sweep: ERM as it is"),
     ],
 )
 def test_what_metrics_json_has_is_said(values: tuple[float | None, float | None, str], words: str) -> None:

@@ -72,7 +72,7 @@ def test_the_sentence_says_what_was_found_and_no_more() -> None:
         "and 81 % by the rest alone; 55 % of the combined images keep the class of the core, 35 % take the "
         "background's."
     )
-    for remedy in ("saliency.top_k", "saliency.method", "saliency.side", "retrain.alpha and retrain.beta 0"):
+    for remedy in ("saliency.top_k", "saliency.method", "saliency.side", "use ERM's own head", "both 0"):
         assert remedy in advice(found)
     found = diagnosis(WATERBIRDS)
     assert sentence(found).startswith(
@@ -82,6 +82,7 @@ def test_the_sentence_says_what_was_found_and_no_more() -> None:
         "This does not prove it: a cue that lies on the object, or a validation split"
     )
     found = diagnosis(DOMINOES)
+    assert "compare with ERM's own head (the folder erm/)" in advice(found)
     assert sentence(found).endswith("by the core alone and 70 % by the rest alone.")
     found = diagnosis(replace(WATERBIRDS, blank=0.25))
     assert sentence(found).startswith("It is doubtful that")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import graph
+from pipeline import graph, selection
 from pipeline.compute.context import Context
 from pipeline.errors import MacError
 from pipeline.params.examples import ExamplesParams
@@ -184,8 +184,32 @@ def test_a_page_of_erm_as_it_is(own_artefacts: Project) -> None:
     assert f"MaC on this page: {NOT_RETRAINED}." in text
     assert "alpha null" not in text
     said = [image["alt"] or "" for image in Page(text_of(own_artefacts)).all("img")]
-    assert any("Validation picks ERM as it is: 50.0 percent on validation" in alt for alt in said)
-    assert not any("Retraining: validation" in alt for alt in said)
+    assert any("The sweep picks ERM as it is: 50.0 percent on validation" in alt for alt in said)
+    assert not any("Retraining, validation" in alt for alt in said)
+
+
+def test_a_verdict_that_fails_is_said_at_the_top(
+    own_artefacts: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "pipeline.steps.report.diagnose", lambda given: diagnose(given) | {"verdict": "fails"}
+    )
+    warning = "The diagnosis warns: the method's assumption fails here."
+    show(own_artefacts, 2, 2)
+    top, _, _ = " ".join(Page(text_of(own_artefacts)).text.split()).partition("On test images")
+    assert warning in top
+    made_up.prefer_erm(own_artefacts)
+    show(own_artefacts, 2, 2)
+    assert warning not in " ".join(Page(text_of(own_artefacts)).text.split())
+
+
+def test_where_rows_weigh_the_page_says_so(tmp_path: Path) -> None:
+    project = made_up.write(tmp_path, spec=replace(made_up.SPEC, attributes=()))
+    show(project, 2, 2)
+    text = " ".join(Page(text_of(project)).text.split())
+    for name in (selection.SPOKEN["soft_errors"], "weighted mean"):
+        assert f"validation: {name}, %" in text
+    assert "The diagnosis warns" not in text
 
 
 def test_artefacts_that_do_not_belong_together_are_refused(reported: Project, tmp_path: Path) -> None:
@@ -297,12 +321,16 @@ def test_figures_say_in_words_what_they_show() -> None:
                     "picked": beta * alpha,
                 }
             )
-    said = figures.sweep_maps(rows).alt
+    spoken = figures.Spoken("worst class, doubted rows more", "weighted mean")
+    said = figures.sweep_maps(rows, spoken).alt
+    assert "on validation: worst class, doubted rows more." in said
     assert "picks alpha 1, beta 2: 75.0 percent on validation, 37.5 on test" in said
     assert "ERM as it is has 50.0 and 25.0" in said
     rows[0]["picked"], rows[-1]["picked"] = 1, 0
     del rows[2]  # not every pair was tried
-    assert "picks ERM as it is: 50.0 percent on validation, 25.0 on test" in figures.sweep_maps(rows).alt
+    assert (
+        "picks ERM as it is: 50.0 percent on validation, 25.0 on test" in figures.sweep_maps(rows, spoken).alt
+    )
     pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")]
     assert "a: 1 of 2 right; b: 2 of 2 right" in figures.confusion(pairs, ["a", "b"]).alt
     difference = {"name": "one − other", "mean": 0.1, "low": -0.05, "high": 0.25}
@@ -314,9 +342,10 @@ def test_figures_say_in_words_what_they_show() -> None:
     ]
     assert (
         "a line for each of 2 fits. In the last epoch, 2: worst 20.0 percent."
-        in figures.retraining_curves(history).alt
+        in figures.retraining_curves(history, spoken).alt
     )
-    assert "ERM training" in figures.learning_curves(history[:2]).alt
+    said = figures.learning_curves(history[:2], spoken).alt
+    assert "ERM training, validation by epoch: worst class, doubted rows more, and weighted mean." in said
 
 
 SCRIPT = """

@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.params.selection import Criterion, SelectionParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Project
+from pipeline.results.diagnosis import diagnose
 from pipeline.results.scores import head_scores
+from pipeline.selection import SPOKEN
 from pipeline.steps.retrain import RetrainParams, retrain
 from pipeline.steps.sweep import sweep
 from tests import cached
-from tests.cached import fit_params
+from tests.cached import AUTO, fit_params
 
 ALPHAS, BETAS = [0, 1, 2], [0, 1, 2, 4]
 
@@ -28,11 +31,17 @@ def read(file: Path) -> Rows:
     return rows
 
 
-def run(project: Project, alphas: list[float], betas: list[float], **fit: object) -> dict[str, Any]:
+def run(
+    project: Project,
+    alphas: list[float],
+    betas: list[float],
+    selection: SelectionParams = AUTO,
+    **fit: object,
+) -> dict[str, Any]:
     """Run the sweep with two seeds; return metrics.json."""
     params = SweepParams(alphas=alphas, betas=betas, seeds=2, average=1)
-    with project.open("erm", "features") as given:
-        models = (params, fit_params(**fit), cached.AUTO)
+    with project.open("images", "erm", "masks", "features") as given:
+        models = (params, fit_params(**fit), selection)
         sweep(given, project.path("sweep"), *models, cached.context(project.data))
     found: dict[str, Any] = json.loads((project.path("sweep") / "metrics.json").read_text())
     return found
@@ -51,7 +60,7 @@ def test_a_sweep_is_every_setting_fitted_alone(swept: Project) -> None:
     for alpha, beta in ((0, 4), (2, 1)):
         params = RetrainParams(**fit_params().model_dump(), alpha=alpha, beta=beta)
         with swept.open("erm", "features") as given:
-            retrain(given, swept.path("retrained"), params, cached.AUTO, cached.context(swept.data))
+            retrain(given, swept.path("retrained"), params, AUTO, cached.context(swept.data))
         with swept.open("images", "features", "retrained") as given:
             heads = given.model("retrained").heads()
             for seed in (0, 1):
@@ -120,6 +129,56 @@ def test_it_picks_erm_or_plain_retraining_or_a_pair(
     means = read(project.path("sweep") / "mean.csv")
     assert [(row["alpha"], row["beta"]) for row in means] == [(None, None), (0, 0), (2, 9)]
     assert [(row["alpha"], row["beta"]) for row in means if row["picked"]] == [setting]
+
+
+OTHERS: tuple[Criterion, ...] = ("soft_errors", "error_groups", "eiil", "worst_class")
+
+
+def measured(project: Project, criterion: Criterion) -> tuple[dict[str, Any], str]:
+    """metrics.json of a sweep whose heads flip a coin, and the verdict of the diagnosis."""
+    found = run(project, [2], [9], SelectionParams(criterion=criterion), lr=1.0, init="zeros")
+    with project.open("images", "erm", "masks", "features") as given:
+        return found, diagnose(given)["verdict"]
+
+
+@pytest.mark.parametrize("criterion", OTHERS)
+def test_where_the_assumption_fails_no_coin_takes_the_place_of_erm(
+    tmp_path: Path, criterion: Criterion
+) -> None:
+    found, verdict = measured(cached.write_of_noise(tmp_path, core=1), criterion)
+    assert verdict == "fails"
+    assert (found["picked"], found["alpha"], found["criterion"]) == ("erm", None, criterion)
+    assert found["reason"] == (
+        "ERM as it is: the diagnosis says that the method's assumption fails here "
+        f"({criterion} cannot judge ERM itself)"
+    )
+    assert found["test_mean"] > 0.85
+    assert found["plain"]["test_mean"] < 0.7
+    if criterion == "worst_class":
+        assert found["plain"]["val_worst"] < found["val_worst"]
+    else:  # by what ERM gets wrong, the coin is better
+        assert found["plain"]["val_worst"] > found["val_worst"]
+
+
+@pytest.mark.parametrize("criterion", OTHERS)
+def test_elsewhere_a_pair_is_picked_whatever_erm_s_own_score(tmp_path: Path, criterion: Criterion) -> None:
+    found, verdict = measured(cached.write_of_noise(tmp_path, core=0), criterion)
+    assert verdict != "fails"
+    assert found["picked"] == "setting"
+    assert (found["erm"]["val_worst"] > found["val_worst"]) == (criterion == "worst_class")
+    assert found["reason"].startswith(f"validation ({SPOKEN[criterion]}) prefers α = ")
+    assert found["reason"].endswith("; it cannot judge ERM itself")
+    pairs = read(tmp_path / "sweep" / "mean.csv")[1:]
+    best = max(pairs, key=lambda row: (row["val_worst"], row["val_mean"]))
+    assert (found["alpha"], found["beta"]) == (best["alpha"], best["beta"])
+
+
+def test_groups_compare_erm_itself_whatever_the_diagnosis(tmp_path: Path) -> None:
+    found, verdict = measured(cached.write_of_noise(tmp_path, core=1), "groups")
+    assert verdict == "fails"
+    assert (found["picked"], found["erm"]["val_worst"]) == ("setting", 0)
+    assert found["reason"].endswith("points over ERM as it is")
+    assert "diagnosis" not in found["reason"]
 
 
 def test_the_folder_says_what_was_picked_and_what_it_was_made_from(swept: Project) -> None:

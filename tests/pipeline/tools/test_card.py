@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from pipeline.project import Project
+from pipeline.results.diagnosis import diagnose
+from pipeline.results.judgement import sentence
 from pipeline.tools import card
 from pipeline.tools.heads import artefact_of, named_head
 from tests import made_up
@@ -36,6 +38,7 @@ def test_what_holds_for_every_head(artefacts: Project, name: str) -> None:
     ):
         assert words in text
     assert ("last layer is retrained" in text) == (name == "mac")
+    assert ("the method's assumption" in text) == (name == "mac")
     assert ("no defence against" in text) == (name == "erm")
 
 
@@ -49,6 +52,8 @@ def test_mac(artefacts: Project) -> None:
     text = written(artefacts, "mac")
     assert "(α = 1), and on their cores over backgrounds of other classes (β = 2)" in text
     assert "Set in params.yaml: α = 1, β = 2." in text
+    with artefacts.open("images", "erm", "masks", "features") as given:
+        assert sentence(diagnose(given)) in text
     assert "The group labels of the validation split served to choose settings alone." in text
     assert "ERM and MaC on the test split" in text
     assert "The file holds one of the 2 heads: the one that the validation split prefers." in text
