@@ -170,7 +170,7 @@ STAGES = (
         params=(
             "maps:MapParams",
             "features:FeaturesParams",
-            "sweep:SweepParams",
+            "sweep:GridParams",
             "fit:FitParams",
             "selection:SelectionParams",
         ),

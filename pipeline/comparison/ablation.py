@@ -23,7 +23,7 @@ from pipeline.params.features import FeaturesParams
 from pipeline.params.fit import FitParams
 from pipeline.params.maps import MapParams
 from pipeline.params.selection import SelectionParams
-from pipeline.params.sweep import SweepParams
+from pipeline.params.sweep import GridParams
 from pipeline.project import Opened, Project
 from pipeline.results import tables
 from pipeline.results.scores import head_scores
@@ -36,7 +36,7 @@ def ablation(
     out: Path,
     maps: MapParams,
     features: FeaturesParams,
-    sweep: SweepParams,
+    sweep: GridParams,
     fit: FitParams,
     selection: SelectionParams,
     context: Context,
@@ -151,7 +151,7 @@ class _Measured:
 def _measure(
     given: Opened,
     name: str,
-    sweep: SweepParams,
+    sweep: GridParams,
     fit: FitParams,
     selection: SelectionParams,
     context: Context,

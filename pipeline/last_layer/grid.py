@@ -12,7 +12,7 @@ from pipeline.last_layer.views import Views
 from pipeline.metrics import Accuracy, prefer
 from pipeline.params.fit import FitParams
 from pipeline.params.selection import Criterion, CriterionName
-from pipeline.params.sweep import SweepParams
+from pipeline.params.sweep import GridParams
 from pipeline.selection import criterion_of
 from pipeline.store import Artefact, FittedHeads
 
@@ -46,7 +46,7 @@ def fit_grid(
     features: Artefact,
     erm: FittedHeads,
     fit: FitParams,
-    sweep: SweepParams,
+    sweep: GridParams,
     criterion: CriterionName,
     on: torch.device,
 ) -> Grid:
