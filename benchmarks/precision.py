@@ -82,7 +82,7 @@ def _made_again(data: Path, folder: Path, precision: Precision, chosen: Params, 
         saliency(given, again.path("masks"), chosen.of(RetrainingSetParams), masking, context)
     with again.open("images", "erm", "masks") as given:
         features(given, again.path("features"), caching, context)
-    with again.open("erm", "features") as given:
+    with again.open("images", "erm", "masks", "features") as given:
         sweeping = (chosen.of(SweepParams), chosen.of(FitParams), chosen.of(SelectionParams))
         sweep(given, again.path("sweep"), *sweeping, context)
     with again.open("erm", "features", "sweep") as given:
