@@ -46,7 +46,8 @@ def scaled_classes(cached: Cached, logits: Tensor) -> list[int]:
     """The classes whose scales are searched: all, or those of ERM's worst groups by the criterion."""
     criterion, label = cached.validation.criterion, cached.validation.label
     accuracy = criterion.accuracy((logits.argmax(1) == label).cpu().numpy())
-    return worst_classes(accuracy, criterion, label.cpu().numpy(), cached.classes, SCALED).tolist()
+    found = worst_classes(accuracy, criterion, label.cpu().numpy(), cached.classes, SCALED)
+    return [int(c) for c in found]
 
 
 def stated(shift: Tensor) -> dict[str, object]:

@@ -95,7 +95,7 @@ def scores_of_shifts(
     rival = others.argmax(1)
     threshold = others.max(1) - logits[:, moved]
     order = threshold.argsort(kind="stable")
-    before = np.bincount(grouping.index, label == rival, len(grouping.names))
+    before = np.bincount(grouping.index, label == rival, len(grouping.names)).astype(np.float64)
     rises = label[order] == moved
     gain = rises.astype(np.float64) - (label == rival)[order]
     edges = np.concatenate([threshold[order[:1]] - 1, threshold[order], threshold[order[-1:]] + 1])
