@@ -172,6 +172,23 @@ def worst_group(accuracy: Accuracy) -> Accuracy:
     return np.asarray(np.where(np.isnan(accuracy), np.inf, accuracy).min(-1))
 
 
+def worst_classes(
+    accuracy: Accuracy, grouping: Grouping, label: NDArray[np.int64], classes: int, most: int
+) -> NDArray[np.int64]:
+    """The classes of the worst groups, in the order of the classes; all, if there are no more than `most`.
+
+    Args:
+        accuracy: (names,), of every group.
+        grouping: all rows of a group have the same label.
+        label: (N,).
+        classes: how many there are.
+        most: how many may be returned.
+    """
+    lowest = np.full(classes, np.inf)
+    np.minimum.at(lowest, label, accuracy[grouping.index])
+    return np.sort(lowest.argsort(kind="stable")[:most])
+
+
 def weighted_mean(accuracy: Accuracy, share: NDArray[np.integer] | NDArray[np.float64]) -> Accuracy:
     """(..., groups) to (...): groups weighted by `share` (groups,); empty groups are left out.
 

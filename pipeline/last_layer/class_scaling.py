@@ -5,43 +5,88 @@ answer:
 
     argmax_c s_c p_c = argmax_c (z_c + log s_c)        so it is ERM's head with another bias
 
-The validation split chooses the scales, one class after another.
+The validation split chooses the scales, one class after another. If there are more than ten classes, only the
+ten with the worst groups of ERM are scaled. So at most 10 · 10 · 400 scalings are tried.
 """
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.method import Cached, Fitted, Method
-from pipeline.metrics import prefer
+from pipeline.metrics import Accuracy, prefer, worst_classes
 
 CANDIDATES = 400  # of one class, at most
-ROUNDS = 10  # over all classes, at most
+ROUNDS = 10  # over the scaled classes, at most
+SCALED = 10  # classes, at most
+BLOCK = 2**22  # answers that are counted at once: of some candidates for all rows
 
 
 def fit(cached: Cached) -> Fitted:
     """One head: nothing is random. With two classes, only the second one's scale is searched."""
     logits = cached.erm.logits(cached.validation.features)[0, 0].double()
     shift = torch.zeros(cached.classes, dtype=torch.float64, device=logits.device)  # log s
-    searched = range(cached.classes) if cached.classes > 2 else [1]
+    searched = scaled_classes(cached, logits) if cached.classes > 2 else [1]
     for _ in range(ROUNDS):
-        before = shift
+        before = shift.clone()
         for moved in searched:
             found = candidates(logits, shift, moved)
-            shifts = shift.repeat(len(found), 1)
-            shifts[:, moved] = found
-            worst, mean = cached.validation.scores(shifted(cached.erm, shifts))
-            shift = shifts[prefer(worst[0], mean[0])]
+            shift[moved] = found[prefer(*scores(cached, logits, shift, moved, found))]
         if torch.equal(shift, before):
             break
-    scale = [float(f"{each:.4g}") for each in (shift - shift[0]).exp()]
-    return Fitted(shifted(cached.erm, shift[None]), {"scale": [scale]})
+    bias = (cached.erm.bias + shift).float()
+    return Fitted(Heads(cached.erm.weight, bias), stated(shift))
 
 
-def shifted(erm: Heads, shifts: Tensor) -> Heads:
-    """ERM's head with log s of K scalings, (K, C), added to the bias: (1, K, …)."""
-    weight = erm.weight.expand(1, len(shifts), -1, -1)
-    return Heads(weight, (erm.bias + shifts).float())
+def scaled_classes(cached: Cached, logits: Tensor) -> list[int]:
+    """The classes whose scales are searched: all, or those of ERM's worst groups by the criterion."""
+    criterion, label = cached.validation.criterion, cached.validation.label
+    accuracy = criterion.accuracy((logits.argmax(1) == label).cpu().numpy())
+    found = worst_classes(accuracy, criterion, label.cpu().numpy(), cached.classes, SCALED)
+    return [int(c) for c in found]
+
+
+def stated(shift: Tensor) -> dict[str, object]:
+    """The scales in the table: of every class, relative to the first; of many classes, their range."""
+    if len(shift) <= SCALED:
+        return {"scale": [[float(f"{each:.4g}") for each in (shift - shift[0]).exp()]]}
+    scale, count = shift.exp(), int((shift != 0).sum())
+    return {"scale": f"{scale.min():.4g} to {scale.max():.4g}, not 1 for {count} of {len(shift)} classes"}
+
+
+def scores(
+    cached: Cached, logits: Tensor, shift: Tensor, moved: int, found: Tensor
+) -> tuple[Accuracy, Accuracy]:
+    """The worst and the mean accuracy by the criterion, (K,) each, for K values of log s of one class.
+
+    Args:
+        logits: (n, C) float64, ERM's on the validation split.
+        shift: (C,), log s of the other classes.
+        moved: the class.
+        found: (K,), its values of log s.
+    """
+    criterion = cached.validation.criterion
+    answers = right(logits, cached.validation.label, shift, moved, found)
+    return criterion.scores(np.concatenate([criterion.accuracy(block) for block in answers]))
+
+
+def right(
+    logits: Tensor, label: Tensor, shift: Tensor, moved: int, found: Tensor
+) -> Iterator[NDArray[np.bool_]]:
+    """Whether each scaling is right about each row: blocks of (K, n) bool, without the logits of each.
+
+    Only one class moves. A row's answer is this class if it is above the best of the others, and that one if
+    not; of equal ones it is the first. Arguments as in `scores`.
+    """
+    best, rival = _others(logits, shift, moved).max(1)
+    for some in found.split(max(1, BLOCK // len(label))):
+        own = logits[:, moved] + some[:, None]
+        wins = (own > best) | ((own == best) & (moved < rival))
+        yield torch.where(wins, label == moved, label == rival).cpu().numpy()
 
 
 def candidates(logits: Tensor, shift: Tensor, moved: int) -> Tensor:
@@ -54,14 +99,19 @@ def candidates(logits: Tensor, shift: Tensor, moved: int) -> Tensor:
         logits: (n, C) float64.
         shift: (C,), log s of all classes at present.
     """
-    others = logits + shift
-    others[:, moved] = -torch.inf
-    threshold = (others.amax(1) - logits[:, moved]).unique()
+    threshold = (_others(logits, shift, moved).amax(1) - logits[:, moved]).unique()
     between = torch.cat([threshold[:1] - 1, (threshold[1:] + threshold[:-1]) / 2, threshold[-1:] + 1])
     if len(between) >= CANDIDATES:
         between = between[torch.linspace(0, len(between) - 1, CANDIDATES - 1).round().long()]
     near_to_far = (between - shift[moved]).abs().argsort(stable=True)
     return torch.cat([shift[moved][None], between[near_to_far]])
+
+
+def _others(logits: Tensor, shift: Tensor, moved: int) -> Tensor:
+    """The scaled logits of all classes but one, which gets −∞, (n, C)."""
+    others = logits + shift
+    others[:, moved] = -torch.inf
+    return others
 
 
 METHOD = Method("Class scaling", "Seo & Han 2025, on ERM", "validation, to choose", fit)

@@ -5,11 +5,14 @@ minority group have high losses, so this set is balanced without group labels. F
 the statistics of the retraining set. The validation split chooses k and C.
 
 The rows are those that ERM was not trained on (`train.hold_out`), as in the paper.
+
+There are up to 42 settings, and each is fitted once for every class: for many classes, that is too much.
 """
 
 from itertools import product
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
@@ -21,29 +24,36 @@ from pipeline.last_layer.scale import Scale
 from pipeline.metrics import prefer
 
 SIZES = (5, 10, 20, 50, 100, 200)  # k, ours
+CLASSES = 20  # at most
 
 
 def fit(cached: Cached) -> Fitted:
     """One head: nothing is random.
 
     Raises:
-        NotApplicableError: a class has fewer than two rows.
+        NotApplicableError: a class has fewer than two rows, or there are more than 20 classes.
     """
+    if cached.classes > CLASSES:
+        raise NotApplicableError(
+            f"fits {len(SIZES) * len(STRENGTHS)} settings for every class, so it takes at most {CLASSES} "
+            f"classes, and here are {cached.classes}"
+        )
     rows, note = cached.held_out()
     original, target = cached.views.original[rows], cached.views.label[rows]
     loss = F.cross_entropy(cached.erm.logits(original)[0, 0], target, reduction="none").cpu().numpy()
     scale, label = Scale.of(cached.views.original), target.cpu().numpy()
-    x = logistic.standardised(original, scale)
-    settings = list(product(sizes(label, cached.classes), STRENGTHS))
+    found = sizes(label, cached.classes)
     fitted = []
-    for k, strength in settings:
+    for k in found:
         chosen = hardest_and_easiest(loss, label, k)
-        coefficients = logistic.regression(x[chosen], label[chosen], cached.classes, strength, "l1")
-        fitted.append(logistic.head(coefficients, scale))
+        x = logistic.standardised(original[torch.from_numpy(chosen).to(original.device)], scale)
+        for strength in STRENGTHS:
+            coefficients = logistic.regression(x, label[chosen], cached.classes, strength, "l1")
+            fitted.append(logistic.head(coefficients, scale))
     heads = Heads.joined(fitted, axis=1)
     worst, mean = cached.validation.scores(heads)
     best = prefer(worst[0], mean[0])
-    k, strength = settings[best]
+    k, strength = list(product(found, STRENGTHS))[best]
     return Fitted(heads.of_setting(best), {"k": k, "C": strength}, note)
 
 

@@ -44,7 +44,7 @@ def trade_offs(given: Opened, baselines: Mapping[str, Any]) -> list[TradeOff]:
     found = []
     for title, head in _heads(given, baselines):
         logits = head.logits(original)[0]
-        envelope = robust_coverage.envelope(robust_coverage.curve(logits, label, grouping))
+        envelope = robust_coverage.curve(logits, label, grouping)
         worst, mean = grouping.scores(grouping.accuracy(logits.argmax(1) == label))
         found.append(TradeOff(title, envelope, np.array([mean, worst])))
     return found

@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
 from pipeline.last_layer import class_scaling
 from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.method import Cached
+from pipeline.metrics import Grouping
 
 
 def scores(cached: Cached, *shifts: float) -> tuple[float, float]:
@@ -60,3 +65,43 @@ def test_candidates_are_between_the_thresholds_the_present_one_first() -> None:
     assert found.tolist() == [0.75, 1.0, -0.5, 3.0, -2.0]  # thresholds -1, 0 and 2
     many = class_scaling.candidates(torch.randn(900, 2).double(), torch.zeros(2).double(), 1)
     assert len(many) == class_scaling.CANDIDATES
+
+
+@pytest.fixture
+def many(cached: Cached) -> Cached:
+    """Fourteen classes, whose features are the logits themselves."""
+    rng = np.random.default_rng(4)
+    label = np.arange(140) % 14
+    logits = (rng.normal(size=(140, 14)) + 2 * np.eye(14)[label]).astype(np.float32)
+    by_class = Grouping("class", [str(c) for c in range(14)], label)
+    split = HeldOutSplit(torch.from_numpy(logits), torch.from_numpy(label), by_class, by_class)
+    erm = Heads(torch.eye(14)[None, None], torch.zeros(1, 1, 14))
+    return replace(cached, validation=split, erm=erm)
+
+
+@pytest.mark.parametrize("block", [1, 300, 2**22])
+def test_right_and_wrong_are_those_of_the_shifted_logits(
+    many: Cached, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(class_scaling, "BLOCK", block)
+    logits, label = many.validation.features.double().round(), many.validation.label  # so there are ties
+    shift, found = torch.linspace(-1, 1, 14).double().round(), torch.arange(-3, 4).double()
+    blocks = [*class_scaling.right(logits, label, shift, 5, found)]
+    expected = []
+    for each in found:
+        moved = torch.where(torch.arange(14) == 5, each, shift)
+        expected.append(((logits + moved).numpy().argmax(1) == label.numpy()).tolist())
+    assert np.concatenate(blocks).tolist() == expected
+    assert max(len(each) for each in blocks) == {1: 1, 300: 2, 2**22: 7}[block]
+
+
+def test_of_many_classes_the_ten_worst_are_scaled(many: Cached) -> None:
+    found = class_scaling.fit(many)
+    shift = (found.heads.bias - many.erm.bias)[0, 0]
+    accuracy = many.validation.criterion.accuracy(many.validation.correct(many.erm))[0, 0]
+    best = np.argsort(accuracy, kind="stable")[10:]
+    assert not shift[torch.from_numpy(best)].any()
+    assert scores_of(many, found.heads) > scores_of(many, many.erm)
+    count = int((shift != 0).sum())
+    low, high = shift.exp().min(), shift.exp().max()
+    assert found.chosen == {"scale": f"{low:.4g} to {high:.4g}, not 1 for {count} of 14 classes"}

@@ -10,9 +10,12 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.last_layer import evals
+from pipeline.last_layer import evals, logistic
+from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.logistic import STRENGTHS
 from pipeline.last_layer.method import Cached, NotApplicableError
+from pipeline.last_layer.scale import Scale
+from tests.cached import WIDTH
 
 
 def by_scikit_learn(cached: Cached, rows: np.ndarray, k: int, strength: float) -> Pipeline:
@@ -72,3 +75,23 @@ def test_no_row_is_both() -> None:
         evals.sizes(np.repeat([0, 1], [9, 1]), 2)
     with pytest.raises(NotApplicableError, match="two images of every class"):
         evals.sizes(np.zeros(9, np.int64), 2)
+
+
+def test_only_the_rows_that_are_fitted_are_standardised(
+    three: Cached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, whole = [], logistic.standardised
+
+    def counted(features: torch.Tensor, scale: Scale) -> np.ndarray:
+        counts.append(len(features))
+        return whole(features, scale)
+
+    monkeypatch.setattr(logistic, "standardised", counted)
+    evals.fit(three)
+    assert counts == [2 * 3 * 5]  # the only k that leaves no row twice; three classes
+
+
+def test_too_many_classes_are_refused_before_any_fit(cached: Cached) -> None:
+    erm = Heads(torch.zeros(1, 1, 21, WIDTH), torch.zeros(1, 1, 21))
+    with pytest.raises(NotApplicableError, match="at most 20 classes, and here are 21"):
+        evals.fit(replace(cached, erm=erm))

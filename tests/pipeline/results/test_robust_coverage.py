@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 
 from pipeline.metrics import Grouping
-from pipeline.results.robust_coverage import area, curve, envelope, robust_coverage
+from pipeline.results import robust_coverage as module
+from pipeline.results.robust_coverage import area, curve, envelope, robust_coverage, scores_of_shifts
 
-NAMES = ["a", "b", "c", "d", "empty"]
 
-
-def made(classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, Grouping]:
-    """Logits (60, C), labels, and groups of which one is empty."""
+def made(classes: int, seed: int = 0, rows: int = 60) -> tuple[np.ndarray, np.ndarray, Grouping]:
+    """Logits (rows, C), labels, and two groups of each class besides an empty one."""
     rng = np.random.default_rng(seed)
-    label = np.arange(60) % classes
-    logits = rng.normal(size=(60, classes)) + np.eye(classes)[label]
-    return logits, label, Grouping("group", NAMES, rng.integers(0, 4, 60))
+    label = np.arange(rows) % classes
+    logits = rng.normal(size=(rows, classes)) + np.eye(classes)[label]
+    names = [str(group) for group in range(2 * classes + 1)]
+    return logits, label, Grouping("group", names, 2 * label + rng.integers(0, 2, rows))
 
 
 def points_of(
@@ -30,15 +30,50 @@ def points_of(
 def test_two_classes_have_all_points_that_scaling_can_give() -> None:
     logits, label, grouping = made(2)
     every = np.stack([np.zeros(40001), np.linspace(-9, 9, 40001)], 1)
-    found = curve(logits, label, grouping)
-    assert {tuple(point) for point in found.round(9)} == points_of(logits, label, grouping, every)
-    assert found.shape == (61, 2)  # a point between any two of the 60 thresholds, and one beyond each end
+    _, worst, mean = scores_of_shifts(logits, label, grouping, 1)
+    points = points_of(logits, label, grouping, every)
+    assert set(zip(mean.round(9), worst.round(9), strict=True)) == points
+    assert mean.shape == (61,)  # a point between any two of the 60 thresholds, and one beyond each end
+    np.testing.assert_allclose(curve(logits, label, grouping), envelope(np.array([*points])), atol=1e-9)
 
 
 def test_rows_that_are_alike_change_together() -> None:
     logits, label = np.zeros((4, 2)), np.array([0, 0, 0, 1])
-    found = curve(logits, label, Grouping("class", ["0", "1"], label))
-    assert found.tolist() == [[0.75, 0], [0.25, 0]]
+    _, worst, mean = scores_of_shifts(logits, label, Grouping("class", ["0", "1"], label), 1)
+    assert mean.tolist() == [0.75, 0.25]
+    assert worst.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("moved", range(4))
+def test_the_scores_of_every_shift_are_those_of_the_shifted_logits(moved: int) -> None:
+    logits, label, grouping = made(4, seed=moved)
+    logits = (4 * logits).round() / 4  # so rows share a threshold
+    for shift, worst, mean in zip(*scores_of_shifts(logits, label, grouping, moved), strict=True):
+        point = points_of(logits, label, grouping, shift * np.eye(4)[[moved]])
+        assert point == {(round(mean, 9), round(worst, 9))}
+
+
+def test_of_many_classes_those_of_the_worst_groups_are_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand, class after class, with all logits: the same as with those of the scaled classes alone."""
+    logits, label, grouping = made(14, seed=1, rows=280)
+    right = logits.argmax(1) == label
+    worst = [min(right[grouping.index == g].mean() for g in (2 * c, 2 * c + 1)) for c in range(14)]
+    scaled = sorted(np.argsort(worst, kind="stable")[:10])
+    moved, points, shapes = logits.copy(), [], []
+    for c in [*scaled] * 2:
+        shift, low, mean = scores_of_shifts(moved, label, grouping, c)
+        points += [*zip(mean, low, strict=True)]
+        moved[:, c] += shift[max(range(len(low)), key=lambda k, low=low, mean=mean: (low[k], mean[k], -k))]
+
+    def counted(few: np.ndarray, *rest: object) -> object:
+        shapes.append(few.shape)
+        return scores_of_shifts(few, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "scores_of_shifts", counted)
+    found = curve(logits, label, grouping)
+    np.testing.assert_allclose(found, envelope(np.array(points)), rtol=1e-12)
+    assert shapes == [(280, 11)] * 20
+    assert robust_coverage(logits, label, grouping) > right.mean() * min(worst)
 
 
 def test_the_points_of_more_classes_can_be_had() -> None:
