@@ -88,7 +88,7 @@ def main(rows: int, width: int, draws: int, data: Path | None, device: str, repe
             project.write_features(measured, rows, draws, held_out=(1199, 1199))
         with measured.open("erm", "features") as given:
             views = Views.of(given.file("features"), RETRAIN, on)
-            validation = HeldOutSplit.of(given.file("features"), "val", on)
+            validation = HeldOutSplit.to_measure(given.file("features"), "val", on)
             start = Heads.of(given.model("erm").head()).to(on)
     fits: list[mac.Retrained] = []
     times = medians(

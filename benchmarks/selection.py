@@ -35,7 +35,8 @@ from pipeline.project import Opened
 from stages.cli import main
 
 STAGES = ("train", "saliency", "features")  # and prepare, once
-CRITERIA = ("groups", "groups, cut", "soft_errors", "error_groups", "eiil", "worst_class")
+# Without eiil: Waterbirds has two classes, so it is error_groups.
+CRITERIA = ("groups", "groups, cut", "soft_errors", "error_groups", "worst_class")
 ALPHAS, BETAS = (0.0, 1.0, 2.0), (0.0, 1.0, 3.0, 10.0, 30.0)
 CPU = torch.device("cpu")
 
@@ -103,7 +104,7 @@ def _rows_of(grouping: Grouping, rows: NDArray[np.int64]) -> Grouping:
 def validation(given: Opened, criterion: str, rows: NDArray[np.int64]) -> HeldOutSplit:
     """The validation split that a criterion sees."""
     name = criterion.partition(",")[0]
-    whole = HeldOutSplit.of(given.file("features"), "val", CPU, erm=given.model("erm").head(), criterion=name)
+    whole = HeldOutSplit.to_choose(given.file("features"), CPU, given.model("erm").head(), name)
     return whole if criterion == "groups" else part(whole, rows)
 
 
@@ -127,7 +128,7 @@ def chosen(given: Opened, fit: FitParams, held_out: HeldOutSplit) -> Iterator[tu
 
 def measured(given: Opened, fit: FitParams, seed: int) -> Iterator[Row]:
     """A row for each criterion and method: accuracies on the test split, means over the heads."""
-    test, rows = HeldOutSplit.of(given.file("features"), "test", CPU), cut(given, seed)
+    test, rows = HeldOutSplit.to_measure(given.file("features"), "test", CPU), cut(given, seed)
     for criterion in CRITERIA:
         for method, heads, settings in chosen(given, fit, validation(given, criterion, rows)):
             worst, mean = test.scores(heads)

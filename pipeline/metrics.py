@@ -4,7 +4,7 @@ The group of a row has the number label · (number of attributes) + attribute. U
 attribute that is not known. Accuracies are fractions in [0, 1].
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -38,13 +38,14 @@ def seen(labels: Labels, criterion: str, erm: Labels = "none") -> Labels:
     return erm if labels == "validation, to choose" and criterion != "groups" else labels
 
 
-def seen_by_erm(made: Mapping[str, Any]) -> Labels:
-    """The group labels that ERM saw, by the parameters in its model folder.
+def seen_by_erm(select: str, criterion: str) -> Labels:
+    """The group labels that ERM saw. Its epoch is the last one, or the best one by the criterion.
 
-    Its epoch is the last one, or the best one by the criterion.
+    Args:
+        select: `train.select`, last or best.
+        criterion: what chose.
     """
-    chosen: Labels = "validation, to choose" if made["train"]["select"] == "best" else "none"
-    return seen(chosen, made["selection"]["criterion"])
+    return seen("validation, to choose" if select == "best" else "none", criterion)
 
 
 def better(worst: Accuracy, mean: Accuracy, than_worst: Accuracy, than_mean: Accuracy) -> NDArray[np.bool_]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline import store
 from pipeline.errors import MacError
 from pipeline.kind import Kind
-from pipeline.metrics import Grouping, Groups
+from pipeline.metrics import Grouping, Groups, Labels, seen_by_erm
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
 
 
@@ -172,6 +172,32 @@ class Opened:
     def digests(self, *names: str) -> dict[str, str]:
         """The digests of some of them, which an artefact made from them notes."""
         return {name: self._artefacts[name].digest for name in names}
+
+    def stated(self, name: str, *keys: str) -> Any:
+        """A parameter that an artefact was made with, by its keys.
+
+        Raises:
+            MacError: the artefact does not state it.
+        """
+        artefact = self._artefacts[name]
+        found: Any = artefact.provenance.params
+        try:
+            for key in keys:
+                found = found[key]
+        except (LookupError, TypeError):
+            file = (
+                f"{artefact.path}: model.json" if isinstance(artefact, ModelFolder) else f"{artefact.path}:"
+            )
+            remedy = self.project.kinds[name].remedy
+            raise MacError(f"{file} does not state {'.'.join(keys)}; {remedy}") from None
+        return found
+
+    @property
+    def erm_labels(self) -> Labels:
+        """The group labels that ERM saw."""
+        return seen_by_erm(
+            self.stated("erm", "train", "select"), self.stated("erm", "selection", "criterion")
+        )
 
     def reference(self, *names: str) -> "Reference":
         """What another process needs to open the same artefacts."""

@@ -1,14 +1,16 @@
 """What chooses on the validation split, defined once: for epochs, heads, α and β, and other settings.
 
-Every criterion groups the rows of the split. The model with the best worst group is chosen, by
-`metrics.better`. Only `groups` reads group labels. The others read the labels, and the logits of a reference:
-a network trained as usual (ERM), which gets the majority right and tends to get minorities wrong.
+Every criterion cuts the rows of the split into parts. The model with the highest accuracy in its worst part
+is chosen, by `metrics.better`. Only `groups` reads group labels. The others read the labels, and the logits
+of a reference: a network trained as usual (ERM), which gets the majority right and tends to get minorities
+wrong.
 
 - `groups`: class × attribute.
 - `soft_errors`: classes. A row weighs exp(−4 p), where p is the reference's probability of its label. The
   weights are those by which AFR (Qiu et al. 2023) trains; here they choose.
 - `error_groups`: class × whether the reference is right, as JTT splits the training rows (Liu et al. 2021).
 - `eiil`: class × environment, inferred by EIIL (Creager et al. 2021) as EVaLS uses it (Ghaznavi et al. 2024).
+  With two classes it is `error_groups`, row for row.
 - `worst_class`: classes.
 """
 
@@ -35,6 +37,7 @@ SPOKEN: "dict[Criterion, str]" = {
 }
 # What their mean accuracy is, in words.
 SPOKEN_MEAN: "dict[Criterion, str]" = dict.fromkeys(SPOKEN, "mean") | {"soft_errors": "weighted mean"}
+BY_REFERENCE = ("soft_errors", "error_groups", "eiil")  # the criteria that read the logits of the reference
 SHARPNESS = 4.0  # of the soft errors: a row with p = 1 weighs exp(−4) = 0.018
 # Weights are multiples of this. Their sums over a million rows are exact, so heads with the same answers have
 # the same accuracy, in whatever order it is summed.
@@ -106,6 +109,10 @@ def environment(label: NDArray[np.int64], logits: NDArray[np.float64]) -> NDArra
     EIIL maximises IRM's penalty Σ_e (Σ_i q_i(e) g_i)² over soft assignments q of the rows to two
     environments, with g_i = d/ds CE(s · z_i, y_i) at s = 1, which is Σ_c p_c z_c − z_y. The two sums add up
     to Σ_i g_i, so the penalty is highest where one of them is: all rows with g_i > 0 in one environment.
+
+    With two classes, g_i is the probability of the other class times how much higher its logit is. It is
+    positive where the model is wrong, so the environments are those of `error_groups`. With more classes,
+    some rows that it gets wrong have g_i ≤ 0: those whose label is a close second.
     """
     slope = (_probability(logits) * logits).sum(1) - logits[np.arange(len(label)), label]
     return np.asarray(slope > 0, np.int64)

@@ -180,7 +180,8 @@ def _write_masks(project: Project) -> None:
     with project.open("images", "erm") as given:
         made_from = given.digests("images", "erm")
         label, split = (given.file("images")[name][:] for name in ("label", "split"))
-    with store.create(project.path("masks"), "masks", masks.SCHEMA, {}, made_from) as file:
+    made = {"method": "xgradcam", "side": "core"}
+    with store.create(project.path("masks"), "masks", masks.SCHEMA, made, made_from) as file:
         for part, number in (("", 0), ("val/", 1)):
             rows = np.flatnonzero(split == number)
             file.write(f"{part}row", rows)

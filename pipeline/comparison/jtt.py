@@ -3,7 +3,7 @@
 A first, short training finds the images that it gets wrong. In the second training these images count more.
 """
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from pipeline.comparison import whole_network
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Shards
 from pipeline.compute.progress import log
-from pipeline.metrics import seen, seen_by_erm
+from pipeline.metrics import seen
 from pipeline.network.training import Training
 from pipeline.params.jtt import JttParams
 from pipeline.params.selection import SelectionParams
@@ -31,8 +31,7 @@ def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams,
     short = erm.train.model_copy(update={**changed, "epochs": params.first_epochs})
     long = erm.train.model_copy(update={**changed, "epochs": params.epochs})
     made_from = given.digests("images", "erm")
-    erm_labels = seen_by_erm(given.model("erm").provenance.params)
-    reference = whole_network.reference(given, erm, context.on)
+    reference = cache(partial(whole_network.reference, given, erm, context.on))
     train = partial(Training, given, criterion=selection.criterion, reference=reference, name="jtt")
     with Shards(context.scratch, "jtt", params.model_dump(), selection.model_dump(), made_from) as shards:
         first = train(erm.model, erm.inputs, short, context.on)
@@ -51,7 +50,7 @@ def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams,
             "error set": len(errors),
             "epoch": second.history.best_epoch,
         }
-        labels = seen("validation, to choose", second.criterion, erm_labels)
+        labels = seen("validation, to choose", second.criterion, given.erm_labels)
         about = whole_network.About("jtt", "JTT", "Liu et al. 2021", labels, chosen)
         whole_network.write(out, second, second.best, about, params.model_dump())
 

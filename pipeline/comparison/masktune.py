@@ -3,6 +3,7 @@
 The pixels that ERM looks at the most are made black. Then ERM is trained on these images for one more epoch.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ from pipeline.project import Opened
 def masktune(
     given: Opened, out: Path, params: MaskTuneParams, selection: SelectionParams, context: Context
 ) -> None:
-    """Write the model folder `out`: ERM after one more epoch, on masked images. No epoch is chosen.
+    """Write the model folder `out`: ERM after one more epoch, on masked images. No epoch is chosen, so
+    the group labels that it sees are those that ERM saw.
 
     history.csv has the accuracy by the criterion of `selection`, whose reference is ERM.
     """
@@ -48,7 +50,6 @@ def masktune(
         seen = highest(upsample(maps, erm.spec.input_size), params.sigmas)
         return torch.where(seen[:, None], 0, grid)
 
-    reference = whole_network.reference(given, made, on)
     inputs = (params.model_dump(), selection.model_dump(), given.digests("images", "erm"))
     with Shards(context.scratch, "masktune", *inputs) as shards:
         training = Training(
@@ -56,12 +57,12 @@ def masktune(
             start=erm,
             make_input=masked,
             criterion=selection.criterion,
-            reference=reference,
+            reference=partial(whole_network.reference, given, made, on),
             name="masktune",
         )
         training.to_end(shards.folder / "checkpoint.safetensors")
         chosen: dict[str, object] = {"sigmas": params.sigmas}
-        about = whole_network.About("masktune", "MaskTune", "Asgari et al. 2022", "none", chosen)
+        about = whole_network.About("masktune", "MaskTune", "Asgari et al. 2022", given.erm_labels, chosen)
         whole_network.write(out, training, training.state(), about, params.model_dump())
 
 

@@ -6,7 +6,7 @@ from pipeline.last_layer.method import Cached, Fitted, Method
 def fit(cached: Cached) -> Fitted:
     """The head as it was trained.
 
-    If `train.select` is `best`, the group labels of the validation split chose the epoch of ERM.
+    The group labels that it saw are those that chose its epoch: `Opened.erm_labels`.
     """
     return Fitted(cached.erm, {}, labels=cached.erm_labels)
 

@@ -53,7 +53,7 @@ def fit_grid(
     """Fit the settings of `sweep` on features.h5, starting from the ERM head; `criterion` chooses."""
     settings, start = sweep.settings, Heads.of(erm).to(on)
     alphas, betas = [alpha for alpha, _ in settings], [beta for _, beta in settings]
-    validation = HeldOutSplit.of(features, "val", on, erm, criterion)
+    validation = HeldOutSplit.to_choose(features, on, erm, criterion)
     heads = mac.fit(Views.of(features, fit, on), validation, start, fit, alphas, betas).heads
     worst, mean = validation.scores(heads)
     return Grid(
@@ -69,7 +69,7 @@ def fit_grid(
 
 def scores_of_test_split(features: Artefact, heads: Heads) -> Accuracy:
     """Worst-group and mean accuracy of heads (S, K, …) on the test split, (2, S, K)."""
-    test = HeldOutSplit.of(features, "test", CPU)
+    test = HeldOutSplit.to_measure(features, "test", CPU)
     # One setting at a time, so that the memory for logits does not grow with the grid.
     scores = [np.stack(test.scores(heads.of_setting(k))) for k in range(heads.bias.shape[1])]
     return np.concatenate(scores, axis=2)

@@ -1,6 +1,6 @@
 """A held-out split (val or test) on the device, and the accuracy of heads on it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,8 @@ class HeldOutSplit:
         features: (n, D) float32.
         label: (n,) int64.
         grouping: its groups, or its classes if groups are unknown: for what is reported.
-        criterion: the grouping that chooses between heads; the same, if the split chooses nothing.
+        criterion: the grouping of `scores`: what chooses between heads; `grouping` itself in a split that is
+            there to measure them.
     """
 
     features: Tensor
@@ -32,30 +33,30 @@ class HeldOutSplit:
     criterion: Grouping
 
     @classmethod
-    def of(
-        cls,
-        features: Artefact,
-        split: Literal["val", "test"],
-        on: torch.device,
-        erm: FittedHeads | None = None,
-        criterion: CriterionName | None = None,
+    def to_measure(
+        cls, features: Artefact, split: Literal["val", "test"], on: torch.device
     ) -> "HeldOutSplit":
-        """A split of features.h5, on the device.
+        """A split of features.h5, on the device, by its groups, or classes if groups are unknown."""
+        x, label, attribute = (features[f"{split}/{name}"][:] for name in ("original", "label", "attribute"))
+        grouping = Groups.of(features).grouping(label, attribute)
+        return cls(torch.from_numpy(x).to(on), torch.from_numpy(label).to(on), grouping, grouping)
+
+    @classmethod
+    def to_choose(
+        cls, features: Artefact, on: torch.device, erm: FittedHeads, criterion: CriterionName
+    ) -> "HeldOutSplit":
+        """The validation split of features.h5, on the device, which chooses by `criterion`.
 
         Args:
-            erm: the ERM head, the reference of the criterion; None if there is no criterion.
-            criterion: what chooses; None for a split that chooses nothing.
+            erm: the ERM head, the criterion's reference.
 
         Raises:
             MacError: the criterion needs attributes that are unknown.
         """
-        x, label, attribute = (features[f"{split}/{name}"][:] for name in ("original", "label", "attribute"))
-        groups = Groups.of(features)
-        grouping = chooses = groups.grouping(label, attribute)
-        if criterion is not None:
-            assert erm is not None
-            chooses = selection.criterion(criterion, groups, label, attribute, erm.logits(x)[0])
-        return cls(torch.from_numpy(x).to(on), torch.from_numpy(label).to(on), grouping, chooses)
+        split, attribute = cls.to_measure(features, "val", on), features["val/attribute"][:]
+        logits, label = erm.logits(features["val/original"][:])[0], features["val/label"][:]
+        chooses = selection.criterion(criterion, Groups.of(features), label, attribute, logits)
+        return replace(split, criterion=chooses)
 
     def correct(self, heads: Heads) -> NDArray[np.bool_]:
         """Whether each head is right about each row, (S, K, n)."""
@@ -67,5 +68,5 @@ class HeldOutSplit:
         return self.grouping.accuracy(self.correct(heads))
 
     def scores(self, heads: Heads) -> tuple[Accuracy, Accuracy]:
-        """What chooses: the worst and the mean accuracy of each head by the criterion, (S, K) each."""
+        """The worst and the mean accuracy of each head by the criterion, (S, K) each."""
         return self.criterion.scores(self.criterion.accuracy(self.correct(heads)))

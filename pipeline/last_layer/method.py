@@ -12,7 +12,7 @@ from pipeline.errors import MacError
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.views import Views
-from pipeline.metrics import Labels, seen_by_erm
+from pipeline.metrics import Labels
 from pipeline.params.fit import FitParams
 from pipeline.params.selection import CriterionName
 from pipeline.splits import unseen_by_erm
@@ -55,9 +55,9 @@ class Cached:
             views=Views.of(features, params, on, interventions=False),
             group=torch.from_numpy(grouping.index).to(on) if grouping.kind == "group" else None,
             unseen=torch.from_numpy(np.isin(features["train/row"][:], left_out)).to(on),
-            validation=HeldOutSplit.of(features, "val", on, erm.head(), criterion),
+            validation=HeldOutSplit.to_choose(features, on, erm.head(), criterion),
             erm=Heads.of(erm.head()).to(on),
-            erm_labels=seen_by_erm(erm.provenance.params),
+            erm_labels=given.erm_labels,
             params=params,
         )
 

@@ -52,9 +52,9 @@ class Training:
         start: a model to start from, instead of `network.weights` and a new head.
         make_input: makes the pixels to train on. None: crop and flip at random.
         criterion: what chooses the best epoch, on validation.
-        reference: the logits of the criterion's reference on validation, (n, classes). None: those of this
-            training's own model after its first epoch. It has learnt what is easy, which is the shortcut, and
-            not yet the single hard images.
+        reference: gives the logits of the criterion's reference on validation, (n, classes); called once, if
+            the criterion reads them. None: those of this training's own model after its first epoch. It has
+            learnt what is easy, which is the shortcut, and not yet the single hard images.
         name: its name in progress and messages: the block of params.yaml that has its learning rate.
         ranks: the processes that train together.
 
@@ -83,7 +83,7 @@ class Training:
         start: ModelFolder | None = None,
         make_input: MakeInput | None = None,
         criterion: CriterionName = "auto",
-        reference: Tensor | None = None,
+        reference: Callable[[], Tensor] | None = None,
         name: str = "train",
         ranks: Ranks = ALONE,
     ) -> None:
@@ -101,7 +101,9 @@ class Training:
         self.epoch = 0
         self._val_attribute = self.images["attribute"][:][given.rows("val")]
         self.criterion = selection.resolved(criterion, given.groups, self._val_attribute)
-        self._reference = reference
+        by_other = reference is not None and self.criterion in selection.BY_REFERENCE
+        self._refer = reference if by_other else None
+        self._reference: Tensor | None = None
         self.history = History(given.grouping("val"), given.grouping("train"))
         self.best: Tensors = {}
 
@@ -202,7 +204,7 @@ class Training:
         rows = self.given.rows("val")
         logits = self.logits(rows)
         if self._reference is None:
-            self._reference = logits
+            self._reference = logits if self._refer is None else self._refer()
         correct = (logits.argmax(1) == self.label[rows]).numpy()
         chooses = self._chooses(self._reference)
         worst, mean = (score.item() for score in chooses.scores(chooses.accuracy(correct)))

@@ -35,7 +35,7 @@ class MapParams(Block):
     )
     side: Literal["core", "rest"] = Field(
         description="core: the mask is the K highest pixels; rest: it is all the others, for data where the "
-        "diagnosis says that the rest tells more than the core; true masks are taken as they are"
+        "masks show that ERM looks at the background; true masks are taken as they are"
     )
     precision: Precision
     seed: Seed = Field(description="seed of the random control")

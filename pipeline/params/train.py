@@ -30,7 +30,7 @@ class TrainParams(Block):
     flip: bool = Field(description="whether to mirror images at random")
     precision: Precision
     select: Literal["last", "best"] = Field(
-        description="which epoch is the ERM model; best: the one with the best worst group on validation"
+        description="which epoch is the ERM model; best: the one that selection.criterion prefers"
     )
     hold_out: float = Field(
         ge=0,

@@ -1,7 +1,8 @@
 """Does the method's assumption hold here? ERM on views of the validation images; no group label is read.
 
 Each validation image is seen whole, as its core alone, as its rest alone, and with its core on the background
-of an image of another class. The masks are the images' own, for their own labels.
+of an image of another class. The masks are the images' own, for the class of
+`saliency.target`.
 """
 
 import math
@@ -27,8 +28,9 @@ def diagnose(given: Opened) -> dict[str, Any]:
         given: images, erm, masks and features.
 
     Returns:
-        `verdict`: of `judgement.judged`. `images`: how many validation images have a mask. `draws`: over how
-        many draws of fills and partners their shares are means.
+        `verdict`: of `judgement.judged`. `side`: `saliency.side` of the masks; core for true masks.
+        `images`: how many validation images have a mask. `draws`: over how many draws of fills and partners
+        their shares are means.
         `all`, `balanced`, `classes.<name>`: the shares of `views` over all images, with classes weighing
         alike, and by class; each with `<share>_interval`, `{low, high}`: 95 %, over other validation images
         like these; ERM and the draws are as they are. `classes.<name>` also has `images`.
@@ -37,8 +39,9 @@ def diagnose(given: Opened) -> dict[str, Any]:
     """
     masks, label = given.file("masks"), given.file("images")["label"][:]
     blank = {"train": _blanks(masks, "", label, given.groups.classes)}
+    side = "core" if given.stated("masks", "method") == "foreground" else given.stated("masks", "side")
     if "val/position" not in given.file("features"):
-        return {"verdict": "unknown", "images": 0, "draws": 0, "blank": blank}
+        return {"verdict": "unknown", "side": side, "images": 0, "draws": 0, "blank": blank}
     blank["val"] = _blanks(masks, "val/", label, given.groups.classes)
     seen, truth = views(given)
     by_class = {}
@@ -47,6 +50,7 @@ def diagnose(given: Opened) -> dict[str, Any]:
         count = int((truth == code).sum())
         by_class[given.groups.classes[code]] = {"images": count, **_row(members)}
     found = {
+        "side": side,
         "images": len(truth),
         "draws": len(given.file("features")["val/masked"]),
         "all": _row(seen),
@@ -108,7 +112,10 @@ def mean_interval(
 
 
 def is_blank(cam: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether a map (n, h, w) ranks no pixel: it is constant, or nowhere positive."""
+    """Whether a map (n, h, w) is blank: it is constant, so it ranks no pixel, or nowhere positive.
+
+    A map that is nowhere positive ranks pixels, but none of them speaks for the class.
+    """
     flat = cam.reshape(len(cam), -1)
     return np.asarray((flat.max(1) == flat.min(1)) | (flat.max(1) <= 0))
 

@@ -1,6 +1,7 @@
 """Whether the method's assumption seems to hold: the rule, and what is said of its verdict.
 
-The assumption: ERM's highest scores lie on the core, which decides the class, and the rest can be changed.
+The assumption: ERM's highest scores, or with `saliency.side: rest` all others, lie on the core. The core
+decides the class, and the rest can be changed.
 """
 
 from collections.abc import Mapping
@@ -82,8 +83,8 @@ _LEADS: dict[Verdict, str] = {
 }
 _ADVICE: dict[Verdict, str] = {
     "holds": (
-        "This does not prove it: a cue that lies on the object, or a validation split as biased as the "
-        "training split, looks the same."
+        "This does not prove it: it looks the same if a cue lies on the object, if the validation split is "
+        "as biased as the training split, or if the highest scores lie on the shortcut itself."
     ),
     "doubtful": f"Look at the masks; try {_TRY}; and compare with {_ERM}.",
     "fails": (
@@ -94,13 +95,27 @@ _ADVICE: dict[Verdict, str] = {
 }
 
 
+# What is assumed, by the side of the masks.
+ASSUMPTION = {
+    "core": "ERM's highest scores lie on the core, which decides the class.",
+    "rest": (
+        "ERM's highest scores lie on the background; the core, which decides the class, is all else "
+        "(saliency.side: rest)."
+    ),
+}
+_NOT_CALIBRATED = "; with saliency.side: rest this verdict is not calibrated"
+
+
 def sentence(diagnosis: Mapping[str, Any]) -> str:
     """What was found, in one plain sentence.
 
     Args:
         diagnosis: from `pipeline.results.diagnosis.diagnose`.
     """
-    return f"{_LEADS[diagnosis['verdict']]}: {_reason(diagnosis)}."
+    said, verdict = _reason(diagnosis), diagnosis["verdict"]
+    if verdict != "unknown" and diagnosis["side"] == "rest":
+        said += _NOT_CALIBRATED
+    return f"{_LEADS[verdict]}: {said}."
 
 
 def advice(diagnosis: Mapping[str, Any]) -> str:
@@ -129,12 +144,13 @@ def _reason(diagnosis: Mapping[str, Any]) -> str:
     found = figures_of(diagnosis)
     if found.classes < 2:
         return "the validation images with a mask have one class only, so they have no combined view"
+    seen = f"{diagnosis['images']} validation images"
     if diagnosis["verdict"] == "unknown":
         if found.fewest < FEWEST:
             return f"a class has only {found.fewest} validation images with a mask, fewer than {FEWEST}"
-        return f"ERM itself knows the classes of only {_percent(found.original)} of the validation images"
+        return f"ERM itself knows the classes of only {_percent(found.original)} of the {seen}"
     core, rest, blank = (_percent(share) for share in (found.core, found.rest, found.blank))
-    told = f"ERM recognises {core} of the validation images by the core alone and {rest} by the rest alone"
+    told = f"ERM recognises {core} of the {seen} by the core alone and {rest} by the rest alone"
     if found.own is not None and found.partner is not None:
         own, partner = _percent(found.own), _percent(found.partner)
         told += f"; {own} of the combined images keep the class of the core, {partner} take the background's"

@@ -10,7 +10,7 @@ from pipeline.last_layer import mac
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.views import Views
-from pipeline.metrics import as_dict, over_seeds, prefer, seen, seen_by_erm
+from pipeline.metrics import as_dict, over_seeds, prefer, seen
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.selection import SelectionParams
 from pipeline.project import Opened
@@ -40,9 +40,9 @@ def retrain(
     else:
         choice, made_from = Choice.by_params(params.alpha, params.beta), given.digests("features", "erm")
     erm, features = given.model("erm"), given.file("features")
-    validation = HeldOutSplit.of(features, "val", context.on, erm.head(), selection.criterion)
+    validation = HeldOutSplit.to_choose(features, context.on, erm.head(), selection.criterion)
     criterion = criterion_of(validation.criterion)
-    labels = seen("validation, to choose", criterion, seen_by_erm(erm.provenance.params))
+    labels = seen("validation, to choose", criterion, given.erm_labels)
     start = Heads.of(erm.head()).to(context.on)
     if setting := choice.setting:
         views = Views.of(features, params, context.on)

@@ -21,6 +21,7 @@ from pipeline.params.features import FeaturesParams
 from pipeline.params.inputs import InputParams
 from pipeline.params.model import ModelParams
 from pipeline.params.retrain import RetrainParams
+from pipeline.params.sweep import SweepParams
 from pipeline.params.train import TrainParams
 from pipeline.params_file import Params
 from pipeline.steps.prepare import decode
@@ -31,7 +32,7 @@ MASK = 0.15  # compressed bytes for 8 pixels of a mask, measured on Waterbirds a
 MAP = 4 * 7 * 7  # bytes of a map: 7 × 7 float32, as for most networks
 TRIAL = 1.0  # seconds of a trial, at least
 FIT_RATE = 10e9  # bytes of features that the fit of one head reads in a second
-FIT_START = 3.0  # seconds that stage retrain takes besides the fit
+FIT_START = 3.0  # seconds that a stage that fits heads takes besides the fits
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,8 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
         RuntimeError: a trial of the network fails, such as for lack of memory.
     """
     images, inputs, train = params.of(DatasetParams), params.of(InputParams), params.of(TrainParams)
-    classes, features, retrain = (
-        len(dataset.groups.classes),
-        params.of(FeaturesParams),
-        params.of(RetrainParams),
-    )
+    features, sweep, retrain = params.of(FeaturesParams), params.of(SweepParams), params.of(RetrainParams)
+    classes = len(dataset.groups.classes)
     model = classifier.build(params.of(ModelParams).architecture, classes).to(on)
     weights = 4 * sum(tensor.numel() for tensor in model.state_dict().values())
     split = np.array([record.split for record in dataset.records])
@@ -69,14 +67,20 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     forward = forward_rate(model, inputs.input_size, on)
     fitted = training * (1 + 2 * features.draws) + validation + test
     views = fitted + 3 * features.validation_draws * validation
-    width, fits, masked = 4 * model.head.in_features, retrain.seeds * retrain.average, training + validation
+    width, masked = 4 * model.head.in_features, training + validation
+    fits = {
+        "sweep": len(sweep.settings) * sweep.seeds * sweep.average,
+        "retrain": retrain.seeds * retrain.average,
+    }
+    seconds = {stage: count * width * fitted / FIT_RATE + FIT_START for stage, count in fits.items()}
     mask = inputs.input_size**2 / 8 * MASK
     return [
         Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
         Need("train", 2 * weights, train.epochs * (training / step + validation / forward)),
         Need("saliency", masked * (mask + MAP), masked / forward),
         Need("features", width * views, views / forward),
-        Need("retrain", weights, fits * width * fitted / FIT_RATE + FIT_START),
+        Need("sweep", 0, seconds["sweep"]),
+        Need("retrain", weights, seconds["retrain"]),
     ]
 
 

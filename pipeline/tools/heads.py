@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pipeline import store
 from pipeline.errors import MacError
-from pipeline.metrics import SIGNS, seen_by_erm
+from pipeline.metrics import SIGNS
 from pipeline.params.baselines import MethodName
 from pipeline.project import Opened
 from pipeline.results.choice import Choice
@@ -70,13 +70,11 @@ def named_head(given: Opened, name: str) -> NamedHead:
     artefact = artefact_of(name)
     folder = given.model(artefact)
     if name == ERM:
-        trained = {"select": _stated(given, artefact, "train", "select")}
-        chosen_by = {"criterion": _stated(given, artefact, "selection", "criterion")}
         return NamedHead(
             name=ERM,
             title="ERM",
             source="the head as trained",
-            labels=seen_by_erm({"train": trained, "selection": chosen_by}),
+            labels=given.erm_labels,
             chosen={},
             note="",
             head=folder.head(),
@@ -89,7 +87,7 @@ def named_head(given: Opened, name: str) -> NamedHead:
             name=MAC,
             title="MaC",
             source="Hosseini Noohdani et al.",
-            labels=_stated(given, artefact, "labels"),
+            labels=given.stated(artefact, "labels"),
             chosen={"alpha": choice.alpha, "beta": choice.beta} if choice.setting else {},
             note=choice.reason,
             head=folder.head(),
@@ -97,19 +95,6 @@ def named_head(given: Opened, name: str) -> NamedHead:
             digest=folder.digest,
         )
     return _baseline(given, name)
-
-
-def _stated(given: Opened, artefact: str, *keys: str) -> Any:
-    """A parameter that a model folder was made with."""
-    folder = given.model(artefact)
-    found: Any = folder.provenance.params
-    try:
-        for key in keys:
-            found = found[key]
-    except (LookupError, TypeError):
-        remedy = given.project.kinds[artefact].remedy
-        raise MacError(f"{folder.path}: model.json does not state {'.'.join(keys)}; {remedy}") from None
-    return found
 
 
 def baselines_metrics(given: Opened) -> dict[str, Any]:

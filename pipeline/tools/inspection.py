@@ -86,10 +86,19 @@ def _table_of(found: dict[str, Any], path: Path) -> str:
             return tables.of_baselines(found)
         if "differences" in found:
             return tables.of_ablation(found)
+        if {"erm", "mac"} <= found.keys():
+            _require_current(found, path)
         return tables.of_evaluation(found)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise MacError(f"{path}: is no metrics.json of evaluate, baselines or ablation ({reason})") from None
+
+
+def _require_current(found: Mapping[str, Any], path: Path) -> None:
+    """Raise an error if the metrics.json of evaluate lacks what earlier versions did not write."""
+    if missing := [key for key in ("setting", "diagnosis") if key not in found]:
+        remedy = graph.project(path.parent).kinds["metrics"].remedy
+        raise MacError(f"{path}: does not state {', '.join(missing)}; {remedy}")
 
 
 def _model_lines(folder: ModelFolder) -> list[str]:

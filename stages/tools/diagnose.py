@@ -15,7 +15,9 @@ from stages.options import data_option
 @data_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(data: Path, as_json: bool) -> None:
-    """Say whether the method's assumption seems to hold here: ERM's highest scores lie on the core.
+    """Say whether the method's assumption seems to hold here.
+
+    It is that ERM's highest scores lie on the core; or, with saliency.side: rest, that all others do.
 
     ERM sees each validation image whole, as its core alone, as its rest alone, and with its core on the
     background of another class. No group label is read. It needs images.h5, erm/, masks.h5 and features.h5.

@@ -23,7 +23,12 @@ from stages.options import data_option, device_option
 @click.option(
     "--top-k",
     type=click.FloatRange(min=0, min_open=True),
-    help="K of the core.  [default: that of masks.h5, and its side]",
+    help="K of the core.  [default: that of masks.h5]",
+)
+@click.option(
+    "--side",
+    type=click.Choice(["core", "rest"]),
+    help="Whether the core is the K highest pixels, or the rest.  [default: that of masks.h5]",
 )
 @head_option
 @data_option
@@ -33,17 +38,17 @@ def command(
     out: Path,
     target: str | None,
     top_k: float | None,
+    side: Literal["core", "rest"] | None,
     other: str,
     data: Path,
     device: str,
 ) -> None:
     """Draw where ERM and another head look in each of IMAGES, the core, and the probabilities of both."""
     project = graph.project(data)
-    side: Literal["core", "rest"] = "core"
-    if top_k is None:
+    if top_k is None or side is None:
         with project.open("masks") as given:
-            made = given.file("masks").provenance.params
-            top_k, side = made["top_k"], made.get("side", "core")  # older ones have no other
+            top_k = given.stated("masks", "top_k") if top_k is None else top_k
+            side = given.stated("masks", "side") if side is None else side
     pair = Pair.load(project, other, pick(device))
     if pair.note:
         log.warning("%s", pair.note)

@@ -1,6 +1,7 @@
 """The method's premise: no group labels in training, or none at all."""
 
 import csv
+import html
 import json
 import logging
 from pathlib import Path
@@ -38,6 +39,30 @@ def test_inspection_says_what_is_not_known(untold: Project) -> None:
     )
 
 
+def assert_all_say_what_sweep_picked(project: Project) -> None:
+    """With α and β auto, from the sweep to the exported classifier."""
+    project.set(retrain__alpha="auto", retrain__beta="auto")
+    for stage in ("retrain", "evaluate", "report"):
+        project.succeed(stage)
+    picked, made, metrics = (
+        json.loads((project.data / f"{name}.json").read_text())
+        for name in ("sweep/metrics", "retrained/model", "metrics")
+    )
+    setting = {name: picked[name] for name in ("alpha", "beta")}
+    assert picked["criterion"] == "soft_errors"
+    assert made["params"].items() >= {**setting, "chosen_by": "sweep", "labels": "none"}.items()
+    assert metrics["setting"] == {**setting, "chosen_by": "sweep"}
+    assert html.escape(picked["reason"]) in (project.data / "report.html").read_text()
+    out, image = project.folder / "model.safetensors", next((project.folder / "raw").rglob("*.jpg"))
+    project.succeed("export", "--format", "safetensors", "--out", str(out))
+    assert picked["reason"][1:] in (project.folder / "MODEL_CARD.md").read_text()
+    predicted = json.loads(project.succeed("predict", str(image), "--json").stdout)
+    if picked["picked"] == "erm":
+        assert predicted["mac"] == predicted["erm"]
+    else:
+        assert predicted["mac"]["class"] in ("landbird", "waterbird")
+
+
 def test_without_any_attribute_errors_choose_and_results_are_by_class(
     finished: Project, project: Project, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -69,6 +94,9 @@ def test_without_any_attribute_errors_choose_and_results_are_by_class(
         ]
         assert epoch == 1 + scores.index(max(scores))
     assert "✗ none" in project.succeed("inspect", str(project.data / "baselines/metrics.json")).output
+    assert_all_say_what_sweep_picked(project)
+    project.set(**{f"retrain__{name}": told.params.values["retrain"][name] for name in ("alpha", "beta")})
+    project.succeed("retrain")
     # With the attributes, which are not read then, the heads are the same.
     told.set(selection__criterion="soft_errors")
     told.succeed("retrain")

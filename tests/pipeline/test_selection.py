@@ -105,6 +105,16 @@ def test_no_soft_assignment_violates_invariance_more_than_the_environments() -> 
     assert best > max(*soft, *hard, penalty(near))
 
 
+def test_with_two_classes_the_environments_are_the_errors() -> None:
+    rng = np.random.default_rng(3)
+    two, three = rng.normal(size=(500, 2)) * 3, rng.normal(size=(500, 3)) * 3
+    label = rng.integers(0, 2, 500)
+    np.testing.assert_array_equal(environment(label, two) == 1, two.argmax(1) != label)
+    slope, wrong = environment(label, three) == 1, three.argmax(1) != label
+    assert not (slope & ~wrong).any()
+    assert (wrong & ~slope).any()  # the label is a close second
+
+
 def test_classes_and_groups_are_those_of_the_split() -> None:
     assert criterion("worst_class", GROUPS, LABEL, ERASED, ERM).index.tolist() == LABEL.tolist()
     known = criterion("groups", GROUPS, LABEL, ATTRIBUTE, ERM)
@@ -140,7 +150,6 @@ def test_labels_seen_are_those_of_the_criterion_and_of_erm() -> None:
     assert (
         seen("validation, to choose", "soft_errors", erm="validation, to choose") == "validation, to choose"
     )
-    made = {"train": {"select": "best"}, "selection": {"criterion": "groups"}}
-    assert seen_by_erm(made) == "validation, to choose"
-    assert seen_by_erm({**made, "train": {"select": "last"}}) == "none"
-    assert seen_by_erm({**made, "selection": {"criterion": "eiil"}}) == "none"
+    assert seen_by_erm("best", "groups") == "validation, to choose"
+    assert seen_by_erm("last", "groups") == "none"
+    assert seen_by_erm("best", "eiil") == "none"

@@ -1,4 +1,4 @@
-"""Where soft errors choose, no attribute of any split changes a head, bit for bit."""
+"""Where soft errors choose, no attribute of any split changes a head, bit for bit; α and β are auto."""
 
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,20 @@ from pipeline.store import SPLITS
 from tests import cached
 from tests.cached import fit_params
 
-METHODS = BaselinesParams(methods=["erm", "llr", "afr"])
+METHODS = BaselinesParams(methods=["erm", "llr", "class_scaling", "evals", "afr"])
 FIT = fit_params(lr=0.1)
 
 
 def chosen(project: Project) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The heads of MaC and of the other methods; and what was chosen on the way."""
     selection, context = SelectionParams(criterion="soft_errors"), cached.context(project.data)
-    params = RetrainParams(**FIT.model_dump(), alpha=1.0, beta=2.0)
+    params = RetrainParams(**FIT.model_dump(), alpha="auto", beta="auto")
     with project.open("images", "erm", "masks", "features") as given:
-        retrain(given, project.path("retrained"), params, selection, context)
         baselines(given, project.path("baselines"), METHODS, FIT, selection, context)
         grid = SweepParams(alphas=[0], betas=[0, 2], seeds=2, average=1)
         sweep(given, project.path("sweep"), grid, FIT, selection, context)
+    with project.open("erm", "features", "sweep") as given:
+        retrain(given, project.path("retrained"), params, selection, context)
     with project.open("retrained", "baselines", "sweep") as given:
         mac, others = given.model("retrained"), given.model("baselines")
         heads = {"mac.weight": mac.heads().weight, "mac.bias": mac.heads().bias} | others.read()

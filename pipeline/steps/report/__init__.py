@@ -126,6 +126,7 @@ def _diagnosis(given: Opened) -> dict[str, Any]:
         rows, note = tables.diagnosed(found), f"{tables.VIEWS_NOTE}. {tables.basis(found)}."
     return {
         "diagnosis": found,
+        "assumption": judgement.ASSUMPTION[found["side"]],
         "diagnosis_views": views,
         "diagnosis_rows": rows,
         "diagnosis_note": note,

@@ -1,17 +1,23 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline import graph
+from pipeline.comparison.jtt import jtt
 from pipeline.comparison.masktune import highest, masktune
 from pipeline.network.classifier import Classifier
+from pipeline.params.jtt import JttParams
 from pipeline.params.masktune import MaskTuneParams
+from pipeline.params.selection import SelectionParams
 from pipeline.project import Project
 from tests import made_up, tiny
 from tests.cached import AUTO
 
+JTT = JttParams(first_epochs=1, upweight=3, epochs=1, lr=0.02, weight_decay=0.01)
 PARAMS = MaskTuneParams(sigmas=0.5, lr=0.001)
 
 
@@ -52,6 +58,24 @@ def test_it_writes_a_model_and_a_row_of_the_comparison(project: Project) -> None
     assert not any((project.data / "scratch").iterdir())
 
 
+def test_it_sees_the_group_labels_that_erm_saw(project: Project, tmp_path: Path) -> None:
+    """Their best epoch by groups made ERM; no label is read after that."""
+    shutil.copytree(project.data, tmp_path / "data")
+    chosen = graph.project(tmp_path / "data")
+    file = chosen.path("erm") / "model.json"
+    about = json.loads(file.read_text())
+    about["params"]["train"]["select"] = "best"
+    file.write_text(json.dumps(about))
+    by_errors = SelectionParams(criterion="soft_errors")
+    with chosen.open("images", "erm") as given:
+        masktune(given, chosen.path("masktune"), PARAMS, by_errors, tiny.context(tmp_path))
+        jtt(given, chosen.path("jtt"), JTT, by_errors, tiny.context(tmp_path))
+    for name in ("masktune", "jtt"):
+        row = json.loads((chosen.path(name) / "metrics.json").read_text())
+        assert (row["labels"], row["sign"]) == ("validation, to choose", "✓")
+        assert row["criterion"] == "soft_errors"
+
+
 def test_it_trains_on_images_without_the_highest_part_of_their_map(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,9 +92,7 @@ def test_it_trains_on_images_without_the_highest_part_of_their_map(
     monkeypatch.setattr(Classifier, "input", remember)
     with project.open("images", "erm") as given:
         masktune(given, tmp_path / "masktune", PARAMS, AUTO, tiny.context(tmp_path))
-    # ERM sees the validation split, in one batch, for the criterion. Then for each batch of the epoch ERM
-    # looks, and the new model is trained. Validation comes after.
-    seen, training = seen[1:], training[1:]
+    # For each batch of the epoch ERM looks, and the new model is trained. Validation comes after.
     steps = 2 * sum(training)
     grids, inputs = seen[0:steps:2], seen[1:steps:2]
     assert training[:steps] == [False, True] * (steps // 2)

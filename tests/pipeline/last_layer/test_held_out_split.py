@@ -39,7 +39,7 @@ def test_the_criterion_chooses_and_groups_are_reported(tmp_path: Path) -> None:
     project = made.write(tmp_path)
     with project.open("features", "erm") as given:
         features, erm = given.file("features"), given.model("erm").head()
-        split = HeldOutSplit.of(features, "val", CPU, erm, "error_groups")
+        split = HeldOutSplit.to_choose(features, CPU, erm, "error_groups")
         x, label = features["val/original"][:], features["val/label"][:]
     heads = Heads(-Heads.of(erm).weight, Heads.of(erm).bias)
     right, erm_right = ((h.logits(x)[0].argmax(1) == label) for h in (heads.fitted(), erm))
@@ -54,7 +54,7 @@ def test_a_split_of_the_file_goes_by_class_where_an_attribute_is_unknown(tmp_pat
     project = made.write(tmp_path, unknown=("val",))
     with project.open("features") as given:
         features = given.file("features")
-        val, test = HeldOutSplit.of(features, "val", CPU), HeldOutSplit.of(features, "test", CPU)
+        val, test = (HeldOutSplit.to_measure(features, split, CPU) for split in ("val", "test"))
         np.testing.assert_array_equal(test.features, features["test/original"][:])
         np.testing.assert_array_equal(val.label, features["val/label"][:])
     assert (val.grouping.kind, val.grouping.names) == ("class", list(made.CLASSES))

@@ -111,17 +111,25 @@ def test_it_learns_and_keeps_the_best_epoch(given: Opened, tmp_path: Path) -> No
 def test_errors_of_the_first_epoch_choose_or_those_of_another_model(given: Opened) -> None:
     rows, label = given.rows("val"), given.file("images")["label"][:][given.rows("val")]
     other = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(0))
-    for reference in (None, other):
+    calls: list[None] = []
+
+    def refer() -> torch.Tensor:
+        calls.append(None)
+        return other
+
+    for reference in (None, refer):
         run, logits = started(given, criterion="soft_errors", reference=reference), []
         for _ in range(2):
             run.train_epoch()
             logits.append(run.logits(rows))
-        by = logits[0] if reference is None else reference
+        by = logits[0] if reference is None else other
         weight = torch.exp(-4 * by.double().softmax(1)[torch.arange(len(rows)), label]).numpy()
         right = logits[1].argmax(1).numpy() == label
         expected = [np.average(right[label == c], weights=weight[label == c]) for c in (0, 1)]
         assert run.history.epochs[1].val_worst == pytest.approx(min(expected))
         assert run.history.epochs[1].val_mean == pytest.approx(np.average(right, weights=weight))
+    started(given, criterion="worst_class", reference=refer).train_epoch()  # it reads no reference
+    assert len(calls) == 1
 
 
 def test_it_trains_on_the_training_split_without_what_is_held_out(given: Opened) -> None:

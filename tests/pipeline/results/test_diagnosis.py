@@ -28,7 +28,14 @@ REST = np.array([[1] * 12 + [0] * 20, [1] * 12 + [1] * 20])
 COMBINED = np.array([[0] * 8 + [1] * 2 + [2] * 2 + [1] * 10 + [0] * 10, [0] * 12 + [1] * 20])
 
 
-def write(data: Path, label: np.ndarray = LABEL, with_masks: bool = True) -> Project:
+def write(
+    data: Path,
+    label: np.ndarray = LABEL,
+    with_masks: bool = True,
+    method: str = "xgradcam",
+    side: str = "core",
+    target: np.ndarray | None = None,
+) -> Project:
     """A project in which ERM says the above; three training images, one of them with a blank map."""
     project = graph.project(data)
     training, count = np.array([0, 1, 1]), len(label)
@@ -47,12 +54,13 @@ def write(data: Path, label: np.ndarray = LABEL, with_masks: bool = True) -> Pro
     with project.open("images", "erm") as given:
         made_from = given.digests("images", "erm")
     parts = {"": np.arange(3), **({"val/": 3 + np.arange(count)} if with_masks else {})}
-    with store.create(project.path("masks"), "masks", masks.SCHEMA, {}, made_from) as file:
+    made = {"method": method, "side": side}
+    with store.create(project.path("masks"), "masks", masks.SCHEMA, made, made_from) as file:
         for part, rows in parts.items():
             cam = np.tile(np.array([[1.0, -1.0]], np.float32), (len(rows), 1, 1))
             cam[-1] *= 0
             file.write(f"{part}row", rows)
-            file.write(f"{part}target", classes[rows])
+            file.write(f"{part}target", classes[rows] if target is None or not part else target)
             file.write(f"{part}mask", np.ones((len(rows), 1, 1), np.bool_))
             file.write(f"{part}cam", cam)
             file.write(f"{part}channel_mean", np.zeros((len(rows), 3), np.float32))
@@ -129,6 +137,24 @@ def test_blank_maps_are_counted(tmp_path: Path) -> None:
     assert blank["val"]["classes"] == {"ant": {"count": 0, "share": 0}, "bee": {"count": 1, "share": 0.05}}
     cams = np.array([[[0, 1.0]], [[-1, 1.0]], [[2.0, 2.0]], [[-1, 0.0]], [[-2, -1.0]]], np.float32)
     assert is_blank(cams).tolist() == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("method", "side", "assumed"),
+    [("xgradcam", "rest", "rest"), ("random", "core", "core"), ("foreground", "rest", "core")],
+)
+def test_the_side_of_the_masks_is_told(tmp_path: Path, method: str, side: str, assumed: str) -> None:
+    """It turns neither the shares nor the verdict round: the views are those of the masks."""
+    plain, found = found_in(write(tmp_path / "plain")), found_in(write(tmp_path, method=method, side=side))
+    assert found["side"] == assumed
+    assert {**found, "side": "core"} == plain
+    assert ("this verdict is not calibrated" in tables.of_diagnosis(found)) == (assumed == "rest")
+
+
+def test_classes_are_the_labels_whatever_the_maps_explain(tmp_path: Path) -> None:
+    """As with `saliency.target: prediction`, where ERM gets three ants wrong."""
+    of_predictions = found_in(write(tmp_path / "predicted", target=ORIGINAL))
+    assert of_predictions == found_in(write(tmp_path / "labels"))
 
 
 def test_one_label_has_no_combined_images_and_no_verdict(tmp_path: Path) -> None:

@@ -70,6 +70,12 @@ def test_metrics_of_evaluate(artefacts: Project, tmp_path: Path) -> None:
     assert "waterbird_water" in text
     assert sentence(metrics["diagnosis"]) in text
     assert as_dict(tmp_path / "metrics.json") == metrics
+    del metrics["diagnosis"], metrics["setting"]  # as an earlier version wrote it
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(
+        MacError, match=r"metrics.json: does not state setting, diagnosis; run 'mac evaluate'$"
+    ):
+        describe(tmp_path / "metrics.json")
 
 
 def test_a_picture_of_one_row_shows_the_five_panels(artefacts: Project) -> None:

@@ -29,6 +29,7 @@ def test_a_project_that_is_well(own_artefacts: project.Project) -> None:
         "train",
         "saliency",
         "features",
+        "sweep",
         "retrain",
     ]
 

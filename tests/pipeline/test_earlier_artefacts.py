@@ -1,0 +1,37 @@
+"""Artefacts that an earlier version wrote, without what was added since: one line that says what to do."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import MacError
+from pipeline.params.baselines import BaselinesParams
+from pipeline.params.retrain import RetrainParams
+from pipeline.steps.baselines import baselines
+from pipeline.steps.retrain import retrain
+from tests import cached
+from tests.cached import AUTO, FIT
+
+
+def test_what_is_stated_is_found_and_what_is_not_is_named(tmp_path: Path) -> None:
+    with cached.write(tmp_path, select="best").open("erm", "masks") as given:
+        assert given.erm_labels == "validation, to choose"
+        assert given.stated("masks", "side") == "core"
+        with pytest.raises(MacError, match=r"masks.h5: does not state top_k; run 'mac saliency'$"):
+            given.stated("masks", "top_k")
+
+
+def test_an_erm_that_does_not_state_what_chose_it(tmp_path: Path) -> None:
+    project, context = cached.write(tmp_path), cached.context(tmp_path)
+    file = project.path("erm") / "model.json"
+    about = json.loads(file.read_text())
+    del about["params"]["selection"]
+    file.write_text(json.dumps(about))
+    message = r"erm: model.json does not state selection.criterion; run 'mac train'$"
+    params, llr = RetrainParams(**FIT.model_dump(), alpha=1.0, beta=2.0), BaselinesParams(methods=["llr"])
+    with project.open("images", "erm", "features") as given:
+        with pytest.raises(MacError, match=message):
+            retrain(given, project.path("retrained"), params, AUTO, context)
+        with pytest.raises(MacError, match=message):
+            baselines(given, project.path("baselines"), llr, FIT, AUTO, context)
