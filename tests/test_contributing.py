@@ -124,7 +124,7 @@ def test_add_a_backbone(project: Project, tmp_path: Path) -> None:
     copy = Copy(tmp_path / "copy", "Add a backbone")
     copy.is_finished()
     project.set(model__architecture="convnext_tiny", train__epochs=1)
-    for stage in ("train", "saliency", "features", "sweep", "retrain"):
+    for stage in ("train", "saliency", "features"):
         copy.mac(project, stage)
     with project.open("images", "erm", "features") as given:
         tensors, features = given.model("erm").read(), given.file("features")

@@ -75,7 +75,7 @@ def test_without_any_attribute_errors_choose_and_results_are_by_class(
     assert metrics["erm"]["test"]["classes"] == {
         name: pytest.approx(correct[label == c].mean()) for c, name in enumerate(("landbird", "waterbird"))
     }
-    of_any_grouping = {"raw_mean", "balanced_accuracy", "auroc", "ece"}
+    of_any_grouping = {"raw_mean", "balanced_accuracy", "auroc", "ece", "robust_coverage"}
     assert (
         metrics["erm"]["test"].keys() == {"worst_class", "worst_class_interval", "classes"} | of_any_grouping
     )

@@ -217,7 +217,6 @@ for _ in range(20):
 
 
 def test_killed_at_random_moments_twenty_times(project: Project) -> None:
-    project.set(features__draws=8)
     finish(start(project, "features", block=4))
     expected = (project.data / "features.h5").read_bytes()
     (project.data / "features.h5").unlink()

@@ -106,7 +106,8 @@ def test_parameters_that_a_stage_does_not_declare_change_nothing(project: Projec
 def test_a_stage_opens_what_it_declares_and_uses_all_of_it(
     project: Project, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.set(retrain__alpha="auto", retrain__beta="auto")  # else retrain does not look into the sweep
+    # Else retrain does not look into the sweep, nor the sweep at the diagnosis.
+    project.set(retrain__alpha="auto", retrain__beta="auto", selection__criterion="soft_errors")
     used = set()
 
     def recorded(kind: str) -> None:
