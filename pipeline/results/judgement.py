@@ -84,8 +84,8 @@ _LEADS: dict[Verdict, str] = {
 _ADVICE: dict[Verdict, str] = {
     "holds": (
         "This does not prove it: it looks the same if a cue lies on the object, if the validation split is "
-        "as biased as the training split, or if the highest scores lie on the shortcut itself. And it promises "
-        "no gain: compare MaC with plain last-layer retraining (LLR)."
+        "as biased as the training split, or if the highest scores lie on the shortcut itself. And it "
+        "promises no gain: compare MaC with plain last-layer retraining (LLR)."
     ),
     "doubtful": f"Look at the masks; try {_TRY}; and compare with {_ERM}.",
     "fails": (
