@@ -74,6 +74,11 @@ class Project:
     def params(self) -> Params:
         return parse(YAML(typ="safe").load(self.params_file), "params.yaml")
 
+    def copied(self, folder: Path) -> "Project":
+        """A copy in `folder`, to be changed at will (the raw images are shared)."""
+        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns("raw"))
+        return Project(folder)
+
     def run(self, *arguments: str) -> Result:
         """Run `mac` with these arguments; a stage gets this project's params and data folder."""
         options = ["--data", str(self.data)] if arguments[0] in WITH_DATA else []
@@ -169,10 +174,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def project(finished: Project, tmp_path: Path) -> Project:
-    """A copy of the finished project, to be changed at will (the raw images are shared)."""
-    folder = tmp_path / "project"
-    shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns("raw"))
-    return Project(folder)
+    """A copy of the finished project, to be changed at will."""
+    return finished.copied(tmp_path / "project")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A stage reads what its entry in the list says, and nothing else."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,9 +49,7 @@ OTHERS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def compared(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The finished project with the artefacts of the second pipeline."""
-    folder = tmp_path_factory.mktemp("compared") / "project"
-    shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns("raw"))
-    project = Project(folder)
+    project = finished.copied(tmp_path_factory.mktemp("compared") / "project")
     for stage in COMPARED:
         project.succeed(stage)
     return project
@@ -60,10 +57,8 @@ def compared(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
 
 @pytest.fixture
 def project(compared: Project, tmp_path: Path) -> Project:
-    """A copy of it, to be changed at will (the raw images are shared)."""
-    folder = tmp_path / "project"
-    shutil.copytree(compared.folder, folder)
-    return Project(folder)
+    """A copy of it, to be changed at will."""
+    return compared.copied(tmp_path / "project")
 
 
 def changed(key: str, value: Any) -> Any:

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from pipeline.errors import MacError
 from pipeline.method import pairing
 from pipeline.network import classifier
 from pipeline.network.inputs import normalize, to_input_grid
-from pipeline.project import Project
+from pipeline.project import Opened, Project
 from pipeline.steps import features as stage
 from tests.conftest import edited
 from tests.pipeline.steps import untrained
@@ -37,22 +38,29 @@ def arrays(project: Project, *names: str) -> dict[str, np.ndarray]:
         return {name: given.file("features")[name][:] for name in names}
 
 
+def by_hand(given: Opened) -> tuple[Callable[[int], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    """The input grid of a row of images.h5, (3, S, S) in [0, 1]; and φ of one such input, (D,)."""
+    images, erm = given.file("images"), given.model("erm")
+    model = classifier.load(erm.spec, erm.read(), torch.device("cpu"))
+
+    def grid(row: int) -> np.ndarray:
+        return to_input_grid(torch.from_numpy(images["image"][row][None]), erm.spec)[0].numpy() / 255.0
+
+    def phi(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            pixels = torch.from_numpy(x.astype(np.float32))[None]
+            return model.features(normalize(pixels, erm.spec.normalization))[0].numpy()
+
+    return grid, phi
+
+
 def test_every_view_equals_one_made_alone(made: Project) -> None:
     """Equations 1 and 2 and the forward pass for single rows, from images.h5 and masks.h5 by hand."""
     with made.open("images", "erm", "masks", "features") as given:
         images, masks, cached = (given.file(name) for name in ("images", "masks", "features"))
-        erm = given.model("erm")
-        model = classifier.load(erm.spec, erm.read(), torch.device("cpu"))
+        grid, phi = by_hand(given)
         rows = masks["row"][:]
         label, mean = images["label"][:][rows], masks["channel_mean"][:]
-
-        def grid(row: int) -> np.ndarray:
-            return to_input_grid(torch.from_numpy(images["image"][row][None]), erm.spec)[0].numpy() / 255.0
-
-        def phi(x: np.ndarray) -> np.ndarray:
-            with torch.no_grad():
-                pixels = torch.from_numpy(x.astype(np.float32))[None]
-                return model.features(normalize(pixels, erm.spec.normalization))[0].numpy()
 
         for r in range(2):
             draw = pairing.draw(label, 16, seed=0, r=r)
@@ -84,20 +92,11 @@ def test_every_view_equals_one_made_alone(made: Project) -> None:
 def test_every_view_of_a_validation_image_equals_one_made_alone(made: Project) -> None:
     """Core, rest and combined for single rows by hand; partners are of the validation split."""
     with made.open("images", "erm", "masks", "features") as given:
-        images, masks, cached = (given.file(name) for name in ("images", "masks", "features"))
-        erm = given.model("erm")
-        model = classifier.load(erm.spec, erm.read(), torch.device("cpu"))
+        masks, cached = given.file("masks"), given.file("features")
+        grid, phi = by_hand(given)
         rows, label = masks["val/row"][:], cached["val/label"][:]
         mask, mean = masks["val/mask"][:].astype(np.float64), masks["val/channel_mean"][:]
         assert cached["val/position"][:].tolist() == list(range(24))
-
-        def grid(row: int) -> np.ndarray:
-            return to_input_grid(torch.from_numpy(images["image"][row][None]), erm.spec)[0].numpy() / 255.0
-
-        def phi(x: np.ndarray) -> np.ndarray:
-            with torch.no_grad():
-                pixels = torch.from_numpy(x.astype(np.float32))[None]
-                return model.features(normalize(pixels, erm.spec.normalization))[0].numpy()
 
         assert cached["val/masked"].shape == (2, 24, cached["val/original"].shape[1])
         for r in range(2):
