@@ -174,22 +174,20 @@ class Opened:
         return {name: self._artefacts[name].digest for name in names}
 
     def stated(self, name: str, *keys: str) -> Any:
-        """A parameter that an artefact was made with, by its keys.
+        """A parameter that an artefact was made with, or a value in a table's metrics.json, by its keys.
 
         Raises:
             MacError: the artefact does not state it.
         """
         artefact = self._artefacts[name]
-        found: Any = artefact.provenance.params
+        found: Any = artefact.values if isinstance(artefact, Table) else artefact.provenance.params
         try:
             for key in keys:
                 found = found[key]
         except (LookupError, TypeError):
-            file = (
-                f"{artefact.path}: model.json" if isinstance(artefact, ModelFolder) else f"{artefact.path}:"
-            )
-            remedy = self.project.kinds[name].remedy
-            raise MacError(f"{file} does not state {'.'.join(keys)}; {remedy}") from None
+            files = {ModelFolder: " model.json", Table: " metrics.json"}
+            file, remedy = files.get(type(artefact), ""), self.project.kinds[name].remedy
+            raise MacError(f"{artefact.path}:{file} does not state {'.'.join(keys)}; {remedy}") from None
         return found
 
     @property

@@ -53,7 +53,7 @@ def scaled_classes(cached: Cached, logits: Tensor) -> list[int]:
 def stated(shift: Tensor) -> dict[str, object]:
     """The scales in the table: of every class, relative to the first; of many classes, their range."""
     if len(shift) <= SCALED:
-        return {"scale": [[float(f"{each:.4g}") for each in (shift - shift[0]).exp()]]}
+        return {"scale": ", ".join(f"{each:.4g}" for each in (shift - shift[0]).exp())}
     scale, count = shift.exp(), int((shift != 0).sum())
     return {"scale": f"{scale.min():.4g} to {scale.max():.4g}, not 1 for {count} of {len(shift)} classes"}
 

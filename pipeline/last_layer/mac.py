@@ -18,7 +18,7 @@ from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.lbfgs import fit_lbfgs
 from pipeline.last_layer.scale import Scale
-from pipeline.last_layer.selection import BestSoFar
+from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
 

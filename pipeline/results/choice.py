@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.errors import MacError
 from pipeline.metrics import Accuracy, better
 from pipeline.project import Opened
-from pipeline.results.judgement import Verdict
 from pipeline.selection import SPOKEN, SPOKEN_MEAN
 
 if TYPE_CHECKING:
     from pipeline.params.selection import Criterion
+    from pipeline.results.judgement import Verdict
 
 Setting = tuple[float, float] | None  # (α, β); None is ERM as it is: its head is not retrained
 
@@ -50,8 +49,8 @@ class Choice:
         Raises:
             MacError: its metrics.json does not say it.
         """
-        table, remedy = given.table("sweep"), given.project.kinds["sweep"].remedy
-        return cls._stated({**table.values, "chosen_by": "sweep"}, f"{table.path}: metrics.json", remedy)
+        alpha, beta, reason = (given.stated("sweep", name) for name in ("alpha", "beta", "reason"))
+        return cls(alpha, beta, "sweep", reason)
 
     @classmethod
     def of_retrained(cls, given: Opened) -> "Choice":
@@ -63,15 +62,7 @@ class Choice:
         Raises:
             MacError: its model.json does not say it.
         """
-        folder, remedy = given.model("retrained"), given.project.kinds["retrained"].remedy
-        return cls._stated(folder.provenance.params, f"{folder.path}: model.json", remedy)
-
-    @classmethod
-    def _stated(cls, values: Mapping[str, Any], where: str, remedy: str) -> "Choice":
-        names = [each.name for each in fields(cls)]
-        if missing := [name for name in names if name not in values]:
-            raise MacError(f"{where} does not state {', '.join(missing)}; {remedy}")
-        return cls(**{name: values[name] for name in names})
+        return cls(**{each.name: given.stated("retrained", each.name) for each in fields(cls)})
 
     @property
     def setting(self) -> Setting:
@@ -106,7 +97,7 @@ def picked(
     mean: Accuracy,
     best: int,
     criterion: "Criterion",
-    verdict: Verdict | None,
+    verdict: "Verdict | None",
 ) -> tuple[int, str]:
     """The index of the setting that stage sweep picks, and a sentence that says why.
 

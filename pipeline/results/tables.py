@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.results import judgement
 from pipeline.results.choice import said
 
 # The names of the metrics that stand between the worst group and the groups in a table.
@@ -52,73 +51,6 @@ def of_metrics(metrics: Mapping[str, Any], reason: str = "") -> str:
         lines.append("MaC: one retrained head")
     lines.append(f"MaC: {reason or said(metrics['setting'])}")
     return "\n".join(lines)
-
-
-def of_evaluation(metrics: Mapping[str, Any], reason: str = "") -> str:
-    """What stage evaluate prints: the test metrics as `of_metrics` has them, and the diagnosis in words."""
-    return f"{of_metrics(metrics, reason)}\n\n{_said(metrics['diagnosis'])}"
-
-
-# What a diagnosis measures, and how it is named in a table.
-VIEWS = {
-    "original": "original",
-    "core": "core only",
-    "rest": "rest only",
-    "own": "own class",
-    "partner": "partner's",
-    "neither": "neither",
-    "swayed": "swayed",
-}
-VIEWS_NOTE = (
-    "own class, partner's, neither: what ERM says of the core on a background of another class; "
-    "swayed: right about the image, wrong about that"
-)
-
-
-def of_diagnosis(found: Mapping[str, Any]) -> str:
-    """The diagnosis as text: ERM's answers on views of the validation images, in percent, and the verdict."""
-    lines = []
-    if found["images"]:
-        views = {key: name for key, name in VIEWS.items() if key in found["all"]}
-        titles = "".join(f"{name:>12}" for name in views.values())
-        lines.append(f"{'ERM on validation, %':<24}{'n':>6}{titles}")
-        for name, row in diagnosed(found).items():
-            values = "".join(f"{100 * row[key]:>12.1f}" for key in views)
-            ends = "".join(f"{ends_of(row, key):>12}" for key in views)
-            lines += [f"{name:<24}{row.get('images', found['images']):>6}{values}", f"{'':<30}{ends}"]
-        lines += [VIEWS_NOTE, basis(found)]
-    return "\n".join([*lines, *blanks(found), "", _said(found)])
-
-
-def diagnosed(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The rows of the diagnosis' table, by name."""
-    return {"all": found["all"], "classes alike": found["balanced"], **found["classes"]}
-
-
-def basis(found: Mapping[str, Any]) -> str:
-    """What the diagnosis' intervals are over."""
-    draws = "one draw" if found["draws"] == 1 else f"the mean of {found['draws']} draws"
-    return f"95 % intervals over validation images like these {found['images']}; one run of ERM, {draws}"
-
-
-def blanks(found: Mapping[str, Any]) -> list[str]:
-    """How many maps are blank, a line for each split."""
-    lines = []
-    for split, of_split in found["blank"].items():
-        by_class = [f"{name} {each['count']}" for name, each in of_split["classes"].items()]
-        said = f"{of_split['count']} ({100 * of_split['share']:.1f} %); {', '.join(by_class)}"
-        lines.append(f"blank maps, {split}: {said}")
-    return lines
-
-
-def ends_of(row: Mapping[str, Any], key: str) -> str:
-    """The ends of the interval of a share, in percent."""
-    interval = row[f"{key}_interval"]
-    return f"{100 * interval['low']:.1f}–{100 * interval['high']:.1f}"
-
-
-def _said(diagnosis: Mapping[str, Any]) -> str:
-    return f"{judgement.sentence(diagnosis)}\n{judgement.advice(diagnosis)}"
 
 
 def _spoken(key: str) -> str:

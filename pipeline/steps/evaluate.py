@@ -6,7 +6,7 @@ from typing import Any
 from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.project import Opened
-from pipeline.results import tables
+from pipeline.results import diagnosis_table, tables
 from pipeline.results.choice import Choice
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.scores import head_scores
@@ -29,7 +29,8 @@ def evaluate(given: Opened, metrics_out: Path, plots_out: Path, context: Context
     with store.create_folder(plots_out) as folder:
         store.write_csv(folder / "groups.csv", _bars(metrics))
         store.write_csv(folder / "confusion.csv", confusion)
-    return tables.of_evaluation(metrics, Choice.of_retrained(given).reason)
+    table = tables.of_metrics(metrics, Choice.of_retrained(given).reason)
+    return f"{table}\n\n{diagnosis_table.in_words(metrics['diagnosis'])}"
 
 
 def measure(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:

@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline import graph, store
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
-from pipeline.results import sheets, tables
+from pipeline.results import diagnosis_table, sheets, tables
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
 from pipeline.tools.single import PREVIEWS, datasets, open_single
 
@@ -88,7 +88,7 @@ def _table_of(found: dict[str, Any], path: Path) -> str:
             return tables.of_ablation(found)
         if {"erm", "mac"} <= found.keys():
             _require_current(found, path)
-        return tables.of_evaluation(found)
+        return f"{tables.of_metrics(found)}\n\n{diagnosis_table.in_words(found['diagnosis'])}"
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise MacError(f"{path}: is no metrics.json of evaluate, baselines or ablation ({reason})") from None

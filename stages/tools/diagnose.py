@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline import graph
-from pipeline.results import judgement, tables
+from pipeline.results import diagnosis_table, judgement
 from pipeline.results.diagnosis import diagnose
 from stages.options import data_option
 
@@ -28,4 +28,4 @@ def command(data: Path, as_json: bool) -> None:
         words = {"sentence": judgement.sentence(found), "advice": judgement.advice(found)}
         click.echo(json.dumps({**found, **words}, ensure_ascii=False))
     else:
-        click.echo(tables.of_diagnosis(found))
+        click.echo(diagnosis_table.table(found))

@@ -13,7 +13,7 @@ from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.metrics import SIGNS
 from pipeline.project import Opened, Project
-from pipeline.results import judgement, tables
+from pipeline.results import diagnosis_table, judgement
 from pipeline.results.choice import Choice
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.tables import worst_of
@@ -47,7 +47,7 @@ def report(given: Opened, out: Path, _context: Context) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "inline": _inline, "ends": tables.ends_of}
+    environment.filters |= {"percent": _percent, "inline": _inline, "ends": diagnosis_table.ends_of}
     store.write_text(out, environment.get_template("page.html").render(_contents(given)))
 
 
@@ -122,15 +122,16 @@ def _diagnosis(given: Opened) -> dict[str, Any]:
     found = diagnose(given)
     views, rows, note = {}, {}, ""
     if found["images"]:
-        views = {key: name for key, name in tables.VIEWS.items() if key in found["all"]}
-        rows, note = tables.diagnosed(found), f"{tables.VIEWS_NOTE}. {tables.basis(found)}."
+        views = {key: name for key, name in diagnosis_table.VIEWS.items() if key in found["all"]}
+        rows = diagnosis_table.rows_of(found)
+        note = f"{diagnosis_table.VIEWS_NOTE}. {diagnosis_table.basis(found)}."
     return {
         "diagnosis": found,
         "assumption": judgement.ASSUMPTION[found["side"]],
         "diagnosis_views": views,
         "diagnosis_rows": rows,
         "diagnosis_note": note,
-        "diagnosis_blanks": tables.blanks(found),
+        "diagnosis_blanks": diagnosis_table.blanks(found),
         "diagnosis_said": (judgement.sentence(found), judgement.advice(found)),
     }
 

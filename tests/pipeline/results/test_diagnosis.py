@@ -12,7 +12,7 @@ from scipy import stats
 
 from pipeline import graph, store
 from pipeline.project import Project
-from pipeline.results import tables
+from pipeline.results import diagnosis_table
 from pipeline.results.diagnosis import diagnose, is_blank, mean_interval, wilson
 from pipeline.schemas import features, images, masks
 from pipeline.spec import IMAGENET, ModelSpec
@@ -148,7 +148,7 @@ def test_the_side_of_the_masks_is_told(tmp_path: Path, method: str, side: str, a
     plain, found = found_in(write(tmp_path / "plain")), found_in(write(tmp_path, method=method, side=side))
     assert found["side"] == assumed
     assert {**found, "side": "core"} == plain
-    assert ("this verdict is not calibrated" in tables.of_diagnosis(found)) == (assumed == "rest")
+    assert ("this verdict is not calibrated" in diagnosis_table.table(found)) == (assumed == "rest")
 
 
 def test_classes_are_the_labels_whatever_the_maps_explain(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_one_label_has_no_combined_images_and_no_verdict(tmp_path: Path) -> None
     found = found_in(write(tmp_path, np.zeros(32, int)))
     assert found["verdict"] == "unknown"
     assert set(found["balanced"]) == {f"{name}{end}" for name in ("original", "core", "rest") for end in ENDS}
-    text = tables.of_diagnosis(found)
+    text = diagnosis_table.table(found)
     assert "have one class only, so they have no combined view" in text
     assert "own class" not in text.splitlines()[0]
 
@@ -173,12 +173,12 @@ def test_without_masks_of_validation_images(tmp_path: Path) -> None:
     found = found_in(write(tmp_path, with_masks=False))
     assert (found["verdict"], found["images"]) == ("unknown", 0)
     assert set(found["blank"]) == {"train"}
-    assert "no validation image has a mask" in tables.of_diagnosis(found)
+    assert "no validation image has a mask" in diagnosis_table.table(found)
 
 
 def test_the_table_shows_the_numbers(tmp_path: Path) -> None:
     found = found_in(write(tmp_path))
-    lines = tables.of_diagnosis(found).splitlines()
+    lines = diagnosis_table.table(found).splitlines()
     assert lines[0].split()[-6:] == ["only", "own", "class", "partner's", "neither", "swayed"]
     row = next(number for number, line in enumerate(lines) if line.startswith("bee"))
     assert lines[row].split() == ["bee", "20", "100.0", "75.0", "50.0", "75.0", "25.0", "0.0", "25.0"]

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.params.retrain import RetrainParams
 from pipeline.project import Project
-from pipeline.results import tables
+from pipeline.results import diagnosis_table, tables
 from pipeline.results.choice import NOT_RETRAINED
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.judgement import advice, sentence
@@ -119,7 +119,8 @@ def test_erm_as_it_is_is_said_and_measured(own_artefacts: Project) -> None:
         table = evaluate(given, own_artefacts.path("metrics"), own_artefacts.path("plots"), context)
     metrics = json.loads(own_artefacts.path("metrics").read_text())
     assert f"\nMaC: {NOT_RETRAINED}\n" in table
-    shown = tables.of_evaluation(metrics)  # as `mac inspect metrics.json` shows it
+    in_words = diagnosis_table.in_words(metrics["diagnosis"])
+    shown = f"{tables.of_metrics(metrics)}\n\n{in_words}"  # as `mac inspect metrics.json` shows it
     assert shown == table.replace(NOT_RETRAINED, "picked by stage sweep: ERM as it is")
     assert metrics["setting"] == {"alpha": None, "beta": None, "chosen_by": "sweep"}
     for name, value in metrics["erm"]["test"]["groups"].items():

@@ -17,7 +17,7 @@ from pipeline.compute.context import Context
 from pipeline.errors import MacError
 from pipeline.params.examples import ExamplesParams
 from pipeline.project import Project
-from pipeline.results import judgement, tables
+from pipeline.results import diagnosis_table, judgement
 from pipeline.results.choice import NOT_RETRAINED
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.scores import head_scores
@@ -91,12 +91,12 @@ def test_the_diagnosis_is_near_the_top(reported: Project) -> None:
     whole = " ".join(Page(text_of(reported)).text.split())
     text = whole.partition("Does the method's assumption hold here?")[2].partition("Accuracy by group")[0]
     assert f"{judgement.sentence(found)} {judgement.advice(found)}" in text
-    for row in tables.diagnosed(found).values():
-        for key in tables.VIEWS:
+    for row in diagnosis_table.rows_of(found).values():
+        for key in diagnosis_table.VIEWS:
             assert f"{100 * row[key]:.1f}" in text
-            assert tables.ends_of(row, key) in text
-    assert tables.basis(found) in text
-    for line in tables.blanks(found):
+            assert diagnosis_table.ends_of(row, key) in text
+    assert diagnosis_table.basis(found) in text
+    for line in diagnosis_table.blanks(found):
         assert line in text
 
 

@@ -3,7 +3,7 @@
 import json
 
 from pipeline import project
-from pipeline.results import judgement, tables
+from pipeline.results import diagnosis_table, judgement
 from pipeline.results.diagnosis import diagnose
 from tests.conftest import Project
 
@@ -12,7 +12,7 @@ def test_the_table_and_the_json_are_the_library_s(artefacts: project.Project) ->
     with artefacts.open("images", "erm", "masks", "features") as given:
         found = diagnose(given)
     mac = Project(artefacts.data.parent)
-    assert mac.succeed("diagnose").stdout == f"{tables.of_diagnosis(found)}\n"
+    assert mac.succeed("diagnose").stdout == f"{diagnosis_table.table(found)}\n"
     words = {"sentence": judgement.sentence(found), "advice": judgement.advice(found)}
     assert json.loads(mac.succeed("diagnose", "--json").stdout) == {**found, **words}
 
