@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.loss import cross_entropy
 from pipeline.last_layer.method import Cached, Fitted, Method
-from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.metrics import prefer
 
 # γ: the authors use 4 to 20 on Waterbirds and 1 to 3 on CelebA.

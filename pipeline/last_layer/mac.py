@@ -14,11 +14,11 @@ from torch import Tensor
 
 from pipeline.errors import MacError
 from pipeline.last_layer.adam import NotFiniteError, Weigh, fit_adam, mean_of_batch
+from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.lbfgs import fit_lbfgs
 from pipeline.last_layer.scale import Scale
-from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
 

@@ -108,13 +108,13 @@ def test_a_stage_opens_what_it_declares_and_uses_all_of_it(
     def recorded(kind: str) -> None:
         plain = getattr(Opened, kind)
 
-        def access(given: Opened, name: str) -> Any:
+        def access(given: Opened, name: str, *keys: str) -> Any:
             used.add(name)
-            return plain(given, name)
+            return plain(given, name, *keys)
 
         monkeypatch.setattr(Opened, kind, access)
 
-    for kind in ("file", "model", "table"):
+    for kind in ("file", "model", "table", "stated"):
         recorded(kind)
     project.succeed(stage)
     assert used == set(graph.stage(stage).needs)

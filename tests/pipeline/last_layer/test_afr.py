@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.last_layer import afr
+from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.method import Cached
-from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.metrics import Accuracy
 
 

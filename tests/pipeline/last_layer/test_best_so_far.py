@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
+from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
-from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.metrics import Grouping
 
 
