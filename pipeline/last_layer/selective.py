@@ -56,7 +56,7 @@ def fit(cached: Cached) -> Fitted:
 
 
 def by_disagreement(early: Tensor, erm: Tensor) -> Tensor:
-    """The rows by KL(p_early ‖ p_ERM), the highest first, ties in order, (n,) int64; of logits (n, C) each."""
+    """The rows by KL(p_early ‖ p_ERM), the highest first, ties in order, (n,) int64; of logits (n, C)."""
     log_early, log_erm = early.double().log_softmax(1), erm.double().log_softmax(1)
     divergence = (log_early.exp() * (log_early - log_erm)).sum(1)
     return divergence.argsort(descending=True, stable=True)
