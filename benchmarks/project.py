@@ -57,6 +57,7 @@ TRAIN = TrainParams(
     precision="float32",
     select="last",
     hold_out=0.0,
+    keep_epochs=[],
     seed=0,
 )
 RETRAIN = RetrainParams(

@@ -50,6 +50,7 @@ def parameters(root: Path, weights: Path, size: int, epochs: int, seed: int) -> 
     values["dataset"] |= {"stored_size": size * 8 // 7, "input_size": size}
     values["model"] = {"architecture": "mobilenet_v2", "weights": str(weights.resolve())}
     values["train"] |= {"epochs": epochs, "lr": 0.002, "schedule": "constant", "select": "last", "seed": seed}
+    values["train"]["keep_epochs"] = [1]
     values["features"]["draws"] = 2
     values["retrain"] |= {"seeds": 3, "average": 1}
     values["saliency"] |= {"previews": 0}

@@ -188,8 +188,9 @@ def _values(field: dict[str, Any]) -> str:
     if "prefixItems" in field:
         return "[" + ", ".join(_values(each) for each in field["prefixItems"]) + "]"
     if field["type"] == "array":
-        items = field["items"]
-        return f"list of {_values(items)}" if "enum" in items else f"list, each a {_values(items)}"
+        items = _values(field["items"])
+        article = "an" if items.startswith("integer") else "a"
+        return f"list of {items}" if "enum" in field["items"] else f"list, each {article} {items}"
     bounds = ", ".join(f"{sign} {field[key]:g}" for key, sign in _BOUNDS.items() if key in field)
     named = {"object": "mapping", "boolean": "true, false"}.get(field["type"], field["type"])
     return f"{named} {bounds}".strip()

@@ -25,6 +25,7 @@ WIDTH, DRAWS, BATCH = 12, 2, 8
 COUNTS = {"train": 60, "val": 80, "test": 90}
 CLASSES, ATTRIBUTES = ("landbird", "waterbird"), ("land", "water")
 GROUPS = ("landbird_land", "landbird_water", "waterbird_land", "waterbird_water")
+NAMES = {"classes": CLASSES, "attributes": ATTRIBUTES}
 SPEC = ModelSpec("none", CLASSES, ATTRIBUTES, 1, "squash", 1, "resize", IMAGENET)
 FIT = FitParams(
     solver="adam",
@@ -41,6 +42,9 @@ FIT = FitParams(
 )
 
 AUTO = SelectionParams(criterion="auto")
+
+Array = NDArray[Any]
+Splits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]
 
 
 def fit_params(**changes: Any) -> FitParams:
@@ -64,11 +68,12 @@ def context(data: Path) -> Context:
     return Context("cpu", data / "scratch")
 
 
-def write(data: Path, unknown: Sequence[str] = (), **train: Any) -> Project:
+def write(data: Path, unknown: Sequence[str] = (), kept: Sequence[int] = (), **train: Any) -> Project:
     """Write images.h5, erm/, masks.h5 and features.h5 into the folder `data`.
 
     Args:
         unknown: the splits whose attributes are unknown.
+        kept: the early epochs of ERM whose logits are kept, as `early` has them.
         train: changes of what erm/ says it was trained with: `select`, `hold_out`, `seed`. Groups choose.
     """
     project = graph.project(data)
@@ -81,8 +86,14 @@ def write(data: Path, unknown: Sequence[str] = (), **train: Any) -> Project:
     for view in ("masked", "combined"):
         noise = rng.normal(size=(DRAWS, COUNTS["train"], WIDTH)).astype(np.float32)
         views[view] = splits["train"][0] + noise
-    _write_all(project, splits, head, views, rng, **train)
+    _write_all(project, splits, head, views, rng, kept=kept, **train)
     return project
+
+
+def early(kept: Sequence[int], count: int) -> dict[str, Array]:
+    """What early.safetensors has, of random logits of `count` training images."""
+    logits = 3 * np.random.default_rng(7).normal(size=(len(kept), count, 2)).astype(np.float32)
+    return {"epoch": np.array(kept), "logits": logits}
 
 
 def write_signed(data: Path, *, erm: int, original: int, masked: int, combined: int) -> Project:
@@ -135,11 +146,6 @@ def write_of_noise(data: Path, *, core: int) -> Project:
     return project
 
 
-Splits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]
-Array = NDArray[np.float32]
-NAMES = {"classes": CLASSES, "attributes": ATTRIBUTES}
-
-
 def _write_all(
     project: Project,
     splits: Splits,
@@ -147,10 +153,11 @@ def _write_all(
     views: dict[str, Array],
     rng: np.random.Generator,
     core: int = 0,
+    kept: Sequence[int] = (),
     **train: Any,
 ) -> None:
     _write_images(project, splits)
-    _write_erm(project, head, {"select": "last", "hold_out": 0.0, "seed": 0, **train})
+    _write_erm(project, head, {"select": "last", "hold_out": 0.0, "seed": 0, **train}, kept)
     _write_masks(project)
     _write_features(project, splits, views, rng, core)
 
@@ -165,7 +172,7 @@ def _write_images(project: Project, splits: Splits) -> None:
         file.write("path", [f"{row}.png" for row in range(total)])
 
 
-def _write_erm(project: Project, head: Array, train: dict[str, Any]) -> None:
+def _write_erm(project: Project, head: Array, train: dict[str, Any], kept: Sequence[int]) -> None:
     tensors = {
         "trunk.some": np.ones(3, np.float32),
         "head.weight": head,
@@ -173,7 +180,8 @@ def _write_erm(project: Project, head: Array, train: dict[str, Any]) -> None:
     }
     made = {"train": train, "selection": {"criterion": "groups"}}
     with project.open("images") as given, store.create_folder(project.path("erm")) as folder:
-        store.write_model(folder, "erm", tensors, SPEC, made, given.digests("images"))
+        others = {"early": early(kept, COUNTS["train"])} if kept else {}
+        store.write_model(folder, "erm", tensors, SPEC, made, given.digests("images"), **others)
 
 
 def _write_masks(project: Project) -> None:

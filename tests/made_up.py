@@ -67,7 +67,12 @@ def own_artefacts(artefacts: Project, tmp_path: Path) -> Project:
 
 
 def write(
-    folder: Path, *, foregrounds: bool = True, spec: ModelSpec = SPEC, file_name: str = "{:02}.png"
+    folder: Path,
+    *,
+    foregrounds: bool = True,
+    spec: ModelSpec = SPEC,
+    file_name: str = "{:02}.png",
+    kept: Sequence[int] = (),
 ) -> Project:
     """Write the project into `folder / "data"`, and the image files into `folder / "raw"`.
 
@@ -75,13 +80,14 @@ def write(
         foregrounds: whether the dataset has true masks.
         spec: of the model; without attributes, those of all images are unknown.
         file_name: of the image files, `{}` for the row.
+        kept: the early epochs of ERM whose logits are kept.
     """
     project = graph.project(folder / "data")
     rng = np.random.default_rng(0)
     paths = [file_name.format(row) for row in range(COUNT)]
     _write_images(project, folder / "raw", paths, spec, foregrounds, rng)
     with project.open("images") as given:
-        _write_erm(project, given, spec)
+        _write_erm(project, given, spec, kept)
     with project.open("images", "erm") as given:
         _write_masks(project, given, rng)
     with project.open("images", "erm", "masks") as given:
@@ -154,7 +160,7 @@ def _boxes(count: int, side: int, rng: np.random.Generator) -> NDArray[np.bool_]
     return found
 
 
-def _write_erm(project: Project, given: Opened, spec: ModelSpec) -> None:
+def _write_erm(project: Project, given: Opened, spec: ModelSpec, kept: Sequence[int]) -> None:
     model = classifier.build(spec.architecture, len(spec.classes)).eval()
     phi = _phi(model, given.file("images"), spec)
     tensors = {name: tensor.contiguous().numpy() for name, tensor in model.state_dict().items()}
@@ -168,7 +174,8 @@ def _write_erm(project: Project, given: Opened, spec: ModelSpec) -> None:
     for epoch in (1, 2):
         history.append({"epoch": epoch, "val_worst": 0.1 * epoch, "val_mean": 0.2 * epoch})
     with store.create_folder(project.path("erm")) as out:
-        store.write_model(out, "erm", tensors, spec, made, given.digests("images"))
+        others = {"early": cached.early(kept, 4 * EACH[0])} if kept else {}
+        store.write_model(out, "erm", tensors, spec, made, given.digests("images"), **others)
         store.write_csv(out / "history.csv", history)
         store.write_json(out / "metrics.json", {"val": {"worst_group": 0.2}})
 

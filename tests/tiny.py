@@ -26,6 +26,7 @@ TRAIN = TrainParams(
     precision="float32",
     select="last",
     hold_out=0.0,
+    keep_epochs=[],
     seed=0,
 )
 

@@ -28,9 +28,10 @@ class ErmParams:
 
     @classmethod
     def of(cls, given: Opened) -> "ErmParams":
-        """The parameters of the opened ERM model."""
+        """The parameters of the opened ERM model. A training with them keeps no early epoch."""
         made = given.model("erm").provenance.params
-        return cls(ModelParams(**made["model"]), InputParams(**made["input"]), TrainParams(**made["train"]))
+        train = TrainParams(**made["train"], keep_epochs=[])
+        return cls(ModelParams(**made["model"]), InputParams(**made["input"]), train)
 
 
 def reference(given: Opened, made: ErmParams, on: torch.device) -> Tensor:

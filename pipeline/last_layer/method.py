@@ -1,11 +1,12 @@
 """The inputs and the results of a method of the last layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import MacError
@@ -16,6 +17,7 @@ from pipeline.metrics import Labels
 from pipeline.params.fit import FitParams
 from pipeline.params.selection import CriterionName
 from pipeline.splits import unseen_by_erm
+from pipeline.store import ModelFolder
 
 if TYPE_CHECKING:
     from pipeline.project import Opened
@@ -29,6 +31,8 @@ class Cached:
         views: the retraining set, M rows, without masked and combined views.
         group: (M,) int64, the groups of the rows; None if any attribute in the retraining set is unknown.
         unseen: (M,) bool, the rows that ERM was not trained on.
+        early: (M, C) float32, the logits of the rows after each epoch of ERM that `train.keep_epochs` kept,
+            by its number.
         validation: the validation split.
         erm: the ERM head, (1, 1, …).
         erm_labels: the group labels that ERM itself saw.
@@ -38,6 +42,7 @@ class Cached:
     views: Views
     group: Tensor | None
     unseen: Tensor
+    early: Mapping[int, Tensor]
     validation: HeldOutSplit
     erm: Heads
     erm_labels: Labels
@@ -55,6 +60,7 @@ class Cached:
             views=Views.of(features, params, on, interventions=False),
             group=torch.from_numpy(grouping.index).to(on) if grouping.kind == "group" else None,
             unseen=torch.from_numpy(np.isin(features["train/row"][:], left_out)).to(on),
+            early=_early(erm, np.searchsorted(training, features["train/row"][:]), on),
             validation=HeldOutSplit.to_choose(features, on, erm.head(), criterion),
             erm=Heads.of(erm.head()).to(on),
             erm_labels=given.erm_labels,
@@ -76,6 +82,15 @@ class Cached:
             return self.unseen, ""
         note = "on images that ERM was trained on: none was held out (train.hold_out)"
         return torch.ones_like(self.unseen), note
+
+
+def _early(erm: ModelFolder, places: NDArray[np.int64], on: torch.device) -> dict[int, Tensor]:
+    """The logits of some training images after each kept epoch, by their places among all of them, (M,)."""
+    if "early" not in erm.sets:
+        return {}
+    kept = erm.read("early")
+    logits = torch.from_numpy(kept["logits"][:, places]).to(on)
+    return dict(zip(kept["epoch"].tolist(), logits, strict=True))
 
 
 @dataclass(frozen=True)

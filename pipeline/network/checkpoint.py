@@ -13,7 +13,7 @@ from pipeline.compute.progress import log
 from pipeline.network.history import Epoch
 
 Tensors = dict[str, Tensor]
-_SETS = ("last", "best", "momentum")  # the attributes of a Checkpoint that hold tensors
+_SETS = ("last", "best", "momentum", "early")  # the attributes of a Checkpoint that hold tensors
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Checkpoint:
         last: the model's state dict after the last epoch, on the CPU.
         best: its state dict after the best epoch so far.
         momentum: SGD's momentum buffers, by the number of the parameter.
+        early: (N, classes) float32, the logits on the training split after each kept epoch, by its number.
         reference: (n, classes) float32, the logits of the criterion's reference on validation.
         epochs: the measurements of each epoch.
     """
@@ -31,6 +32,7 @@ class Checkpoint:
     last: Tensors
     best: Tensors
     momentum: Tensors
+    early: Tensors
     reference: Tensor
     epochs: list[Epoch]
 

@@ -65,6 +65,8 @@ class Training:
         epoch: how many epochs are done.
         history: their measurements. Only process 0 measures.
         best: the model's state dict after the best epoch so far, on the CPU.
+        early: (N, classes) float32, the logits on the training split, what is held out included, after each
+            epoch of `params.keep_epochs` so far, by its number.
         criterion: what chooses: what `auto` stands for here.
 
     Raises:
@@ -106,6 +108,7 @@ class Training:
         self._reference: Tensor | None = None
         self.history = History(given.grouping("val"), given.grouping("train"))
         self.best: Tensors = {}
+        self.early: Tensors = {}
 
     def _new_model(self, start: ModelFolder | None) -> classifier.Classifier:
         if start is not None:
@@ -135,11 +138,13 @@ class Training:
             self.ranks.wait()
 
     def train_epoch(self) -> None:
-        """One pass over the training rows, then validation by process 0."""
+        """One pass over the training rows, then validation by process 0, which also keeps early logits."""
         loss, accuracy, rate = self.train_batches()
         self.epoch += 1
         if self.ranks.first:
             self._validate(loss, accuracy, rate)
+            if self.epoch in self.params.keep_epochs:
+                self.early[str(self.epoch)] = self.logits(self.given.rows("train"))
 
     def train_batches(self) -> tuple[float, float, float]:
         """One pass over the training rows.
@@ -273,12 +278,19 @@ class Training:
             if buffer is not None:
                 momentum[str(number)] = buffer.cpu().contiguous()
         assert self._reference is not None  # an epoch is done
-        return Checkpoint(self.state(), self.best, momentum, self._reference, self.history.epochs)
+        return Checkpoint(
+            last=self.state(),
+            best=self.best,
+            momentum=momentum,
+            early=self.early,
+            reference=self._reference,
+            epochs=self.history.epochs,
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue after the last epoch of a checkpoint of the same training."""
         self.model.load_state_dict(checkpoint.last)
-        self.best = checkpoint.best
+        self.best, self.early = checkpoint.best, checkpoint.early
         self._reference = checkpoint.reference
         for number, parameter in self._parameters():
             if str(number) in checkpoint.momentum:

@@ -15,6 +15,7 @@ MethodName = Literal[
     "class_scaling",
     "evals",
     "afr",
+    "self",
     "dfr",
     "dfr_l2",
     "dfr_train",

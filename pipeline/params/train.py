@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.params.block import Block, Positive, Precision, Seed
 
@@ -35,6 +35,18 @@ class TrainParams(Block):
     hold_out: float = Field(
         ge=0,
         lt=1,
-        description="share of each class's training images that ERM does not see (0.2 for AFR, EVaLS)",
+        description="share of each class's training images that ERM does not see (0.2 for AFR, EVaLS, SELF)",
+    )
+    keep_epochs: list[Positive] = Field(
+        description="epochs, from 1, whose predictions on all training images are kept: SELF needs some"
     )
     seed: Seed = Field(description="seed of the new head, the order of the images and the augmentation")
+
+    @model_validator(mode="after")
+    def _kept_epochs_are_trained(self) -> "TrainParams":
+        kept = self.keep_epochs
+        if kept != sorted(set(kept)) or any(epoch > self.epochs for epoch in kept):
+            raise ValueError(
+                f"keep_epochs is {kept}; it should be rising epochs of the {self.epochs} that are trained"
+            )
+        return self

@@ -3,6 +3,8 @@
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
+
 from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Shards
@@ -29,9 +31,11 @@ def train(
 
     `params.select` names an epoch, last or best; the criterion of `selection` says which one is the best, and
     model.json and metrics.json name it. Its model is model.safetensors; the other one is
-    best.safetensors or last.safetensors. The folder also has history.csv and metrics.json. A run that was
-    killed continues after its last whole epoch, and ends with the same bytes. If torchrun started several
-    processes, the first one writes.
+    best.safetensors or last.safetensors. The folder also has history.csv and metrics.json. If
+    `params.keep_epochs` has E epochs, there is early.safetensors: `epoch` (E,) int64, and `logits` (E, N, C)
+    float32 of the N training images after each of them, without augmentation, in the order of images.h5,
+    those included that `params.hold_out` keeps from ERM. A run that was killed continues after its last whole
+    epoch, and ends with the same bytes. If torchrun started several processes, the first one writes.
 
     Raises:
         MacError: the input is larger than the stored images, the criterion needs attributes of validation
@@ -41,11 +45,16 @@ def train(
     made_from = given.digests("images")
     if Path(model.weights).is_file():
         made_from["weights"] = store.file_digest(Path(model.weights))
-    made = {"model": model.model_dump(), "train": params.model_dump(), "input": inputs.model_dump()}
+    made = {
+        "model": model.model_dump(),
+        "train": params.model_dump(exclude={"keep_epochs"}),  # the model is the same, whatever is kept
+        "input": inputs.model_dump(),
+    }
     with ranks(context.on) as (together, on):
         training = Training(given, model, inputs, params, on, criterion=selection.criterion, ranks=together)
         made["selection"] = {"criterion": training.criterion}
-        shards = Shards(context.scratch, "train", made, {"processes": together.count}, made_from)
+        others = {"processes": together.count, "keep_epochs": params.keep_epochs}
+        shards = Shards(context.scratch, "train", made, others, made_from)
         with shards if together.first else nullcontext():
             training.to_end(shards.folder / "checkpoint.safetensors")
             if together.first:
@@ -67,6 +76,9 @@ def _write(
     epoch = {"last": training.epoch, "best": history.best_epoch}[select]
     other = "best" if select == "last" else "last"
     others = {other: as_numpy(states[other])}
+    if kept := training.params.keep_epochs:
+        logits = np.stack([training.early[str(epoch)].numpy() for epoch in kept])
+        others["early"] = {"epoch": np.array(kept), "logits": logits}
     metrics = {
         "epoch": epoch,
         "best_epoch": history.best_epoch,

@@ -40,11 +40,16 @@ class FittedHeads:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A checked model on disk."""
+    """A checked model on disk.
+
+    Attributes:
+        sets: the names of its sets of tensors, `<name>.safetensors` each.
+    """
 
     path: Path
     spec: ModelSpec
     provenance: Provenance
+    sets: frozenset[str]
 
     @property
     def tensors(self) -> Path:
@@ -134,7 +139,7 @@ def open_model(path: Path, kind: str, remedy: str, digest: str | None = None) ->
             raise MacError(f"{file}: truncated or changed: its digest is not the one in model.json; {remedy}")
     if digest is not None and provenance.digest != digest:
         raise MacError(f"{path}: was replaced while it was in use; run the same command again")
-    return ModelFolder(path, spec, provenance)
+    return ModelFolder(path, spec, provenance, frozenset(Path(name).stem for name in digests))
 
 
 def stated_model(path: Path) -> tuple[str | None, str | None]:

@@ -73,10 +73,11 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
         "retrain": retrain.seeds * retrain.average,
     }
     seconds = {stage: count * width * fitted / FIT_RATE + FIT_START for stage, count in fits.items()}
+    kept = len(train.keep_epochs) * training / forward
     mask = inputs.input_size**2 / 8 * MASK
     return [
         Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
-        Need("train", 2 * weights, train.epochs * (training / step + validation / forward)),
+        Need("train", 2 * weights, train.epochs * (training / step + validation / forward) + kept),
         Need("saliency", masked * (mask + MAP), masked / forward),
         Need("features", width * views, views / forward),
         Need("sweep", 0, seconds["sweep"]),

@@ -75,6 +75,13 @@ WEIGHT = "Value error, should be a number ≥ 0, or auto"
         ),
         (
             "train",
+            "keep_epochs",
+            [1, 11],
+            "params.yaml: train: Value error, keep_epochs is [1, 11]; it should be rising epochs of the 10",
+        ),
+        ("train", "keep_epochs", [2, 1], "params.yaml: train: Value error, keep_epochs is [2, 1]; it should"),
+        (
+            "train",
             "schedule",
             "linear",
             "params.yaml: train.schedule: Input should be 'constant', 'cosine' or 'one_cycle'",

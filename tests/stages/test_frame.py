@@ -29,6 +29,7 @@ OTHERS: dict[str, Any] = {
     "train.precision": "bfloat16",
     "train.select": "best",
     "train.hold_out": 0.2,
+    "train.keep_epochs": [1],
     "retraining_set.balance": "class",
     "saliency.method": "random",
     "saliency.target": "prediction",

@@ -18,7 +18,7 @@ EPOCHS = [
 def checkpoint() -> Checkpoint:
     weight = {"trunk.weight": torch.rand(2, 3), "trunk.steps": torch.tensor(5)}
     best = {name: tensor + 1 for name, tensor in weight.items()}
-    return Checkpoint(weight, best, {"0": torch.rand(4)}, torch.rand(5, 2), EPOCHS)
+    return Checkpoint(weight, best, {"0": torch.rand(4)}, {"1": torch.rand(6, 2)}, torch.rand(5, 2), EPOCHS)
 
 
 def test_it_can_be_read_back_exactly(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_it_can_be_read_back_exactly(tmp_path: Path) -> None:
     written.write(tmp_path / "x.safetensors")
     read = Checkpoint.read(tmp_path / "x.safetensors")
     assert read is not None
-    for name in ("last", "best", "momentum"):
+    for name in ("last", "best", "momentum", "early"):
         before, after = getattr(written, name), getattr(read, name)
         assert before.keys() == after.keys()
         assert all(torch.equal(before[key], after[key]) for key in before)

@@ -3,6 +3,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,6 +12,7 @@ from pipeline import store
 from pipeline.errors import MacError
 from pipeline.network import classifier
 from pipeline.network.checkpoint import Checkpoint
+from pipeline.network.inputs import to_input_grid
 from pipeline.params.inputs import InputParams
 from pipeline.params.selection import SelectionParams
 from pipeline.project import Project
@@ -54,7 +56,7 @@ def test_the_model_says_how_it_was_made_and_can_be_built_again(project: Project)
         assert erm.spec == made_up.SPEC
         assert erm.provenance.params == {
             "model": tiny.MODEL.model_dump(),
-            "train": {**tiny.TRAIN.model_dump(), "crop_scale": [0.7, 1.0]},
+            "train": {**tiny.TRAIN.model_dump(exclude={"keep_epochs"}), "crop_scale": [0.7, 1.0]},
             "input": {"input_size": 64, "to_input": "center_crop"},
             "selection": {"criterion": "groups"},
         }
@@ -66,6 +68,34 @@ def test_training_again_gives_the_same_bytes(project: Project) -> None:
     erm, again = tiny.train_erm(project), tiny.train_erm(project, "again")
     for file in erm.iterdir():
         assert (again / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_what_is_kept_is_what_a_training_up_to_that_epoch_says_and_changes_nothing_else(
+    project: Project,
+) -> None:
+    constant = {"schedule": "constant", "hold_out": 0.25}
+    none = tiny.train_erm(project, "none", **constant)
+    erm = tiny.train_erm(project, keep_epochs=[1, 2], **constant)
+    for file in none.iterdir():
+        if file.name != "model.json":
+            assert (erm / file.name).read_bytes() == file.read_bytes(), file.name
+    tiny.train_erm(project, "first", epochs=1, **constant)
+    with project.open("images", "erm") as given:
+        kept, rows = given.model("erm").read("early"), given.rows("train")
+        pixels = torch.from_numpy(given.file("images")["image"][:][rows])
+    assert kept["epoch"].tolist() == [1, 2]
+    assert (kept["logits"].shape, kept["logits"].dtype) == ((2, len(rows), 2), np.float32)
+    for logits, name in zip(kept["logits"], ("first", "none"), strict=True):
+        found = store.open_model(project.data / name, "erm", "")
+        assert found.sets == {"model", "best"}
+        model = classifier.load(found.spec, found.read(), torch.device("cpu"))
+        with torch.no_grad():
+            expected = model(model.input(to_input_grid(pixels, found.spec)))
+        np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-4, atol=1e-5)
+    file = erm / "early.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + bytes(4))
+    with pytest.raises(MacError, match="early.safetensors: truncated or changed"), project.open("erm"):
+        pass
 
 
 class _KilledError(BaseException):
@@ -81,12 +111,13 @@ def test_one_that_was_killed_goes_on(project: Project, monkeypatch: pytest.Monke
         if epochs == [1]:
             raise _KilledError
 
-    whole = tiny.train_erm(project, "whole")
+    whole = tiny.train_erm(project, "whole", keep_epochs=[1, 2])
     monkeypatch.setattr(Checkpoint, "write", cut_off)
     with pytest.raises(_KilledError):
-        tiny.train_erm(project, "pieces")
+        tiny.train_erm(project, "pieces", keep_epochs=[1, 2])
     assert not (project.data / "pieces").exists()
-    pieces = tiny.train_erm(project, "pieces")
+    pieces = tiny.train_erm(project, "pieces", keep_epochs=[1, 2])
+    assert (whole / "early.safetensors").exists()
     assert epochs == [1, 2]  # no epoch was trained twice
     for file in whole.iterdir():
         assert (pieces / file.name).read_bytes() == file.read_bytes(), file.name
