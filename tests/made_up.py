@@ -25,7 +25,7 @@ from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import to_input_grid
 from pipeline.params.retrain import RetrainParams
-from pipeline.params.setting import Setting
+from pipeline.setting import Setting
 from pipeline.project import Opened, Project
 from pipeline.results import choice
 from pipeline.results.choice import Candidate, Choice

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from pipeline.params.block import Block, Positive
-from pipeline.params.setting import Number, Setting
+from pipeline.setting import Number, Setting
 
 Values = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
 

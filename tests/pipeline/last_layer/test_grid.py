@@ -6,7 +6,7 @@ import torch
 
 from pipeline.last_layer.grid import fit_grid, scores_of_test_split
 from pipeline.metrics import group_accuracy
-from pipeline.params.setting import Setting
+from pipeline.setting import Setting
 from pipeline.params.sweep import SweepParams
 from tests import cached
 from tests.cached import fit_params

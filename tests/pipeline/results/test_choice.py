@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import MacError
 from pipeline.params.selection import Criterion
-from pipeline.params.setting import Setting
+from pipeline.setting import Setting
 from pipeline.project import Project
 from pipeline.results.choice import Candidate, Choice, named, picked, said
 from pipeline.results.judgement import Verdict
