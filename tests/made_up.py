@@ -25,12 +25,12 @@ from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import to_input_grid
 from pipeline.params.retrain import RetrainParams
-from pipeline.setting import Setting
 from pipeline.project import Opened, Project
 from pipeline.results import choice
 from pipeline.results.choice import Candidate, Choice
 from pipeline.results.scores import head_scores
 from pipeline.schemas import features, images, masks
+from pipeline.setting import Setting
 from pipeline.spec import IMAGENET, ModelSpec
 from pipeline.steps.retrain import retrain
 from pipeline.store import FittedHeads
@@ -50,6 +50,7 @@ EACH = (4, 2, 3)  # images of each group in train, val and test
 COUNT = 4 * sum(EACH)
 TOP_K = 0.25
 DRAWS = 2
+PICKED = Setting(1.0, 2.0)
 
 Array = NDArray[Any]
 
@@ -322,7 +323,7 @@ def _row(
     }
 
 
-def _write_sweep(project: Project, given: Opened, picked: Candidate = Setting(1.0, 2.0)) -> None:
+def _write_sweep(project: Project, given: Opened, picked: Candidate = PICKED) -> None:
     scores = {"val_worst": 0.5, "val_mean": 0.6, "test_worst": 0.4, "test_mean": 0.7}
     rows = []
     for setting in (None, *(Setting(*pair) for pair in product((0.0, 1.0), (0.0, 2.0)))):

@@ -12,9 +12,9 @@ from pipeline.last_layer.views import Views
 from pipeline.metrics import Accuracy, prefer
 from pipeline.params.fit import FitParams
 from pipeline.params.selection import Criterion, CriterionName
-from pipeline.setting import Setting
 from pipeline.params.sweep import GridParams
 from pipeline.selection import criterion_of
+from pipeline.setting import Setting
 from pipeline.store import Artefact, FittedHeads
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ class RetrainParams(FitParams):
             raise ValueError(f"alpha is {self.alpha}, beta is {self.beta}; give numbers to both, or auto")
         if self.l2 == "auto" and self.alpha != "auto":
             raise ValueError(
-                f"l2 is auto, alpha is {self.alpha}, beta is {self.beta}; the three are picked together: give a "
-                "number to l2, or auto to all of them"
+                f"l2 is auto, alpha is {self.alpha}, beta is {self.beta}; the three are picked together: "
+                "give a number to l2, or auto to all of them"
             )
         return self

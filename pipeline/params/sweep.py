@@ -19,7 +19,7 @@ class PenaltyParams(Block):
     l2s: Values = Field(description="values of retrain.l2 to try where it is auto")
 
     def strengths(self, l2: Number) -> list[float]:
-        """The values of l2 that are tried: the number in retrain.l2, or those of the list where it is auto."""
+        """The values of l2 that are tried: the number in retrain.l2, or where it is auto, the list."""
         return [l2] if isinstance(l2, float) else list(dict.fromkeys(self.l2s))
 
 

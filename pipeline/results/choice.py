@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import MacError
 from pipeline.metrics import Accuracy, better
-from pipeline.setting import Number, Setting
 from pipeline.project import Opened
 from pipeline.results.judgement import Verdict
 from pipeline.selection import SPOKEN, SPOKEN_MEAN
+from pipeline.setting import Number, Setting
 
 if TYPE_CHECKING:
     from pipeline.params.selection import Criterion

@@ -57,8 +57,8 @@ WEIGHT = "Value error, should be a number ≥ 0, or auto"
             "retrain",
             "l2",
             "auto",
-            "params.yaml: retrain: Value error, l2 is auto, alpha is 1.0, beta is 100.0; the three are picked "
-            "together: give a number to l2, or auto to all of them",
+            "params.yaml: retrain: Value error, l2 is auto, alpha is 1.0, beta is 100.0; the three are "
+            "picked together: give a number to l2, or auto to all of them",
         ),
         ("retrain", "l2", -1, f"params.yaml: retrain.l2: {WEIGHT}, found -1"),
         (

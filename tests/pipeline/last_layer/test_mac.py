@@ -44,7 +44,9 @@ def test_a_head_is_the_mean_of_as_many_fits(cached: Cached, whole: Views) -> Non
 
 
 def test_the_history_has_the_best_epoch_that_is_kept(cached: Cached) -> None:
-    fitted = mac.fit(cached.views, cached.validation, cached.erm, fit_params(epochs=6, lr=0.1), [0.0], [0.0], [0.0])
+    fitted = mac.fit(
+        cached.views, cached.validation, cached.erm, fit_params(epochs=6, lr=0.1), [0.0], [0.0], [0.0]
+    )
     assert len(fitted.history) == 2 * 6
     worst, mean = cached.validation.scores(fitted.heads)
     for seed in (0, 1):

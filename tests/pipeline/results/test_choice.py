@@ -7,10 +7,10 @@ import pytest
 
 from pipeline.errors import MacError
 from pipeline.params.selection import Criterion
-from pipeline.setting import Setting
 from pipeline.project import Project
 from pipeline.results.choice import Candidate, Choice, named, picked, said
 from pipeline.results.judgement import Verdict
+from pipeline.setting import Setting
 from tests import made_up
 
 PLAIN = "α = β = 0 (plain last-layer retraining)"
@@ -73,7 +73,9 @@ def test_l2_is_named_where_it_was_picked() -> None:
     found, reason = picked(settings, worst, mean, 4, 2, "worst_class", "holds")
     assert (found, reason.partition(" (plain")[0]) == (4, said)
     _, reason = picked(settings, worst[::-1], mean, 1, 1, "groups", None)
-    assert "with the best α, β and l2, α = β = 0, l2 = 0 (plain last-layer retraining), 70.0 / 80.0 %" in reason
+    assert (
+        "with the best α, β and l2, α = β = 0, l2 = 0 (plain last-layer retraining), 70.0 / 80.0 %" in reason
+    )
 
 
 def test_a_choice_has_l2_where_it_was_picked() -> None:
