@@ -307,7 +307,7 @@ def test_figures_take_any_name() -> None:
 
 def test_figures_say_in_words_what_they_show() -> None:
     rows: list[dict[str, Any]] = [
-        {"alpha": None, "beta": None, "val_worst": 0.5, "test_worst": 0.25, "picked": 0}
+        {"alpha": None, "beta": None, "val_worst": 0.5, "val_mean": 0.5, "test_worst": 0.25, "picked": 0}
     ]
     for alpha in (0.0, 1.0):
         for beta in (0.0, 2.0):
@@ -317,6 +317,7 @@ def test_figures_say_in_words_what_they_show() -> None:
                     "alpha": alpha,
                     "beta": beta,
                     "val_worst": value,
+                    "val_mean": value,
                     "test_worst": value / 2,
                     "picked": beta * alpha,
                 }
@@ -331,6 +332,15 @@ def test_figures_say_in_words_what_they_show() -> None:
     assert (
         "picks ERM as it is: 50.0 percent on validation, 25.0 on test" in figures.sweep_maps(rows, spoken).alt
     )
+    other = [{**row, "val_worst": row["val_worst"] + 0.1, "picked": 0} for row in rows[1:]]
+    with_l2 = [{**row, "l2": 0.3} for row in rows[1:]] + [{**row, "l2": 3.0} for row in other]
+    # ERM as it is was picked: the l2 of the best pair is drawn. Else, the l2 of what was picked.
+    erm = {**rows[0], "l2": None}
+    assert "for every alpha and beta, l2 = 3; on" in figures.sweep_maps([erm, *with_l2], spoken).alt
+    with_l2[-4]["picked"], erm["picked"] = 1, 0
+    said = figures.sweep_maps([erm, *with_l2], spoken).alt
+    assert "for every alpha and beta, l2 = 0.3; on" in said
+    assert "picks alpha 1, beta 2, l2 = 0.3: 75.0 percent" in said
     pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")]
     assert "a: 1 of 2 right; b: 2 of 2 right" in figures.confusion(pairs, ["a", "b"]).alt
     difference = {"name": "one − other", "mean": 0.1, "low": -0.05, "high": 0.25}
