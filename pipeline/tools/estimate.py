@@ -67,6 +67,7 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     forward = forward_rate(model, inputs.input_size, on)
     fitted = training * (1 + 2 * features.draws) + validation + test
     views = fitted + 3 * features.validation_draws * validation
+    passes = views + (training if features.low_loss < 1 else 0)
     width, masked = 4 * model.head.in_features, training + validation
     fits = {
         "sweep": len(sweep.settings) * sweep.seeds * sweep.average,
@@ -78,7 +79,7 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
         Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
         Need("train", 2 * weights, train.epochs * (training / step + validation / forward)),
         Need("saliency", masked * (mask + MAP), masked / forward),
-        Need("features", width * views, views / forward),
+        Need("features", width * views, passes / forward),
         Need("sweep", 0, seconds["sweep"]),
         Need("retrain", weights, seconds["retrain"]),
     ]

@@ -24,7 +24,9 @@ NEEDS = ("images", "erm", "masks", "features")
 MAPS = MapParams(
     method="xgradcam", target="label", layer="last", top_k=0.25, side="core", precision="float32", seed=0
 )
-FEATURES = FeaturesParams(draws=made_up.DRAWS, validation_draws=1, batch_size=8, precision="float32", seed=0)
+FEATURES = FeaturesParams(
+    draws=made_up.DRAWS, validation_draws=1, batch_size=8, low_loss=1.0, precision="float32", seed=0
+)
 FIT = fit_params()
 SWEEP = SweepParams(alphas=[0, 1], betas=[0, 2], seeds=FIT.seeds, average=FIT.average)
 
