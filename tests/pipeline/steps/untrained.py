@@ -24,6 +24,7 @@ SALIENCY = SaliencyParams(
     method="xgradcam",
     target="label",
     layer="last",
+    size="top_k",
     top_k=0.3,
     side="core",
     precision="float32",
