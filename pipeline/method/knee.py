@@ -1,7 +1,7 @@
 """How many pixels are the core: up to where ERM recognises the image by them (adaptive masking of DaC).
 
-DaC is Noohdani et al. 2024, "Decompose-and-Compose". The quantiles, the knee and the fallback are those of its
-published code (fhn98/DaC, adaptive_mask.py).
+DaC is Noohdani et al. 2024, "Decompose-and-Compose". The quantiles, the knee and the fallback are those of
+its published code (fhn98/DaC, adaptive_mask.py).
 """
 
 from dataclasses import dataclass
@@ -39,11 +39,10 @@ class Knees:
 def at_knee(model: Classifier, grid: Tensor, maps: Tensor, target: Tensor) -> Knees:
     """For each image, the mask whose size is at the knee of ERM's loss on the core alone.
 
-    For each q of QUANTILES, the core is the (1 − q) S² highest pixels of the map, rounded; if scores are equal,
-    the pixel with the lower index comes first. The other pixels are filled with the image's own mean colour
-    (DaC: with ImageNet's). The loss is the cross-entropy of the class that the map explains. It grows with q,
-    as the core gets smaller; the core is about as small as it can be before the loss rises steeply. The result
-    for an image does not depend on the others of the batch.
+    For each q of QUANTILES, the core is the (1 − q) S² highest pixels of the map, rounded; if scores are
+    equal, the pixel with the lower index comes first. The other pixels are filled with the image's own mean
+    colour (DaC: with ImageNet's). The loss is the cross-entropy of the class that the map explains. It grows
+    with q, as the core gets smaller; the core is about as small as it can be before the loss rises steeply.
 
     Args:
         grid: (B, 3, S, S) uint8.

@@ -1,7 +1,5 @@
 """From a raw map to the mask of the core: upsample, take the K highest pixels (paper section 3.2)."""
 
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,8 +7,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import MacError
-
-Side = Literal["core", "rest"]  # the core is the K highest pixels, or all others
 
 
 def upsample(maps: Tensor, size: int) -> Tensor:

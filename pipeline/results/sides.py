@@ -1,6 +1,6 @@
 """Which side of its maps is the core of each class."""
 
-from pipeline.method.masks import Side
+from pipeline.params.maps import Side
 from pipeline.project import Opened
 
 
@@ -15,5 +15,6 @@ def sides_of(given: Opened, classes: int) -> tuple[Side, ...]:
     if given.stated("masks", "method") == "foreground":
         return ("core",) * classes
     if side == "auto":
-        return tuple("rest" if rest else "core" for rest in masks["rest"][:])
+        each: list[Side] = ["rest" if rest else "core" for rest in masks["rest"][:]]
+        return tuple(each)
     return (side,) * classes

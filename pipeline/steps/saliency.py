@@ -170,10 +170,10 @@ def _cut(work: "_Work", on: torch.device) -> list[Block]:
 def _rest(given: Opened, work: "_Work", context: Context) -> NDArray[np.bool_]:
     """For each class whether its core is the rest of the map, (classes,): `saliency.side: auto`.
 
-    Of the images whose map explains the class, ERM is shown the K highest pixels alone, and the rest alone. The
-    rest is the core if ERM is right about more of them by the rest, beyond the 95 % interval of the K highest
-    pixels. Of a class without such images, the core is the K highest pixels. DaC has one side for a dataset,
-    by hand.
+    Of the images whose map explains the class, ERM is shown the K highest pixels alone, and the rest alone.
+    The rest is the core if ERM is right about more of them by the rest, beyond the 95 % interval of the K
+    highest pixels. Of a class without such images, the core is the K highest pixels. DaC has one side for a
+    dataset, chosen by hand.
 
     Args:
         work: on the validation images; `rest` is None.
@@ -304,7 +304,7 @@ class _Masking:
 
     @torch.no_grad()
     def views(self, block: Block) -> Arrays:
-        """Whether ERM is right about the highest pixels alone, `core`, and about all others, `rest`; (n,) bool.
+        """Whether ERM is right about the highest pixels alone, `core`, and all others, `rest`; (n,) bool.
 
         The other pixels are filled with the image's own mean colour. `target` is as in `masks`.
         """

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.errors import MacError
-from pipeline.method.masks import Side, pixel_count, top_k_mask, upsample
+from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.params.maps import Side
 from pipeline.results import sheets, visual
 from pipeline.results.pictures import as_rgb
 from pipeline.tools.prediction import Pair
@@ -48,9 +49,7 @@ def explain(
     return sheet
 
 
-def _row(
-    pair: Pair, file: Path, k: int | None, target: str | None, sides: Sequence[Side]
-) -> Image.Image:
+def _row(pair: Pair, file: Path, k: int | None, target: str | None, sides: Sequence[Side]) -> Image.Image:
     pixels, size = pair.transform.pixels(file), pair.transform.spec.input_size
     state = pair.state(pixels[None])
     probability = pair.probabilities(state)[0]

@@ -8,7 +8,7 @@ import click
 from pipeline import graph, store
 from pipeline.compute.device import pick
 from pipeline.compute.progress import log
-from pipeline.method.masks import Side
+from pipeline.params.maps import Side
 from pipeline.results.sides import sides_of
 from pipeline.tools.explanation import explain
 from pipeline.tools.prediction import Pair

@@ -22,7 +22,14 @@ from tests.cached import AUTO, fit_params
 
 NEEDS = ("images", "erm", "masks", "features")
 MAPS = MapParams(
-    method="xgradcam", target="label", layer="last", size="top_k", top_k=0.25, side="core", precision="float32", seed=0
+    method="xgradcam",
+    target="label",
+    layer="last",
+    size="top_k",
+    top_k=0.25,
+    side="core",
+    precision="float32",
+    seed=0,
 )
 FEATURES = FeaturesParams(
     draws=made_up.DRAWS, validation_draws=1, batch_size=8, low_loss=1.0, precision="float32", seed=0

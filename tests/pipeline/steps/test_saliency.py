@@ -195,8 +195,8 @@ def test_the_knee_chooses_how_many_pixels_are_the_core_of_each_image(
     for name in ("cam", "target", "channel_mean"):
         np.testing.assert_array_equal(found[name], before[name])
     assert caplog.messages[-1] == (
-        f"saliency.size knee: no knee for {without[0]} of 70 images of the retraining set and {without[1]} of "
-        "24 validation images; their q is 0.8"
+        f"saliency.size knee: no knee for {without[0]} of 70 images of the retraining set and "
+        f"{without[1]} of 24 validation images; their q is 0.8"
     )
     written = project.path("masks").read_bytes()
     monkeypatch.setattr(stage, "BATCHES", 1)
@@ -205,7 +205,7 @@ def test_the_knee_chooses_how_many_pixels_are_the_core_of_each_image(
 
 
 class ByHalves(nn.Module):
-    """Knows cats by bright red, dogs by bright green; else it says cat. Its maps show cats' left, dogs' right."""
+    """Knows cats by bright red, dogs by bright green; else it says cat. It maps cats' left, dogs' right."""
 
     def input(self, grid: torch.Tensor) -> torch.Tensor:
         return grid / 255 if grid.dtype == torch.uint8 else grid
