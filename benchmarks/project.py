@@ -38,13 +38,16 @@ SALIENCY = SaliencyParams(
     method="xgradcam",
     target="label",
     layer="last",
+    size="top_k",
     top_k=0.3,
     side="core",
     precision="float32",
     seed=0,
     previews=0,
 )
-FEATURES = FeaturesParams(draws=4, validation_draws=1, batch_size=32, precision="float32", seed=0)
+FEATURES = FeaturesParams(
+    draws=4, validation_draws=1, batch_size=32, low_loss=1.0, precision="float32", seed=0
+)
 TRAIN = TrainParams(
     epochs=1,
     batch_size=32,

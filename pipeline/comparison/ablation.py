@@ -17,7 +17,6 @@ from pipeline.compute.engine import Shards
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.last_layer.grid import fit_grid, scores_of_test_split
-from pipeline.method.masks import core_size
 from pipeline.method.retraining_set import with_foreground
 from pipeline.params.features import FeaturesParams
 from pipeline.params.fit import FitParams
@@ -26,6 +25,7 @@ from pipeline.params.selection import SelectionParams
 from pipeline.params.sweep import GridParams
 from pipeline.project import Opened, Project
 from pipeline.results import tables
+from pipeline.results.blocks import in_blocks
 from pipeline.results.choice import named, names_of
 from pipeline.results.scores import head_scores
 from pipeline.steps.features import features as write_features
@@ -63,34 +63,40 @@ def ablation(
         )
     _require_made_with(given, "masks", maps)
     _require_made_with(given, "features", features)
-    rows = given.file("masks")["row"][:]
+    masks = given.file("masks")
+    rows = masks["row"][:]
+    blocks = in_blocks(np.arange(len(rows)))
+    pixels = np.concatenate([masks.rows("mask", each).sum((1, 2)) for each in blocks])
     known = with_foreground(given.file("images"), rows)
     # What is done is kept until all is done. The folder's name depends on all of the inputs.
     fingerprint = (maps.model_dump(), features.model_dump(), given.digests("images", "erm"), rows.tolist())
     with Shards(context.scratch, "ablation", *fingerprint) as kept:
 
-        def measured(folder: str, name: str, method: str, of: NDArray[np.int64]) -> _Measured:
-            """MaC with masks of the rows `of`, made by another method in a folder of their own."""
-            changed = maps.model_copy(update={"method": method})
-            with _other_masks(given, kept.folder / folder, of, changed, features, context) as other:
+        def measured(
+            folder: str, name: str, of: NDArray[np.int64], k: NDArray[np.int64] | None = None, **changes: str
+        ) -> _Measured:
+            """MaC with masks of the rows `of`, made otherwise, in a folder of their own."""
+            changed = maps.model_copy(update=changes)
+            with _other_masks(given, kept.folder / folder, of, k, changed, features, context) as other:
                 return _measure(other, name, sweep, fit, selection, context)
 
         own = _measure(given, f"{method} (MaC)", sweep, fit, selection, context)
-        random = measured("random", "random masks of the same size", "random", rows)
-        masks, differences = [own, random], [_difference(own, random)]
+        alike = {"method": "random", "side": "core"}  # as many pixels as MaC's mask has, on either side
+        random = measured("random", "random masks of the same size", rows, pixels, **alike)
+        kinds, differences = [own, random], [_difference(own, random)]
         if len(known):
             same_images = own
             if len(known) < len(rows):
-                same_images = measured("own_known", f"{method}, images with a true mask", method, known)
-                masks.append(same_images)
-            true = measured("foreground", "true masks", "foreground", known)
-            masks.append(true)
+                same_images = measured("own_known", f"{method}, images with a true mask", known)
+                kinds.append(same_images)
+            true = measured("foreground", "true masks", known, method="foreground")
+            kinds.append(true)
             differences.append(_difference(true, same_images))
         result = {
             "made_from": given.digests("images", "erm", "masks", "features"),
-            "pixels": core_size(maps.top_k, given.model("erm").spec.input_size, maps.side),
+            "pixels": round(pixels.mean()),
             "settings": "for each kind of mask its own best one, by validation",
-            "masks": [each.row for each in masks],
+            "masks": [each.row for each in kinds],
             "differences": differences,
         }
         with store.create_folder(out) as written:
@@ -117,19 +123,20 @@ def _other_masks(
     given: Opened,
     folder: Path,
     rows: NDArray[np.int64],
+    pixels: NDArray[np.int64] | None,
     maps: MapParams,
     features: FeaturesParams,
     context: Context,
 ) -> Iterator[Opened]:
     """The project with other masks, for the rows (M,) of images.h5, and with the features of these masks.
 
-    They are in `folder`. What is already there is not made again.
+    `pixels` is as in `saliency.write_masks`. They are in `folder`. What is already there is not made again.
     """
     project = given.project
     there = {"masks": folder / "masks.h5", "features": folder / "features.h5"}
     other = Project(project.data, project.kinds, {**project.elsewhere, **there})
     if not there["masks"].is_file():
-        write_masks(given, there["masks"], rows, maps, 0, context)
+        write_masks(given, there["masks"], rows, maps, 0, context, pixels=pixels)
     if not there["features"].is_file():
         with other.open("images", "erm", "masks") as masked:
             write_features(masked, there["features"], features, context)

@@ -39,7 +39,8 @@ class Weigh(Protocol):
 
         Args:
             loss: (S, V, B, K), the cross-entropy of each row in each term.
-            share: (S, B), the weight of a row in the mean over the batch; 0 if the batch has no row there.
+            share: (S, V, B), the weight of a row in a term's mean over the batch; 0 if the batch has no row
+                there.
             term_weight: (V, K), 1, α or β.
             rows: (S, B), index into the retraining set; −1 if the batch has no row there.
         """
@@ -48,7 +49,7 @@ class Weigh(Protocol):
 
 def mean_of_batch(loss: Tensor, share: Tensor, term_weight: Tensor, rows: Tensor) -> Tensor:
     """The weights of paper equation 6: a weighted sum of the terms; each term is a mean over the batch."""
-    return share[:, None, :, None] * term_weight[:, None]
+    return share[..., None] * term_weight[:, None]
 
 
 def batch_order(seed: int, epoch: int, batches: int) -> NDArray[np.int64]:
@@ -95,6 +96,8 @@ def fit_adam(
     """
     count, settings, classes = len(seeds), len(alphas), start.bias.shape[-1]
     terms, term_weight = _terms(alphas, betas, views.table.device)
+    by_term = (views.weight, views.intervention_weight, views.intervention_weight)
+    row_weight = torch.stack([by_term[term] for term in terms])  # (V, M)
     batches = _Batches(views, seeds, terms)
     heads = _Optimised(start, count, settings)
     penalty = torch.tensor(l2s, dtype=torch.float32, device=views.table.device) if any(l2s) else None  # (K,)
@@ -105,7 +108,8 @@ def fit_adam(
         losses = torch.empty(rows_of_batches.shape[1], count, settings, device=views.table.device)
         for step, rows in enumerate(rows_of_batches.unbind(1)):  # (S, B)
             present = rows >= 0
-            share = views.weight[rows] * present / present.sum(1, keepdim=True)  # (S, B)
+            share = row_weight[:, rows].transpose(0, 1)  # (S, V, B)
+            share = share * present[:, None] / present.sum(1)[:, None, None]
             x = views.table[(begin + rows.clamp(min=0)[:, None]).flatten(1)]  # (S, V·B, D)
             logits = heads.logits(x).view(count, len(terms), -1, classes, settings)  # (S, V, B, C, K)
             y = onehot[rows][:, None, :, :, None]

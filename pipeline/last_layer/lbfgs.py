@@ -16,16 +16,19 @@ class _Term:
 
     Args:
         features: (n, D) float32, the M rows once, or once for each draw.
-        views: the rows' labels and weights.
+        label: (M,) int64.
+        row_weight: (M,) float32.
         weight: 1, α or β.
         classes: C.
     """
 
-    def __init__(self, features: Tensor, views: Views, weight: float, classes: int) -> None:
-        repeats = len(features) // len(views.label)
+    def __init__(
+        self, features: Tensor, label: Tensor, row_weight: Tensor, weight: float, classes: int
+    ) -> None:
+        repeats = len(features) // len(label)
         self._features = features
-        self._onehot = F.one_hot(views.label, classes).double().repeat(repeats, 1)
-        self._row_weight = views.weight.repeat(repeats)
+        self._onehot = F.one_hot(label, classes).double().repeat(repeats, 1)
+        self._row_weight = row_weight.repeat(repeats)
         self._weight = weight
 
     def __call__(self, weight: Tensor, bias: Tensor) -> Tensor:
@@ -48,11 +51,11 @@ def fit_lbfgs(views: Views, alpha: float, beta: float, classes: int, l2: float) 
     """
     device, width = views.table.device, views.table.shape[1]
     parameters = torch.zeros(classes, width + 1, dtype=torch.float64, device=device, requires_grad=True)
-    terms = [_Term(views.original, views, 1.0, classes)]
-    if alpha:
-        terms.append(_Term(views.interventions[0].flatten(0, 1), views, alpha, classes))
-    if beta:
-        terms.append(_Term(views.interventions[1].flatten(0, 1), views, beta, classes))
+    terms = [_Term(views.original, views.label, views.weight, 1.0, classes)]
+    for kind, weight in enumerate((alpha, beta)):
+        if weight:
+            x = views.interventions[kind].flatten(0, 1)
+            terms.append(_Term(x, views.label, views.intervention_weight, weight, classes))
     optimizer = torch.optim.LBFGS(
         [parameters],
         max_iter=MAX_ITERATIONS,

@@ -21,19 +21,25 @@ class Views:
             views may be left out.
         label: (M,) int64.
         batch: (R, M) int64, the number of each row's batch in each draw.
-        weight: (M,) float32, the weight of each row in every loss term, 1 on average.
+        weight: (M,) float32, the weight of each original in its loss term, 1 on average.
+        intervention_weight: (M,) float32, the weight of each row in the terms of the masked and the combined
+            views, 1 on average; 0 for a row that `features.low_loss` leaves as it is.
     """
 
     table: Tensor
     label: Tensor
     batch: Tensor
     weight: Tensor
+    intervention_weight: Tensor
 
     @classmethod
     def of(
         cls, features: Artefact, params: FitParams, on: torch.device, interventions: bool = True
     ) -> "Views":
-        """The retraining set of features.h5 on the device, with or without the masked and combined views."""
+        """The retraining set of features.h5 on the device, with or without the masked and combined views.
+
+        If classes weigh the same, they do so among the originals, and among the rows with interventions.
+        """
         label = torch.from_numpy(features["train/label"][:]).to(on)
         draws, rows, width = features["train/masked"].shape
         table = np.empty((1 + 2 * draws if interventions else 1, rows, width), np.float32)
@@ -41,11 +47,20 @@ class Views:
         if interventions:
             features["train/masked"].read_direct(table[1 : 1 + draws])
             features["train/combined"].read_direct(table[1 + draws :])
+        classes = len(features.attribute("classes"))
+        weight = class_weights(label, classes, params.class_weights)
+        intervention_weight = weight
+        if "train/intervened" in features:
+            among = torch.from_numpy(features["train/intervened"][:]).to(on)
+            intervention_weight = torch.zeros_like(weight)
+            intervention_weight[among] = class_weights(label[among], classes, params.class_weights)
+            intervention_weight *= rows / among.sum()
         return cls(
             table=torch.from_numpy(table).flatten(0, 1).to(on),
             label=label,
             batch=torch.from_numpy(features["train/batch"][:]).long().to(on),
-            weight=class_weights(label, len(features.attribute("classes")), params.class_weights),
+            weight=weight,
+            intervention_weight=intervention_weight,
         )
 
     @property

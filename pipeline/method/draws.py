@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import MacError
 from pipeline.method import pairing
 from pipeline.params.features import FeaturesParams
 from pipeline.store import Artefact, Writer
@@ -27,6 +28,7 @@ class Draws:
         partner: (R, M) int32, the partner, 0 … M − 1; (0, M) if there are no combined views.
         batch: (R, M) int32, the batch of the image.
         fill: (R, M, 3) float32 in [0, 1].
+        intervened: (M,) bool, the images of the retraining set that are masked and combined; None if all are.
     """
 
     part: str
@@ -36,21 +38,36 @@ class Draws:
     partner: NDArray[np.int32]
     batch: NDArray[np.int32]
     fill: NDArray[np.float32]
+    intervened: NDArray[np.bool_] | None = None
 
     @classmethod
-    def make(cls, images: Artefact, masks: Artefact, params: FeaturesParams) -> "Draws":
-        """Draw over the retraining set. Partners and batches depend on labels, seed and batch size alone.
+    def make(
+        cls,
+        images: Artefact,
+        masks: Artefact,
+        params: FeaturesParams,
+        intervened: NDArray[np.bool_] | None = None,
+    ) -> "Draws":
+        """Draw over the retraining set. Batches depend on labels, seed and batch size alone.
+
+        So do partners, but for `intervened`: (M,), the images that can be partners; None for all of them.
 
         Raises:
-            MacError: all images have one label.
+            MacError: all images, or all that can be partners, have one label.
         """
         rows = masks["row"][:]
         label = images["label"][:][rows]
-        draws = [pairing.draw(label, params.batch_size, params.seed, r) for r in range(params.draws)]
+        if intervened is not None and len(np.unique(label)) > len(np.unique(label[intervened])) == 1:
+            raise MacError(
+                f"features.low_loss: the {intervened.sum()} images with the lowest losses have one label, so "
+                "none has a partner of another class; raise it"
+            )
+        cut = (label, params.batch_size, params.seed)
+        draws = [pairing.draw(*cut, r, among=intervened) for r in range(params.draws)]
         partner = np.stack([draw.partner for draw in draws])
         batch = np.stack([draw.batch for draw in draws])
         fill = _fills(masks["channel_mean"][:], batch)
-        return cls("", TRAINING, rows, np.arange(len(rows)), partner, batch, fill)
+        return cls("", TRAINING, rows, np.arange(len(rows)), partner, batch, fill, intervened)
 
     @classmethod
     def of_validation(
@@ -88,6 +105,8 @@ class Draws:
         artefact.write(f"{split}/fill", self.fill)
         if len(self.partner):
             artefact.write(f"{split}/partner", self.position[self.partner].astype(np.int32))
+        if self.intervened is not None:
+            artefact.write(f"{split}/intervened", self.intervened)
 
 
 def _fills(channel_mean: NDArray[np.float32], batch: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -1,13 +1,12 @@
 """From a raw map to the mask of the core: upsample, take the K highest pixels (paper section 3.2)."""
 
-from typing import Literal
-
+import numpy as np
+import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import MacError
-
-Side = Literal["core", "rest"]  # the core is the K highest pixels, or all others
 
 
 def upsample(maps: Tensor, size: int) -> Tensor:
@@ -53,24 +52,13 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
     return mask.view_as(scores)
 
 
-def core_of(maps: Tensor, size: int, k: int, side: Side) -> Tensor:
-    """The masks of raw maps: the K highest pixels; or, with `rest`, all others.
-
-    Args:
-        maps: (B, h, w) float, not rectified, no NaN.
-        size: side of the input grid, pixels.
-
-    Returns:
-        (B, size, size) bool.
-    """
-    top = top_k_mask(upsample(maps, size), k)
-    return top if side == "core" else ~top
-
-
-def core_size(top_k: float, size: int, side: Side) -> int:
-    """The number of pixels of a mask of `core_of`, with K of `pixel_count`."""
-    k = pixel_count(top_k, size)
-    return k if side == "core" else size * size - k
+def highest(scores: Tensor, pixels: NDArray[np.int64]) -> Tensor:
+    """As `top_k_mask`, with a K for each map, (B,)."""
+    mask = torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
+    for k in np.unique(pixels):
+        same = torch.from_numpy(pixels == k).to(scores.device)
+        mask[same] = top_k_mask(scores[same], int(k))
+    return mask
 
 
 def coverage(mask: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,14 @@ class Draw:
     partner: NDArray[np.int32]
 
 
-def draw(labels: NDArray[np.integer], batch_size: int, seed: int, r: int, stream: int = 0) -> Draw:
+def draw(
+    labels: NDArray[np.integer],
+    batch_size: int,
+    seed: int,
+    r: int,
+    stream: int = 0,
+    among: NDArray[np.bool_] | None = None,
+) -> Draw:
     """Draw number `r`: a permutation of the images, cut into batches of `batch_size`.
 
     The partner is drawn uniformly from the images of the same batch with another label. If there is none, it
@@ -36,10 +43,13 @@ def draw(labels: NDArray[np.integer], batch_size: int, seed: int, r: int, stream
     Args:
         labels: (M,) integers.
         stream: draws of another stream are independent of these; 0 is the retraining set.
+        among: (M,), which images can be partners; None for all of them. They have two labels at least.
 
     Raises:
         MacError: all labels are equal, so no image has a partner.
     """
+    if among is None:
+        among = np.ones(len(labels), np.bool_)
     if labels.min() == labels.max():
         raise MacError(
             "features: every image of the retraining set has the same label, "
@@ -49,11 +59,11 @@ def draw(labels: NDArray[np.integer], batch_size: int, seed: int, r: int, stream
     partner = np.empty(len(labels), np.int32)
     cut = _cut(len(labels), batch_size, rng)
     for members in cut:
-        other = labels[members][:, None] != labels[members][None, :]  # (b, b)
+        other = (labels[members][:, None] != labels[members][None, :]) & among[members]  # (b, b)
         for i, position in enumerate(members):
             candidates = members[other[i]]
             if len(candidates) == 0:
-                candidates = np.flatnonzero(labels != labels[position])
+                candidates = np.flatnonzero((labels != labels[position]) & among)
             partner[position] = candidates[rng.integers(len(candidates))]
     return Draw(_numbered(cut), partner)
 

@@ -19,5 +19,11 @@ class FeaturesParams(Block):
     batch_size: int = Field(
         ge=2, description="images in a batch of retraining; they share a fill, and are partners of each other"
     )
+    low_loss: float = Field(
+        gt=0,
+        le=1,
+        description="only the images whose ERM loss is at or below this quantile are masked and combined; "
+        "1: all of them",
+    )
     precision: Precision
     seed: Seed = Field(description="seed of the draws")

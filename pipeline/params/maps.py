@@ -6,6 +6,8 @@ from pydantic import AfterValidator, Field
 
 from pipeline.params.block import Block, Precision, Seed
 
+Side = Literal["core", "rest"]  # the core is the K highest pixels, or all others
+
 
 def _top_k(value: float) -> float:
     if not (0 < value < 1 or (value >= 1 and value == int(value))):
@@ -30,12 +32,17 @@ class MapParams(Block):
     ] = Field(description="method of the map; random and foreground (the true masks) are controls")
     target: Literal["label", "prediction"] = Field(description="the class that the map explains")
     layer: str = Field(description="last: the last activation maps; or the name of a module of the trunk")
+    size: Literal["top_k", "knee"] = Field(
+        description="how large a mask is. top_k: K pixels; knee: for each image, at the knee of ERM's loss "
+        "on the mask alone (DaC); top_k is then not read"
+    )
     top_k: Annotated[float, AfterValidator(_top_k)] = Field(
         description="K: number of pixels in the mask; or, in (0, 1), their share of the image"
     )
-    side: Literal["core", "rest"] = Field(
+    side: Literal["core", "rest", "auto"] = Field(
         description="core: the mask is the K highest pixels; rest: it is all the others, for data where the "
-        "masks show that ERM looks at the background; true masks are taken as they are"
+        "masks show that ERM looks at the background; auto: for each class what ERM recognises it by on the "
+        "validation images; true masks are taken as they are"
     )
     precision: Precision
     seed: Seed = Field(description="seed of the random control")

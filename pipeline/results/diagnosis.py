@@ -5,7 +5,6 @@ of an image of another class. The masks are the images' own, for the class of
 `saliency.target`.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +13,11 @@ from numpy.typing import NDArray
 
 from pipeline.project import Opened
 from pipeline.results.blocks import in_blocks
+from pipeline.results.intervals import mean_interval, wilson
 from pipeline.results.judgement import figures_of, judged
+from pipeline.results.sides import sides_of
 from pipeline.store import Artefact
 
-Z = 1.959963984540054  # of a 95 % interval
 Shares = Mapping[str, NDArray[np.float64]]
 
 
@@ -28,7 +28,8 @@ def diagnose(given: Opened) -> dict[str, Any]:
         given: images, erm, masks and features.
 
     Returns:
-        `verdict`: of `judgement.judged`. `side`: `saliency.side` of the masks; core for true masks.
+        `verdict`: of `judgement.judged`. `side`: the side of the masks, core or rest; or mixed, if it is not
+            that of all classes (`saliency.side: auto`); core for true masks.
         `images`: how many validation images have a mask. `draws`: over how many draws of fills and partners
         their shares are means.
         `all`, `balanced`, `classes.<name>`: the shares of `views` over all images, with classes weighing
@@ -39,7 +40,8 @@ def diagnose(given: Opened) -> dict[str, Any]:
     """
     masks, label = given.file("masks"), given.file("images")["label"][:]
     blank = {"train": _blanks(masks, "", label, given.groups.classes)}
-    side = "core" if given.stated("masks", "method") == "foreground" else given.stated("masks", "side")
+    sides = set(sides_of(given, len(given.groups.classes)))
+    side = "mixed" if len(sides) > 1 else sides.pop()
     if "val/position" not in given.file("features"):
         return {"verdict": "unknown", "side": side, "images": 0, "draws": 0, "blank": blank}
     blank["val"] = _blanks(masks, "val/", label, given.groups.classes)
@@ -94,21 +96,6 @@ def views(given: Opened) -> tuple[Shares, NDArray[np.int64]]:
         seen["neither"] = ((combined != own) & (combined != partner)).mean(0)
         seen["swayed"] = (right & (combined != own)).mean(0)
     return seen, own
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `count` images (Wilson 1927)."""
-    centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
-    half = Z / (1 + Z**2 / count) * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def mean_interval(
-    share: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
-) -> tuple[float, float]:
-    """The interval of the mean of independent shares, from their own intervals, (n,) (Zou, Donner 2008)."""
-    below, above = (np.sqrt(((end - share) ** 2).sum()) / len(share) for end in (low, high))
-    return max(0.0, float(share.mean() - below)), min(1.0, float(share.mean() + above))
 
 
 def is_blank(cam: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -103,8 +103,12 @@ ASSUMPTION = {
         "ERM's highest scores lie on the background; the core, which decides the class, is all else "
         "(saliency.side: rest)."
     ),
+    "mixed": (
+        "ERM's highest scores lie on the core of some classes, and on the background of the others "
+        "(saliency.side: auto). The core decides the class."
+    ),
 }
-_NOT_CALIBRATED = "; with saliency.side: rest this verdict is not calibrated"
+_SIDES = {"rest": "rest", "mixed": "auto"}  # saliency.side, where the verdict is not calibrated
 
 
 def sentence(diagnosis: Mapping[str, Any]) -> str:
@@ -114,8 +118,8 @@ def sentence(diagnosis: Mapping[str, Any]) -> str:
         diagnosis: from `pipeline.results.diagnosis.diagnose`.
     """
     said, verdict = _reason(diagnosis), diagnosis["verdict"]
-    if verdict != "unknown" and diagnosis["side"] == "rest":
-        said += _NOT_CALIBRATED
+    if verdict != "unknown" and (side := _SIDES.get(diagnosis["side"])):
+        said += f"; with saliency.side: {side} this verdict is not calibrated"
     return f"{_LEADS[verdict]}: {said}."
 
 

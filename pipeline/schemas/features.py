@@ -40,6 +40,12 @@ SCHEMA = {
     "train/partner": Field("int32", ("draw", "train position"), "partner j, position in train/"),
     "train/batch": Field("int32", ("draw", "train position"), "the image's batch in the draw"),
     "train/fill": Field("float32", ("draw", "train position", 3), "fill b, in [0, 1]"),
+    "train/intervened": Field(
+        "bool",
+        ("train position",),
+        "whether its masked and combined views train the head; absent if all do (low_loss 1)",
+        optional=True,
+    ),
     **_split("val"),
     **_views_of_validation(),
     **_split("test"),

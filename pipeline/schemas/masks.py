@@ -16,11 +16,18 @@ def _part(prefix: str, position: str) -> Schema:
             "float32", (position, "map height", "map width"), "raw map, neither rectified nor upsampled"
         ),
         f"{prefix}channel_mean": Field("float32", (position, 3), "mean colour of the input grid, in [0, 1]"),
+        f"{prefix}quantile": Field(
+            "float32", (position,), "q: the mask is the share 1 − q of the pixels (size knee)", optional=True
+        ),
+        f"{prefix}has_knee": Field(
+            "bool", (position,), "whether q is at a knee; if not, it is 0.8 (size knee)", optional=True
+        ),
     }
 
 
 # The validation images are for the diagnosis; masks that serve only to retrain with do not have them.
 SCHEMA = {
     **_part("", "position"),
+    "rest": Field("bool", ("class",), "whether it takes the side rest; else core (side auto)", optional=True),
     **{name: replace(field, optional=True) for name, field in _part("val/", "val position").items()},
 }

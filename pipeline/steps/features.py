@@ -1,6 +1,8 @@
 """Stage features: computes φ of all views that retraining uses, once (paper equations 1 and 2).
 
 For an image i of the retraining set: φ(x_i), and in each draw φ(masked) and φ(combined with its partner j).
+With `low_loss` below 1, only images of low ERM loss are intervened on and are partners (as in DaC, Noohdani
+et al. 2024). The others have these views too, but `train/intervened` says that they do not count.
 For an image of the held-out splits: φ(x). For a validation image with a mask also, for the diagnosis: φ of
 its core alone, of its rest alone, and combined with a partner of the validation split.
 """
@@ -14,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from torch import Tensor
 
 from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Merge, Shards, blocks
+from pipeline.compute.progress import log
 from pipeline.method import interventions
 from pipeline.method.draws import Draws
 from pipeline.network import classifier
@@ -41,14 +45,20 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
         given: images, erm and masks.
 
     Raises:
-        MacError: all images of the retraining set have one label, so none has a partner.
+        MacError: all images of the retraining set, or all with a low loss, have one label, so none has a
+            partner.
     """
     images, masks = given.file("images"), given.file("masks")
     on = context.on
     made_from = given.digests("images", "erm", "masks")
     reference = given.reference("images", "erm", "masks")
     where = on.type if context.cluster else str(on)
-    draws = Draws.make(images, masks, params)
+    intervened = None
+    if params.low_loss < 1:
+        loss = _losses(_Work(reference, params, _Part("train", masks["row"][:], None), where), given, context)
+        intervened = loss <= np.quantile(loss, params.low_loss)
+        log.info("%d of %d training images are masked and combined", intervened.sum(), len(intervened))
+    draws = Draws.make(images, masks, params, intervened)
     validation = Draws.of_validation(images, masks, given.rows("val"), params)
     rows = {split: given.rows(split) for split in SPLITS} | {"train": draws.rows}
     parts = {
@@ -79,8 +89,8 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
             validation.write(artefact, "val")
         for name, part in parts.items():
             work = _Work(reference, params, part, where)
-            cut = blocks(len(part.rows), BATCHES * device.forward_batch(on))
-            shards[name].map_blocks(work, cut, _merge(artefact, part, width), cluster=context.cluster)
+            merge = _merge(artefact, part, width)
+            shards[name].map_blocks(work, _cut(part, on), merge, cluster=context.cluster)
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,25 @@ def _merge(artefact: store.Writer, part: _Part, width: int) -> Merge:
             dataset[(..., block.slice, slice(None))] = arrays[name]
 
     return merge
+
+
+def _cut(part: _Part, on: torch.device) -> list[Block]:
+    return blocks(len(part.rows), BATCHES * device.forward_batch(on))
+
+
+def _losses(work: "_Work", given: Opened, context: Context) -> NDArray[np.float64]:
+    """ERM's cross-entropy on the original images of the work's rows, (M,)."""
+    rows, head = work.part.rows, given.model("erm").head()
+    label, loss = given.file("images")["label"][:][rows], np.empty(len(rows))
+
+    def merge(block: Block, arrays: Arrays) -> None:
+        log_p = log_softmax(head.logits(arrays["original"])[0].astype(np.float64), axis=1)
+        loss[block.slice] = -np.take_along_axis(log_p, label[block.slice, None], 1)[:, 0]
+
+    fingerprint = (work.params.precision, given.digests("images", "erm"), context.on.type, rows.tolist())
+    with Shards(context.scratch, "features-losses", *fingerprint) as shards:
+        shards.map_blocks(work, _cut(work.part, context.on), merge, cluster=context.cluster)
+    return loss
 
 
 @dataclass(frozen=True)

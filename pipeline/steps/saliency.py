@@ -4,14 +4,18 @@ The validation images get masks in the same way, for the diagnosis.
 
     image -> map (xGradCAM for the target class) -> upsampled to the input grid -> mask: the K highest pixels
 
-`pipeline.method.maps` has the maps; `pipeline.method.retraining_set` chooses the images.
+`pipeline.method.maps` has the maps; `pipeline.method.knee` can choose K for each image;
+`pipeline.method.retraining_set` chooses the images.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,9 +25,11 @@ from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Shards, blocks
+from pipeline.compute.progress import log
 from pipeline.errors import MacError
-from pipeline.method import maps, pairing
-from pipeline.method.masks import core_of, core_size, pixel_count
+from pipeline.method import interventions, maps, pairing
+from pipeline.method.knee import FALLBACK, at_knee, mean_colour
+from pipeline.method.masks import highest, pixel_count, upsample
 from pipeline.method.retraining_set import draw_rows, with_foreground
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
@@ -33,9 +39,11 @@ from pipeline.params.maps import MapParams
 from pipeline.params.retraining_set import RetrainingSetParams
 from pipeline.params.saliency import SaliencyParams
 from pipeline.project import Opened, Reference
+from pipeline.results.intervals import wilson
 from pipeline.results.previews import write_previews
 from pipeline.schemas.masks import SCHEMA
 
+COLUMNS = ("target", "channel_mean", "quantile", "has_knee")  # of masks.h5, besides the row
 BATCHES = 16  # in a block; a block has whole batches, so that the same images always share a batch
 
 
@@ -69,6 +77,7 @@ def write_masks(
     context: Context,
     retraining_set: RetrainingSetParams | None = None,
     validation: NDArray[np.int64] | None = None,
+    pixels: NDArray[np.int64] | None = None,
 ) -> None:
     """Write masks.h5 for the given rows.
 
@@ -78,19 +87,28 @@ def write_masks(
         previews: how many pictures to write.
         retraining_set: how the rows were chosen; it is noted in the file.
         validation: (V,) rows of the validation images that get masks too; None or empty for none of them.
+        pixels: (M,) K of each row; None for what `params` says.
 
     Raises:
         MacError: `top_k` leaves no core, or is larger than the input grid; or a map is not finite.
     """
-    images, spec = given.file("images"), given.model("erm").spec
-    on, k = context.on, _k(params, spec.input_size)
-    made_from = given.digests("images", "erm")
-    where = on.type if context.cluster else str(on)
-    parts = {"": rows}
+    images, spec, reference = given.file("images"), given.model("erm").spec, given.reference("images", "erm")
+    k = _k(params, spec.input_size)
+    where = context.on.type if context.cluster else str(context.on)
+
+    def work(rows: NDArray[np.int64], rest: NDArray[np.bool_] | None) -> _Work:
+        return _Work(reference, params, rows, None if k is None else np.full(len(rows), k), rest, where)
+
+    rest = np.full(len(spec.classes), params.side == "rest")
+    if params.method == "foreground":
+        rest[:] = False
+    elif params.side == "auto":
+        rest = _rest(given, work(given.rows("val"), None), context)
+    own = work(rows, rest)
+    parts = {"": own if pixels is None else replace(own, pixels=pixels)}
     if validation is not None and len(validation):
-        parts["val/"] = validation
-    shaping = params.model_dump(include=set(MapParams.model_fields))
-    noted = {**shaping, "previews": previews}
+        parts["val/"] = work(validation, rest)
+    noted = {**_shaping(params), "previews": previews}
     if retraining_set is not None:
         noted["retraining_set"] = retraining_set.model_dump()
     with ExitStack() as stack:
@@ -98,24 +116,87 @@ def write_masks(
         shards = {}
         for prefix, part in parts.items():
             name = "saliency-val" if prefix else "saliency"
-            folder = Shards(context.scratch, name, shaping, made_from, on.type, part.tolist())
-            shards[prefix] = stack.enter_context(folder)
+            shards[prefix] = stack.enter_context(_shards(name, part, context))
+        made_from = given.digests("images", "erm")
         artefact = stack.enter_context(store.create(out, "masks", SCHEMA, noted, made_from))
+        if params.side == "auto":
+            artefact.write("rest", rest)
         for prefix, part in parts.items():
-            work = _Work(given.reference("images", "erm"), params, part, k, where)
-            _write_part(artefact, prefix, work, spec.input_size, shards[prefix], context)
+            _write_part(artefact, prefix, part, spec.input_size, shards[prefix], context)
+        _say_where_no_knee_is(artefact.file)
         write_previews(artefact.file, images, spec, previews)
 
 
-def _k(params: MapParams, size: int) -> int:
-    """K in pixels, of which a core is left."""
+def _say_where_no_knee_is(file: h5py.File) -> None:
+    """Count the images of masks.h5 that have no knee, if they should have one."""
+    said = []
+    for prefix, about in (("", "images of the retraining set"), ("val/", "validation images")):
+        if f"{prefix}has_knee" in file:
+            found = file[f"{prefix}has_knee"][:]
+            said.append(f"{(~found).sum()} of {len(found)} {about}")
+    if said:
+        log.info("saliency.size knee: no knee for %s; their q is %g", " and ".join(said), FALLBACK)
+
+
+def _k(params: MapParams, size: int) -> int | None:
+    """K in pixels, of which a core is left; None if each image has its own."""
+    if params.size == "knee":
+        return None
     try:
         k = pixel_count(params.top_k, size)
     except MacError as error:
         raise MacError(f"saliency.{error}") from None
-    if not core_size(params.top_k, size, params.side):
-        raise MacError(f"saliency.top_k: with saliency.side 'rest', {k} of {size}² pixels leave no core")
+    if k == size**2 and params.side != "core":
+        side = params.side
+        raise MacError(f"saliency.top_k: with saliency.side '{side}', {k} of {size}² pixels leave no core")
     return k
+
+
+def _shaping(params: MapParams) -> dict[str, object]:
+    """The parameters that change maps and masks."""
+    return params.model_dump(include=set(MapParams.model_fields))
+
+
+def _shards(name: str, work: "_Work", context: Context) -> Shards:
+    pixels = None if work.pixels is None else work.pixels.tolist()
+    made_from = (work.reference.digests, context.on.type)
+    return Shards(context.scratch, name, _shaping(work.params), *made_from, work.rows.tolist(), pixels)
+
+
+def _cut(work: "_Work", on: torch.device) -> list[Block]:
+    return blocks(len(work.rows), BATCHES * device.forward_batch(on))
+
+
+def _rest(given: Opened, work: "_Work", context: Context) -> NDArray[np.bool_]:
+    """For each class whether its core is the rest of the map, (classes,): `saliency.side: auto`.
+
+    Of the images whose map explains the class, ERM is shown the K highest pixels alone, and the rest alone.
+    The rest is the core if ERM is right about more of them by the rest, beyond the 95 % interval of the K
+    highest pixels. Of a class without such images, the core is the K highest pixels. DaC has one side for a
+    dataset, chosen by hand.
+
+    Args:
+        work: on the validation images; `rest` is None.
+    """
+    parts: list[Arrays] = []
+    with _shards("saliency-sides", work, context) as shards:
+        cut = _cut(work, context.on)
+        shards.map_blocks(work, cut, lambda _, arrays: parts.append(arrays), cluster=context.cluster)
+        seen = _joined(parts)
+    classes = given.model("erm").spec.classes
+    found, said = np.zeros(len(classes), np.bool_), []
+    for code, name in enumerate(classes):
+        members = seen["target"] == code
+        count = int(members.sum())
+        if not count:
+            said.append(f"{name} core (no images)")
+            continue
+        core, rest = (float(seen[view][members].mean()) for view in ("core", "rest"))
+        found[code] = rest > wilson(core, count)[1]
+        side = "rest" if found[code] else "core"
+        said.append(f"{name} {side} (right by the core {core:.3f}, by the rest {rest:.3f}, of {count})")
+    log.info("saliency.side auto: %s", "; ".join(said))
+    return found
 
 
 def _write_part(
@@ -124,22 +205,23 @@ def _write_part(
     """Compute and write the masks of the work's rows, into the datasets with this prefix."""
     count = len(work.rows)
     artefact.write(f"{prefix}row", work.rows)
-    target = np.empty(count, np.int64)
-    channel_mean = np.empty((count, 3), np.float32)
     mask = artefact.create(f"{prefix}mask", (count, size, size))
+    columns: dict[str, NDArray[Any]] = {}
 
     def merge(block: Block, arrays: Arrays) -> None:
         if block.start == 0:
             artefact.create(f"{prefix}cam", (count, *arrays["cam"].shape[1:]))
+            for name in COLUMNS:
+                if name in arrays:
+                    columns[name] = np.empty((count, *arrays[name].shape[1:]), arrays[name].dtype)
         artefact.file[f"{prefix}cam"][block.slice] = arrays["cam"]
-        target[block.slice] = arrays["target"]
-        channel_mean[block.slice] = arrays["channel_mean"]
         mask[block.slice] = np.unpackbits(arrays["mask"], axis=2, count=size).view(np.bool_)
+        for name, column in columns.items():
+            column[block.slice] = arrays[name]
 
-    cut = blocks(count, BATCHES * device.forward_batch(context.on))
-    shards.map_blocks(work, cut, merge, cluster=context.cluster)
-    artefact.write(f"{prefix}target", target)
-    artefact.write(f"{prefix}channel_mean", channel_mean)
+    shards.map_blocks(work, _cut(work, context.on), merge, cluster=context.cluster)
+    for name, column in columns.items():
+        artefact.write(f"{prefix}{name}", column)
 
 
 @dataclass(frozen=True)
@@ -148,15 +230,17 @@ class _Work:
 
     Attributes:
         reference: images and erm.
-        rows: the retraining set, or the validation images; rows of images.h5.
-        k: pixels in a mask.
+        rows: (n,) the retraining set, or the validation images; rows of images.h5.
+        pixels: (n,) K of each row; None if it is at the knee.
+        rest: (classes,) whether the core is the rest of the map; None if this is to be found out.
         on: name of the device.
     """
 
     reference: Reference
     params: MapParams
     rows: NDArray[np.int64]
-    k: int
+    pixels: NDArray[np.int64] | None
+    rest: NDArray[np.bool_] | None
     on: str
 
     @contextmanager
@@ -166,47 +250,96 @@ class _Work:
             model = classifier.load(erm.spec, erm.read(), on)
             if not maps.looks_inside(self.params):
                 model = classifier.for_inference(model, device.dtype(on, self.params.precision))
-            yield _Masking(self, given, model, on).block
+            masking = _Masking(self, given, model, on)
+            yield masking.views if self.rest is None else partial(masking.masks, self.rest)
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """A batch, and where ERM looks in it.
+
+    Attributes:
+        grid: (B, 3, S, S) uint8.
+        label: (B,) int64.
+        maps: the raw maps, and the classes that they explain.
+        top: (B, S, S) bool, the highest pixels of the maps; or the true masks.
+        knees: `quantile` and `has_knee`, (B,), of `at_knee`; empty if it is not asked.
+    """
+
+    grid: Tensor
+    label: Tensor
+    maps: maps.Maps
+    top: Tensor
+    knees: Arrays
 
 
 @dataclass(frozen=True)
 class _Masking:
-    """All that a block needs. `block` is a pure function of the block."""
+    """All that a block needs. `masks` and `views` are pure functions of the block."""
 
     work: _Work
     given: Opened
     model: Classifier
     on: torch.device
 
-    def block(self, block: Block) -> Arrays:
-        """Map, packed mask, target and channel means of a block of rows."""
-        found = list(self._batches(self.work.rows[block.slice]))
-        joined = {}
-        for name in found[0]:
-            joined[name] = np.concatenate([arrays[name] for arrays in found])
-        return joined
+    def masks(self, rest: NDArray[np.bool_], block: Block) -> Arrays:
+        """Map, packed mask, target and channel means of a block of rows.
+
+        Args:
+            rest: (classes,) whether the core is the rest of the map.
+        """
+        turned, found = torch.from_numpy(rest).to(self.on), []
+        for batch in self._batches(block):
+            mask = batch.top ^ turned[batch.maps.target][:, None, None]
+            found.append(
+                {
+                    "cam": batch.maps.cam.cpu().numpy(),
+                    "mask": np.packbits(mask.cpu().numpy(), axis=2),
+                    "target": batch.maps.target.cpu().numpy(),
+                    "channel_mean": pairing.channel_mean(batch.grid).cpu().numpy(),
+                    **batch.knees,
+                }
+            )
+        return _joined(found)
 
     @torch.no_grad()
-    def _batches(self, rows: NDArray[np.int64]) -> Iterator[Arrays]:
+    def views(self, block: Block) -> Arrays:
+        """Whether ERM is right about the highest pixels alone, `core`, and all others, `rest`; (n,) bool.
+
+        The other pixels are filled with the image's own mean colour. `target` is as in `masks`.
+        """
+        found = []
+        for batch in self._batches(block):
+            x, fill = self.model.input(batch.grid), mean_colour(self.model, batch.grid)
+            mask = batch.top[:, None].to(x.dtype)
+            right = {"target": batch.maps.target.cpu().numpy()}
+            for name, view in (("core", interventions.masked), ("rest", interventions.rest)):
+                right[name] = (self.model(view(x, mask, fill)).argmax(1) == batch.label).cpu().numpy()
+            found.append(right)
+        return _joined(found)
+
+    @torch.no_grad()
+    def _batches(self, block: Block) -> Iterator[_Looked]:
         images, spec = self.given.file("images"), self.given.model("erm").spec
-        size = device.forward_batch(self.on)
-        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-        for batch_rows, stored in zip(batches, image_batches(images, batches, self.on), strict=True):
+        size, params = device.forward_batch(self.on), self.work.params
+        cut = [slice(start, min(start + size, block.stop)) for start in range(block.start, block.stop, size)]
+        batches = [self.work.rows[each] for each in cut]
+        for each, rows, stored in zip(cut, batches, image_batches(images, batches, self.on), strict=True):
             grid = to_input_grid(stored, spec)
-            label = torch.from_numpy(images.rows("label", batch_rows)).to(self.on)
-            foreground = self._foreground(batch_rows)
-            batch = maps.Batch(batch_rows, self.model.input(grid), label, foreground)
-            found = maps.MAPS[self.work.params.method](self.model, batch, self.work.params)
-            self._require_finite(found.cam, batch_rows)
-            mask = foreground
-            if mask is None:
-                mask = core_of(found.cam, spec.input_size, self.work.k, self.work.params.side)
-            yield {
-                "cam": found.cam.cpu().numpy(),
-                "mask": np.packbits(mask.cpu().numpy(), axis=2),
-                "target": found.target.cpu().numpy(),
-                "channel_mean": pairing.channel_mean(grid).cpu().numpy(),
-            }
+            label = torch.from_numpy(images.rows("label", rows)).to(self.on)
+            foreground = self._foreground(rows)
+            batch = maps.Batch(rows, self.model.input(grid), label, foreground)
+            found = maps.MAPS[params.method](self.model, batch, params)
+            self._require_finite(found.cam, rows)
+            knees: Arrays = {}
+            if foreground is not None:
+                top = foreground
+            elif self.work.pixels is not None:
+                top = highest(upsample(found.cam, spec.input_size), self.work.pixels[each])
+            else:
+                at = at_knee(self.model, grid, found.cam, found.target)
+                top, knees = at.mask, {"quantile": at.quantile, "has_knee": at.found}
+            yield _Looked(grid, label, found, top, knees)
 
     def _foreground(self, rows: NDArray[np.int64]) -> Tensor | None:
         """(B, S, S) bool, the true masks, if the method needs them."""
@@ -223,3 +356,8 @@ class _Masking:
                 f"saliency: the map of row {row} is not finite; the model in {model} has diverged, "
                 "lower train.lr"
             )
+
+
+def _joined(found: Sequence[Arrays]) -> Arrays:
+    """Arrays of several batches or blocks, in one."""
+    return {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}

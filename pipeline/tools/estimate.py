@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from pipeline.compute import device
 from pipeline.datasets.record import Dataset
+from pipeline.method.knee import QUANTILES
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import random_resized_crop_and_flip
@@ -21,6 +22,7 @@ from pipeline.params.features import FeaturesParams
 from pipeline.params.inputs import InputParams
 from pipeline.params.model import ModelParams
 from pipeline.params.retrain import RetrainParams
+from pipeline.params.saliency import SaliencyParams
 from pipeline.params.sweep import SweepParams
 from pipeline.params.train import TrainParams
 from pipeline.params_file import Params
@@ -67,7 +69,11 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     forward = forward_rate(model, inputs.input_size, on)
     fitted = training * (1 + 2 * features.draws) + validation + test
     views = fitted + 3 * features.validation_draws * validation
+    passes = views + (training if features.low_loss < 1 else 0)
     width, masked = 4 * model.head.in_features, training + validation
+    saliency = params.of(SaliencyParams)
+    looks = 1 + (len(QUANTILES) if saliency.size == "knee" else 0)  # forward passes for a mask
+    looked = masked * looks + (validation * (looks + 2) if saliency.side == "auto" else 0)
     fits = {
         "sweep": len(sweep.settings(retrain.l2)) * sweep.seeds * sweep.average,
         "retrain": retrain.seeds * retrain.average,
@@ -78,8 +84,8 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     return [
         Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
         Need("train", 2 * weights, train.epochs * (training / step + validation / forward) + kept),
-        Need("saliency", masked * (mask + MAP), masked / forward),
-        Need("features", width * views, views / forward),
+        Need("saliency", masked * (mask + MAP), looked / forward),
+        Need("features", width * views, passes / forward),
         Need("sweep", 0, seconds["sweep"]),
         Need("retrain", weights, seconds["retrain"]),
     ]

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.errors import MacError
-from pipeline.method.masks import Side, core_of, pixel_count, upsample
+from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.params.maps import Side
 from pipeline.results import sheets, visual
 from pipeline.results.pictures import as_rgb
 from pipeline.tools.prediction import Pair
@@ -19,23 +20,27 @@ _WIDTH = 260  # width of the probabilities, pixels
 
 
 def explain(
-    pair: Pair, files: Sequence[Path], top_k: float, target: str | None, side: Side = "core"
+    pair: Pair,
+    files: Sequence[Path],
+    top_k: float | None,
+    target: str | None,
+    sides: Sequence[Side] | None = None,
 ) -> Image.Image:
     """One row for each image: the maps of both heads, the core from ERM's map, and both heads' probabilities.
 
     Args:
         files: the image files.
-        top_k: K of the core, as in `saliency.top_k`.
+        top_k: K of the core, as in `saliency.top_k`; None for that of the knee, as in `saliency.size`.
         target: the class that the maps explain; None for the one that the second head predicts.
-        side: which pixels are the core, as in `saliency.side`.
+        sides: which pixels are the core of each class, as in `saliency.side`; None for the K highest.
 
     Raises:
         MacError: a file cannot be read, there is no such class, or `top_k` does not fit the input grid.
     """
     if target is not None and target not in pair.classes:
         raise MacError(f"target {target}: no such class; there are {', '.join(pair.classes)}")
-    k = pixel_count(top_k, pair.transform.spec.input_size)
-    rows = [_row(pair, file, k, target, side) for file in files]
+    k = None if top_k is None else pixel_count(top_k, pair.transform.spec.input_size)
+    rows = [_row(pair, file, k, target, sides or ["core"] * len(pair.classes)) for file in files]
     sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
     top = 0
     for row in rows:
@@ -44,14 +49,15 @@ def explain(
     return sheet
 
 
-def _row(pair: Pair, file: Path, k: int, target: str | None, side: Side) -> Image.Image:
+def _row(pair: Pair, file: Path, k: int | None, target: str | None, sides: Sequence[Side]) -> Image.Image:
     pixels, size = pair.transform.pixels(file), pair.transform.spec.input_size
     state = pair.state(pixels[None])
     probability = pair.probabilities(state)[0]
     label = int(probability[1].argmax()) if target is None else pair.classes.index(target)
-    raw = [each.cpu() for each in pair.maps(state, label)]
-    maps = [upsample(each, size)[0] for each in raw]
-    core = core_of(raw[0], size, k, side)[0].numpy()
+    raw = pair.maps(state, label)
+    maps = [upsample(each, size)[0].cpu() for each in raw]
+    top = pair.at_knee(pixels[None], raw[0], label) if k is None else top_k_mask(maps[0][None], k)
+    core = (top if sides[label] == "core" else ~top)[0].cpu().numpy()
     image = as_rgb(pixels)
     before, after = visual.heat_over(image, [each.numpy() for each in maps])
     erm, other = (each.title for each in pair.heads)

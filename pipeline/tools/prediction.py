@@ -18,6 +18,7 @@ from pipeline.compute import device
 from pipeline.datasets.sources import image_files
 from pipeline.errors import MacError
 from pipeline.method import xgradcam
+from pipeline.method.knee import at_knee
 from pipeline.network import classifier
 from pipeline.network.backbone import State
 from pipeline.network.classifier import Classifier
@@ -34,7 +35,7 @@ class Pair:
     """ERM's frozen trunk with two heads: ERM's, and another one to compare it with.
 
     Attributes:
-        model: the classifier; its own head is not used.
+        model: the classifier, with ERM's head.
         transform: from an image file to the input grid.
         heads: ERM's head, and the other one.
         on: the device.
@@ -94,6 +95,19 @@ class Pair:
             weight = torch.from_numpy(each.head.weight[0]).to(self.on)
             found.append(xgradcam.of_head(self.model.trunk, state, weight, target))
         return found
+
+    @torch.no_grad()
+    def at_knee(self, pixels: Tensor, maps: Tensor, label: int) -> Tensor:
+        """The highest pixels of ERM's maps of a class (B, h, w), as many as with `saliency.size: knee`.
+
+        Args:
+            pixels: (B, 3, S, S) uint8.
+
+        Returns:
+            (B, S, S) bool, on the device.
+        """
+        target = torch.full((len(pixels),), label, device=self.on)
+        return at_knee(self.model, pixels.to(self.on), maps, target).mask
 
 
 @dataclass(frozen=True)

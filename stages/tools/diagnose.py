@@ -17,7 +17,8 @@ from stages.options import data_option
 def command(data: Path, as_json: bool) -> None:
     """Say whether the method's assumption seems to hold here.
 
-    It is that ERM's highest scores lie on the core; or, with saliency.side: rest, that all others do.
+    It is that ERM's highest scores lie on the core; or, with saliency.side: rest, that all others do; with
+    auto, one of the two for each class.
 
     ERM sees each validation image whole, as its core alone, as its rest alone, and with its core on the
     background of another class. No group label is read. It needs images.h5, erm/, masks.h5 and features.h5.

@@ -1,13 +1,15 @@
 """mac explain: draw where two heads look in an image."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import click
 
 from pipeline import graph, store
 from pipeline.compute.device import pick
 from pipeline.compute.progress import log
+from pipeline.params.maps import Side
+from pipeline.results.sides import sides_of
 from pipeline.tools.explanation import explain
 from pipeline.tools.prediction import Pair
 from stages.head_option import head_option
@@ -23,12 +25,12 @@ from stages.options import data_option, device_option
 @click.option(
     "--top-k",
     type=click.FloatRange(min=0, min_open=True),
-    help="K of the core.  [default: that of masks.h5]",
+    help="K of the core.  [default: as in masks.h5]",
 )
 @click.option(
     "--side",
     type=click.Choice(["core", "rest"]),
-    help="Whether the core is the K highest pixels, or the rest.  [default: that of masks.h5]",
+    help="Whether the core is the K highest pixels, or the rest.  [default: as in masks.h5]",
 )
 @head_option
 @data_option
@@ -38,21 +40,24 @@ def command(
     out: Path,
     target: str | None,
     top_k: float | None,
-    side: Literal["core", "rest"] | None,
+    side: Side | None,
     other: str,
     data: Path,
     device: str,
 ) -> None:
     """Draw where ERM and another head look in each of IMAGES, the core, and the probabilities of both."""
     project = graph.project(data)
+    pair = Pair.load(project, other, pick(device))
+    sides: Sequence[Side] = [side or "core"] * len(pair.classes)
     if top_k is None or side is None:
         with project.open("masks") as given:
-            top_k = given.stated("masks", "top_k") if top_k is None else top_k
-            side = given.stated("masks", "side") if side is None else side
-    pair = Pair.load(project, other, pick(device))
+            if top_k is None and given.stated("masks", "size") == "top_k":
+                top_k = given.stated("masks", "top_k")
+            if side is None:
+                sides = sides_of(given, len(pair.classes))
     if pair.note:
         log.warning("%s", pair.note)
-    picture = explain(pair, images, top_k, target, side)
+    picture = explain(pair, images, top_k, target, sides)
     with store.replacing(out) as temporary:
         picture.save(temporary, "PNG")
     click.echo(out)

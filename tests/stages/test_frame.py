@@ -34,6 +34,7 @@ OTHERS: dict[str, Any] = {
     "saliency.method": "random",
     "saliency.target": "prediction",
     "saliency.layer": "stage2",
+    "saliency.size": "knee",
     "saliency.side": "rest",
     "saliency.precision": "bfloat16",
     "features.precision": "bfloat16",

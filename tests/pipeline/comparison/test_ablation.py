@@ -22,9 +22,18 @@ from tests.cached import AUTO, fit_params
 
 NEEDS = ("images", "erm", "masks", "features")
 MAPS = MapParams(
-    method="xgradcam", target="label", layer="last", top_k=0.25, side="core", precision="float32", seed=0
+    method="xgradcam",
+    target="label",
+    layer="last",
+    size="top_k",
+    top_k=0.25,
+    side="core",
+    precision="float32",
+    seed=0,
 )
-FEATURES = FeaturesParams(draws=made_up.DRAWS, validation_draws=1, batch_size=8, precision="float32", seed=0)
+FEATURES = FeaturesParams(
+    draws=made_up.DRAWS, validation_draws=1, batch_size=8, low_loss=1.0, precision="float32", seed=0
+)
 FIT = fit_params()
 SWEEP = SweepParams(alphas=[0, 1], betas=[0, 2], l2s=[0], seeds=FIT.seeds, average=FIT.average)
 
@@ -89,10 +98,10 @@ def test_where_few_true_masks_are_known_both_sides_see_those_images_alone(
     original = module.write_masks
 
     def write_masks(
-        given: Opened, out: Path, rows: np.ndarray, maps: MapParams, previews: int, context: Context
+        given: Opened, out: Path, rows: np.ndarray, maps: MapParams, *others: Any, **pixels: Any
     ) -> None:
         seen[out.parent.name] = (maps.method, len(rows))
-        original(given, out, rows, maps, previews, context)
+        original(given, out, rows, maps, *others, **pixels)
 
     monkeypatch.setattr(module, "write_masks", write_masks)
     table = run(project)

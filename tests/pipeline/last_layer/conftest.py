@@ -25,7 +25,9 @@ def views() -> Views:
         table = rng.normal(size=shape).astype(np.float32) + label[:, None] * 0.3
         tables.append(torch.from_numpy(table.astype(np.float32)).view(-1, D))
     batch = np.stack([pairing.draw(label, BATCH, 0, r).batch for r in range(R)])
-    return Views(torch.cat(tables), torch.from_numpy(label), torch.from_numpy(batch).long(), torch.ones(M))
+    weight = torch.ones(M)
+    batches = torch.from_numpy(batch).long()
+    return Views(torch.cat(tables), torch.from_numpy(label), batches, weight, weight)
 
 
 @pytest.fixture
@@ -43,8 +45,9 @@ def cached() -> Cached:
     batch = np.stack([rng.permutation(60) // BATCH for _ in range(2)])
     generator = torch.Generator().manual_seed(0)
     grouping = Grouping("group", list(GROUPS), 2 * val_label + val_attribute)
+    weight = torch.ones(60)
     return Cached(
-        views=Views(torch.from_numpy(x), torch.from_numpy(label), torch.from_numpy(batch), torch.ones(60)),
+        views=Views(torch.from_numpy(x), torch.from_numpy(label), torch.from_numpy(batch), weight, weight),
         group=torch.from_numpy(2 * label + attribute),
         unseen=torch.arange(60) % 3 == 0,
         early={},

@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
@@ -6,13 +9,17 @@ from pipeline.last_layer.lbfgs import fit_lbfgs
 from pipeline.last_layer.views import Views
 
 
-def test_it_equals_scikit_learn(views: Views) -> None:
+@pytest.mark.parametrize("share", [1, 0.4])
+def test_it_equals_scikit_learn(views: Views, share: float) -> None:
+    """Also if some rows alone are masked and combined: as if the others had no such views."""
     l2, alpha, beta = 0.02, 2.0, 3.0
     draws, count = views.batch.shape
+    among = np.random.default_rng(4).random(count) < share
+    views = replace(views, intervention_weight=torch.from_numpy(among / among.mean()).float())
     found, loss = fit_lbfgs(views, alpha, beta, 3, l2)
-    x = np.concatenate([views.original, *views.interventions.flatten(1, 2)])
-    y = np.tile(views.label, 1 + 2 * draws)
-    many = draws * count
+    x = np.concatenate([views.original, *views.interventions[:, :, among].flatten(1, 2)])
+    y = np.concatenate([views.label, np.tile(views.label[among], 2 * draws)])
+    many = draws * among.sum()
     each = [np.full(count, 1 / count), np.full(many, alpha / many), np.full(many, beta / many)]
     # scikit-learn minimises C Σ weight · CE + ½ Σ W²
     model = LogisticRegression(C=1 / (2 * l2), tol=1e-7, max_iter=5000, solver="newton-cg")
@@ -25,7 +32,7 @@ def test_it_equals_scikit_learn(views: Views) -> None:
 
 
 def test_without_interventions_it_needs_none(views: Views) -> None:
-    alone = Views(views.original, views.label, views.batch, views.weight)
+    alone = replace(views, table=views.original)
     found, loss = fit_lbfgs(alone, 0.0, 0.0, 3, 0.02)
     expected, expected_loss = fit_lbfgs(views, 0.0, 0.0, 3, 0.02)
     assert torch.equal(found.weight, expected.weight)

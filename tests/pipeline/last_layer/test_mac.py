@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,9 +17,7 @@ def whole(cached: Cached) -> Views:
     """The views of `cached` with masked and combined ones."""
     noise = torch.randn(4, 60, 12, generator=torch.Generator().manual_seed(3))
     others = (cached.views.original + noise).flatten(0, 1)
-    return Views(
-        torch.cat([cached.views.table, others]), cached.views.label, cached.views.batch, cached.views.weight
-    )
+    return replace(cached.views, table=torch.cat([cached.views.table, others]))
 
 
 @pytest.mark.parametrize("changes", [{}, {"standardize": True}, {"solver": "lbfgs"}])

@@ -1,11 +1,14 @@
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pytest
 import torch
 
 from pipeline.last_layer.views import Views, class_weights
 from tests import cached
 from tests.cached import fit_params
+from tests.conftest import edited
 
 
 def test_views_are_those_of_the_file(tmp_path: Path) -> None:
@@ -20,8 +23,27 @@ def test_views_are_those_of_the_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(views.batch, features["train/batch"][:])
         np.testing.assert_array_equal(views.label, features["train/label"][:])
     assert torch.equal(views.weight, class_weights(views.label, 2, "balanced"))
+    assert torch.equal(views.intervention_weight, views.weight)
     assert torch.equal(bare.table, views.original)
     assert torch.equal(bare.weight, torch.ones(60))
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_rows_that_are_left_as_they_are_have_no_say_in_the_interventions(
+    tmp_path: Path, weights: Literal["none", "balanced"]
+) -> None:
+    project = cached.write(tmp_path)
+    among = np.arange(60) % 3 > 0
+    with edited(project.path("features")) as file:
+        file["train/intervened"] = among
+    with project.open("features") as given:
+        views = Views.of(given.file("features"), fit_params(class_weights=weights), torch.device("cpu"))
+    assert torch.equal(views.weight, class_weights(views.label, 2, weights))
+    alone = class_weights(views.label[among], 2, weights)
+    found = views.intervention_weight
+    assert not found[~among].any()
+    torch.testing.assert_close(found[among] / len(found), alone / len(alone))
+    assert found.mean().item() == pytest.approx(1)
 
 
 def test_balanced_class_weights_give_every_class_the_same_total() -> None:

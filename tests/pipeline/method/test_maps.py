@@ -10,7 +10,14 @@ from pipeline.params.maps import MapParams
 from tests.networks import Tokens, settled
 
 PARAMS = MapParams(
-    method="xgradcam", target="label", layer="last", top_k=0.3, side="core", precision="float32", seed=0
+    method="xgradcam",
+    target="label",
+    layer="last",
+    size="top_k",
+    top_k=0.3,
+    side="core",
+    precision="float32",
+    seed=0,
 )
 OURS = ("xgradcam", "random", "foreground")
 

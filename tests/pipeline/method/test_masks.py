@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import MacError
-from pipeline.method.masks import core_of, core_size, coverage, pixel_count, top_k_mask, upsample
+from pipeline.method.masks import coverage, highest, pixel_count, top_k_mask, upsample
 
 
 def by_sort(scores: np.ndarray, k: int) -> np.ndarray:
@@ -23,12 +23,12 @@ def test_top_k_mask_equals_a_stable_sort_with_ties(seed: int, k: int, levels: in
     assert (found.sum((1, 2)) == k).all()
 
 
-def test_the_rest_is_all_but_the_k_highest_pixels() -> None:
-    maps = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32))
-    expected = top_k_mask(upsample(maps, 8), 20)
-    assert torch.equal(core_of(maps, 8, 20, "core"), expected)
-    assert torch.equal(core_of(maps, 8, 20, "rest"), ~expected)
-    assert [core_size(20, 8, side) for side in ("core", "rest")] == [20, 44]
+def test_every_map_can_have_its_own_k() -> None:
+    scores = np.random.default_rng(0).integers(0, 9, (5, 4, 4)).astype(np.float32)
+    pixels = np.array([3, 16, 3, 1, 7])
+    found = highest(torch.from_numpy(scores), pixels).numpy()
+    for mask, score, k in zip(found, scores, pixels, strict=True):
+        assert set(np.flatnonzero(mask)) == set(np.argsort(-score, axis=None, kind="stable")[:k])
 
 
 def test_top_k_mask_of_a_constant_map_takes_the_first_pixels() -> None:

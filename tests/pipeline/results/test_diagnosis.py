@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from scipy import stats
 from pipeline import graph, store
 from pipeline.project import Project
 from pipeline.results import diagnosis_table
-from pipeline.results.diagnosis import diagnose, is_blank, mean_interval, wilson
+from pipeline.results.diagnosis import diagnose, is_blank
+from pipeline.results.intervals import mean_interval, wilson
+from pipeline.results.judgement import ASSUMPTION
 from pipeline.schemas import features, images, masks
 from pipeline.spec import IMAGENET, ModelSpec
 
@@ -35,6 +38,7 @@ def write(
     method: str = "xgradcam",
     side: str = "core",
     target: np.ndarray | None = None,
+    rest: Sequence[bool] = (),
 ) -> Project:
     """A project in which ERM says the above; three training images, one of them with a blank map."""
     project = graph.project(data)
@@ -56,6 +60,8 @@ def write(
     parts = {"": np.arange(3), **({"val/": 3 + np.arange(count)} if with_masks else {})}
     made = {"method": method, "side": side}
     with store.create(project.path("masks"), "masks", masks.SCHEMA, made, made_from) as file:
+        if rest:
+            file.write("rest", np.array(rest))
         for part, rows in parts.items():
             cam = np.tile(np.array([[1.0, -1.0]], np.float32), (len(rows), 1, 1))
             cam[-1] *= 0
@@ -149,6 +155,24 @@ def test_the_side_of_the_masks_is_told(tmp_path: Path, method: str, side: str, a
     assert found["side"] == assumed
     assert {**found, "side": "core"} == plain
     assert ("this verdict is not calibrated" in diagnosis_table.table(found)) == (assumed == "rest")
+
+
+@pytest.mark.parametrize(
+    ("rest", "assumed", "said"),
+    [
+        ([False] * 3, "core", ""),
+        ([True] * 3, "rest", "with saliency.side: rest this verdict is not calibrated"),
+        ([True, False, False], "mixed", "with saliency.side: auto this verdict is not calibrated"),
+    ],
+)
+def test_with_auto_it_is_the_side_that_was_taken(
+    tmp_path: Path, rest: list[bool], assumed: str, said: str
+) -> None:
+    found = found_in(write(tmp_path, side="auto", rest=rest))
+    assert found["side"] == assumed
+    assert assumed in ASSUMPTION
+    assert said in diagnosis_table.table(found)
+    assert bool(said) == ("not calibrated" in diagnosis_table.table(found))
 
 
 def test_classes_are_the_labels_whatever_the_maps_explain(tmp_path: Path) -> None:

@@ -205,3 +205,34 @@ def test_one_class_alone_cannot_be_paired(project: Project) -> None:
         file["label"][:] = 0
     with pytest.raises(MacError, match="features: every image of the retraining set has the same label"):
         make_features(project)
+
+
+def test_images_of_high_loss_are_left_as_they_are_and_are_no_partners(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"train/{name}" for name in ("original", "masked", "batch", "partner", "label")]
+    everything = arrays(project, *names)
+    with project.open("features", "erm") as given:
+        assert "train/intervened" not in given.file("features")
+        head = given.model("erm").head()
+        logits = torch.from_numpy(head.logits(everything["train/original"])[0]).double()
+    loss = torch.nn.functional.cross_entropy(
+        logits, torch.from_numpy(everything["train/label"]), reduction="none"
+    ).numpy()
+    make_features(project, low_loss=0.7)
+    found = arrays(project, *names, "train/intervened")
+    among, partner = found["train/intervened"], found["train/partner"]
+    np.testing.assert_array_equal(among, loss <= np.quantile(loss, 0.7))
+    assert 0 < among.sum() < len(among)
+    assert among[partner].all()
+    assert (found["train/label"][partner] != found["train/label"]).all()
+    for name in ("original", "masked", "batch", "label"):
+        np.testing.assert_array_equal(found[f"train/{name}"], everything[f"train/{name}"])
+    written = project.path("features").read_bytes()
+    monkeypatch.setattr(stage, "BATCHES", 1)
+    make_features(project, low_loss=0.7)
+    assert project.path("features").read_bytes() == written
+    with pytest.raises(
+        MacError, match=r"features.low_loss: the 1 images with the lowest losses have one lab"
+    ):
+        make_features(project, low_loss=0.001)

@@ -203,9 +203,18 @@ def test_a_diverging_fit_is_one_line_and_the_earlier_model_stays(tmp_path: Path)
 
 EPOCHS, ALPHA, BETA, LR, TOP_K = 3, 2.0, 3.0, 0.005, 0.25
 MAPS = MapParams(
-    method="xgradcam", target="label", layer="last", top_k=TOP_K, side="core", precision="float32", seed=0
+    method="xgradcam",
+    target="label",
+    layer="last",
+    size="top_k",
+    top_k=TOP_K,
+    side="core",
+    precision="float32",
+    seed=0,
 )
-FEATURES = FeaturesParams(draws=EPOCHS, validation_draws=1, batch_size=8, precision="float32", seed=0)
+FEATURES = FeaturesParams(
+    draws=EPOCHS, validation_draws=1, batch_size=8, low_loss=1.0, precision="float32", seed=0
+)
 FIT = fit_params(epochs=EPOCHS, lr=LR, seeds=1)
 
 

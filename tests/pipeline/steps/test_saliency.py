@@ -5,15 +5,17 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pipeline.errors import MacError
-from pipeline.method import xgradcam
+from pipeline.method import maps, xgradcam
 from pipeline.method.masks import top_k_mask, upsample
 from pipeline.network import classifier
 from pipeline.network.inputs import to_input_grid
 from pipeline.params.maps import MapParams
 from pipeline.params.saliency import SaliencyParams
 from pipeline.project import Project
+from pipeline.results.sides import sides_of
 from pipeline.steps import saliency as stage
 from tests.conftest import edited
 from tests.pipeline.steps import untrained
@@ -177,6 +179,84 @@ def test_the_prediction_can_be_the_target(project: Project) -> None:
     np.testing.assert_array_equal(by_label["mask"][same], by_prediction["mask"][same])
 
 
+def test_the_knee_chooses_how_many_pixels_are_the_core_of_each_image(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = arrays(project)
+    with caplog.at_level("INFO", "mac"):
+        found = make(project, size="knee", top_k=5000)  # which is not read
+    with project.open("masks") as given:
+        masks = given.file("masks")
+        quantile, has_knee = masks["quantile"][:].astype(np.float64), masks["has_knee"][:]
+        without = [int((~masks[name][:]).sum()) for name in ("has_knee", "val/has_knee")]
+    assert found["mask"].sum((1, 2)).tolist() == [round((1 - q) * SIDE * SIDE) for q in quantile.round(1)]
+    assert len(set(quantile)) > 1
+    assert (quantile[~has_knee].round(1) == 0.8).all()
+    for name in ("cam", "target", "channel_mean"):
+        np.testing.assert_array_equal(found[name], before[name])
+    assert caplog.messages[-1] == (
+        f"saliency.size knee: no knee for {without[0]} of 70 images of the retraining set and "
+        f"{without[1]} of 24 validation images; their q is 0.8"
+    )
+    written = project.path("masks").read_bytes()
+    monkeypatch.setattr(stage, "BATCHES", 1)
+    make_masks(project, size="knee", top_k=5000)
+    assert project.path("masks").read_bytes() == written
+
+
+class ByHalves(nn.Module):
+    """Knows cats by bright red, dogs by bright green; else it says cat. It maps cats' left, dogs' right."""
+
+    def input(self, grid: torch.Tensor) -> torch.Tensor:
+        return grid / 255 if grid.dtype == torch.uint8 else grid
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x[:, :2] - 0.5).relu().amax((2, 3)) + torch.tensor([0.1, 0.0])
+
+    def maps(self, _model: nn.Module, batch: maps.Batch, _params: MapParams) -> maps.Maps:
+        cams = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]).expand(2, 2, 2)
+        return maps.Maps(cams[batch.label], batch.label)
+
+
+@pytest.mark.parametrize("size", ["top_k", "knee"])
+def test_each_class_takes_the_side_that_tells_more(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, size: str
+) -> None:
+    """All that tells cats and dogs apart is in the left half. Only validation labels count."""
+    model = ByHalves()
+    monkeypatch.setattr(classifier, "load", lambda *_: model)
+    monkeypatch.setattr(classifier, "for_inference", lambda *_: model)
+    monkeypatch.setitem(maps.MAPS, "xgradcam", model.maps)
+    with edited(project.path("images")) as file:
+        label, image = file["label"][:], np.zeros_like(file["image"][:])
+        for code in range(2):
+            image[label == code, 4:68:2, 4:20, code] = 255
+        file["image"][:] = image
+        file["attribute"][:] = -1
+        file["label"][94:] = 0  # of the test split
+    with caplog.at_level("INFO", "mac"):
+        found = make(project, side="auto", size=size, top_k=0.5)
+    with project.open("masks") as given:
+        assert given.file("masks")["rest"][:].tolist() == [False, True]
+        assert sides_of(given, 2) == ("core", "rest")
+    said = "cat core (right by the core 1.000, by the rest 1.000, of 12); dog rest (right by the core 0.000, "
+    assert f"saliency.side auto: {said}by the rest 1.000, of 12)" in caplog.messages
+    if size == "top_k":
+        assert found["mask"][:, :, :32].all()
+        assert not found["mask"][:, :, 32:].any()
+        assert of_validation(project)["mask"][:, :, :32].all()
+
+
+def test_masks_may_have_a_given_number_of_pixels(project: Project, tmp_path: Path) -> None:
+    rows, pixels = np.array([3, 50, 69]), np.array([7, 4000, 7])
+    params = MapParams(**{**SALIENCY.model_dump(exclude={"previews"}), "method": "random"})
+    with project.open("images", "erm") as given:
+        context = untrained.context(project)
+        stage.write_masks(given, tmp_path / "some.h5", rows, params, 0, context, pixels=pixels)
+    some = Project(project.data, project.kinds, {"masks": tmp_path / "some.h5"})
+    assert arrays(some)["mask"].sum((1, 2)).tolist() == pixels.tolist()
+
+
 def test_random_masks_have_k_pixels_and_a_seed(project: Project) -> None:
     first, again = make(project, method="random"), make(project, method="random")
     other = make(project, method="random", seed=1)
@@ -219,6 +299,10 @@ def test_true_masks_are_taken_as_they_are_and_rows_without_are_left_out(project:
         (
             {"top_k": 4096, "side": "rest"},
             "saliency.top_k: with saliency.side 'rest', 4096 of 64²",
+        ),
+        (
+            {"top_k": 4096, "side": "auto"},
+            "saliency.top_k: with saliency.side 'auto', 4096 of 64²",
         ),
         ({"layer": "nowhere"}, "the trunk has no layer 'nowhere'"),
     ],

@@ -24,6 +24,7 @@ SALIENCY = SaliencyParams(
     method="xgradcam",
     target="label",
     layer="last",
+    size="top_k",
     top_k=0.3,
     side="core",
     precision="float32",
@@ -31,7 +32,9 @@ SALIENCY = SaliencyParams(
     previews=4,
 )
 RETRAINING_SET = RetrainingSetParams(balance="none", seed=0)
-FEATURES = FeaturesParams(draws=2, validation_draws=2, batch_size=16, precision="float32", seed=0)
+FEATURES = FeaturesParams(
+    draws=2, validation_draws=2, batch_size=16, low_loss=1.0, precision="float32", seed=0
+)
 
 
 def write_project(data: Path) -> Project:

@@ -6,7 +6,9 @@ import torch
 from PIL import Image
 
 from pipeline.errors import MacError
+from pipeline.method.knee import at_knee
 from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.params.maps import Side
 from pipeline.project import Project
 from pipeline.results import visual
 from pipeline.results.pictures import as_rgb
@@ -28,13 +30,21 @@ def test_one_row_for_each_image(pair: Pair, files: list[Path]) -> None:
     assert explain(pair, files, 0.1, None).size == (4 * 248 + 8 + 260, 2 * 270)
 
 
-def test_panels_are_image_map_core_and_map(pair: Pair, files: list[Path]) -> None:
-    sheet = np.asarray(explain(pair, files, 0.1, "landbird"))
+@pytest.mark.parametrize(("top_k", "sides"), [(0.1, None), (0.1, ["rest", "core"]), (None, ["core", "rest"])])
+def test_panels_are_image_map_core_and_map(
+    pair: Pair, files: list[Path], top_k: float | None, sides: list[Side] | None
+) -> None:
+    sheet = np.asarray(explain(pair, files, top_k, "landbird", sides))
     pixels = pair.transform.pixels(files[0])
     maps = [upsample(each, 64)[0] for each in pair.maps(pair.state(pixels[None]), 0)]
     image = as_rgb(pixels)
     before, after = visual.heat_over(image, [each.numpy() for each in maps])
     core = top_k_mask(maps[0][None], pixel_count(0.1, 64))[0].numpy()
+    if top_k is None:
+        raw = pair.maps(pair.state(pixels[None]), 0)[0]
+        core = at_knee(pair.model, pixels[None], raw, torch.tensor([0])).mask[0].numpy()
+    if sides and sides[0] == "rest":
+        core = ~core
     for number, picture in enumerate((image, before, visual.overlay(image, core), after)):
         large = Image.fromarray(picture).resize((240, 240), Image.Resampling.BICUBIC)
         left = 8 + number * 248
