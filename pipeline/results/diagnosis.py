@@ -1,7 +1,7 @@
 """Does the method's assumption hold here? ERM on views of the validation images; no group label is read.
 
 Each validation image is seen whole, as its core alone, as its rest alone, and with its core on the background
-of an image of another class. The masks are the images' own, for the class of
+of two other images: one of another class, and one of its own. The masks are the images' own, for the class of
 `saliency.target`.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.project import Opened
 from pipeline.results.blocks import in_blocks
-from pipeline.results.judgement import figures_of, judged
+from pipeline.results.judgement import depends, figures_of, finding, judged
 from pipeline.store import Artefact
 
 Z = 1.959963984540054  # of a 95 % interval
@@ -28,12 +28,14 @@ def diagnose(given: Opened) -> dict[str, Any]:
         given: images, erm, masks and features.
 
     Returns:
-        `verdict`: of `judgement.judged`. `side`: `saliency.side` of the masks; core for true masks.
+        `verdict`: of `judgement.judged`. `dependence`: of `judgement.depends`.
+        `side`: `saliency.side` of the masks; core for true masks.
         `images`: how many validation images have a mask. `draws`: over how many draws of fills and partners
         their shares are means.
         `all`, `balanced`, `classes.<name>`: the shares of `views` over all images, with classes weighing
         alike, and by class; each with `<share>_interval`, `{low, high}`: 95 %, over other validation images
-        like these; ERM and the draws are as they are. `classes.<name>` also has `images`.
+        like these; ERM and the draws are as they are. They also have `dependence`, `same` minus `own`, in
+        [−1, 1]. `classes.<name>` also has `images`, and `finding` of `judgement.finding`.
         `blank.train`, `blank.val`: `count` and `share` of the images with a mask whose map is blank; also by
         class.
     """
@@ -41,7 +43,8 @@ def diagnose(given: Opened) -> dict[str, Any]:
     blank = {"train": _blanks(masks, "", label, given.groups.classes)}
     side = "core" if given.stated("masks", "method") == "foreground" else given.stated("masks", "side")
     if "val/position" not in given.file("features"):
-        return {"verdict": "unknown", "side": side, "images": 0, "draws": 0, "blank": blank}
+        nothing = {"verdict": "unknown", "dependence": "unknown"}
+        return {**nothing, "side": side, "images": 0, "draws": 0, "blank": blank}
     blank["val"] = _blanks(masks, "val/", label, given.groups.classes)
     seen, truth = views(given)
     by_class = {}
@@ -54,11 +57,15 @@ def diagnose(given: Opened) -> dict[str, Any]:
         "images": len(truth),
         "draws": len(given.file("features")["val/masked"]),
         "all": _row(seen),
-        "balanced": _balanced(list(by_class.values()), list(seen)),
+        "balanced": _balanced(list(by_class.values())),
         "classes": by_class,
         "blank": blank,
     }
-    return {"verdict": judged(figures_of(found)), **found}
+    figures = figures_of(found)
+    for name, row in by_class.items():
+        row["finding"] = finding(row, blank["val"]["classes"][name]["share"], figures)
+    dependence = depends(figures, [row["finding"] for row in by_class.values()])
+    return {"verdict": judged(figures), "dependence": dependence, **found}
 
 
 def views(given: Opened) -> tuple[Shares, NDArray[np.int64]]:
@@ -68,10 +75,11 @@ def views(given: Opened) -> tuple[Shares, NDArray[np.int64]]:
         given: erm and features.
 
     Returns:
-        (n,) shares of the draws: `original`, `core` and `rest`: in which ERM is right; `own`, `partner` and
-        `neither`: in which it gives the combined image the class of its core, of its background, or another
-        one; `swayed`: in which it is right about the image and wrong about the combined one. The last four
-        are absent if all images have one label.
+        (n,) shares of the draws: `original`, `core` and `rest`: in which ERM is right; `same`: in which it is
+        right about the core on an image of the same class; `own`, `partner` and `neither`: in which it gives
+        the core on an image of another class the class of its core, of its background, or another one;
+        `swayed`: in which it is right about the image and wrong about the latter. The last five are absent if
+        all images have one label; `same` also in a features.h5 of an earlier version.
     """
     features, head = given.file("features"), given.model("erm").head()
     label, position = features["val/label"][:], features["val/position"][:]
@@ -88,6 +96,8 @@ def views(given: Opened) -> tuple[Shares, NDArray[np.int64]]:
     seen["core"] = (over_draws("masked") == own).mean(0)
     seen["rest"] = (over_draws("rest") == own).mean(0)
     if "val/combined" in features:
+        if "val/combined_same" in features:
+            seen["same"] = (over_draws("combined_same") == own).mean(0)
         combined, partner = over_draws("combined"), label[features["val/partner"][:]]
         seen["own"] = (combined == own).mean(0)
         seen["partner"] = (combined == partner).mean(0)
@@ -104,11 +114,33 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def mean_interval(
-    share: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+    share: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], least: float = 0.0
 ) -> tuple[float, float]:
-    """The interval of the mean of independent shares, from their own intervals, (n,) (Zou, Donner 2008)."""
+    """The interval of the mean of independent shares, from their own intervals, (n,) (Zou, Donner 2008).
+
+    Args:
+        least: the least that a share can be: −1 for differences of shares.
+    """
     below, above = (np.sqrt(((end - share) ** 2).sum()) / len(share) for end in (low, high))
-    return max(0.0, float(share.mean() - below)), min(1.0, float(share.mean() + above))
+    return max(least, float(share.mean() - below)), min(1.0, float(share.mean() + above))
+
+
+def difference_interval(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
+    """The 95 % interval of mean(one) − mean(other), for shares of the same images, (n,).
+
+    It adds the squares of the two Wilson intervals, less what the two have in common (Newcombe 1998, on
+    paired data, method 8; Zou, Donner 2008).
+    """
+    a, b = float(one.mean()), float(other.mean())
+    (a_low, a_high), (b_low, b_high) = wilson(a, len(one)), wilson(b, len(other))
+    spread = float(one.std() * other.std())
+    common = float(((one - a) * (other - b)).mean()) / spread if spread > 0 else 0.0
+
+    def half(up: float, down: float) -> float:
+        return math.sqrt(max(0.0, up**2 + down**2 - 2 * common * up * down))
+
+    below, above = half(a - a_low, b_high - b), half(a_high - a, b - b_low)
+    return max(-1.0, a - b - below), min(1.0, a - b + above)
 
 
 def is_blank(cam: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -127,17 +159,20 @@ def _row(seen: Shares) -> dict[str, Any]:
         mean = float(share.mean())
         low, high = wilson(mean, len(share))
         row |= {name: mean, f"{name}_interval": {"low": low, "high": high}}
+    if "same" in seen:
+        low, high = difference_interval(seen["same"], seen["own"])
+        row |= {"dependence": row["same"] - row["own"], "dependence_interval": {"low": low, "high": high}}
     return row
 
 
-def _balanced(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
+def _balanced(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The mean of each share over the classes, with its interval."""
     row: dict[str, Any] = {}
-    for name in names:
+    for name in [key for key in rows[0] if f"{key}_interval" in rows[0]]:
         share = np.array([each[name] for each in rows])
         lows = np.array([each[f"{name}_interval"]["low"] for each in rows])
         highs = np.array([each[f"{name}_interval"]["high"] for each in rows])
-        low, high = mean_interval(share, lows, highs)
+        low, high = mean_interval(share, lows, highs, -1.0 if name == "dependence" else 0.0)
         row |= {name: float(share.mean()), f"{name}_interval": {"low": low, "high": high}}
     return row
 

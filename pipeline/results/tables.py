@@ -64,14 +64,17 @@ VIEWS = {
     "original": "original",
     "core": "core only",
     "rest": "rest only",
+    "same": "same class",
     "own": "own class",
     "partner": "partner's",
     "neither": "neither",
     "swayed": "swayed",
+    "dependence": "dependence",
 }
 VIEWS_NOTE = (
+    "same class: right about the core on a background of its class; "
     "own class, partner's, neither: what ERM says of the core on a background of another class; "
-    "swayed: right about the image, wrong about that"
+    "swayed: right about the image, wrong about that; dependence: same class minus own class"
 )
 
 
@@ -118,7 +121,7 @@ def ends_of(row: Mapping[str, Any], key: str) -> str:
 
 
 def _said(diagnosis: Mapping[str, Any]) -> str:
-    return f"{judgement.sentence(diagnosis)}\n{judgement.advice(diagnosis)}"
+    return "\n".join(judgement.said(diagnosis))
 
 
 def _spoken(key: str) -> str:
