@@ -244,13 +244,18 @@ def _write_features(project: Project, given: Opened, rng: np.random.Generator) -
 
 
 def _write_views_of_validation(file: store.Writer, phi: NDArray[np.float32]) -> None:
-    """The core alone has the features of the image, the rest alone those of the next image."""
+    """The core alone has the features of the image, the rest alone those of the next image.
+
+    On an image of its class, it has its own too.
+    """
     count, rng = len(phi), np.random.default_rng(1)
     file.write("val/position", np.arange(count))
     file.write("val/masked", phi[None])
     file.write("val/rest", np.roll(phi, 1, 0)[None])
     file.write("val/combined", phi[None] + rng.normal(size=(1, *phi.shape)).astype(np.float32))
+    file.write("val/combined_same", phi[None])
     file.write("val/partner", np.roll(np.arange(count), 2)[None].astype(np.int32))
+    file.write("val/partner_same", np.arange(count)[None].astype(np.int32))
     file.write("val/batch", np.zeros((1, count), np.int32))
     file.write("val/fill", rng.random((1, count, 3), dtype=np.float32))
 

@@ -1,5 +1,6 @@
 """All draws over the images of masks.h5: over the retraining set, and over the validation images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,11 @@ from pipeline.store import Artefact, Writer
 
 Views = tuple[str, ...]
 TRAINING: Views = ("original", "masked", "combined")
-VALIDATION: Views = ("masked", "rest", "combined")  # the originals are those of the whole split
+# The originals are those of the whole split. The last two views have partners: of another, of the same class.
+VALIDATION: Views = ("masked", "rest", "combined", "combined_same")
 VALIDATION_STREAM = 1  # of the draws over validation images
+SAME_CLASS_STREAM = 2  # of their partners of the same class
+PARTNERS = {"combined": "partner", "combined_same": "partner_same"}  # where features.h5 has them
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Draws:
         views: the views that are made of them.
         rows: (M,) rows of images.h5.
         position: (M,) their positions in train/ or val/ of features.h5.
-        partner: (R, M) int32, the partner, 0 … M − 1; (0, M) if there are no combined views.
+        partners: (R, M) int32 by view, the partner, 0 … M − 1; none if there are no combined views.
         batch: (R, M) int32, the batch of the image.
         fill: (R, M, 3) float32 in [0, 1].
         intervened: (M,) bool, the images of the retraining set that are masked and combined; None if all are.
@@ -35,7 +39,7 @@ class Draws:
     views: Views
     rows: NDArray[np.int64]
     position: NDArray[np.int64]
-    partner: NDArray[np.int32]
+    partners: Mapping[str, NDArray[np.int32]]
     batch: NDArray[np.int32]
     fill: NDArray[np.float32]
     intervened: NDArray[np.bool_] | None = None
@@ -64,10 +68,10 @@ class Draws:
             )
         cut = (label, params.batch_size, params.seed)
         draws = [pairing.draw(*cut, r, among=intervened) for r in range(params.draws)]
-        partner = np.stack([draw.partner for draw in draws])
+        partners = {"combined": np.stack([draw.partner for draw in draws])}
         batch = np.stack([draw.batch for draw in draws])
         fill = _fills(masks["channel_mean"][:], batch)
-        return cls("", TRAINING, rows, np.arange(len(rows)), partner, batch, fill, intervened)
+        return cls("", TRAINING, rows, np.arange(len(rows)), partners, batch, fill, intervened)
 
     @classmethod
     def of_validation(
@@ -75,7 +79,7 @@ class Draws:
     ) -> "Draws | None":
         """Draw over the validation images that have a mask; None if none has.
 
-        If they have one label, they have no partners, and there are no combined views.
+        If they have one label, none has a partner of another class, and there are no combined views.
 
         Args:
             split: the rows of the validation split.
@@ -90,21 +94,25 @@ class Draws:
                 pairing.draw(label, params.batch_size, params.seed, r, stream=VALIDATION_STREAM)
                 for r in range(count)
             ]
-            partner = np.stack([draw.partner for draw in draws])
+            same = [pairing.same_class(label, params.seed, r, SAME_CLASS_STREAM) for r in range(count)]
+            partners = {
+                "combined": np.stack([draw.partner for draw in draws]),
+                "combined_same": np.stack(same),
+            }
             batch = np.stack([draw.batch for draw in draws])
         else:
-            views, partner = VALIDATION[:-1], np.empty((0, len(rows)), np.int32)
+            views, partners = tuple(view for view in VALIDATION if view not in PARTNERS), {}
             cut = (len(rows), params.batch_size, params.seed)
             batch = np.stack([pairing.batches(*cut, r, stream=VALIDATION_STREAM) for r in range(count)])
         position, fill = np.searchsorted(split, rows), _fills(masks["val/channel_mean"][:], batch)
-        return cls("val/", views, rows, position, partner, batch, fill)
+        return cls("val/", views, rows, position, partners, batch, fill)
 
     def write(self, artefact: Writer, split: str) -> None:
         """Write partners, batches and fills into features.h5."""
         artefact.write(f"{split}/batch", self.batch)
         artefact.write(f"{split}/fill", self.fill)
-        if len(self.partner):
-            artefact.write(f"{split}/partner", self.position[self.partner].astype(np.int32))
+        for view, partner in self.partners.items():
+            artefact.write(f"{split}/{PARTNERS[view]}", self.position[partner].astype(np.int32))
         if self.intervened is not None:
             artefact.write(f"{split}/intervened", self.intervened)
 

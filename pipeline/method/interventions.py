@@ -26,6 +26,6 @@ def rest(x: Tensor, m: Tensor, b: Tensor) -> Tensor:
 def combined(x_i: Tensor, m_i: Tensor, x_j: Tensor, m_j: Tensor, b: Tensor) -> Tensor:
     """Equation 2, the core of i on the background of j: m_i x_i + (1 − m_i)(1 − m_j) x_j + (1 − m_i) m_j b.
 
-    Shapes as in `masked`; j is the partner of i, of another class.
+    Shapes as in `masked`; j is the partner of i. In training it is of another class.
     """
     return torch.lerp(torch.lerp(x_j, b, m_j), x_i, m_i)

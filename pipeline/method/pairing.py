@@ -68,6 +68,29 @@ def draw(
     return Draw(_numbered(cut), partner)
 
 
+def same_class(labels: NDArray[np.integer], seed: int, r: int, stream: int) -> NDArray[np.int32]:
+    """Partners of the same class: uniformly drawn from the other images with the same label.
+
+    An image that is alone in its class is its own partner.
+
+    Args:
+        labels: (M,) integers.
+        seed, r, stream: as in `draw`.
+
+    Returns:
+        (M,) int32, positions.
+    """
+    rng = _rng(seed, r, stream)
+    partner = np.arange(len(labels), dtype=np.int32)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = len(members)
+        if count > 1:
+            steps = rng.integers(1, count, count)
+            partner[members] = members[(np.arange(count) + steps) % count]
+    return partner
+
+
 def batches(count: int, batch_size: int, seed: int, r: int, stream: int = 0) -> NDArray[np.int32]:
     """The batches of `draw` alone, (count,): for images of one label, which have no partners."""
     return _numbered(_cut(count, batch_size, _rng(seed, r, stream)))

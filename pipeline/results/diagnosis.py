@@ -1,7 +1,7 @@
 """Does the method's assumption hold here? ERM on views of the validation images; no group label is read.
 
 Each validation image is seen whole, as its core alone, as its rest alone, and with its core on the background
-of an image of another class. The masks are the images' own, for the class of
+of two other images: one of another class, and one of its own. The masks are the images' own, for the class of
 `saliency.target`.
 """
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.project import Opened
 from pipeline.results.blocks import in_blocks
-from pipeline.results.intervals import mean_interval, wilson
-from pipeline.results.judgement import figures_of, judged
+from pipeline.results.intervals import difference_interval, mean_interval, wilson
+from pipeline.results.judgement import depends, figures_of, finding, judged
 from pipeline.results.sides import sides_of
 from pipeline.store import Artefact
 
@@ -28,13 +28,15 @@ def diagnose(given: Opened) -> dict[str, Any]:
         given: images, erm, masks and features.
 
     Returns:
-        `verdict`: of `judgement.judged`. `side`: the side of the masks, core or rest; or mixed, if it is not
-            that of all classes (`saliency.side: auto`); core for true masks.
+        `verdict`: of `judgement.judged`. `dependence`: of `judgement.depends`.
+        `side`: the side of the masks, core or rest; or mixed, if it is not that of all classes
+            (`saliency.side: auto`); core for true masks.
         `images`: how many validation images have a mask. `draws`: over how many draws of fills and partners
         their shares are means.
         `all`, `balanced`, `classes.<name>`: the shares of `views` over all images, with classes weighing
         alike, and by class; each with `<share>_interval`, `{low, high}`: 95 %, over other validation images
-        like these; ERM and the draws are as they are. `classes.<name>` also has `images`.
+        like these; ERM and the draws are as they are. They also have `dependence`, `same` minus `own`, in
+        [−1, 1]. `classes.<name>` also has `images`, and `finding` of `judgement.finding`.
         `blank.train`, `blank.val`: `count` and `share` of the images with a mask whose map is blank; also by
         class.
     """
@@ -43,7 +45,8 @@ def diagnose(given: Opened) -> dict[str, Any]:
     sides = set(sides_of(given, len(given.groups.classes)))
     side = "mixed" if len(sides) > 1 else sides.pop()
     if "val/position" not in given.file("features"):
-        return {"verdict": "unknown", "side": side, "images": 0, "draws": 0, "blank": blank}
+        nothing = {"verdict": "unknown", "dependence": "unknown"}
+        return {**nothing, "side": side, "images": 0, "draws": 0, "blank": blank}
     blank["val"] = _blanks(masks, "val/", label, given.groups.classes)
     seen, truth = views(given)
     by_class = {}
@@ -56,11 +59,15 @@ def diagnose(given: Opened) -> dict[str, Any]:
         "images": len(truth),
         "draws": len(given.file("features")["val/masked"]),
         "all": _row(seen),
-        "balanced": _balanced(list(by_class.values()), list(seen)),
+        "balanced": _balanced(list(by_class.values())),
         "classes": by_class,
         "blank": blank,
     }
-    return {"verdict": judged(figures_of(found)), **found}
+    figures = figures_of(found)
+    for name, row in by_class.items():
+        row["finding"] = finding(row, blank["val"]["classes"][name]["share"], figures)
+    dependence = depends(figures, [row["finding"] for row in by_class.values()])
+    return {"verdict": judged(figures), "dependence": dependence, **found}
 
 
 def views(given: Opened) -> tuple[Shares, NDArray[np.int64]]:
@@ -70,10 +77,11 @@ def views(given: Opened) -> tuple[Shares, NDArray[np.int64]]:
         given: erm and features.
 
     Returns:
-        (n,) shares of the draws: `original`, `core` and `rest`: in which ERM is right; `own`, `partner` and
-        `neither`: in which it gives the combined image the class of its core, of its background, or another
-        one; `swayed`: in which it is right about the image and wrong about the combined one. The last four
-        are absent if all images have one label.
+        (n,) shares of the draws: `original`, `core` and `rest`: in which ERM is right; `same`: in which it is
+        right about the core on an image of the same class; `own`, `partner` and `neither`: in which it gives
+        the core on an image of another class the class of its core, of its background, or another one;
+        `swayed`: in which it is right about the image and wrong about the latter. The last five are absent if
+        all images have one label; `same` also in a features.h5 of an earlier version.
     """
     features, head = given.file("features"), given.model("erm").head()
     label, position = features["val/label"][:], features["val/position"][:]
@@ -90,6 +98,8 @@ def views(given: Opened) -> tuple[Shares, NDArray[np.int64]]:
     seen["core"] = (over_draws("masked") == own).mean(0)
     seen["rest"] = (over_draws("rest") == own).mean(0)
     if "val/combined" in features:
+        if "val/combined_same" in features:
+            seen["same"] = (over_draws("combined_same") == own).mean(0)
         combined, partner = over_draws("combined"), label[features["val/partner"][:]]
         seen["own"] = (combined == own).mean(0)
         seen["partner"] = (combined == partner).mean(0)
@@ -114,17 +124,20 @@ def _row(seen: Shares) -> dict[str, Any]:
         mean = float(share.mean())
         low, high = wilson(mean, len(share))
         row |= {name: mean, f"{name}_interval": {"low": low, "high": high}}
+    if "same" in seen:
+        low, high = difference_interval(seen["same"], seen["own"])
+        row |= {"dependence": row["same"] - row["own"], "dependence_interval": {"low": low, "high": high}}
     return row
 
 
-def _balanced(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
+def _balanced(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The mean of each share over the classes, with its interval."""
     row: dict[str, Any] = {}
-    for name in names:
+    for name in [key for key in rows[0] if f"{key}_interval" in rows[0]]:
         share = np.array([each[name] for each in rows])
         lows = np.array([each[f"{name}_interval"]["low"] for each in rows])
         highs = np.array([each[f"{name}_interval"]["high"] for each in rows])
-        low, high = mean_interval(share, lows, highs)
+        low, high = mean_interval(share, lows, highs, -1.0 if name == "dependence" else 0.0)
         row |= {name: float(share.mean()), f"{name}_interval": {"low": low, "high": high}}
     return row
 

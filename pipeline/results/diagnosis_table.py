@@ -10,14 +10,17 @@ VIEWS = {
     "original": "original",
     "core": "core only",
     "rest": "rest only",
+    "same": "same class",
     "own": "own class",
     "partner": "partner's",
     "neither": "neither",
     "swayed": "swayed",
+    "dependence": "dependence",
 }
 VIEWS_NOTE = (
+    "same class: right about the core on a background of its class; "
     "own class, partner's, neither: what ERM says of the core on a background of another class; "
-    "swayed: right about the image, wrong about that"
+    "swayed: right about the image, wrong about that; dependence: same class minus own class"
 )
 
 
@@ -64,5 +67,5 @@ def ends_of(row: Mapping[str, Any], key: str) -> str:
 
 
 def in_words(diagnosis: Mapping[str, Any]) -> str:
-    """The verdict and the advice."""
-    return f"{judgement.sentence(diagnosis)}\n{judgement.advice(diagnosis)}"
+    """All that is said of a diagnosis, in lines."""
+    return "\n".join(judgement.said(diagnosis))

@@ -1,14 +1,17 @@
-"""Whether the method's assumption seems to hold: the rule, and what is said of its verdict.
+"""What the diagnosis says: whether the masks can be trusted, and whether there is anything to repair.
 
-The assumption: ERM's highest scores, or with `saliency.side: rest` all others, lie on the core. The core
-decides the class, and the rest can be changed.
+The first is the verdict on the method's assumption: ERM's highest scores, or with `saliency.side: rest` all
+others, lie on the core. The core decides the class, and the rest can be changed. The second is the
+dependence: how much worse ERM gets if the background is of another class and not of the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Verdict = Literal["holds", "doubtful", "fails", "unknown"]
+Dependence = Literal["depends", "hardly", "unclear", "unknown"]
+Finding = Literal["few", "blank", "background", "core", "depends", "hardly", "none"]
 
 # Shares are chance-corrected: 0 is a blind guess, 1 is always right. The bounds are set by what retraining
 # did: it helped on Waterbirds (core .90, rest .53, own − partner .68) and the demo (.69, .15, .67); it gained
@@ -21,6 +24,9 @@ FAILS_FOLLOWS = 0.25  # own − partner: up to this, combined images hardly foll
 HOLDS_FOLLOWS = 0.6  # own − partner: from this, they clearly follow it
 HOLDS_CORE = 0.5  # core: from this, the core alone is enough for most images
 MOST_BLANK = 0.1  # share of images with a blank map: up to this, masks are not arbitrary
+DEPENDS = 0.05  # same − own: if its 95 % interval lies above this, ERM depends on the background
+HARDLY = 0.1  # ... and if it lies below this, there is little to repair
+MOST_NAMED = 5  # classes that are named in a line
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Figures:
         own, partner: share of the combined images that ERM gives the class of the core, of the background;
             None if there are no combined images.
         blank: share of the validation images whose map is blank.
+        same: share of the cores on images of the same class that ERM gives their class; None if not measured.
+        low, high: the 95 % interval of same − own.
     """
 
     classes: int
@@ -44,6 +52,9 @@ class Figures:
     own: float | None
     partner: float | None
     blank: float
+    same: float | None = None
+    low: float = -1.0
+    high: float = 1.0
 
     def corrected(self, accuracy: float) -> float:
         """A class-balanced accuracy, so that 0 is a blind guess, or worse, and 1 is always right."""
@@ -71,6 +82,54 @@ def judged(figures: Figures) -> Verdict:
     if clear and follows is not None and follows >= HOLDS_FOLLOWS and figures.blank <= MOST_BLANK:
         return "holds"
     return "doubtful"
+
+
+def depends(figures: Figures, findings: Collection[Finding] = ()) -> Dependence:
+    """Whether ERM depends on the background: `unclear` if the interval of same − own leaves it open.
+
+    It is `unclear` too if ERM does not even know the cores on images of their own class; and it is not
+    `hardly` if a class depends.
+
+    Args:
+        findings: of the classes.
+    """
+    if figures.same is None or judged(figures) == "unknown":
+        return "unknown"
+    if figures.corrected(figures.same) < ERM_KNOWS:
+        return "unclear"
+    if figures.low >= DEPENDS:
+        return "depends"
+    return "hardly" if figures.high <= HARDLY and "depends" not in findings else "unclear"
+
+
+def finding(row: Mapping[str, Any], blank: float, figures: Figures) -> Finding:
+    """What is to be said of one class: the first of these that is clear, by the 95 % intervals.
+
+    `few`: it has too few images; `blank`: too many blank maps; `background`: the combined images take the
+    class of the background more often than its own; `core`: ERM hardly knows the core alone; `depends`,
+    `hardly`: as `depends`, for this class; `none`: nothing is clear, or ERM has learnt no classes.
+
+    Args:
+        row: the shares of the class, with their intervals.
+        blank: share of its maps that are blank.
+        figures: of all classes.
+    """
+    if figures.classes < 2 or figures.corrected(figures.original) < ERM_KNOWS:
+        return "none"
+    if row["images"] < FEWEST:
+        return "few"
+    if blank > MOST_BLANK:
+        return "blank"
+    if "own_interval" in row and row["own_interval"]["high"] < row["partner_interval"]["low"]:
+        return "background"
+    if figures.corrected(row["core_interval"]["high"]) < HOLDS_CORE:
+        return "core"
+    if "same" in row and figures.corrected(row["same"]) >= ERM_KNOWS:
+        if row["dependence_interval"]["low"] >= DEPENDS:
+            return "depends"
+        if row["dependence_interval"]["high"] <= HARDLY:
+            return "hardly"
+    return "none"
 
 
 _TRY = "another saliency.top_k, another saliency.method, or the other saliency.side"
@@ -128,6 +187,58 @@ def advice(diagnosis: Mapping[str, Any]) -> str:
     return _ADVICE[diagnosis["verdict"]]
 
 
+def dependence(diagnosis: Mapping[str, Any]) -> str:
+    """Whether ERM depends on the background, in one plain sentence; empty if it was not measured."""
+    if diagnosis.get("dependence", "unknown") == "unknown":  # metrics.json of an earlier version has none
+        return ""
+    lead, end = _DEPENDENCE[diagnosis["dependence"]]
+    row = diagnosis["balanced"]
+    low, high = (100 * row["dependence_interval"][end] for end in ("low", "high"))
+    same, own = _percent(row["same"]), _percent(row["own"])
+    seen = f"of the cores it recognises {same} on images of the same class and {own} on those of another"
+    return f"{lead}: {seen} (difference {low:.0f} to {high:.0f} points).{end}"
+
+
+_DEPENDENCE = {
+    "depends": ("ERM depends on the background", ""),
+    "hardly": (
+        "ERM hardly depends on the background",
+        " So there is little to repair: expect no gain over plain last-layer retraining (LLR).",
+    ),
+    "unclear": ("It is not clear whether ERM depends on the background", ""),
+}
+# What is said of classes with one finding, and what to do about it.
+_FINDINGS: dict[Finding, tuple[str, str]] = {
+    "few": (f"fewer than {FEWEST} validation images", "nothing can be said"),
+    "blank": ("many blank maps", "try another saliency.method"),
+    "background": (
+        "the background decides",
+        f"look at the masks; try {_TRY}; or retrain without intervention",
+    ),
+    "core": ("the core alone is hardly recognised", "try a larger saliency.top_k or another saliency.method"),
+    "depends": ("depends on the background", "the combined images (retrain.beta) are meant for this"),
+    "hardly": ("hardly depends on the background", "nothing to repair, no intervention needed"),
+}
+
+
+def by_class(diagnosis: Mapping[str, Any]) -> list[str]:
+    """What was found of the classes and what to do about it: a line for each finding, by name."""
+    lines = []
+    for found, (what, remedy) in _FINDINGS.items():
+        rows = diagnosis.get("classes", {}).items()
+        names = [name for name, row in rows if row.get("finding") == found]
+        if names:
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            lines.append(f"{', '.join(names[:MOST_NAMED])}{more}: {what}; {remedy}.")
+    return lines
+
+
+def said(diagnosis: Mapping[str, Any]) -> list[str]:
+    """All that is said of a diagnosis: the verdict, the dependence, what to do, and the classes."""
+    lines = [sentence(diagnosis), dependence(diagnosis), advice(diagnosis), *by_class(diagnosis)]
+    return [line for line in lines if line]
+
+
 def figures_of(diagnosis: Mapping[str, Any]) -> Figures:
     """The figures in a diagnosis that has measured validation images."""
     balanced, classes = diagnosis["balanced"], diagnosis["classes"].values()
@@ -140,6 +251,8 @@ def figures_of(diagnosis: Mapping[str, Any]) -> Figures:
         own=balanced.get("own"),
         partner=balanced.get("partner"),
         blank=diagnosis["blank"]["val"]["share"],
+        same=balanced.get("same"),
+        **balanced.get("dependence_interval", {}),
     )
 
 

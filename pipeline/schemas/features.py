@@ -25,8 +25,17 @@ def _views_of_validation() -> dict[str, Field]:
         "val/combined": Field(
             "float32", views, "φ of the combined views; absent if all have one label", optional=True
         ),
+        "val/combined_same": Field(
+            "float32", views, "φ of the core on an image of the same class; absent likewise", optional=True
+        ),
         "val/partner": Field(
             "int32", drawn, "partner j, position in val/; absent if all have one label", optional=True
+        ),
+        "val/partner_same": Field(
+            "int32",
+            drawn,
+            "the same for combined_same; an image that is alone in its class is its own partner",
+            optional=True,
         ),
         "val/batch": Field("int32", drawn, "the image's batch in the draw", optional=True),
         "val/fill": Field("float32", (*drawn, 3), "fill b, in [0, 1]", optional=True),

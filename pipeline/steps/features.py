@@ -4,13 +4,13 @@ For an image i of the retraining set: φ(x_i), and in each draw φ(masked) and �
 With `low_loss` below 1, only images of low ERM loss are intervened on and are partners (as in DaC, Noohdani
 et al. 2024). The others have these views too, but `train/intervened` says that they do not count.
 For an image of the held-out splits: φ(x). For a validation image with a mask also, for the diagnosis: φ of
-its core alone, of its rest alone, and combined with a partner of the validation split.
+its core alone, of its rest alone, and combined with partners of the validation split: one of another class,
+and one of the same class.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,9 @@ from pipeline.schemas.features import SCHEMA
 from pipeline.store import SPLITS
 
 BATCHES = 8  # in a block; whole batches, as in stage saliency
+ALONE = {"masked": interventions.masked, "rest": interventions.rest}  # views without a partner
+
+Pair = tuple[Tensor, Tensor]  # images and their masks
 
 
 def features(given: Opened, out: Path, params: FeaturesParams, context: Context) -> None:
@@ -74,8 +77,9 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
     with ExitStack() as stack:
         # Finished blocks of all parts are kept until the artefact is complete.
         shards = {}
-        for name in parts:
-            folder = Shards(context.scratch, f"features-{name}", params.model_dump(), made_from, on.type)
+        for name, part in parts.items():
+            depends = (params.model_dump(), made_from, on.type, part.views)
+            folder = Shards(context.scratch, f"features-{name}", *depends)
             shards[name] = stack.enter_context(folder)
         opened = store.create(out, "features", SCHEMA, params.model_dump(), made_from, **names)
         artefact = stack.enter_context(opened)
@@ -106,11 +110,16 @@ class _Part:
     rows: NDArray[np.int64]
     draws: Draws | None
 
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views that are made of them."""
+        return self.draws.views if self.draws else ("original",)
+
 
 def _merge(artefact: store.Writer, part: _Part, width: int) -> Merge:
     """Make the datasets of the part's views; return the function that writes a block."""
     datasets = {}
-    for name in part.draws.views if part.draws else ("original",):
+    for name in part.views:
         drawn = (len(part.draws.batch),) if part.draws and name != "original" else ()
         datasets[name] = artefact.create(f"{part.split}/{name}", (*drawn, len(part.rows), width))
 
@@ -237,46 +246,39 @@ class _Drawn:
             joined[name] = np.concatenate([each[name] for each in found], axis=-2)
         return joined
 
-    def _read(self, positions: NDArray[np.int64]) -> list[tuple[Tensor, Tensor]]:
-        """Stored images (B, H, W, 3) and masks (B, S, S): their own; then, for each draw, their partners'."""
+    def _read(self, positions: NDArray[np.int64]) -> tuple[Pair, dict[str, list[Pair]]]:
+        """Stored images (B, H, W, 3) and masks (B, S, S): their own; by view, their partners' by draw."""
         images, masks = self.network.given.file("images"), self.network.given.file("masks")
-        found = []
-        for each in (positions, *self.draws.partner[:, positions]):
+
+        def read(each: NDArray[np.integer]) -> Pair:
             stored = to_pinned(images.rows("image", self.draws.rows[each]), self.network.on)
             mask = masks.rows(f"{self.draws.part}mask", each)
-            found.append((stored, to_pinned(mask, self.network.on)))
-        return found
+            return stored, to_pinned(mask, self.network.on)
 
-    def _features(self, positions: NDArray[np.int64], read: list[tuple[Tensor, Tensor]]) -> Arrays:
+        partners = self.draws.partners.items()
+        return read(positions), {name: list(map(read, each[:, positions])) for name, each in partners}
+
+    def _features(self, positions: NDArray[np.int64], read: tuple[Pair, dict[str, list[Pair]]]) -> Arrays:
         """φ of each view: of the originals (B, D), of the others in each draw (R, B, D)."""
-        own = self._seen(read[0])
+        own, partners = self._seen(read[0]), read[1]
         found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self.draws.views}
-        for fill, partner in zip_longest(self.draws.fill[:, positions], read[1:]):
+        for r, fill in enumerate(self.draws.fill[:, positions]):
             b = self.network.fill(fill, own[0].shape[3])
-            other = None if partner is None else self._seen(partner)
             for name, features in found.items():
-                if name != "original":
-                    features.append(self.network.features(_view(name, own, other, b)))
+                if name in partners:
+                    view = interventions.combined(*own, *self._seen(partners[name][r]), b)
+                    features.append(self.network.features(view))
+                elif name != "original":
+                    features.append(self.network.features(ALONE[name](*own, b)))
         stacked = {name: np.stack(features) for name, features in found.items() if features}
         if "original" in found:
             stacked["original"] = self.network.features(own[0])
         return stacked
 
-    def _seen(self, read: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _seen(self, read: Pair) -> Pair:
         """Stored images and their masks, ready for the network."""
         stored, mask = read
         return self.network.input(stored), self.network.core(mask)
-
-
-def _view(name: str, own: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor] | None, b: Tensor) -> Tensor:
-    """A view of a batch: its images and cores, those of the partners, and the fill."""
-    if name == "masked":
-        return interventions.masked(*own, b)
-    if name == "rest":
-        return interventions.rest(*own, b)
-    assert name == "combined"
-    assert other is not None
-    return interventions.combined(*own, *other, b)
 
 
 def _laid_out(values: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -132,7 +132,7 @@ def _diagnosis(given: Opened) -> dict[str, Any]:
         "diagnosis_rows": rows,
         "diagnosis_note": note,
         "diagnosis_blanks": diagnosis_table.blanks(found),
-        "diagnosis_said": (judgement.sentence(found), judgement.advice(found)),
+        "diagnosis_said": judgement.said(found),
     }
 
 

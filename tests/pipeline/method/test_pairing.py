@@ -51,6 +51,22 @@ def test_the_draws_of_the_retraining_set_are_those_of_its_seed_and_number() -> N
     assert pairing.batches(7, 3, seed=5, r=2, stream=1).tolist() == other.batch.tolist()
 
 
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
+def test_a_partner_of_the_same_class_is_another_image_where_there_is_one(labels: list[int]) -> None:
+    y = np.array(labels)
+    partner = pairing.same_class(y, seed=3, r=1, stream=2)
+    assert (y[partner] == y).all()
+    assert ((partner == np.arange(len(y))) == (np.bincount(y)[y] == 1)).all()
+
+
+def test_partners_of_the_same_class_are_uniform_and_differ_by_draw() -> None:
+    y = np.array([0, 1, 0, 1, 0, 0])
+    partners = np.array([pairing.same_class(y, seed=0, r=r, stream=2) for r in range(3000)])
+    share = np.bincount(partners[:, 2], minlength=6) / 3000
+    assert np.abs(share - np.array([1, 0, 0, 0, 1, 1]) / 3).max() < 0.04
+    assert (partners[0] == pairing.same_class(y, seed=0, r=0, stream=2)).all()
+
+
 def test_one_class_alone_cannot_be_paired() -> None:
     with pytest.raises(MacError, match="same label"):
         pairing.draw(np.zeros(4, int), 2, 0, 0)

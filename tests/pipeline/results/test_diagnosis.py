@@ -15,10 +15,11 @@ from pipeline import graph, store
 from pipeline.project import Project
 from pipeline.results import diagnosis_table
 from pipeline.results.diagnosis import diagnose, is_blank
-from pipeline.results.intervals import mean_interval, wilson
+from pipeline.results.intervals import difference_interval, mean_interval, wilson
 from pipeline.results.judgement import ASSUMPTION
 from pipeline.schemas import features, images, masks
 from pipeline.spec import IMAGENET, ModelSpec
+from tests.conftest import edited
 
 NEEDS = ("images", "erm", "masks", "features")
 NAMES = {"classes": ("ant", "bee", "cow"), "attributes": ()}
@@ -28,6 +29,7 @@ PARTNER = np.array([12] * 12 + [0] * 20)
 ORIGINAL = np.array([0] * 9 + [1] * 3 + [1] * 20)
 CORE = np.array([[0] * 6 + [1] * 6 + [1] * 15 + [2] * 5, [0] * 12 + [1] * 15 + [2] * 5])
 REST = np.array([[1] * 12 + [0] * 20, [1] * 12 + [1] * 20])
+SAME = np.array([[0] * 10 + [1] * 2 + [1] * 20, [0] * 12 + [1] * 18 + [2] * 2])  # core on its own class
 COMBINED = np.array([[0] * 8 + [1] * 2 + [2] * 2 + [1] * 10 + [0] * 10, [0] * 12 + [1] * 20])
 
 
@@ -102,6 +104,8 @@ def _write_views(file: store.Writer, label: np.ndarray) -> None:
     file.write("val/fill", np.zeros((*CORE.shape, 3), np.float32))
     if len(np.unique(label)) > 1:
         file.write("val/combined", said[COMBINED])
+        file.write("val/combined_same", said[SAME])
+        file.write("val/partner_same", np.zeros(SAME.shape, np.int32))
         file.write("val/partner", np.stack([PARTNER, PARTNER]).astype(np.int32))
 
 
@@ -119,6 +123,7 @@ def test_every_share_is_that_of_the_answers(tmp_path: Path) -> None:
         "original": (9 / 12, 1),
         "core": ((6 + 12) / 24, 15 / 20),
         "rest": (0, 1 / 2),
+        "same": ((10 + 12) / 24, 38 / 40),
         "own": ((8 + 12) / 24, 30 / 40),
         "partner": (2 / 24, 10 / 40),
         "neither": (2 / 24, 0),
@@ -129,10 +134,27 @@ def test_every_share_is_that_of_the_answers(tmp_path: Path) -> None:
         assert bee[name] == pytest.approx(of_bees)
         assert found["balanced"][name] == pytest.approx((of_ants + of_bees) / 2)
         assert found["all"][name] == pytest.approx((12 * of_ants + 20 * of_bees) / 32)
+    for name in expected:
         assert ant[f"{name}_interval"] == dict(zip(("low", "high"), wilson(ant[name], 12), strict=True))
     assert (ant["images"], bee["images"]) == (12, 20)
     assert set(found["classes"]) == {"ant", "bee"}
     assert found["verdict"] == "holds"
+    assert (ant["dependence"], bee["dependence"]) == pytest.approx((2 / 24, 8 / 40))
+    assert found["balanced"]["dependence"] == pytest.approx((2 / 24 + 8 / 40) / 2)
+    ends = difference_interval((SAME == 1).mean(0)[12:], (COMBINED == 1).mean(0)[12:])
+    assert bee["dependence_interval"] == dict(zip(("low", "high"), ends, strict=True))
+    assert (ant["finding"], bee["finding"], found["dependence"]) == ("none", "none", "unclear")
+
+
+def test_features_of_an_earlier_version_leave_the_dependence_unknown(tmp_path: Path) -> None:
+    project = write(tmp_path)
+    before = found_in(project)
+    with edited(project.path("features")) as file:
+        del file["val/combined_same"], file["val/partner_same"]
+    found = found_in(project)
+    assert (found["verdict"], found["dependence"]) == (before["verdict"], "unknown")
+    assert not {"same", "dependence"} & found["balanced"].keys()
+    assert "ependence" not in diagnosis_table.table(found).replace(diagnosis_table.VIEWS_NOTE, "")
 
 
 def test_blank_maps_are_counted(tmp_path: Path) -> None:
@@ -203,14 +225,17 @@ def test_without_masks_of_validation_images(tmp_path: Path) -> None:
 def test_the_table_shows_the_numbers(tmp_path: Path) -> None:
     found = found_in(write(tmp_path))
     lines = diagnosis_table.table(found).splitlines()
-    assert lines[0].split()[-6:] == ["only", "own", "class", "partner's", "neither", "swayed"]
+    assert lines[0].split()[-6:] == ["own", "class", "partner's", "neither", "swayed", "dependence"]
     row = next(number for number, line in enumerate(lines) if line.startswith("bee"))
-    assert lines[row].split() == ["bee", "20", "100.0", "75.0", "50.0", "75.0", "25.0", "0.0", "25.0"]
+    numbers = ["100.0", "75.0", "50.0", "95.0", "75.0", "25.0", "0.0", "25.0", "20.0"]
+    assert lines[row].split() == ["bee", "20", *numbers]
     low, high = wilson(0.75, 20)
     assert lines[row + 1].split()[1] == f"{100 * low:.1f}–{100 * high:.1f}"
     assert "95 % intervals over validation images like these 32; one run of ERM, the mean of 2 draws" in lines
     assert "blank maps, train: 1 (33.3 %); ant 0, bee 1" in lines
-    assert lines[-2].startswith("Nothing here speaks against the method's assumption: ERM recognises 75 %")
+    verdict = lines[lines.index("") + 1]
+    assert verdict.startswith("Nothing here speaks against the method's assumption: ERM recognises 75 %")
+    assert lines[lines.index("") + 2].startswith("It is not clear whether ERM depends on the background: of")
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 7), (3, 7), (95, 100), (100, 100)])
@@ -230,6 +255,20 @@ def test_the_interval_of_a_mean_of_shares() -> None:
         low, high = mean_interval(drawn, *ends.T)
         inside += low <= true.mean() <= high
     assert 0.935 < inside / 2000 < 0.965
+
+
+@pytest.mark.parametrize(("one", "other", "both"), [(0.9, 0.6, 0.58), (0.95, 0.95, 0.93), (0.8, 0.75, 0.6)])
+def test_the_interval_of_a_difference_on_the_same_images(one: float, other: float, both: float) -> None:
+    """It holds the true difference in 95 % of new sets, or a little more often, and turns round with it."""
+    rng, count = np.random.default_rng(0), 80
+    shares = [both, one - both, other - both, 1 - one - other + both]  # right: both, one, other, none
+    inside = 0
+    for cells in rng.choice(4, (2000, count), p=shares):
+        first, second = (np.isin(cells, right).astype(float) for right in ([0, 1], [0, 2]))
+        low, high = difference_interval(first, second)
+        inside += low <= one - other <= high
+        assert difference_interval(second, first) == pytest.approx((-high, -low))
+    assert 0.935 < inside / 2000 < 0.99
 
 
 def test_it_needs_no_pytorch() -> None:

@@ -5,7 +5,22 @@ from typing import Any
 
 import pytest
 
-from pipeline.results.judgement import ASSUMPTION, FEWEST, Figures, Verdict, advice, judged, sentence
+from pipeline.results.judgement import (
+    ASSUMPTION,
+    FEWEST,
+    Dependence,
+    Figures,
+    Finding,
+    Verdict,
+    advice,
+    by_class,
+    dependence,
+    depends,
+    finding,
+    judged,
+    said,
+    sentence,
+)
 
 WATERBIRDS = Figures(2, 100, 0.968, 0.952, 0.765, 0.839, 0.161, 0.0)
 DEMO = Figures(2, 100, 0.991, 0.845, 0.573, 0.835, 0.165, 0.0)
@@ -18,8 +33,12 @@ def diagnosis(figures: Figures, side: str = "core") -> dict[str, Any]:
     balanced = {"original": figures.original, "core": figures.core, "rest": figures.rest}
     if figures.own is not None:
         balanced |= {"own": figures.own, "partner": figures.partner or 0.0}
+    if figures.same is not None:
+        ends = {"low": figures.low, "high": figures.high}
+        balanced |= {"same": figures.same, "dependence_interval": ends}
     return {
         "verdict": judged(figures),
+        "dependence": depends(figures),
         "side": side,
         "images": figures.classes * figures.fewest,
         "balanced": balanced,
@@ -112,3 +131,81 @@ def test_why_nothing_can_be_said(change: dict[str, Any], reason: str) -> None:
 def test_without_masks_nothing_can_be_said() -> None:
     said = sentence({"verdict": "unknown", "images": 0})
     assert said == "Nothing can be said about the method's assumption: no validation image has a mask."
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"same": 0.95, "low": 0.06, "high": 0.2}, "depends"),
+        ({"same": 0.95, "low": 0.06, "high": 0.08}, "depends"),
+        ({"same": 0.95, "low": 0.04, "high": 0.2}, "unclear"),
+        ({"same": 0.95, "low": -0.05, "high": 0.09}, "hardly"),
+        ({"same": 0.95, "low": -0.05, "high": 0.11}, "unclear"),
+        ({"same": 0.55, "low": -0.05, "high": 0.09}, "unclear"),  # it knows no combined image
+        ({"same": None}, "unknown"),
+        ({"same": 0.95, "low": 0.06, "high": 0.2, "fewest": FEWEST - 1}, "unknown"),
+    ],
+)
+def test_whether_erm_depends_on_the_background(change: dict[str, Any], expected: Dependence) -> None:
+    assert depends(replace(WATERBIRDS, **change)) == expected
+
+
+def test_erm_does_not_hardly_depend_if_a_class_does() -> None:
+    figures = replace(WATERBIRDS, same=0.86, low=-0.02, high=0.06)
+    assert depends(figures, ["hardly", "none"]) == "hardly"
+    assert depends(figures, ["hardly", "depends"]) == "unclear"
+
+
+def test_the_dependence_is_told_with_its_interval() -> None:
+    found = diagnosis(replace(WATERBIRDS, same=0.93, low=0.05, high=0.135))
+    assert dependence(found) == (
+        "ERM depends on the background: of the cores it recognises 93 % on images of the same class and 84 % "
+        "on those of another (difference 5 to 14 points)."
+    )
+    assert said(found) == [sentence(found), dependence(found), advice(found)]
+    found = diagnosis(replace(WATERBIRDS, same=0.85, low=-0.03, high=0.05))
+    assert "there is little to repair" in dependence(found)
+    for measured_nothing in (diagnosis(WATERBIRDS), {"verdict": "unknown", "images": 0}):
+        assert dependence(measured_nothing) == ""
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    """The shares of a class that depends on the background; `changes` gives images, or (low, high)."""
+    ends = {"core": (0.85, 0.95), "own": (0.6, 0.8), "partner": (0.2, 0.4), "dependence": (0.1, 0.3)}
+    of_all = {**ends, **changes}.items()
+    intervals = {f"{name}_interval": {"low": low, "high": high} for name, (low, high) in of_all}
+    return {"images": 100, "same": 0.9, **intervals}
+
+
+@pytest.mark.parametrize(
+    ("changes", "blank", "expected"),
+    [
+        ({}, 0.0, "depends"),
+        ({"dependence": (-0.05, 0.08)}, 0.0, "hardly"),
+        ({"dependence": (0.0, 0.2)}, 0.0, "none"),
+        ({"core": (0.5, 0.74)}, 0.0, "core"),
+        ({"core": (0.5, 0.76)}, 0.0, "depends"),
+        ({"own": (0.2, 0.4), "partner": (0.41, 0.8)}, 0.0, "background"),
+        ({"own": (0.2, 0.4), "partner": (0.39, 0.8)}, 0.0, "depends"),
+        ({}, 0.11, "blank"),
+    ],
+)
+def test_what_is_found_of_a_class(changes: dict[str, Any], blank: float, expected: Finding) -> None:
+    assert finding(row(**changes), blank, WATERBIRDS) == expected
+
+
+def test_a_class_of_few_images_and_an_erm_that_knows_nothing() -> None:
+    assert finding({**row(), "images": FEWEST - 1}, 0.0, WATERBIRDS) == "few"
+    assert finding(row(), 0.0, replace(WATERBIRDS, original=0.55)) == "none"
+
+
+def test_classes_of_one_finding_share_a_line() -> None:
+    findings = ["hardly", "none", *["depends"] * 7]
+    classes = {f"c{code}": {"finding": found} for code, found in enumerate(findings)}
+    lines = by_class({"classes": classes})
+    assert lines == [
+        "c2, c3, c4, c5, c6 and 2 more: depends on the background; "
+        "the combined images (retrain.beta) are meant for this.",
+        "c0: hardly depends on the background; nothing to repair, no intervention needed.",
+    ]
+    assert by_class({"verdict": "unknown", "images": 0}) == []

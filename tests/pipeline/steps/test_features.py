@@ -90,7 +90,7 @@ def test_every_view_equals_one_made_alone(made: Project) -> None:
 
 
 def test_every_view_of_a_validation_image_equals_one_made_alone(made: Project) -> None:
-    """Core, rest and combined for single rows by hand; partners are of the validation split."""
+    """Core, rest and both combined for single rows by hand; partners are of the validation split."""
     with made.open("images", "erm", "masks", "features") as given:
         masks, cached = given.file("masks"), given.file("features")
         grid, phi = by_hand(given)
@@ -101,17 +101,22 @@ def test_every_view_of_a_validation_image_equals_one_made_alone(made: Project) -
         assert cached["val/masked"].shape == (2, 24, cached["val/original"].shape[1])
         for r in range(2):
             partner, batch = cached["val/partner"][r], cached["val/batch"][r]
+            same = cached["val/partner_same"][r]
             assert (label[partner] != label).all()
+            assert (label[same] == label).all()
+            assert (same != np.arange(24)).all()
             assert np.bincount(batch).tolist() == [16, 8]
             for i in (0, 11, 23):
                 j = partner[i]
                 b = mean[batch == batch[i]].mean(0)[:, None, None]
                 np.testing.assert_allclose(cached["val/fill"][r, i], b[:, 0, 0], rtol=1e-6)
                 x_i, x_j, m_i, m_j = grid(rows[i]), grid(rows[j]), mask[i], mask[j]
+                x_k, m_k = grid(rows[same[i]]), mask[same[i]]
                 expected = {
                     "masked": m_i * x_i + (1 - m_i) * b,
                     "rest": (1 - m_i) * x_i + m_i * b,
                     "combined": m_i * x_i + (1 - m_i) * (1 - m_j) * x_j + (1 - m_i) * m_j * b,
+                    "combined_same": m_i * x_i + (1 - m_i) * (1 - m_k) * x_k + (1 - m_i) * m_k * b,
                 }
                 for name, x in expected.items():
                     np.testing.assert_allclose(cached[f"val/{name}"][r, i], phi(x), rtol=1e-3, atol=1e-4)
@@ -139,8 +144,19 @@ def test_validation_images_of_one_label_have_no_combined_view(project: Project) 
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
     with project.open("features") as given:
-        assert "val/combined" not in given.file("features")
-        assert "val/partner" not in given.file("features")
+        for name in ("combined", "combined_same", "partner", "partner_same"):
+            assert f"val/{name}" not in given.file("features")
+
+
+def test_an_image_alone_in_its_class_is_seen_on_itself(project: Project) -> None:
+    with edited(project.path("images")) as file:
+        file["label"][70:94] = [1] + [0] * 23
+    make_features(project)
+    found = arrays(project, "val/partner_same", "val/combined_same", "val/original")
+    assert found["val/partner_same"][:, 0].tolist() == [0, 0]
+    assert (found["val/partner_same"][:, 1:] > 0).all()
+    for view in found["val/combined_same"]:
+        np.testing.assert_allclose(view[0], found["val/original"][0], rtol=1e-3, atol=1e-4)
 
 
 def test_only_validation_images_with_a_mask_have_views(project: Project) -> None:
@@ -148,10 +164,13 @@ def test_only_validation_images_with_a_mask_have_views(project: Project) -> None
         file["has_foreground"][70:75] = False
     make_masks(project, method="foreground", previews=0)
     make_features(project)
-    found = arrays(project, "val/position", "val/partner", "val/label", "val/masked", "val/original")
+    names = ("position", "partner", "partner_same", "label", "masked", "original")
+    found = arrays(project, *(f"val/{name}" for name in names))
     assert found["val/position"].tolist() == list(range(5, 24))
     assert found["val/partner"].min() >= 5
     assert (found["val/label"][found["val/partner"]] != found["val/label"][5:]).all()
+    assert found["val/partner_same"].min() >= 5
+    assert (found["val/label"][found["val/partner_same"]] == found["val/label"][5:]).all()
     assert (found["val/masked"].shape[1], len(found["val/original"])) == (19, 24)
 
 

@@ -90,7 +90,7 @@ def test_the_diagnosis_is_near_the_top(reported: Project) -> None:
         found = diagnose(given)
     whole = " ".join(Page(text_of(reported)).text.split())
     text = whole.partition("Does the method's assumption hold here?")[2].partition("Accuracy by group")[0]
-    assert f"{judgement.sentence(found)} {judgement.advice(found)}" in text
+    assert " ".join(judgement.said(found)) in text
     for row in diagnosis_table.rows_of(found).values():
         for key in diagnosis_table.VIEWS:
             assert f"{100 * row[key]:.1f}" in text

@@ -13,7 +13,12 @@ def test_the_table_and_the_json_are_the_library_s(artefacts: project.Project) ->
         found = diagnose(given)
     mac = Project(artefacts.data.parent)
     assert mac.succeed("diagnose").stdout == f"{diagnosis_table.table(found)}\n"
-    words = {"sentence": judgement.sentence(found), "advice": judgement.advice(found)}
+    words = {
+        "sentence": judgement.sentence(found),
+        "dependence_sentence": judgement.dependence(found),
+        "advice": judgement.advice(found),
+        "class_advice": judgement.by_class(found),
+    }
     assert json.loads(mac.succeed("diagnose", "--json").stdout) == {**found, **words}
 
 
