@@ -13,7 +13,8 @@ def sides_of(given: Opened, classes: int) -> tuple[Side, ...]:
     """
     masks, side = given.file("masks"), given.stated("masks", "side")
     if given.stated("masks", "method") == "foreground":
-        return ("core",) * classes
+        core: Side = "core"
+        return (core,) * classes
     if side == "auto":
         each: list[Side] = ["rest" if rest else "core" for rest in masks["rest"][:]]
         return tuple(each)
