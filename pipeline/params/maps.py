@@ -6,8 +6,6 @@ from pydantic import AfterValidator, Field
 
 from pipeline.params.block import Block, Precision, Seed
 
-Side = Literal["core", "rest"]  # the core is the K highest pixels, or all others
-
 
 def _top_k(value: float) -> float:
     if not (0 < value < 1 or (value >= 1 and value == int(value))):

@@ -1,10 +1,13 @@
 """Which side of its maps is the core of each class."""
 
-from pipeline.params.maps import Side
+from typing import Literal
+
 from pipeline.project import Opened
 
+Side = Literal["core", "rest"]  # the core is the K highest pixels, or all others
 
-def sides_of(given: Opened, classes: int) -> tuple[Side, ...]:
+
+def sides_of(given: Opened, classes: int) -> list[Side]:
     """`saliency.side` of masks.h5 for each class; of `auto`, what it found. True masks are taken as the core.
 
     Args:
@@ -13,9 +16,7 @@ def sides_of(given: Opened, classes: int) -> tuple[Side, ...]:
     """
     masks, side = given.file("masks"), given.stated("masks", "side")
     if given.stated("masks", "method") == "foreground":
-        core: Side = "core"
-        return (core,) * classes
+        return ["core"] * classes
     if side == "auto":
-        each: list[Side] = ["rest" if rest else "core" for rest in masks["rest"][:]]
-        return tuple(each)
-    return (side,) * classes
+        return ["rest" if rest else "core" for rest in masks["rest"][:]]
+    return [side] * classes

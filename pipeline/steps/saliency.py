@@ -360,4 +360,7 @@ class _Masking:
 
 def _joined(found: Sequence[Arrays]) -> Arrays:
     """Arrays of several batches or blocks, in one."""
-    return {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}
+    joined = {}
+    for name in found[0]:
+        joined[name] = np.concatenate([arrays[name] for arrays in found])
+    return joined

@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.errors import MacError
 from pipeline.method.masks import pixel_count, top_k_mask, upsample
-from pipeline.params.maps import Side
 from pipeline.results import sheets, visual
 from pipeline.results.pictures import as_rgb
+from pipeline.results.sides import Side
 from pipeline.tools.prediction import Pair
 
 MOST_CLASSES = 5  # most classes that are shown with their probabilities

@@ -8,8 +8,7 @@ import click
 from pipeline import graph, store
 from pipeline.compute.device import pick
 from pipeline.compute.progress import log
-from pipeline.params.maps import Side
-from pipeline.results.sides import sides_of
+from pipeline.results.sides import Side, sides_of
 from pipeline.tools.explanation import explain
 from pipeline.tools.prediction import Pair
 from stages.head_option import head_option

@@ -238,7 +238,7 @@ def test_each_class_takes_the_side_that_tells_more(
         found = make(project, side="auto", size=size, top_k=0.5)
     with project.open("masks") as given:
         assert given.file("masks")["rest"][:].tolist() == [False, True]
-        assert sides_of(given, 2) == ("core", "rest")
+        assert sides_of(given, 2) == ["core", "rest"]
     said = "cat core (right by the core 1.000, by the rest 1.000, of 12); dog rest (right by the core 0.000, "
     assert f"saliency.side auto: {said}by the rest 1.000, of 12)" in caplog.messages
     if size == "top_k":

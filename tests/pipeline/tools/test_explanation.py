@@ -8,10 +8,10 @@ from PIL import Image
 from pipeline.errors import MacError
 from pipeline.method.knee import at_knee
 from pipeline.method.masks import pixel_count, top_k_mask, upsample
-from pipeline.params.maps import Side
 from pipeline.project import Project
 from pipeline.results import visual
 from pipeline.results.pictures import as_rgb
+from pipeline.results.sides import Side
 from pipeline.tools.explanation import explain
 from pipeline.tools.prediction import Pair, listed
 
