@@ -23,6 +23,7 @@ from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.views import Views
 
 ALPHAS, BETAS = [alpha for alpha, _ in GRID], [beta for _, beta in GRID]
+NO_PENALTY = [0.0] * len(GRID)
 MANY = RETRAIN.model_copy(update={"seeds": SEEDS})
 
 
@@ -93,8 +94,8 @@ def main(rows: int, width: int, draws: int, data: Path | None, device: str, repe
     fits: list[mac.Retrained] = []
     times = medians(
         {
-            "all": lambda: fits.append(mac.fit(views, validation, start, MANY, ALPHAS, BETAS)),
-            "one": lambda: mac.fit(views, validation, start, RETRAIN, [2.0], [3.0]),
+            "all": lambda: fits.append(mac.fit(views, validation, start, MANY, ALPHAS, BETAS, NO_PENALTY)),
+            "one": lambda: mac.fit(views, validation, start, RETRAIN, [2.0], [3.0], [0.0]),
         },
         on,
         repeats,

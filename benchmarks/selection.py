@@ -113,12 +113,13 @@ def chosen(given: Opened, fit: FitParams, held_out: HeldOutSplit) -> Iterator[tu
     features, erm = given.file("features"), Heads.of(given.model("erm").head())
     settings = list(product(ALPHAS, BETAS))
     alphas, betas = [alpha for alpha, _ in settings], [beta for _, beta in settings]
-    heads = mac.fit(Views.of(features, fit, CPU), held_out, erm, fit, alphas, betas).heads
+    views, no_penalty = Views.of(features, fit, CPU), [0.0] * len(settings)
+    heads = mac.fit(views, held_out, erm, fit, alphas, betas, no_penalty).heads
     worst, mean = held_out.scores(heads)
     best = prefer(worst.mean(0), mean.mean(0))
     yield "mac", heads.of_setting(best), f"alpha {alphas[best]:g}, beta {betas[best]:g}"
     yield "mac, alpha 1, beta 30", heads.of_setting(settings.index((1.0, 30.0))), ""
-    cached = replace(Cached.of(given, fit, "worst_class", CPU), validation=held_out)
+    cached = replace(Cached.of(given, fit, [0.0], "worst_class", CPU), validation=held_out)
     trains_on_groups = ("validation, to train", "training, to train")
     for name, method in METHODS.items():
         if held_out.criterion.kind == "group" or method.labels not in trains_on_groups:

@@ -125,7 +125,12 @@ STAGES = (
         run="steps.baselines:baselines",
         needs=("images", "erm", "features"),
         makes=(Kind("baselines", "baselines", "model"),),
-        params=("baselines:BaselinesParams", "fit:FitParams", "selection:SelectionParams"),
+        params=(
+            "baselines:BaselinesParams",
+            "sweep:PenaltyParams",
+            "fit:FitParams",
+            "selection:SelectionParams",
+        ),
     ),
     Stage(
         "examples",

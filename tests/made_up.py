@@ -27,9 +27,10 @@ from pipeline.network.inputs import to_input_grid
 from pipeline.params.retrain import RetrainParams
 from pipeline.project import Opened, Project
 from pipeline.results import choice
-from pipeline.results.choice import Choice, Setting
+from pipeline.results.choice import Candidate, Choice
 from pipeline.results.scores import head_scores
 from pipeline.schemas import features, images, masks
+from pipeline.setting import Setting
 from pipeline.spec import IMAGENET, ModelSpec
 from pipeline.steps.retrain import retrain
 from pipeline.store import FittedHeads
@@ -49,6 +50,7 @@ EACH = (4, 2, 3)  # images of each group in train, val and test
 COUNT = 4 * sum(EACH)
 TOP_K = 0.25
 DRAWS = 2
+PICKED = Setting(1.0, 2.0)
 
 Array = NDArray[Any]
 
@@ -258,7 +260,7 @@ def _heads(given: Opened, count: int, rng: np.random.Generator) -> FittedHeads:
 
 def _write_retrained(project: Project, given: Opened, rng: np.random.Generator) -> None:
     heads, erm = _heads(given, 2, rng), given.model("erm")
-    made = {**asdict(Choice.by_params(1.0, 2.0)), "solver": "adam", "head_seed": 1}
+    made = {**asdict(Choice.by_params(1.0, 2.0, 0.0)), "solver": "adam", "head_seed": 1}
     known = bool(erm.spec.attributes)
     made |= {
         "criterion": "groups" if known else "soft_errors",
@@ -321,11 +323,11 @@ def _row(
     }
 
 
-def _write_sweep(project: Project, given: Opened, picked: Setting = (1.0, 2.0)) -> None:
+def _write_sweep(project: Project, given: Opened, picked: Candidate = PICKED) -> None:
     scores = {"val_worst": 0.5, "val_mean": 0.6, "test_worst": 0.4, "test_mean": 0.7}
     rows = []
-    for setting in (None, *product((0.0, 1.0), (0.0, 2.0))):
-        alpha, beta = setting or (None, None)
+    for setting in (None, *(Setting(*pair) for pair in product((0.0, 1.0), (0.0, 2.0)))):
+        alpha, beta, _ = setting or (None, None, None)
         rows.append({"alpha": alpha, "beta": beta, **scores, "picked": int(setting == picked)})
     (found,) = (row for row in rows if row["picked"])
     why = f"validation prefers {choice.named(picked)}" if picked else choice.NOT_RETRAINED

@@ -6,15 +6,20 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from PIL import Image
 
 from pipeline import store
+from pipeline.metrics import UNKNOWN, Groups
 from stages.generate import FILES
 from tests.conftest import REPOSITORY, Project, open_file
 
@@ -60,9 +65,22 @@ class Copy:
             options += ["--params", str(project.params_file)]
         return self.python("-m", "stages", *arguments, *options)
 
+    def module(self, file: str) -> ModuleType:
+        """A module of the copy; what it imports is the repository's own."""
+        spec = spec_from_file_location("copied", self.folder / file)
+        assert spec
+        assert spec.loader
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
     def is_finished(self) -> None:
         """It passes the linters, and what is made from the code is made anew."""
         self.python("-m", "stages.generate")
+        self.is_clean()
+
+    def is_clean(self) -> None:
+        """It passes the linters."""
         self.python("-m", "ruff", "check", "pipeline")
         self.python("-m", "ruff", "format", "--check", "pipeline")
 
@@ -118,6 +136,26 @@ def test_add_a_dataset(project: Project, tmp_path: Path) -> None:
         assert images.attribute("classes") == ["cat", "dog"]
         assert images["attribute"][:].tolist() == [0, 0, 1, 1] * 3
         assert images["path"][0] == b"test/cat_indoors/0.png"
+
+
+def test_add_a_selection_criterion(tmp_path: Path) -> None:
+    copy = Copy(tmp_path / "copy", "Add a selection criterion")
+    copy.is_clean()
+    params, selection = copy.module("pipeline/params/selection.py"), copy.module("pipeline/selection.py")
+    name = params.SelectionParams(criterion="doubted").criterion
+    assert set(selection.SPOKEN) == set(get_args(params.Criterion))
+    assert name in selection.BY_REFERENCE
+    rng = np.random.default_rng(0)
+    label, logits = rng.permutation(np.repeat([0, 1, 2], (20, 30, 40))), rng.normal(size=(90, 3))
+    groups, unknown = Groups(("a", "b", "c"), ()), np.full(90, UNKNOWN)
+    found = selection.criterion(name, groups, label, unknown, logits)
+    assert selection.criterion_of(found) == name
+    assert dict(zip(found.names, found.count.tolist(), strict=True)) == {
+        "a_doubted": 10, "a_sure": 10, "b_doubted": 15, "b_sure": 15, "c_doubted": 20, "c_sure": 20,
+    }  # fmt: skip
+    loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(label), reduction="none").numpy()
+    for part in range(3):
+        assert loss[found.index == 2 * part].min() > loss[found.index == 2 * part + 1].max()
 
 
 def test_add_a_backbone(project: Project, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from pipeline.params.selection import SelectionParams
 from pipeline.params.sweep import GridParams
 from pipeline.project import Opened, Project
 from pipeline.results import tables
+from pipeline.results.choice import named, names_of
 from pipeline.results.scores import head_scores
 from pipeline.steps.features import features as write_features
 from pipeline.steps.saliency import write_masks
@@ -43,9 +44,10 @@ def ablation(
 ) -> str:
     """Write the folder `out` with metrics.json; return the table to print.
 
-    All kinds of masks have the same seeds, and the same draws if they have the same images. Pairs of α and β
-    are compared: each kind has its own best pair of the grid of `sweep`, by validation. If only some training
-    images have a true mask, the true masks are compared with MaC's masks of those images only.
+    All kinds of masks have the same seeds, and the same draws if they have the same images. Settings of
+    α and β, and of l2 if it is auto, are compared: each kind has its own best one of the grid of `sweep`, by
+    validation. If only some training images have a true mask, the true masks are compared with MaC's masks of
+    those images only.
 
     Args:
         given: images, erm, masks and features.
@@ -156,16 +158,15 @@ def _measure(
     selection: SelectionParams,
     context: Context,
 ) -> _Measured:
-    """Fit the grid on the features of one kind of mask, and measure the pair that validation prefers."""
+    """Fit the grid on the features of one kind of mask, and measure the setting that validation prefers."""
     features = given.file("features")
     grid = fit_grid(features, given.model("erm").head(), fit, sweep, selection.criterion, context.on)
-    alpha, beta = grid.settings[grid.best]
-    log.info("ablation, %s: alpha=%g, beta=%g", name, alpha, beta)
+    setting = grid.settings[grid.best]
+    log.info("ablation, %s: %s", name, named(setting))
     picked = grid.heads.of_setting(grid.best)
     row = {
         "name": name,
-        "alpha": alpha,
-        "beta": beta,
+        **{key: getattr(setting, key) for key in names_of(l2=fit.l2 == "auto")},
         "criterion": grid.criterion,
         "seeds": len(grid.seeds),
         "val": head_scores(given, picked.fitted(), "val"),

@@ -2,7 +2,8 @@
 
     L = CE(φ) + α CE(φ_masked) + β CE(φ_combined) + l2 Σ W²     for the head's W and b only
 
-Heads have the axes (S, K): S seeds, which differ in the order of batches and draws, and K settings of (α, β).
+Heads have the axes (S, K): S seeds, which differ in the order of batches and draws, and K settings of
+(α, β, l2).
 The axes of a batch are S seeds, V terms of the loss (original, masked, combined), B rows, C classes and K
 settings.
 """
@@ -68,13 +69,14 @@ def fit_adam(
     views: Views,
     alphas: Sequence[float],
     betas: Sequence[float],
+    l2s: Sequence[float],
     seeds: Sequence[int],
     start: Heads,
     params: FitParams,
     after_epoch: Callable[[int, Heads, Tensor], None],
     weigh: Weigh = mean_of_batch,
 ) -> None:
-    """Fit S · K heads at once, one for each seed and setting (alphas[k], betas[k]).
+    """Fit S · K heads at once, one for each seed and setting (alphas[k], betas[k], l2s[k]).
 
     One pass over the features per epoch serves all heads. Epoch e of seed s visits the batches of draw
     `draw_of(s, e)` in the order `batch_order(s, e)`. Each head is the same as if it were fitted alone.
@@ -84,7 +86,7 @@ def fit_adam(
 
     Args:
         start: the heads to start from, (1 or S, 1 or K, …).
-        params: epochs, learning rate with its steps, and l2; `params.seeds` is not read.
+        params: epochs, and learning rate with its steps; its seeds and l2 are not read.
         after_epoch: called with the epoch (from 0), the heads, and the mean training loss (S, K).
         weigh: how much each row of a batch counts.
 
@@ -95,6 +97,7 @@ def fit_adam(
     terms, term_weight = _terms(alphas, betas, views.table.device)
     batches = _Batches(views, seeds, terms)
     heads = _Optimised(start, count, settings)
+    penalty = torch.tensor(l2s, dtype=torch.float32, device=views.table.device) if any(l2s) else None  # (K,)
     onehot = F.one_hot(views.label, classes).float()
     for epoch in range(params.epochs):
         lr = params.lr * params.lr_gamma ** (epoch // params.lr_step)
@@ -110,9 +113,9 @@ def fit_adam(
             weight = weigh(loss, share, term_weight, rows)
             by_logits = gradient_(log_p, y, weight[:, :, :, None])
             torch.sum(loss * weight, (1, 2), out=losses[step])
-            if params.l2:
-                losses[step] += params.l2 * heads.squares()
-            heads.step(x, by_logits.view(count, -1, classes * settings), params.l2, lr)
+            if penalty is not None:
+                losses[step] += penalty * heads.squares()
+            heads.step(x, by_logits.view(count, -1, classes * settings), penalty, lr)
         _require_finite(losses, epoch, seeds)
         after_epoch(epoch, heads.heads(), losses.mean(0))
 
@@ -202,19 +205,19 @@ class _Optimised:
         """Σ W² of each head, (S, K)."""
         return self._weight.square().sum((1, 3))
 
-    def step(self, x: Tensor, by_logits: Tensor, l2: float, lr: float) -> None:
+    def step(self, x: Tensor, by_logits: Tensor, penalty: Tensor | None, lr: float) -> None:
         """Take one step of Adam.
 
         Args:
             x: (S, V·B, D), the features of a batch.
             by_logits: (S, V·B, C·K), the gradient of the loss with respect to the logits.
-            l2: strength of the penalty.
+            penalty: (K,), the strengths of the penalties; None if all are 0.
             lr: learning rate.
         """
         torch.bmm(by_logits.mT, x, out=self._weight_gradient)
         torch.sum(by_logits, 1, out=self._bias_gradient[..., 0])
-        if l2:
-            self._gradients[0].add_(self._weight, alpha=2 * l2)
+        if penalty is not None:
+            self._gradients[0].addcmul_(self._weight, 2 * penalty[:, None])
         # Not the class torch.optim.Adam: it imports all of TorchDynamo, which takes as long as fitting five
         # heads.
         adam(

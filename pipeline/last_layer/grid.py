@@ -1,4 +1,4 @@
-"""A grid of (α, β), fitted for all seeds at once, and the pair that validation prefers."""
+"""A grid of (α, β, l2), fitted for all seeds at once, and the setting that validation prefers."""
 
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from pipeline.params.fit import FitParams
 from pipeline.params.selection import Criterion, CriterionName
 from pipeline.params.sweep import GridParams
 from pipeline.selection import criterion_of
+from pipeline.setting import Setting
 from pipeline.store import Artefact, FittedHeads
 
 CPU = torch.device("cpu")
@@ -24,21 +25,23 @@ class Grid:
     """A fitted grid of K settings, on the CPU.
 
     Attributes:
-        settings: (α, β) of each setting.
+        settings: the settings; l2 is None where `fit` has the number.
         seeds: the seeds of the S heads of each setting.
         heads: (S, K, …).
         erm: (2,), the same scores as in `val`, of the ERM head.
         val: (2, S, K), worst and mean accuracy on the validation split, by the criterion.
         best: the best of the settings by `metrics.prefer`, on validation scores averaged over the seeds.
+        plain: the best of those with α = β = 0.
         criterion: what compared them.
     """
 
-    settings: list[tuple[float, float]]
+    settings: list[Setting]
     seeds: list[int]
     heads: Heads
     erm: Accuracy
     val: Accuracy
     best: int
+    plain: int
     criterion: Criterion
 
 
@@ -51,11 +54,14 @@ def fit_grid(
     on: torch.device,
 ) -> Grid:
     """Fit the settings of `sweep` on features.h5, starting from the ERM head; `criterion` chooses."""
-    settings, start = sweep.settings, Heads.of(erm).to(on)
-    alphas, betas = [alpha for alpha, _ in settings], [beta for _, beta in settings]
+    settings, start = sweep.settings(fit.l2), Heads.of(erm).to(on)
+    alphas, betas = [each.alpha for each in settings], [each.beta for each in settings]
+    l2s = [each.strength(fit.l2) for each in settings]
     validation = HeldOutSplit.to_choose(features, on, erm, criterion)
-    heads = mac.fit(Views.of(features, fit, on), validation, start, fit, alphas, betas).heads
+    heads = mac.fit(Views.of(features, fit, on), validation, start, fit, alphas, betas, l2s).heads
     worst, mean = validation.scores(heads)
+    # (0, 0) comes first, with each l2.
+    plain = sum(each.alpha == each.beta == 0 for each in settings)
     return Grid(
         settings=settings,
         seeds=fit.head_seeds,
@@ -63,6 +69,7 @@ def fit_grid(
         erm=np.stack(validation.scores(start))[:, 0, 0],
         val=np.stack([worst, mean]),
         best=prefer(worst.mean(0), mean.mean(0)),
+        plain=prefer(worst[:, :plain].mean(0), mean[:, :plain].mean(0)),
         criterion=criterion_of(validation.criterion),
     )
 

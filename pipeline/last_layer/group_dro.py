@@ -7,11 +7,13 @@ In each step, training groups with a high loss get more weight:
 Batches, optimiser and epochs are MaC's. So with one group, this is plain last-layer retraining.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.last_layer import mac
+from pipeline.last_layer.llr import without_interventions
 from pipeline.last_layer.method import Cached, Fitted, Method, NotApplicableError
 
 ETA = 0.01  # η, as in the authors' code
@@ -54,10 +56,9 @@ def fit(cached: Cached) -> Fitted:
     """
     if cached.group is None:
         raise NotApplicableError("needs the spurious attribute of every training image")
-    params = cached.params.model_copy(update={"solver": "adam"})
-    weights = GroupWeights(cached.group)
-    retrained = mac.fit(cached.views, cached.validation, cached.erm, params, [0.0], [0.0], weights)
-    return Fitted(retrained.heads, {"eta": ETA})
+    adam = replace(cached, params=cached.params.model_copy(update={"solver": "adam"}))
+    fitted = without_interventions(adam, GroupWeights(cached.group))
+    return replace(fitted, chosen={"eta": ETA, **fitted.chosen})
 
 
 METHOD = Method("Group DRO (last layer)", "Sagawa et al. 2020", "training, to train", fit)

@@ -39,7 +39,7 @@ class _Term:
 
 
 def fit_lbfgs(views: Views, alpha: float, beta: float, classes: int, l2: float) -> tuple[Heads, float]:
-    """Solve for one setting of (α, β). The masked and combined terms are means over all draws.
+    """Solve for one setting of (α, β, l2). The masked and combined terms are means over all draws.
 
     Nothing is random.
 

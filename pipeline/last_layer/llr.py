@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from pipeline.last_layer import mac
+from pipeline.last_layer.adam import Weigh, mean_of_batch
 from pipeline.last_layer.method import Cached, Fitted, Method, NotApplicableError
 from pipeline.last_layer.views import class_weights
+from pipeline.metrics import prefer
 
 
 def fit(cached: Cached, weights: Literal["none", "balanced"]) -> Fitted:
@@ -31,9 +33,18 @@ def fit_groups(cached: Cached) -> Fitted:
 
 def _retrained(cached: Cached, weight: Tensor) -> Fitted:
     """MaC's fit without interventions, with row weights (M,)."""
-    views = replace(cached.views, weight=weight)
-    retrained = mac.fit(views, cached.validation, cached.erm, cached.params, [0.0], [0.0])
-    return Fitted(retrained.heads, {})
+    return without_interventions(replace(cached, views=replace(cached.views, weight=weight)))
+
+
+def without_interventions(cached: Cached, weigh: Weigh = mean_of_batch) -> Fitted:
+    """MaC's fit with α = β = 0. If l2 is auto, it is the best of `cached.l2s` on the validation split."""
+    none = [0.0] * len(cached.l2s)
+    views, validation, erm, params = cached.views, cached.validation, cached.erm, cached.params
+    heads = mac.fit(views, validation, erm, params, none, none, cached.l2s, weigh).heads
+    worst, mean = validation.scores(heads)
+    best = prefer(worst.mean(0), mean.mean(0))
+    chosen: dict[str, object] = {"l2": cached.l2s[best]} if params.l2 == "auto" else {}
+    return Fitted(heads.of_setting(best), chosen)
 
 
 METHOD = Method(

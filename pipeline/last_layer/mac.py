@@ -47,9 +47,12 @@ def fit(
     params: FitParams,
     alphas: Sequence[float],
     betas: Sequence[float],
+    l2s: Sequence[float],
     weigh: Weigh = mean_of_batch,
 ) -> Retrained:
-    """Fit a head for every seed of `params.head_seeds` and every setting (alphas[k], betas[k]) at once.
+    """Fit a head for every seed of `params.head_seeds` and every setting at once.
+
+    Setting k has the weights alphas[k] and betas[k] and the L2 penalty l2s[k].
 
     `adam`: each fit is kept at its best epoch on the validation split, by its criterion. Head s is the mean
     of `params.average` fits, with the seeds s · average, s · average + 1, …. `lbfgs`: each head is at the
@@ -57,6 +60,7 @@ def fit(
 
     Args:
         start: the ERM head for raw features, (1, 1, …).
+        params: its l2 is not read.
         weigh: how much each row of a batch counts (`adam` only).
 
     Raises:
@@ -68,8 +72,8 @@ def fit(
     if params.init == "zeros":
         start = Heads(torch.zeros_like(start.weight), torch.zeros_like(start.bias))
     if params.solver == "lbfgs":
-        return _solved(views, validation, start.bias.shape[-1], params, alphas, betas, scale)
-    return _best_epochs(views, validation, start, params, alphas, betas, scale, weigh)
+        return _solved(views, validation, start.bias.shape[-1], params, alphas, betas, l2s, scale)
+    return _best_epochs(views, validation, start, params, alphas, betas, l2s, scale, weigh)
 
 
 def as_it_is(validation: HeldOutSplit, erm: Heads) -> Retrained:
@@ -86,12 +90,13 @@ def _solved(
     params: FitParams,
     alphas: Sequence[float],
     betas: Sequence[float],
+    l2s: Sequence[float],
     scale: Scale | None,
 ) -> Retrained:
     """By L-BFGS, one setting after another."""
     fitted, losses = [], []
-    for alpha, beta in zip(alphas, betas, strict=True):
-        head, loss = fit_lbfgs(views, alpha, beta, classes, params.l2)
+    for alpha, beta, l2 in zip(alphas, betas, l2s, strict=True):
+        head, loss = fit_lbfgs(views, alpha, beta, classes, l2)
         if not math.isfinite(loss):
             raise MacError(f"retrain: the loss is {loss} at the end of L-BFGS; raise retrain.l2")
         fitted.append(head)
@@ -109,6 +114,7 @@ def _best_epochs(
     params: FitParams,
     alphas: Sequence[float],
     betas: Sequence[float],
+    l2s: Sequence[float],
     scale: Scale | None,
     weigh: Weigh,
 ) -> Retrained:
@@ -121,7 +127,7 @@ def _best_epochs(
         _record(history, validation, epoch + 1, seeds, correct, loss)
 
     try:
-        fit_adam(views, alphas, betas, seeds, start, params, after_epoch, weigh)
+        fit_adam(views, alphas, betas, l2s, seeds, start, params, after_epoch, weigh)
     except NotFiniteError as error:
         raise MacError(f"retrain: {error}; lower retrain.lr") from None
     return Retrained(best.heads.averaged(params.average), best.epoch, history)

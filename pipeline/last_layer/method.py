@@ -1,6 +1,6 @@
 """The inputs and the results of a method of the last layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ class Cached:
         erm: the ERM head, (1, 1, …).
         erm_labels: the group labels that ERM itself saw.
         params: how a last layer is fitted.
+        l2s: the strengths of the L2 penalty to choose from; one if `params` has the number.
     """
 
     views: Views
@@ -42,9 +43,17 @@ class Cached:
     erm: Heads
     erm_labels: Labels
     params: FitParams
+    l2s: Sequence[float]
 
     @classmethod
-    def of(cls, given: "Opened", params: FitParams, criterion: CriterionName, on: torch.device) -> "Cached":
+    def of(
+        cls,
+        given: "Opened",
+        params: FitParams,
+        l2s: Sequence[float],
+        criterion: CriterionName,
+        on: torch.device,
+    ) -> "Cached":
         """From images.h5, erm and features.h5; `criterion` chooses on the validation split."""
         images, erm, features = given.file("images"), given.model("erm"), given.file("features")
         grouping = given.groups.grouping(features["train/label"][:], features["train/attribute"][:])
@@ -59,6 +68,7 @@ class Cached:
             erm=Heads.of(erm.head()).to(on),
             erm_labels=given.erm_labels,
             params=params,
+            l2s=l2s,
         )
 
     @property

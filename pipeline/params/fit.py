@@ -1,10 +1,21 @@
 """`retrain`: how a last layer is fitted, by MaC and by other methods; all keys but MaC's own, α and β."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from pipeline.params.block import Block, Positive
+
+
+def _number_or_auto(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One error in place of one for the number and one for the word."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError("should be a number ≥ 0, or auto") from None
+
+
+NumberOrAuto = Annotated[Annotated[float, Field(ge=0)] | Literal["auto"], WrapValidator(_number_or_auto)]
 
 
 class FitParams(Block):
@@ -26,7 +37,9 @@ class FitParams(Block):
     class_weights: Literal["none", "balanced"] = Field(
         description="balanced: every class has the same weight, however many images it has"
     )
-    l2: float = Field(ge=0, description="strength of the L2 penalty: l2 · Σ W² is added to the loss")
+    l2: NumberOrAuto = Field(
+        description="strength of the L2 penalty: l2 · Σ W² is added to the loss; auto: what stage sweep picks"
+    )
     epochs: Positive = Field(
         description="adam: passes over the retraining set; epoch e of seed 0 uses draw e mod R"
     )

@@ -1,4 +1,4 @@
-"""Which α and β MaC's heads are fitted with, and why; or that ERM's head stays as it is."""
+"""Which α, β and l2 MaC's heads are fitted with, and why; or that ERM's head stays as it is."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -9,11 +9,12 @@ from pipeline.metrics import Accuracy, better
 from pipeline.project import Opened
 from pipeline.results.judgement import Verdict
 from pipeline.selection import SPOKEN, SPOKEN_MEAN
+from pipeline.setting import Number, Setting
 
 if TYPE_CHECKING:
     from pipeline.params.selection import Criterion
 
-Setting = tuple[float, float] | None  # (α, β); None is ERM as it is: its head is not retrained
+Candidate = Setting | None  # None is ERM as it is: its head is not retrained
 
 ERM = "ERM as it is"
 NOT_RETRAINED = f"{ERM}: validation prefers no retraining"
@@ -26,32 +27,36 @@ class Choice:
 
     Attributes:
         alpha, beta: the weights of the views; both None for ERM as it is.
-        chosen_by: `params`: params.yaml has the numbers; `sweep`: it says auto.
+        l2: the strength of the penalty; None for ERM as it is, if l2 was to be picked.
+        chosen_by: `params`: params.yaml has the numbers; `sweep`: α and β are auto; `sweep_l2`: l2 too.
         reason: a sentence that says why, without a full stop.
     """
 
     alpha: float | None
     beta: float | None
-    chosen_by: Literal["params", "sweep"]
+    l2: float | None
+    chosen_by: Literal["params", "sweep", "sweep_l2"]
     reason: str
 
     @classmethod
-    def by_params(cls, alpha: float, beta: float) -> "Choice":
+    def by_params(cls, alpha: float, beta: float, l2: float) -> "Choice":
         """The numbers of params.yaml."""
-        return cls(alpha, beta, "params", said({"alpha": alpha, "beta": beta, "chosen_by": "params"}))
+        return cls(alpha, beta, l2, "params", said({"alpha": alpha, "beta": beta, "chosen_by": "params"}))
 
     @classmethod
-    def by_sweep(cls, given: Opened) -> "Choice":
+    def by_sweep(cls, given: Opened, l2: Number) -> "Choice":
         """What stage sweep picked.
 
         Args:
             given: sweep.
+            l2: retrain.l2. A number is used as it is.
 
         Raises:
             MacError: its metrics.json does not say it.
         """
         table, remedy = given.table("sweep"), given.project.kinds["sweep"].remedy
-        return cls._stated({**table.values, "chosen_by": "sweep"}, f"{table.path}: metrics.json", remedy)
+        how = {"chosen_by": "sweep_l2"} if l2 == "auto" else {"l2": l2, "chosen_by": "sweep"}
+        return cls._stated({**table.values, **how}, f"{table.path}: metrics.json", remedy)
 
     @classmethod
     def of_retrained(cls, given: Opened) -> "Choice":
@@ -74,62 +79,84 @@ class Choice:
         return cls(**{name: values[name] for name in names})
 
     @property
-    def setting(self) -> Setting:
-        """(α, β), or None for ERM as it is."""
-        return None if self.alpha is None or self.beta is None else (self.alpha, self.beta)
+    def setting(self) -> Candidate:
+        """The setting, with l2 if it was picked; or None for ERM as it is."""
+        if self.alpha is None or self.beta is None:
+            return None
+        return Setting(self.alpha, self.beta, self.l2 if self.chosen_by == "sweep_l2" else None)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What the heads were fitted with, by name: the setting, without l2 where it was not picked."""
+        named = self.setting._asdict() if self.setting else {}
+        return {name: value for name, value in named.items() if value is not None}
 
     @property
     def values(self) -> dict[str, float | str | None]:
-        """For metrics.json: α, β, and what chose them."""
-        return {"alpha": self.alpha, "beta": self.beta, "chosen_by": self.chosen_by}
+        """For metrics.json: α, β, l2 if it was to be picked, and what chose them."""
+        names = names_of(l2=self.chosen_by == "sweep_l2")
+        return {name: getattr(self, name) for name in (*names, "chosen_by")}
 
 
-def named(setting: Setting) -> str:
-    """A setting in words."""
-    if setting is None:
+def names_of(l2: bool) -> tuple[str, ...]:
+    """The names of what a setting has: `alpha`, `beta`, and `l2` where it is picked."""
+    return Setting._fields if l2 else Setting._fields[:2]
+
+
+def named(candidate: Candidate) -> str:
+    """A candidate in words."""
+    if candidate is None:
         return ERM
-    alpha, beta = setting
+    alpha, beta, l2 = candidate
+    penalty = "" if l2 is None else f", l2 = {l2:g}"
     if alpha == beta == 0:
-        return "α = β = 0 (plain last-layer retraining)"
-    return f"α = {alpha:g}, β = {beta:g}"
+        return f"α = β = 0{penalty} (plain last-layer retraining)"
+    return f"α = {alpha:g}, β = {beta:g}{penalty}"
 
 
 def said(values: Mapping[str, Any]) -> str:
     """`Choice.values` in words."""
-    by = {"params": "set in params.yaml", "sweep": "picked by stage sweep"}[values["chosen_by"]]
-    return f"{by}: {named(None if values['alpha'] is None else (values['alpha'], values['beta']))}"
+    by = "set in params.yaml" if values["chosen_by"] == "params" else "picked by stage sweep"
+    if values["alpha"] is None:
+        return f"{by}: {ERM}"
+    return f"{by}: {named(Setting(values['alpha'], values['beta'], values.get('l2')))}"
 
 
 def picked(
-    settings: Sequence[Setting],
+    settings: Sequence[Candidate],
     worst: Accuracy,
     mean: Accuracy,
     best: int,
+    plain: int,
     criterion: "Criterion",
     verdict: Verdict | None,
 ) -> tuple[int, str]:
-    """The index of the setting that stage sweep picks, and a sentence that says why.
+    """The index of the candidate that stage sweep picks, and a sentence that says why.
 
-    Groups compare ERM as it is with the best pair. The other criteria cannot: they weigh what ERM itself gets
-    wrong, or see the majority of a class alone. They compare pairs only; where the method's assumption fails,
-    ERM stays as it is.
+    Groups compare ERM as it is with the best setting. The other criteria cannot: they weigh what ERM itself
+    gets wrong, or see the majority of a class alone. They compare settings only; where the method's
+    assumption fails, ERM stays as it is.
 
     Args:
-        settings: the candidates: None, (0, 0), and the other pairs.
+        settings: the candidates: None, and settings.
         worst, mean: (n,) their worst and mean accuracies on the validation split, by the criterion.
-        best: the index of the best pair by `metrics.prefer`.
+        best: the index of the best setting by `metrics.prefer`.
+        plain: the index of the best one with α = β = 0.
         verdict: of the diagnosis; None if groups choose, which do without it.
     """
-    by, over = SPOKEN[criterion], 0 if criterion == "groups" else 1  # over ERM, or over (0, 0)
+    by, over = SPOKEN[criterion], 0 if criterion == "groups" else plain
+    setting = settings[best]
+    has_l2 = setting is not None and setting.l2 is not None
+    what, any_other = ("α, β and l2", "setting") if has_l2 else ("α and β", "pair")
     if criterion == "groups" and not better(worst[best], mean[best], worst[0], mean[0]):
         erm, other = (f"{100 * worst[k]:.1f} / {100 * mean[k]:.1f} %" for k in (0, best))
-        with_best = f"with the best α and β, {named(settings[best])}, {other}"
+        with_best = f"with the best {what}, {named(setting)}, {other}"
         return 0, f"{NOT_RETRAINED} ({by} / mean {erm}; {with_best})"
     if criterion != "groups" and verdict == "fails":
         return 0, f"{FAILS} ({criterion} cannot judge ERM itself)"
     points = f"{100 * (worst[best] - worst[over]):.1f} points"
     if worst[best] == worst[over]:
         points = f"{100 * (mean[best] - mean[over]):.1f} points of the {SPOKEN_MEAN[criterion]}"
-    than = f"by {points} over {named(settings[over])}" if best != over else "to every other pair"
+    than = f"by {points} over {named(settings[over])}" if best != over else f"to every other {any_other}"
     limit = "; it cannot judge ERM itself" if over else ""
-    return best, f"validation ({by}) prefers {named(settings[best])} {than}{limit}"
+    return best, f"validation ({by}) prefers {named(setting)} {than}{limit}"

@@ -158,9 +158,12 @@ def of_ablation(result: Mapping[str, Any]) -> str:
     """The comparison of masks, from the metrics.json of ablation, as text, in percent and points."""
     worst, _ = worst_of(result["masks"][0]["test"])
     lines = [f"{'test accuracy, %':<44}{_spoken(worst):>16}{'mean':>16}{'alpha':>7}{'beta':>6}"]
+    if with_l2 := "l2" in result["masks"][0]:
+        lines[0] += f"{'l2':>6}"
     for row in result["masks"]:
         cells = "".join(f"{_cell(row['test'][key], True):>16}" for key in (worst, "raw_mean"))
-        lines.append(f"{row['name']:<44}{cells}{row['alpha']:>7g}{row['beta']:>6g}")
+        penalty = f"{row['l2']:>6g}" if with_l2 else ""
+        lines.append(f"{row['name']:<44}{cells}{row['alpha']:>7g}{row['beta']:>6g}{penalty}")
     for row in result["differences"]:
         mean, low, high = (f"{100 * row[key]:+.2f}" for key in ("mean", "low", "high"))
         lines.append(f"{row['name']}: {mean} points (95 % {low} to {high})")

@@ -17,6 +17,7 @@ from pipeline.metrics import SIGNS, prefer, seen
 from pipeline.params.baselines import BaselinesParams
 from pipeline.params.fit import FitParams
 from pipeline.params.selection import SelectionParams
+from pipeline.params.sweep import PenaltyParams
 from pipeline.project import Opened
 from pipeline.results import tables
 from pipeline.results.scores import head_scores
@@ -27,6 +28,7 @@ def baselines(
     given: Opened,
     out: Path,
     params: BaselinesParams,
+    penalty: PenaltyParams,
     fit: FitParams,
     selection: SelectionParams,
     context: Context,
@@ -41,11 +43,13 @@ def baselines(
 
     Args:
         given: images, erm and features.
+        penalty: what retrain.l2 can be where it is auto. Each method that has this penalty chooses its own.
 
     Raises:
         MacError: none of the methods can be fitted here.
     """
-    cached = Cached.of(given, fit, selection.criterion, context.on)
+    l2s = penalty.strengths(fit.l2)
+    cached = Cached.of(given, fit, l2s, selection.criterion, context.on)
     criterion = criterion_of(cached.validation.criterion)
     fitted, left_out = _fit_all(cached, params)
     if not fitted:
@@ -63,6 +67,8 @@ def baselines(
         "retrain": fit.model_dump(include=set(FitParams.model_fields)),
         "selection": {"criterion": criterion},
     }
+    if fit.l2 == "auto":
+        made["sweep"] = penalty.model_dump()
     with store.create_folder(out) as folder:
         store.write_model(folder, "baselines", _tensors(fitted), given.model("erm").spec, made, made_from)
         store.write_json(folder / "metrics.json", metrics)

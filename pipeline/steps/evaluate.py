@@ -41,7 +41,8 @@ def measure(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:
     Returns:
         The metrics of `scores.scores`: `erm.<split>.<metric>` are numbers, `mac.<split>.<metric>` are
         `{mean, std}` over MaC's heads. `count.<split>.<group>` is the number of images, `seeds` the number
-        of MaC's heads, `setting` their α and β (None for ERM as it is), and what chose them.
+        of MaC's heads, `setting` their α and β (None for ERM as it is), l2 if it was picked,
+        and what chose them.
         The confusion, a row for each test image: `actual` is its class, `predicted` the class by MaC's head
         that validation prefers.
     """

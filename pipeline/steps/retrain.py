@@ -27,7 +27,8 @@ def retrain(
     whole classifier, with the head that validation prefers, by the criterion of `selection`. model.json and
     metrics.json name this criterion; the accuracies in metrics.json are by group, where groups are known.
 
-    If α and β are auto, they are what stage sweep picked. If it picked ERM as it is, that is the one head.
+    If α and β, or these and l2, are auto, they are what stage sweep picked. If it picked ERM as it is, that
+    is the one head.
 
     Args:
         given: erm and features; and sweep, which is read if α and β are auto.
@@ -35,10 +36,11 @@ def retrain(
     Raises:
         MacError: the loss is not finite, or metrics.json of sweep does not say what was picked.
     """
-    if isinstance(params.alpha, str) or isinstance(params.beta, str):
-        choice, made_from = Choice.by_sweep(given), given.digests("features", "erm", "sweep")
+    if isinstance(params.alpha, str) or isinstance(params.beta, str) or isinstance(params.l2, str):
+        choice, made_from = Choice.by_sweep(given, params.l2), given.digests("features", "erm", "sweep")
     else:
-        choice, made_from = Choice.by_params(params.alpha, params.beta), given.digests("features", "erm")
+        choice = Choice.by_params(params.alpha, params.beta, params.l2)
+        made_from = given.digests("features", "erm")
     erm, features = given.model("erm"), given.file("features")
     validation = HeldOutSplit.to_choose(features, context.on, erm.head(), selection.criterion)
     criterion = criterion_of(validation.criterion)
@@ -46,7 +48,8 @@ def retrain(
     start = Heads.of(erm.head()).to(context.on)
     if setting := choice.setting:
         views = Views.of(features, params, context.on)
-        retrained = mac.fit(views, validation, start, params, [setting[0]], [setting[1]])
+        l2 = setting.strength(params.l2)
+        retrained = mac.fit(views, validation, start, params, [setting.alpha], [setting.beta], [l2])
     else:
         retrained = mac.as_it_is(validation, start)
     accuracy = validation.accuracy(retrained.heads)[:, 0]

@@ -1,8 +1,9 @@
-"""Stage sweep: fits every (α, β) with every seed at once.
+"""Stage sweep: fits every (α, β), and where l2 is auto every (α, β, l2), with every seed at once.
 
-Validation picks a pair, or ERM's head stays as it is. Test results are shown, but they pick nothing.
+Validation picks one, or ERM's head stays as it is. Test results are shown, but they pick nothing.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from pipeline.params.fit import FitParams
 from pipeline.params.selection import SelectionParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Opened
-from pipeline.results.choice import Setting, picked
+from pipeline.results.choice import Candidate, names_of, picked
 from pipeline.results.diagnosis import diagnose
 
 NAMES = ("val_worst", "val_mean", "test_worst", "test_mean")
@@ -36,14 +37,15 @@ def sweep(
 ) -> None:
     """Fit the grid and write the folder `out`.
 
-    The candidates are ERM as it is, (0, 0), and the pairs of `params`, in this order. mean.csv has a row for
-    each: alpha and beta (empty for ERM); `val_worst`, `val_mean`, `test_worst`, `test_mean`, means over the
-    seeds; and `picked`, which is 1 for the one that is picked and 0 for the others. seeds.csv has a row for
-    each candidate and seed. metrics.json has the row of what was picked, in which `picked` is `erm` or
-    `setting`; the scores of `erm` and of `plain`, which is (0, 0); the `criterion` that compared them, of
-    which `val_worst` and `val_mean` are; and `reason`, a sentence that says why.
+    The candidates are ERM as it is, (0, 0), and the pairs of `params`, in this order; if l2 is auto, each
+    pair with every l2. mean.csv has a row for each: alpha, beta, and l2 if it is auto (empty for ERM);
+    `val_worst`, `val_mean`, `test_worst`, `test_mean`, means over the seeds; and `picked`, which is 1 for the
+    one that is picked and 0 for the others. seeds.csv has a row for each candidate and seed. metrics.json has
+    the row of what was picked, in which `picked` is `erm` or `setting`; the scores of `erm` and of `plain`,
+    the best with α = β = 0; the `criterion` that compared them, of which `val_worst` and `val_mean` are; and
+    `reason`, a sentence that says why.
 
-    `choice.picked` is the rule. Only groups compare ERM with the pairs. With another criterion ERM has its
+    `choice.picked` is the rule. Only groups compare ERM with the others. With another criterion ERM has its
     `val_worst` and `val_mean` too, but they are not used: no other criterion can judge it.
 
     Args:
@@ -55,42 +57,43 @@ def sweep(
     grid = fit_grid(features, erm, few, params, selection.criterion, context.on)
     of_settings = np.concatenate([grid.val, scores_of_test_split(features, grid.heads)])  # (NAMES, S, K)
     of_erm = np.concatenate([grid.erm, scores_of_test_split(features, Heads.of(erm))[:, 0, 0]])  # (NAMES,)
-    settings: list[Setting] = [None, *grid.settings]
+    settings: list[Candidate] = [None, *grid.settings]
+    names = names_of(l2=fit.l2 == "auto")
     found = [of_erm[:, None], *np.moveaxis(of_settings, 2, 0)]
     worst, mean, *_ = np.stack([each.mean(1) for each in found], axis=1)  # (1 + K,) each
     verdict = None if grid.criterion == "groups" else diagnose(given)["verdict"]
-    chosen, reason = picked(settings, worst, mean, 1 + grid.best, grid.criterion, verdict)
-    means = [_row(setting, each.mean(1)) for setting, each in zip(settings, found, strict=True)]
+    best, plain = 1 + grid.best, 1 + grid.plain
+    chosen, reason = picked(settings, worst, mean, best, plain, grid.criterion, verdict)
+    means = [_row(names, setting, each.mean(1)) for setting, each in zip(settings, found, strict=True)]
     result = {
         "made_from": given.digests("features", "erm"),
         "criterion": grid.criterion,
         **means[chosen],
         "picked": "erm" if settings[chosen] is None else "setting",
         "erm": _scores(found[0].mean(1)),
-        "plain": _scores(found[1].mean(1)),
+        "plain": _scores(found[plain].mean(1)),
         "reason": reason,
     }
     with store.create_folder(out) as folder:
-        store.write_csv(folder / "seeds.csv", _of_seeds(settings, found))
+        store.write_csv(folder / "seeds.csv", _of_seeds(names, settings, found))
         marked = [{**row, "picked": int(k == chosen)} for k, row in enumerate(means)]
         store.write_csv(folder / "mean.csv", marked)
         store.write_json(folder / "metrics.json", result)
     log.info("%s", reason)
 
 
-def _of_seeds(settings: list[Setting], found: list[Accuracy]) -> list[Row]:
+def _of_seeds(names: Sequence[str], settings: list[Candidate], found: list[Accuracy]) -> list[Row]:
     """The rows of seeds.csv, from the accuracies of each candidate, (NAMES, S)."""
     rows = []
     for setting, each in zip(settings, found, strict=True):
         for seed, values in enumerate(each.T):
-            rows.append({"seed": seed, **_row(setting, values)})
+            rows.append({"seed": seed, **_row(names, setting, values)})
     return rows
 
 
-def _row(setting: Setting, values: NDArray[np.float64]) -> Row:
-    """A candidate and its accuracies (NAMES,)."""
-    alpha, beta = setting or (None, None)
-    return {"alpha": alpha, "beta": beta, **_scores(values)}
+def _row(names: Sequence[str], setting: Candidate, values: NDArray[np.float64]) -> Row:
+    """A candidate, by the names of what it has, and its accuracies (NAMES,)."""
+    return {**{name: getattr(setting, name, None) for name in names}, **_scores(values)}
 
 
 def _scores(values: NDArray[np.float64]) -> Row:

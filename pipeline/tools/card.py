@@ -116,10 +116,11 @@ def _retrained(head: NamedHead) -> str:
     """What MaC made of the last layer."""
     if not head.chosen:
         return "Its last layer is not retrained."
-    alpha, beta = head.chosen["alpha"], head.chosen["beta"]
+    alpha, beta, l2 = head.chosen["alpha"], head.chosen["beta"], head.chosen.get("l2")
+    penalty = "" if l2 is None else f", with an L2 penalty of the strength l2 = {l2:g}"
     return (
         f"Its last layer is retrained on the training images, on their cores alone (α = {alpha:g}), "
-        f"and on their cores over backgrounds of other classes (β = {beta:g})."
+        f"and on their cores over backgrounds of other classes (β = {beta:g}){penalty}."
     )
 
 

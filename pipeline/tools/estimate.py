@@ -69,7 +69,7 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     views = fitted + 3 * features.validation_draws * validation
     width, masked = 4 * model.head.in_features, training + validation
     fits = {
-        "sweep": len(sweep.settings) * sweep.seeds * sweep.average,
+        "sweep": len(sweep.settings(retrain.l2)) * sweep.seeds * sweep.average,
         "retrain": retrain.seeds * retrain.average,
     }
     seconds = {stage: count * width * fitted / FIT_RATE + FIT_START for stage, count in fits.items()}

@@ -88,7 +88,7 @@ def named_head(given: Opened, name: str) -> NamedHead:
             title="MaC",
             source="Hosseini Noohdani et al.",
             labels=given.stated(artefact, "labels"),
-            chosen={"alpha": choice.alpha, "beta": choice.beta} if choice.setting else {},
+            chosen=choice.numbers,
             note=choice.reason,
             head=folder.head(),
             count=len(folder.heads()),

@@ -8,6 +8,7 @@ import pytest
 from pipeline.errors import MacError
 from pipeline.params.baselines import BaselinesParams
 from pipeline.params.retrain import RetrainParams
+from pipeline.params.sweep import PenaltyParams
 from pipeline.steps.baselines import baselines
 from pipeline.steps.retrain import retrain
 from tests import cached
@@ -34,4 +35,4 @@ def test_an_erm_that_does_not_state_what_chose_it(tmp_path: Path) -> None:
         with pytest.raises(MacError, match=message):
             retrain(given, project.path("retrained"), params, AUTO, context)
         with pytest.raises(MacError, match=message):
-            baselines(given, project.path("baselines"), llr, FIT, AUTO, context)
+            baselines(given, project.path("baselines"), llr, PenaltyParams(l2s=[0]), FIT, AUTO, context)

@@ -53,6 +53,20 @@ WEIGHT = "Value error, should be a number ≥ 0, or auto"
             "auto",
             "params.yaml: retrain: Value error, alpha is auto, beta is 100.0; give numbers to both, or auto",
         ),
+        (
+            "retrain",
+            "l2",
+            "auto",
+            "params.yaml: retrain: Value error, l2 is auto, alpha is 1.0, beta is 100.0; the three are "
+            "picked together: give a number to l2, or auto to all of them",
+        ),
+        ("retrain", "l2", -1, f"params.yaml: retrain.l2: {WEIGHT}, found -1"),
+        (
+            "sweep",
+            "l2s",
+            [],
+            "params.yaml: sweep.l2s: List should have at least 1 item after validation, not 0, found []",
+        ),
         ("retrain", "alhpa", 1, "params.yaml: retrain.alhpa: unknown key, found 1"),
         (
             "retrain",

@@ -85,8 +85,9 @@ def test_waterbirds_and_celeba_have_the_paper_s_settings(tmp_path: Path) -> None
 def test_sets_without_attributes_leave_the_weights_to_the_sweep(name: str, tmp_path: Path) -> None:
     found = values(name, tmp_path)
     known = "dfr" in found["baselines"]["methods"]  # what needs attributes can be fitted
-    weights = {found["retrain"][key] for key in ("alpha", "beta")}
+    weights = {found["retrain"][key] for key in ("alpha", "beta", "l2")}
     assert ("auto" in weights) == (not known)
+    assert 0 in found["sweep"]["l2s"]  # what the paper has can be picked
     if not known:
         assert weights == {"auto"}
         assert found["sweep"]["seeds"] * found["sweep"]["average"] == 3

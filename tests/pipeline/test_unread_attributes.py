@@ -1,4 +1,4 @@
-"""Where soft errors choose, no attribute of any split changes a head, bit for bit; α and β are auto."""
+"""Where soft errors choose, no attribute of any split changes a head, bit for bit; α, β and l2 are auto."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tests import cached
 from tests.cached import fit_params
 
 METHODS = BaselinesParams(methods=["erm", "llr", "class_scaling", "evals", "afr"])
-FIT = fit_params(lr=0.1)
+FIT = fit_params(lr=0.1, l2="auto")
 
 
 def chosen(project: Project) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -27,8 +27,8 @@ def chosen(project: Project) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     selection, context = SelectionParams(criterion="soft_errors"), cached.context(project.data)
     params = RetrainParams(**FIT.model_dump(), alpha="auto", beta="auto")
     with project.open("images", "erm", "masks", "features") as given:
-        baselines(given, project.path("baselines"), METHODS, FIT, selection, context)
-        grid = SweepParams(alphas=[0], betas=[0, 2], seeds=2, average=1)
+        grid = SweepParams(alphas=[0], betas=[0, 2], l2s=[0, 0.1], seeds=2, average=1)
+        baselines(given, project.path("baselines"), METHODS, grid, FIT, selection, context)
         sweep(given, project.path("sweep"), grid, FIT, selection, context)
     with project.open("erm", "features", "sweep") as given:
         retrain(given, project.path("retrained"), params, selection, context)
@@ -37,7 +37,7 @@ def chosen(project: Project) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         heads = {"mac.weight": mac.heads().weight, "mac.bias": mac.heads().bias} | others.read()
         picked = given.table("sweep").values
         return heads, {
-            **{name: picked[name] for name in ("alpha", "beta", "val_worst", "val_mean")},
+            **{name: picked[name] for name in ("alpha", "beta", "l2", "val_worst", "val_mean")},
             "head_seed": mac.provenance.params["head_seed"],
             "criterion": picked["criterion"],
         }

@@ -43,6 +43,7 @@ OTHERS: dict[str, Any] = {
     "baselines.methods": ["erm"],
     "sweep.alphas": [5],
     "sweep.betas": [6, 7],
+    "sweep.l2s": [8],
 }
 
 

@@ -68,7 +68,11 @@ def test_a_new_alpha_runs_retrain_and_what_shows_it_alone() -> None:
             if again & {KINDS[name].stage for name in stage.needs}:
                 again.add(stage.name)
         assert again == {"retrain", "evaluate", "report", "comparison_report"}
-    for key, read_by in (("sweep.seeds", {"sweep"}), ("sweep.alphas", {"sweep", "ablation"})):
+    for key, read_by in (
+        ("sweep.seeds", {"sweep"}),
+        ("sweep.alphas", {"sweep", "ablation"}),
+        ("sweep.l2s", {"sweep", "ablation", "baselines"}),
+    ):
         assert {name for name, keys in params.items() if key in keys} == read_by
 
 

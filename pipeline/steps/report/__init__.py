@@ -174,7 +174,7 @@ def _methods(
 ) -> list[dict[str, Any]]:
     """Table 2: ERM first, then MaC, then the others."""
     made = given.model("retrained").provenance.params
-    chosen = {"alpha": choice.alpha, "beta": choice.beta, "solver": made["solver"]} if choice.setting else {}
+    chosen = {**choice.numbers, "solver": made["solver"]} if choice.setting else {}
     mac = {
         "title": "MaC",
         "source": "this pipeline",

@@ -100,14 +100,16 @@ def sweep_maps(rows: Sequence[Mapping[str, Any]], spoken: Spoken) -> Drawing:
     """Worst accuracy for every α and β; validation above, test below (paper Figure 2).
 
     Args:
-        rows: one for each pair, with `alpha`, `beta`, `val_worst`, `test_worst` and `picked`; and one for ERM
-            as it is, whose alpha and beta are None.
+        rows: one for each pair, with `alpha`, `beta`, `val_worst`, `val_mean`, `test_worst` and `picked`; and
+            one for ERM as it is, whose alpha and beta are None. If they have an `l2`, those are drawn that
+            have the l2 of the best one.
         spoken: what `val_worst` is.
     """
-    erm, pairs = _erm_and_pairs(rows)
+    erm, pairs, l2 = _erm_and_pairs(rows)
     alphas, betas = sorted({row["alpha"] for row in pairs}), sorted({row["beta"] for row in pairs})
     picked = next(row for row in rows if row["picked"])
     star = None if picked is erm else (alphas.index(picked["alpha"]), betas.index(picked["beta"]))
+    penalty = "" if l2 is None else f", l2 = {l2:g}"
     with _figure(1.1 + 0.6 * len(betas), 2 * (1 + 0.42 * len(alphas)), 2) as (figure, (upper, lower)):
         for axes, key, title in (
             (upper, "val_worst", "validation (picks)"),
@@ -122,10 +124,10 @@ def sweep_maps(rows: Sequence[Mapping[str, Any]], spoken: Spoken) -> Drawing:
             axes.set_xlabel("β (combined)")
             axes.set_ylabel("α (masked)")
             as_it_is = f"ERM as it is: {100 * erm[key]:.1f}{'*' if picked is erm else ''}"
-            axes.set_title(f"{title}\n{as_it_is}", fontsize=10)
-        weights = f"alpha {picked['alpha']:g}, beta {picked['beta']:g}" if star else "ERM as it is"
+            axes.set_title(f"{title}{penalty}\n{as_it_is}", fontsize=10)
+        weights = f"alpha {picked['alpha']:g}, beta {picked['beta']:g}{penalty}" if star else "ERM as it is"
         alt = (
-            f"Worst accuracy for every alpha and beta; on validation: {spoken.worst}. "
+            f"Worst accuracy for every alpha and beta{penalty}; on validation: {spoken.worst}. "
             f"The sweep picks {weights}: {100 * picked['val_worst']:.1f} percent on validation, "
             f"{100 * picked['test_worst']:.1f} on test; ERM as it is has {100 * erm['val_worst']:.1f} "
             f"and {100 * erm['test_worst']:.1f}."
@@ -133,10 +135,16 @@ def sweep_maps(rows: Sequence[Mapping[str, Any]], spoken: Spoken) -> Drawing:
         return _drawing(figure, alt)
 
 
-def _erm_and_pairs(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
-    """The row of ERM as it is, and those of the pairs of α and β."""
+def _erm_and_pairs(
+    rows: Sequence[Mapping[str, Any]],
+) -> tuple[Mapping[str, Any], list[Mapping[str, Any]], float | None]:
+    """The row of ERM as it is; those of the pairs of α and β with the l2 of the best one; this l2, if any."""
     (erm,) = (row for row in rows if row["alpha"] is None)
-    return erm, [row for row in rows if row is not erm]
+    settings = [row for row in rows if row is not erm]
+    picked = [row for row in settings if row["picked"]]
+    best = picked[0] if picked else max(settings, key=lambda row: (row["val_worst"], row["val_mean"]))
+    l2 = best.get("l2")
+    return erm, [row for row in settings if row.get("l2") == l2], l2
 
 
 def _heat_map(axes: Axes, values: np.ndarray[Any, Any], star: tuple[int, int] | None) -> None:

@@ -26,7 +26,7 @@ MAPS = MapParams(
 )
 FEATURES = FeaturesParams(draws=made_up.DRAWS, validation_draws=1, batch_size=8, precision="float32", seed=0)
 FIT = fit_params()
-SWEEP = SweepParams(alphas=[0, 1], betas=[0, 2], seeds=FIT.seeds, average=FIT.average)
+SWEEP = SweepParams(alphas=[0, 1], betas=[0, 2], l2s=[0], seeds=FIT.seeds, average=FIT.average)
 
 
 def run(project: Project, maps: MapParams = MAPS) -> str:

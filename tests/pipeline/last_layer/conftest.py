@@ -51,6 +51,7 @@ def cached() -> Cached:
         erm=Heads(torch.randn(1, 1, 2, WIDTH, generator=generator) / 4, torch.zeros(1, 1, 2)),
         erm_labels="none",
         params=FIT,
+        l2s=[0.0],
     )
 
 
@@ -69,4 +70,5 @@ def three(views: Views, start: Heads) -> Cached:
         erm=start,
         erm_labels="none",
         params=FIT,
+        l2s=[0.0],
     )

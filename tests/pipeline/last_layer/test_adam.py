@@ -11,8 +11,8 @@ from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
 from tests.cached import BATCH, fit_params
 
-PARAMS = fit_params(epochs=4, lr=0.05, lr_step=2, lr_gamma=0.5, l2=0.01)
-ALPHAS, BETAS = [2.0, 0.0, 1.0], [3.0, 0.0, 0.5]
+PARAMS = fit_params(epochs=4, lr=0.05, lr_step=2, lr_gamma=0.5)
+ALPHAS, BETAS, L2S = [2.0, 0.0, 1.0], [3.0, 0.0, 0.5], [0.01, 0.0, 0.2]
 
 
 def fit(
@@ -27,12 +27,12 @@ def fit(
         fitted = Heads(heads.weight.clone(), heads.bias.clone())
         losses.append(loss)
 
-    fit_adam(views, ALPHAS, BETAS, seeds, start, params, after_epoch)
+    fit_adam(views, ALPHAS, BETAS, L2S, seeds, start, params, after_epoch)
     return fitted, torch.stack(losses)
 
 
 def one_at_a_time(
-    views: Views, start: Heads, alpha: float, beta: float, seed: int
+    views: Views, start: Heads, alpha: float, beta: float, l2: float, seed: int
 ) -> tuple[nn.Linear, list[float]]:
     """Equation 6 with nn.Linear, F.cross_entropy and a loop over the draw's batches."""
     classes, width = start.weight.shape[-2:]
@@ -53,7 +53,7 @@ def one_at_a_time(
             loss = F.cross_entropy(head(views.original[rows]), y)
             loss = loss + alpha * F.cross_entropy(head(masked[draw, rows]), y)
             loss = loss + beta * F.cross_entropy(head(combined[draw, rows]), y)
-            loss = loss + PARAMS.l2 * head.weight.square().sum()
+            loss = loss + l2 * head.weight.square().sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -67,8 +67,8 @@ def test_many_heads_at_once_equal_one_at_a_time(views: Views, start: Heads) -> N
     seeds = [0, 1, 4]
     fitted, loss = fit(views, start, seeds)
     for s, seed in enumerate(seeds):
-        for k, (alpha, beta) in enumerate(zip(ALPHAS, BETAS, strict=True)):
-            head, losses = one_at_a_time(views, start, alpha, beta, seed)
+        for k, (alpha, beta, l2) in enumerate(zip(ALPHAS, BETAS, L2S, strict=True)):
+            head, losses = one_at_a_time(views, start, alpha, beta, l2, seed)
             assert torch.allclose(fitted.weight[s, k], head.weight, atol=1e-5)
             assert torch.allclose(fitted.bias[s, k], head.bias, atol=1e-5)
             np.testing.assert_allclose(loss[:, s, k], losses, rtol=1e-5)
@@ -99,7 +99,7 @@ def test_rows_weigh_as_much_as_they_are_told_to(views: Views, start: Heads) -> N
         found.append((loss, share, term_weight, rows))
         return adam.mean_of_batch(loss, share, term_weight, rows)
 
-    fit_adam(views, ALPHAS, BETAS, [0], start, fit_params(epochs=1), lambda *_: None, weigh)
+    fit_adam(views, ALPHAS, BETAS, L2S, [0], start, fit_params(epochs=1), lambda *_: None, weigh)
     loss, share, term_weight, rows = found[-1]
     assert loss.shape == (1, 3, BATCH, 3)
     assert torch.equal(term_weight, torch.tensor([[1.0, 1.0, 1.0], ALPHAS, BETAS]))

@@ -48,7 +48,7 @@ def test_methods_that_need_groups_say_so(cached: Cached, fit: Callable[[Cached],
 def test_the_start_is_what_the_artefacts_say(tmp_path: Path) -> None:
     project = made.write(tmp_path, select="best", hold_out=0.25, seed=7)
     with project.open("images", "erm", "features") as given:
-        found = Cached.of(given, FIT, "auto", CPU)
+        found = Cached.of(given, FIT, [0.0], "auto", CPU)
         features = given.file("features")
         label, attribute = features["train/label"][:], features["train/attribute"][:]
         assert torch.equal(found.erm.weight[0, 0], torch.from_numpy(given.model("erm").head().weight[0]))
@@ -65,7 +65,7 @@ def test_the_start_is_what_the_artefacts_say(tmp_path: Path) -> None:
 def test_unknown_training_groups_and_an_erm_that_saw_all_images(tmp_path: Path) -> None:
     project = made.write(tmp_path, unknown=("train",))
     with project.open("images", "erm", "features") as given:
-        found = Cached.of(given, FIT, "auto", CPU)
+        found = Cached.of(given, FIT, [0.0], "auto", CPU)
     assert found.group is None
     assert not found.unseen.any()
     assert found.erm_labels == "none"

@@ -1,17 +1,20 @@
 """The sentence that says why a setting was chosen."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from pipeline.errors import MacError
 from pipeline.params.selection import Criterion
 from pipeline.project import Project
-from pipeline.results.choice import Choice, Setting, named, picked, said
+from pipeline.results.choice import Candidate, Choice, named, picked, said
 from pipeline.results.judgement import Verdict
+from pipeline.setting import Setting
 from tests import made_up
 
 PLAIN = "α = β = 0 (plain last-layer retraining)"
-SETTINGS: list[Setting] = [None, (0, 0), (1, 30)]
+SETTINGS: list[Candidate] = [None, Setting(0, 0), Setting(1, 30)]
 
 
 def why(
@@ -21,7 +24,7 @@ def why(
     criterion: Criterion = "groups",
     verdict: Verdict | None = None,
 ) -> tuple[int, str]:
-    return picked(SETTINGS, np.array(worst), np.array(mean), best, criterion, verdict)
+    return picked(SETTINGS, np.array(worst), np.array(mean), best, 1, criterion, verdict)
 
 
 def test_the_worst_group_decides() -> None:
@@ -63,11 +66,35 @@ def test_where_the_assumption_fails_erm_stays() -> None:
     assert why([0.2, 0.55, 0.623], [0.2, 0.8, 0.7], 2, "soft_errors", "fails") == (0, said)
 
 
+def test_l2_is_named_where_it_was_picked() -> None:
+    settings = [None, *(Setting(*each) for each in ((0, 0, 0), (0, 0, 3), (1, 30, 0), (1, 30, 3)))]
+    worst, mean = np.array([0.4, 0.5, 0.6, 0.7, 0.8]), np.full(5, 0.8)
+    said = "validation (worst class) prefers α = 1, β = 30, l2 = 3 by 20.0 points over α = β = 0, l2 = 3"
+    found, reason = picked(settings, worst, mean, 4, 2, "worst_class", "holds")
+    assert (found, reason.partition(" (plain")[0]) == (4, said)
+    _, reason = picked(settings, worst[::-1], mean, 1, 1, "groups", None)
+    assert (
+        "with the best α, β and l2, α = β = 0, l2 = 0 (plain last-layer retraining), 70.0 / 80.0 %" in reason
+    )
+
+
+def test_a_choice_has_l2_where_it_was_picked() -> None:
+    choice = Choice(1, 30, 3, "sweep_l2", "")
+    assert choice.setting == Setting(1, 30, 3)
+    assert choice.values == {"alpha": 1, "beta": 30, "l2": 3, "chosen_by": "sweep_l2"}
+    assert choice.numbers == {"alpha": 1, "beta": 30, "l2": 3}
+    erm = Choice(None, None, None, "sweep_l2", "")
+    assert erm.values == {"alpha": None, "beta": None, "l2": None, "chosen_by": "sweep_l2"}
+    number = Choice(1, 30, 3, "sweep", "")
+    assert (number.setting, number.numbers) == (Setting(1, 30), {"alpha": 1, "beta": 30})
+    assert number.values == {"alpha": 1, "beta": 30, "chosen_by": "sweep"}
+
+
 def test_a_choice_is_read_from_where_it_is_stated(own_artefacts: Project) -> None:
     with own_artefacts.open("sweep", "retrained") as given:
-        assert Choice.by_sweep(given) == Choice(1, 2, "sweep", "validation prefers α = 1, β = 2")
-        assert Choice.of_retrained(given) == Choice.by_params(1, 2)
-        assert Choice.by_params(1, 2).reason == "set in params.yaml: α = 1, β = 2"
+        assert Choice.by_sweep(given, 3.0) == Choice(1, 2, 3, "sweep", "validation prefers α = 1, β = 2")
+        assert Choice.of_retrained(given) == Choice.by_params(1, 2, 0)
+        assert Choice.by_params(1, 2, 3).reason == "set in params.yaml: α = 1, β = 2"
     made_up.prefer_erm(own_artefacts)
     with own_artefacts.open("retrained") as given:
         found = Choice.of_retrained(given)
@@ -80,10 +107,11 @@ def test_a_choice_is_read_from_where_it_is_stated(own_artefacts: Project) -> Non
         ((1, 30, "sweep"), "picked by stage sweep: α = 1, β = 30"),
         ((0, 0, "params"), "set in params.yaml: α = β = 0 (plain last-layer retraining)"),
         ((None, None, "sweep"), "picked by stage sweep: ERM as it is"),
+        ((1, 30, "sweep_l2", 3), "picked by stage sweep: α = 1, β = 30, l2 = 3"),
     ],
 )
-def test_what_metrics_json_has_is_said(values: tuple[float | None, float | None, str], words: str) -> None:
-    assert said(dict(zip(("alpha", "beta", "chosen_by"), values, strict=True))) == words
+def test_what_metrics_json_has_is_said(values: tuple[Any, ...], words: str) -> None:
+    assert said(dict(zip(("alpha", "beta", "chosen_by", "l2"), values, strict=False))) == words
 
 
 def test_a_sweep_that_does_not_say_why_is_refused(own_artefacts: Project) -> None:
@@ -93,4 +121,12 @@ def test_a_sweep_that_does_not_say_why_is_refused(own_artefacts: Project) -> Non
         own_artefacts.open("sweep") as given,
         pytest.raises(MacError, match="sweep: metrics.json does not state reason; run 'mac sweep'$"),
     ):
-        Choice.by_sweep(given)
+        Choice.by_sweep(given, 0.0)
+
+
+def test_a_sweep_that_had_no_l2_to_pick_is_refused_where_l2_is_auto(own_artefacts: Project) -> None:
+    with (
+        own_artefacts.open("sweep") as given,
+        pytest.raises(MacError, match="sweep: metrics.json does not state l2; run 'mac sweep'$"),
+    ):
+        Choice.by_sweep(given, "auto")

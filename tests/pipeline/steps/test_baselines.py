@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.errors import MacError
 from pipeline.params.baselines import BaselinesParams, MethodName
+from pipeline.params.sweep import PenaltyParams
 from pipeline.project import Project
 from pipeline.results.scores import head_scores
 from pipeline.steps.baselines import baselines
@@ -15,6 +16,7 @@ from tests import cached
 from tests.cached import fit_params
 
 ALL = list(get_args(MethodName))
+L2S = PenaltyParams(l2s=[0, 0.1])
 
 
 def run(project: Project, methods: list[str], **changes: object) -> tuple[str, dict[str, Any]]:
@@ -22,9 +24,8 @@ def run(project: Project, methods: list[str], **changes: object) -> tuple[str, d
     params = BaselinesParams.model_validate({"methods": methods})
     with project.open("images", "erm", "features") as given:
         out = project.path("baselines")
-        table = baselines(
-            given, out, params, fit_params(**changes), cached.AUTO, cached.context(project.data)
-        )
+        models = (params, L2S, fit_params(**changes), cached.AUTO)
+        table = baselines(given, out, *models, cached.context(project.data))
     return table, json.loads((project.path("baselines") / "metrics.json").read_text())
 
 
@@ -104,3 +105,17 @@ def test_nothing_to_fit_is_one_line_and_the_earlier_folder_stays(tmp_path: Path)
 def test_full_batches_leave_one_head_where_nothing_is_random(tmp_path: Path) -> None:
     _, metrics = run(cached.write(tmp_path), ["llr", "group_dro"], solver="lbfgs", l2=0.1)
     assert {name: row["seeds"] for name, row in metrics["methods"].items()} == {"llr": 1, "group_dro": 2}
+
+
+def test_where_l2_is_auto_each_method_with_this_penalty_chooses_its_own(tmp_path: Path) -> None:
+    project = cached.write(tmp_path)
+    _, metrics = run(project, ["erm", "llr", "cb_llr", "group_dro"], l2="auto")
+    chosen = {name: row["chosen"] for name, row in metrics["methods"].items()}
+    assert [name for name, each in chosen.items() if "l2" in each] == ["llr", "cb_llr", "group_dro"]
+    for name in ("llr", "cb_llr", "group_dro"):
+        tried = {}
+        for l2 in L2S.l2s:
+            row = run(project, [name], l2=l2)[1]["methods"][name]
+            assert "l2" not in row["chosen"]
+            tried[l2] = row["val"]["worst_group"]["mean"], row["val"]["raw_mean"]["mean"]
+        assert chosen[name]["l2"] == max(tried, key=lambda l2: tried[l2])

@@ -16,6 +16,8 @@ from pipeline import graph, selection
 from pipeline.compute.context import Context
 from pipeline.errors import MacError
 from pipeline.params.examples import ExamplesParams
+from pipeline.params.retrain import RetrainParams
+from pipeline.params.sweep import SweepParams
 from pipeline.project import Project
 from pipeline.results import judgement, tables
 from pipeline.results.choice import NOT_RETRAINED
@@ -26,7 +28,9 @@ from pipeline.steps.examples import examples
 from pipeline.steps.report import figures, report, timings, verdict
 from pipeline.steps.report.gallery import OUTCOMES, gallery
 from pipeline.steps.report.trade_offs import trade_offs
-from tests import made_up
+from pipeline.steps.retrain import retrain
+from pipeline.steps.sweep import sweep
+from tests import cached, made_up
 from tests.page import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -188,6 +192,25 @@ def test_a_page_of_erm_as_it_is(own_artefacts: Project) -> None:
     assert not any("Retraining, validation" in alt for alt in said)
 
 
+def test_a_page_where_l2_was_picked(own_artefacts: Project) -> None:
+    fit, where = (
+        cached.fit_params(solver="lbfgs", l2="auto", standardize=True),
+        cached.context(own_artefacts.data),
+    )
+    grid = SweepParams(alphas=[0], betas=[0, 2], l2s=[0.01, 0.1], seeds=1, average=1)
+    auto = RetrainParams(**fit.model_dump(), alpha="auto", beta="auto")
+    with own_artefacts.open("images", "erm", "masks", "features") as given:
+        sweep(given, own_artefacts.path("sweep"), grid, fit, cached.AUTO, where)
+    with own_artefacts.open("erm", "features", "sweep") as given:
+        retrain(given, own_artefacts.path("retrained"), auto, cached.AUTO, where)
+        l2 = given.table("sweep").values["l2"]
+    show(own_artefacts, 2, 2)
+    page = Page(text_of(own_artefacts))
+    assert "For every α and β at the best l2 of all that were tried" in page.text
+    assert f", l2 = {l2:g}" in page.text.partition("MaC on this page:")[2]
+    assert any(f"every alpha and beta, l2 = {l2:g}; on" in (image["alt"] or "") for image in page.all("img"))
+
+
 def test_a_verdict_that_fails_is_said_at_the_top(
     own_artefacts: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,7 +330,7 @@ def test_figures_take_any_name() -> None:
 
 def test_figures_say_in_words_what_they_show() -> None:
     rows: list[dict[str, Any]] = [
-        {"alpha": None, "beta": None, "val_worst": 0.5, "test_worst": 0.25, "picked": 0}
+        {"alpha": None, "beta": None, "val_worst": 0.5, "val_mean": 0.5, "test_worst": 0.25, "picked": 0}
     ]
     for alpha in (0.0, 1.0):
         for beta in (0.0, 2.0):
@@ -317,6 +340,7 @@ def test_figures_say_in_words_what_they_show() -> None:
                     "alpha": alpha,
                     "beta": beta,
                     "val_worst": value,
+                    "val_mean": value,
                     "test_worst": value / 2,
                     "picked": beta * alpha,
                 }
@@ -331,6 +355,15 @@ def test_figures_say_in_words_what_they_show() -> None:
     assert (
         "picks ERM as it is: 50.0 percent on validation, 25.0 on test" in figures.sweep_maps(rows, spoken).alt
     )
+    other = [{**row, "val_worst": row["val_worst"] + 0.1, "picked": 0} for row in rows[1:]]
+    with_l2 = [{**row, "l2": 0.3} for row in rows[1:]] + [{**row, "l2": 3.0} for row in other]
+    # ERM as it is was picked: the l2 of the best pair is drawn. Else, the l2 of what was picked.
+    erm = {**rows[0], "l2": None}
+    assert "for every alpha and beta, l2 = 3; on" in figures.sweep_maps([erm, *with_l2], spoken).alt
+    with_l2[-4]["picked"], erm["picked"] = 1, 0
+    said = figures.sweep_maps([erm, *with_l2], spoken).alt
+    assert "for every alpha and beta, l2 = 0.3; on" in said
+    assert "picks alpha 1, beta 2, l2 = 0.3: 75.0 percent" in said
     pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")]
     assert "a: 1 of 2 right; b: 2 of 2 right" in figures.confusion(pairs, ["a", "b"]).alt
     difference = {"name": "one − other", "mean": 0.1, "low": -0.05, "high": 0.25}

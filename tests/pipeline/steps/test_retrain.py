@@ -68,7 +68,7 @@ def test_the_folder_holds_a_whole_model_and_all_heads(tmp_path: Path) -> None:
 
 def run_auto(project: Project, **fit: Any) -> dict[str, Any]:
     """Run the sweep, then retrain with α and β auto; return metrics.json of the sweep."""
-    grid = SweepParams(alphas=[0, 2], betas=[0, 9], seeds=1, average=1)
+    grid = SweepParams(alphas=[0, 2], betas=[0, 9], l2s=[0, 0.01], seeds=1, average=1)
     with project.open("images", "erm", "masks", "features") as given:
         sweep(
             given, project.path("sweep"), grid, fit_params(**fit), cached.AUTO, cached.context(project.data)
@@ -80,21 +80,30 @@ def run_auto(project: Project, **fit: Any) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("fit", [{"average": 2}, {"solver": "lbfgs", "l2": 0.01}])
+@pytest.mark.parametrize(
+    "fit",
+    [{"average": 2}, {"solver": "lbfgs", "l2": 0.01}, {"l2": "auto"}, {"solver": "lbfgs", "l2": "auto"}],
+)
 def test_auto_is_the_picked_numbers_bit_for_bit(tmp_path: Path, fit: dict[str, object]) -> None:
     project = cached.write_signed(tmp_path, erm=-1, original=-1, masked=-1, combined=1)
     picked = run_auto(project, lr=0.2, **fit)
     assert (picked["alpha"], picked["beta"]) == (0, 9)
-    numbers = RetrainParams(**fit_params(lr=0.2, **fit).model_dump(), alpha=0, beta=9)
+    l2 = {"l2": picked["l2"]} if fit.get("l2") == "auto" else {}
+    assert ("l2" in picked) == ("l2" in picked["reason"]) == bool(l2)
+    numbers = RetrainParams(**fit_params(lr=0.2, **{**fit, **l2}).model_dump(), alpha=0, beta=9)
     run(project, tmp_path / "numbers", numbers)
     for name in ("model.safetensors", "head.safetensors", "history.csv"):
         assert (project.path("retrained") / name).read_bytes() == (tmp_path / "numbers" / name).read_bytes()
     with project.open("erm", "features", "sweep", "retrained") as given:
         made = given.model("retrained").provenance
         assert made.made_from == given.digests("erm", "features", "sweep")
-    assert {key: made.params[key] for key in ("alpha", "beta", "chosen_by", "reason")} == {
-        "alpha": 0, "beta": 9, "chosen_by": "sweep", "reason": picked["reason"],
+    assert {key: made.params[key] for key in ("alpha", "beta", "l2", "chosen_by", "reason")} == {
+        "alpha": 0, "beta": 9, "l2": numbers.l2, "chosen_by": "sweep_l2" if l2 else "sweep",
+        "reason": picked["reason"],
     }  # fmt: skip
+    metrics = json.loads((project.path("retrained") / "metrics.json").read_text())
+    assert {key: metrics[key] for key in l2} == l2
+    assert ("l2" in metrics) == bool(l2)
 
 
 def test_where_validation_prefers_erm_its_head_stays(tmp_path: Path) -> None:
@@ -244,7 +253,7 @@ def test_cached_retraining_equals_the_online_algorithm_step_by_step(with_feature
     with with_features.open("images", "erm", "features") as given:
         erm, images = given.model("erm"), given.file("images")
         views = Views.of(given.file("features"), FIT, CPU)
-        adam.fit_adam(views, [ALPHA], [BETA], [0], Heads.of(erm.head()), FIT, after_epoch)
+        adam.fit_adam(views, [ALPHA], [BETA], [0.0], [0], Heads.of(erm.head()), FIT, after_epoch)
         rows = np.flatnonzero(images["split"][:] == 0)
         pixels = to_input_grid(torch.from_numpy(images["image"][:][rows]), erm.spec).float() / 255
         label = torch.from_numpy(images["label"][:][rows])

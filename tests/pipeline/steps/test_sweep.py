@@ -39,7 +39,7 @@ def run(
     **fit: object,
 ) -> dict[str, Any]:
     """Run the sweep with two seeds; return metrics.json."""
-    params = SweepParams(alphas=alphas, betas=betas, seeds=2, average=1)
+    params = SweepParams(alphas=alphas, betas=betas, l2s=[0, 0.1], seeds=2, average=1)
     with project.open("images", "erm", "masks", "features") as given:
         models = (params, fit_params(**fit), selection)
         sweep(given, project.path("sweep"), *models, cached.context(project.data))
@@ -190,3 +190,27 @@ def test_the_folder_says_what_was_picked_and_what_it_was_made_from(swept: Projec
     assert {name: values.pop(name) for name in picked} == {**picked, "picked": "setting"}
     assert set(values) == {"erm", "plain", "reason"}
     assert {file.name for file in swept.path("sweep").iterdir()} == {"seeds.csv", "mean.csv", "metrics.json"}
+
+
+def test_where_l2_is_auto_every_pair_has_every_l2_and_one_is_picked(tmp_path: Path) -> None:
+    project = cached.write(tmp_path)
+    found = run(project, [1], [0, 2], lr=0.1, l2="auto")
+    means = read(project.path("sweep") / "mean.csv")
+    tried = [(None, None, None)]
+    for pair in ((0, 0), (1, 0), (1, 2)):
+        tried += [(*pair, 0), (*pair, 0.1)]
+    assert [(row["alpha"], row["beta"], row["l2"]) for row in means] == tried
+    (picked,) = (row for row in means if row["picked"])
+    assert picked == max(means, key=lambda row: (row["val_worst"], row["val_mean"]))
+    assert {name: found[name] for name in ("alpha", "beta", "l2")} == {
+        name: picked[name] for name in ("alpha", "beta", "l2")
+    }
+    assert f"l2 = {picked['l2']:g}" in found["reason"]
+    assert found["plain"]["val_worst"] == max(row["val_worst"] for row in means[1:3])
+    for l2 in (0, 0.1):  # each alone
+        run(project, [1], [0, 2], lr=0.1, l2=l2)
+        alone = read(project.path("sweep") / "mean.csv")
+        assert "l2" not in alone[0]
+        together = [row for row in means if row["l2"] in (None, l2)]
+        for one, other in zip(alone, together, strict=True):
+            assert one["val_mean"] == pytest.approx(other["val_mean"], abs=0.02)

@@ -48,6 +48,13 @@ def test_erm(artefacts: Project) -> None:
     assert "The file holds one of" not in text
 
 
+def test_a_penalty_that_was_picked(artefacts: Project) -> None:
+    with artefacts.open("images", "erm", "retrained", *card.needs("mac")) as given:
+        head = replace(named_head(given, "mac"), chosen={"alpha": 1.0, "beta": 2.0, "l2": 0.3})
+        text = card.card(given, head, "model.pt", "TorchScript", "It was compared.")
+    assert "(β = 2), with an L2 penalty of the strength l2 = 0.3." in text
+
+
 def test_mac(artefacts: Project) -> None:
     text = written(artefacts, "mac")
     assert "(α = 1), and on their cores over backgrounds of other classes (β = 2)" in text

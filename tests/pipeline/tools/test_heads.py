@@ -119,7 +119,7 @@ def test_a_damaged_entry_of_a_method(own_artefacts: Project, key: str, value: An
         (
             "mac",
             {"beta": 2.0, "reason": ""},
-            "retrained: model.json does not state alpha, chosen_by; run 'mac retrain'",
+            "retrained: model.json does not state alpha, l2, chosen_by; run 'mac retrain'",
         ),
     ],
 )
