@@ -16,6 +16,8 @@ from pipeline import graph, selection
 from pipeline.compute.context import Context
 from pipeline.errors import MacError
 from pipeline.params.examples import ExamplesParams
+from pipeline.params.retrain import RetrainParams
+from pipeline.params.sweep import SweepParams
 from pipeline.project import Project
 from pipeline.results import diagnosis_table, judgement
 from pipeline.results.choice import NOT_RETRAINED
@@ -26,7 +28,9 @@ from pipeline.steps.examples import examples
 from pipeline.steps.report import figures, report, timings, verdict
 from pipeline.steps.report.gallery import OUTCOMES, gallery
 from pipeline.steps.report.trade_offs import trade_offs
-from tests import made_up
+from pipeline.steps.retrain import retrain
+from pipeline.steps.sweep import sweep
+from tests import cached, made_up
 from tests.page import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -186,6 +190,25 @@ def test_a_page_of_erm_as_it_is(own_artefacts: Project) -> None:
     said = [image["alt"] or "" for image in Page(text_of(own_artefacts)).all("img")]
     assert any("The sweep picks ERM as it is: 50.0 percent on validation" in alt for alt in said)
     assert not any("Retraining, validation" in alt for alt in said)
+
+
+def test_a_page_where_l2_was_picked(own_artefacts: Project) -> None:
+    fit, where = (
+        cached.fit_params(solver="lbfgs", l2="auto", standardize=True),
+        cached.context(own_artefacts.data),
+    )
+    grid = SweepParams(alphas=[0], betas=[0, 2], l2s=[0.01, 0.1], seeds=1, average=1)
+    auto = RetrainParams(**fit.model_dump(), alpha="auto", beta="auto")
+    with own_artefacts.open("images", "erm", "masks", "features") as given:
+        sweep(given, own_artefacts.path("sweep"), grid, fit, cached.AUTO, where)
+    with own_artefacts.open("erm", "features", "sweep") as given:
+        retrain(given, own_artefacts.path("retrained"), auto, cached.AUTO, where)
+        l2 = given.table("sweep").values["l2"]
+    show(own_artefacts, 2, 2)
+    page = Page(text_of(own_artefacts))
+    assert "For every α and β at the best l2 of all that were tried" in page.text
+    assert f", l2 = {l2:g}" in page.text.partition("MaC on this page:")[2]
+    assert any(f"every alpha and beta, l2 = {l2:g}; on" in (image["alt"] or "") for image in page.all("img"))
 
 
 def test_a_verdict_that_fails_is_said_at_the_top(
