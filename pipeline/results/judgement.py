@@ -25,7 +25,8 @@ HOLDS_FOLLOWS = 0.6  # own − partner: from this, they clearly follow it
 HOLDS_CORE = 0.5  # core: from this, the core alone is enough for most images
 MOST_BLANK = 0.1  # share of images with a blank map: up to this, masks are not arbitrary
 DEPENDS = 0.05  # same − own: if its 95 % interval lies above this, ERM depends on the background
-HARDLY = 0.1  # ... and if it lies below this, there is little to repair
+HARDLY = 0.1  # ... and if it lies below this, it hardly does
+# These two are not set by data. On one painted set it hardly did, though ERM's worst group was at 71 %.
 MOST_NAMED = 5  # classes that are named in a line
 
 
@@ -202,8 +203,8 @@ def dependence(diagnosis: Mapping[str, Any]) -> str:
 _DEPENDENCE = {
     "depends": ("ERM depends on the background", ""),
     "hardly": (
-        "ERM hardly depends on the background",
-        " So there is little to repair: expect no gain over plain last-layer retraining (LLR).",
+        "On these views ERM hardly depends on the background",
+        " This does not prove that there is nothing to repair: compare plain last-layer retraining (LLR).",
     ),
     "unclear": ("It is not clear whether ERM depends on the background", ""),
 }
@@ -217,7 +218,10 @@ _FINDINGS: dict[Finding, tuple[str, str]] = {
     ),
     "core": ("the core alone is hardly recognised", "try a larger saliency.top_k or another saliency.method"),
     "depends": ("depends on the background", "the combined images (retrain.beta) are meant for this"),
-    "hardly": ("hardly depends on the background", "nothing to repair, no intervention needed"),
+    "hardly": (
+        "hardly depends on the background",
+        "these views show nothing to repair, which is no proof; try no intervention too",
+    ),
 }
 
 

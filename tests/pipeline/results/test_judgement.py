@@ -164,7 +164,8 @@ def test_the_dependence_is_told_with_its_interval() -> None:
     )
     assert said(found) == [sentence(found), dependence(found), advice(found)]
     found = diagnosis(replace(WATERBIRDS, same=0.85, low=-0.03, high=0.05))
-    assert "there is little to repair" in dependence(found)
+    assert dependence(found).startswith("On these views ERM hardly depends on the background: of the cores")
+    assert "does not prove that there is nothing to repair" in dependence(found)
     for measured_nothing in (diagnosis(WATERBIRDS), {"verdict": "unknown", "images": 0}):
         assert dependence(measured_nothing) == ""
 
@@ -206,6 +207,7 @@ def test_classes_of_one_finding_share_a_line() -> None:
     assert lines == [
         "c2, c3, c4, c5, c6 and 2 more: depends on the background; "
         "the combined images (retrain.beta) are meant for this.",
-        "c0: hardly depends on the background; nothing to repair, no intervention needed.",
+        "c0: hardly depends on the background; these views show nothing to repair, which is no proof; "
+        "try no intervention too.",
     ]
     assert by_class({"verdict": "unknown", "images": 0}) == []
