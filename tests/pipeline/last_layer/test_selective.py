@@ -13,6 +13,7 @@ from pipeline.last_layer import selective
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.method import Cached, NotApplicableError
 from pipeline.params.baselines import BaselinesParams
+from pipeline.params.sweep import PenaltyParams
 from pipeline.project import Project
 from pipeline.steps.baselines import baselines
 from pipeline.tools.export import export
@@ -20,6 +21,8 @@ from pipeline.tools.heads import named_head
 from tests import cached as made
 from tests import made_up
 from tests.cached import AUTO, FIT
+
+L2S = PenaltyParams(l2s=[0.0])
 
 
 @pytest.fixture
@@ -92,13 +95,13 @@ def run(project: Project, methods: list[str]) -> str:
     params = BaselinesParams.model_validate({"methods": methods})
     with project.open("images", "erm", "features") as given:
         out = project.path("baselines")
-        return baselines(given, out, params, FIT, AUTO, made.context(project.data))
+        return baselines(given, out, params, L2S, FIT, AUTO, made.context(project.data))
 
 
 def test_the_logits_are_those_of_the_retraining_set(tmp_path: Path) -> None:
     project = made.write(tmp_path, kept=[2, 5])
     with project.open("images", "erm", "features") as given:
-        found = Cached.of(given, FIT, "auto", torch.device("cpu")).early
+        found = Cached.of(given, FIT, L2S.l2s, "auto", torch.device("cpu")).early
     logits = made.early([2, 5], 60)["logits"]
     assert list(found) == [2, 5]
     assert [np.array_equal(found[epoch], logits[e]) for e, epoch in enumerate(found)] == [True, True]
