@@ -66,8 +66,7 @@ def diagnose(given: Opened) -> dict[str, Any]:
     figures = figures_of(found)
     for name, row in by_class.items():
         row["finding"] = finding(row, blank["val"]["classes"][name]["share"], figures)
-    dependence = depends(figures, [row["finding"] for row in by_class.values()])
-    return {"verdict": judged(figures), "dependence": dependence, **found}
+    return {"verdict": judged(figures), "dependence": depends(figures), **found}
 
 
 def views(given: Opened) -> tuple[Shares, NDArray[np.int64]]:
