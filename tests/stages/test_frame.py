@@ -105,9 +105,7 @@ def test_a_stage_opens_what_it_declares_and_uses_all_of_it(
     project: Project, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Else retrain does not look into the sweep, nor the sweep at the diagnosis.
-    project.set(
-        retrain__alpha="auto", retrain__beta="auto", retrain__l2="auto", selection__criterion="soft_errors"
-    )
+    project.set(retrain__alpha="auto", retrain__beta="auto", selection__criterion="soft_errors")
     used = set()
 
     def recorded(kind: str) -> None:
