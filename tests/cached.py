@@ -15,6 +15,7 @@ from pipeline import graph, store
 from pipeline.compute.context import Context
 from pipeline.metrics import UNKNOWN
 from pipeline.params.fit import FitParams
+from pipeline.params.maps import MapParams
 from pipeline.params.selection import SelectionParams
 from pipeline.project import Project
 from pipeline.schemas import features, images, masks
@@ -42,6 +43,16 @@ FIT = FitParams(
 )
 
 AUTO = SelectionParams(criterion="auto")
+MAPS = MapParams(
+    method="xgradcam",
+    target="label",
+    layer="last",
+    size="top_k",
+    top_k=0.3,
+    side="core",
+    precision="float32",
+    seed=0,
+)
 
 Array = NDArray[Any]
 Splits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]

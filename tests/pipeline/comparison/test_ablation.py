@@ -17,20 +17,11 @@ from pipeline.params.sweep import SweepParams
 from pipeline.project import Opened, Project
 from pipeline.steps.sweep import sweep
 from pipeline.store import Provenance
-from tests import made_up
+from tests import cached, made_up
 from tests.cached import AUTO, fit_params
 
 NEEDS = ("images", "erm", "masks", "features")
-MAPS = MapParams(
-    method="xgradcam",
-    target="label",
-    layer="last",
-    size="top_k",
-    top_k=0.25,
-    side="core",
-    precision="float32",
-    seed=0,
-)
+MAPS = cached.MAPS.model_copy(update={"top_k": 0.25})
 FEATURES = FeaturesParams(
     draws=made_up.DRAWS, validation_draws=1, batch_size=8, low_loss=1.0, precision="float32", seed=0
 )

@@ -7,18 +7,9 @@ import torch
 from pipeline.method.maps import MAPS, Batch, looks_inside
 from pipeline.network.classifier import Classifier
 from pipeline.params.maps import MapParams
+from tests.cached import MAPS as PARAMS
 from tests.networks import Tokens, settled
 
-PARAMS = MapParams(
-    method="xgradcam",
-    target="label",
-    layer="last",
-    size="top_k",
-    top_k=0.3,
-    side="core",
-    precision="float32",
-    seed=0,
-)
 OURS = ("xgradcam", "random", "foreground")
 
 

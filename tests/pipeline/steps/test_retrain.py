@@ -21,7 +21,6 @@ from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import to_input_grid
 from pipeline.params.features import FeaturesParams
-from pipeline.params.maps import MapParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Project
@@ -202,16 +201,7 @@ def test_a_diverging_fit_is_one_line_and_the_earlier_model_stays(tmp_path: Path)
 
 
 EPOCHS, ALPHA, BETA, LR, TOP_K = 3, 2.0, 3.0, 0.005, 0.25
-MAPS = MapParams(
-    method="xgradcam",
-    target="label",
-    layer="last",
-    size="top_k",
-    top_k=TOP_K,
-    side="core",
-    precision="float32",
-    seed=0,
-)
+MAPS = cached.MAPS.model_copy(update={"top_k": TOP_K})
 FEATURES = FeaturesParams(
     draws=EPOCHS, validation_draws=1, batch_size=8, low_loss=1.0, precision="float32", seed=0
 )

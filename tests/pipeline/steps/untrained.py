@@ -15,22 +15,13 @@ from pipeline.schemas.images import SCHEMA
 from pipeline.spec import IMAGENET, ModelSpec
 from pipeline.steps.features import features
 from pipeline.steps.saliency import saliency
+from tests.cached import MAPS
 from tests.networks import settled
 
 COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}  # images of each group in train, val and test
 STORED, SIDE = 72, 64
 NAMES = {"classes": ("cat", "dog"), "attributes": ("day", "night")}
-SALIENCY = SaliencyParams(
-    method="xgradcam",
-    target="label",
-    layer="last",
-    size="top_k",
-    top_k=0.3,
-    side="core",
-    precision="float32",
-    seed=0,
-    previews=4,
-)
+SALIENCY = SaliencyParams(**MAPS.model_dump(), previews=4)
 RETRAINING_SET = RetrainingSetParams(balance="none", seed=0)
 FEATURES = FeaturesParams(
     draws=2, validation_draws=2, batch_size=16, low_loss=1.0, precision="float32", seed=0
