@@ -161,11 +161,11 @@ def group_accuracy(
     Returns:
         (..., groups) float64 in [0, 1]; NaN for an empty group.
     """
-    member = np.eye(groups)[group]
-    if weight is not None:
-        member *= weight[:, None]
+    each = np.ones(len(group)) if weight is None else weight
+    # Row after row, so a head's accuracy does not depend on how many heads there are.
+    sums = [np.bincount(group, each * right, groups) for right in correct.reshape(-1, len(group))]
     with np.errstate(invalid="ignore"):
-        return np.asarray(correct.astype(np.float64) @ member / member.sum(0))
+        return np.stack(sums).reshape(*correct.shape[:-1], groups) / np.bincount(group, each, groups)
 
 
 def worst_group(accuracy: Accuracy) -> Accuracy:

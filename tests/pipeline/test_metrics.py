@@ -66,6 +66,21 @@ def test_accuracy_of_each_group_against_counting() -> None:
     assert worst_group(accuracy).tolist() == [0.5, 0.0]  # the empty group does not count
 
 
+def test_weighted_accuracy_is_the_same_however_many_heads_are_measured_at_once() -> None:
+    rng = np.random.default_rng(0)
+    correct, group, weight = rng.random((2, 30, 500)) < 0.7, rng.integers(0, 4, 500), rng.random(500)
+    correct[1, 3] = True
+    found = group_accuracy(correct, group, 5, weight)
+    assert found.shape == (2, 30, 5)
+    assert np.isnan(found[..., 4]).all()
+    assert found[1, 3, :4].tolist() == [1, 1, 1, 1]
+    alone = [[group_accuracy(head, group, 5, weight) for head in heads] for heads in correct]
+    np.testing.assert_array_equal(found, alone)
+    for g in range(4):
+        expected = np.average(correct[..., group == g], axis=-1, weights=weight[group == g])
+        np.testing.assert_allclose(found[..., g], expected)
+
+
 def test_a_grouping_measures_its_own_rows() -> None:
     grouping = GROUPS.grouping(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]))
     correct = np.array([[True, False, True, True], [False, False, True, False]])
