@@ -31,8 +31,8 @@ class Cached:
         views: the retraining set, M rows, without masked and combined views.
         group: (M,) int64, the groups of the rows; None if any attribute in the retraining set is unknown.
         unseen: (M,) bool, the rows that ERM was not trained on.
-        early: (M, C) float32, the logits of the rows after each epoch of ERM that `train.keep_epochs` kept,
-            by its number.
+        early: (M, C) float32, the logits of the rows after each epoch that `train.keep_epochs` kept, by its
+            number; only epochs before the one that is the ERM model.
         validation: the validation split.
         erm: the ERM head, (1, 1, …).
         erm_labels: the group labels that ERM itself saw.
@@ -95,12 +95,17 @@ class Cached:
 
 
 def _early(erm: ModelFolder, places: NDArray[np.int64], on: torch.device) -> dict[int, Tensor]:
-    """The logits of some training images after each kept epoch, by their places among all of them, (M,)."""
+    """The logits of some training images after each kept epoch before ERM's own.
+
+    Args:
+        places: (M,), the places of these images among all training images.
+    """
     if "early" not in erm.sets:
         return {}
     kept = erm.read("early")
-    logits = torch.from_numpy(kept["logits"][:, places]).to(on)
-    return dict(zip(kept["epoch"].tolist(), logits, strict=True))
+    before = kept["epoch"] < kept["erm"]
+    logits = torch.from_numpy(kept["logits"][before][:, places]).to(on)
+    return dict(zip(kept["epoch"][before].tolist(), logits, strict=True))
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ def train(
     `params.select` names an epoch, last or best; the criterion of `selection` says which one is the best, and
     model.json and metrics.json name it. Its model is model.safetensors; the other one is
     best.safetensors or last.safetensors. The folder also has history.csv and metrics.json. If
-    `params.keep_epochs` has E epochs, there is early.safetensors: `epoch` (E,) int64, and `logits` (E, N, C)
+    `params.keep_epochs` has E epochs, there is early.safetensors: `epoch` (E,) int64; `logits` (E, N, C)
     float32 of the N training images after each of them, without augmentation, in the order of images.h5,
-    those included that `params.hold_out` keeps from ERM. A run that was killed continues after its last whole
+    those included that `params.hold_out` keeps from ERM; and `erm`, int64, the epoch that is the model. A run that was killed continues after its last whole
     epoch, and ends with the same bytes. If torchrun started several processes, the first one writes.
 
     Raises:
@@ -77,8 +77,8 @@ def _write(
     other = "best" if select == "last" else "last"
     others = {other: as_numpy(states[other])}
     if kept := training.params.keep_epochs:
-        logits = np.stack([training.early[str(epoch)].numpy() for epoch in kept])
-        others["early"] = {"epoch": np.array(kept), "logits": logits}
+        logits = np.stack([training.early[str(each)].numpy() for each in kept])
+        others["early"] = {"epoch": np.array(kept), "logits": logits, "erm": np.array(epoch)}
     metrics = {
         "epoch": epoch,
         "best_epoch": history.best_epoch,

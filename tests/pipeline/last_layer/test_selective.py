@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -98,20 +99,22 @@ def run(project: Project, methods: list[str]) -> str:
         return baselines(given, out, params, L2S, FIT, AUTO, made.context(project.data))
 
 
-def test_the_logits_are_those_of_the_retraining_set(tmp_path: Path) -> None:
-    project = made.write(tmp_path, kept=[2, 5])
+def test_the_logits_are_those_of_the_retraining_set_before_erms_own_epoch(tmp_path: Path) -> None:
+    project = made.write(tmp_path, kept=[2, 5, 6, 7])
     with project.open("images", "erm", "features") as given:
         found = Cached.of(given, FIT, L2S.l2s, "auto", torch.device("cpu")).early
-    logits = made.early([2, 5], 60)["logits"]
+    logits = made.early([2, 5, 6, 7], 60)["logits"]
     assert list(found) == [2, 5]
     assert [np.array_equal(found[epoch], logits[e]) for e, epoch in enumerate(found)] == [True, True]
 
 
-def test_without_a_kept_epoch_it_is_left_out_with_its_reason(cached: Cached, tmp_path: Path) -> None:
-    with pytest.raises(NotApplicableError, match=r"early epoch of ERM \(train.keep_epochs\)"):
+def test_without_an_epoch_before_erms_own_it_is_left_out_with_its_reason(
+    cached: Cached, tmp_path: Path
+) -> None:
+    reason = "needs the predictions of an epoch before the one that is ERM (train.keep_epochs)"
+    with pytest.raises(NotApplicableError, match=re.escape(reason)):
         selective.fit(cached)
-    reason = "needs the predictions of an early epoch of ERM (train.keep_epochs)"
-    assert f"SELF is left out: {reason}" in run(made.write(tmp_path), ["erm", "self"])
+    assert f"SELF is left out: {reason}" in run(made.write(tmp_path, kept=[6]), ["erm", "self"])
 
 
 def test_its_head_can_be_exported(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_what_is_kept_is_what_a_training_up_to_that_epoch_says_and_changes_nothi
     with project.open("images", "erm") as given:
         kept, rows = given.model("erm").read("early"), given.rows("train")
         pixels = torch.from_numpy(given.file("images")["image"][:][rows])
-    assert kept["epoch"].tolist() == [1, 2]
+    assert (kept["epoch"].tolist(), kept["erm"]) == ([1, 2], 2)
     assert (kept["logits"].shape, kept["logits"].dtype) == ((2, len(rows), 2), np.float32)
     for logits, name in zip(kept["logits"], ("first", "none"), strict=True):
         found = store.open_model(project.data / name, "erm", "")
