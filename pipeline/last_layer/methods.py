@@ -1,6 +1,6 @@
 """The registry of last-layer methods. Its names are those of `pipeline.params.baselines.MethodName`."""
 
-from pipeline.last_layer import afr, class_scaling, dfr, erm, evals, group_dro, llr, selective
+from pipeline.last_layer import afr, class_scaling, dfr, erm, evals, group_dro, llr, self
 from pipeline.last_layer.method import Method
 
 METHODS: dict[str, Method] = {
@@ -11,7 +11,7 @@ METHODS: dict[str, Method] = {
     "class_scaling": class_scaling.METHOD,
     "evals": evals.METHOD,
     "afr": afr.METHOD,
-    "self": selective.METHOD,
+    "self": self.METHOD,
     "dfr": dfr.METHOD,
     "dfr_l2": dfr.L2,
     "dfr_train": dfr.TRAINING_GROUPS,

@@ -34,8 +34,9 @@ def train(
     best.safetensors or last.safetensors. The folder also has history.csv and metrics.json. If
     `params.keep_epochs` has E epochs, there is early.safetensors: `epoch` (E,) int64; `logits` (E, N, C)
     float32 of the N training images after each of them, without augmentation, in the order of images.h5,
-    those included that `params.hold_out` keeps from ERM; and `erm`, int64, the epoch that is the model. A run that was killed continues after its last whole
-    epoch, and ends with the same bytes. If torchrun started several processes, the first one writes.
+    those included that `params.hold_out` keeps from ERM; and `erm`, int64, the epoch that is the model. A
+    run that was killed continues after its last whole epoch, and ends with the same bytes. If torchrun
+    started several processes, the first one writes.
 
     Raises:
         MacError: the input is larger than the stored images, the criterion needs attributes of validation

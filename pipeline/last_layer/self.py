@@ -38,7 +38,7 @@ def fit(cached: Cached) -> Fitted:
         NotApplicableError: no epoch before ERM's own was kept.
     """
     if not cached.early:
-        raise NotApplicableError("needs the predictions of an epoch before the one that is ERM (train.keep_epochs)")
+        raise NotApplicableError("needs the predictions of an epoch before ERM's own (train.keep_epochs)")
     rows, note = cached.held_out()
     x, label = cached.views.original[rows], cached.views.label[rows]
     logits = cached.erm.logits(x)[0, 0]

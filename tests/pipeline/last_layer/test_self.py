@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.stats import entropy
 
-from pipeline.last_layer import selective
+from pipeline.last_layer import self
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.method import Cached, NotApplicableError
 from pipeline.params.baselines import BaselinesParams
@@ -58,9 +58,9 @@ def by_torch(cached: Cached, rows: NDArray[np.int64], lr: float) -> Heads:
 
 def test_it_agrees_with_scipy_and_pytorch(kept: Cached, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows of every setting, the choice among the settings, and the chosen head."""
-    monkeypatch.setattr(selective, "SIZES", (6, 15))
-    monkeypatch.setattr(selective, "RATES", (1e-3, 1e-2))
-    found = selective.fit(kept)
+    monkeypatch.setattr(self, "SIZES", (6, 15))
+    monkeypatch.setattr(self, "RATES", (1e-3, 1e-2))
+    found = self.fit(kept)
     heads = {
         setting: by_torch(kept, selected(kept, *setting[:2]), setting[2])
         for setting in product((1, 4), (6, 15), (1e-3, 1e-2))
@@ -80,16 +80,16 @@ def test_all_rows_are_taken_where_there_are_few_and_a_note_says_that_erm_saw_the
     logits = torch.from_numpy(made.early([3], 10)["logits"][0])
     few = replace(cached.views, table=cached.views.table[:10], label=cached.views.label[:10])
     unseen = torch.zeros(10, dtype=torch.bool)
-    found = selective.fit(replace(cached, views=few, unseen=unseen, early={3: logits}))
+    found = self.fit(replace(cached, views=few, unseen=unseen, early={3: logits}))
     assert (found.chosen["epoch"], found.chosen["n"]) == (3, 10)
     assert "none was held out" in found.note
 
 
 def test_equal_rows_keep_their_order_and_a_class_may_be_missing() -> None:
     early = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 0.0], [2.0, 0.0]])
-    assert selective.by_disagreement(early, torch.zeros(4, 2)).tolist() == [1, 3, 0, 2]
+    assert self.by_disagreement(early, torch.zeros(4, 2)).tolist() == [1, 3, 0, 2]
     label = torch.tensor([0, 2, 2, 2, 1])
-    assert selective.balanced(torch.tensor([0, 1, 3]), label).tolist() == [0.5, 0.25, 0, 0.25, 0]
+    assert self.balanced(torch.tensor([0, 1, 3]), label).tolist() == [0.5, 0.25, 0, 0.25, 0]
 
 
 def run(project: Project, methods: list[str]) -> str:
@@ -111,9 +111,9 @@ def test_the_logits_are_those_of_the_retraining_set_before_erms_own_epoch(tmp_pa
 def test_without_an_epoch_before_erms_own_it_is_left_out_with_its_reason(
     cached: Cached, tmp_path: Path
 ) -> None:
-    reason = "needs the predictions of an epoch before the one that is ERM (train.keep_epochs)"
+    reason = "needs the predictions of an epoch before ERM's own (train.keep_epochs)"
     with pytest.raises(NotApplicableError, match=re.escape(reason)):
-        selective.fit(cached)
+        self.fit(cached)
     assert f"SELF is left out: {reason}" in run(made.write(tmp_path, kept=[6]), ["erm", "self"])
 
 
