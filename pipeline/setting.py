@@ -1,8 +1,20 @@
 """What MaC's heads can be fitted with, by `retrain` or by `sweep`."""
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-Number = float | Literal["auto"]  # a number, which is used as it is, or what stage sweep picks
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+
+def _number_or_auto(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One error in place of one for the number and one for the word."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError("should be a number ≥ 0, or auto") from None
+
+
+# A number, which is used as it is, or what stage sweep picks.
+NumberOrAuto = Annotated[Annotated[float, Field(ge=0)] | Literal["auto"], WrapValidator(_number_or_auto)]
 
 
 class Setting(NamedTuple):
@@ -12,6 +24,6 @@ class Setting(NamedTuple):
     beta: float
     l2: float | None = None
 
-    def strength(self, l2: Number) -> float:
+    def strength(self, l2: NumberOrAuto) -> float:
         """The strength of the penalty: the setting's own, or else the number in retrain.l2."""
         return float(l2 if self.l2 is None else self.l2)

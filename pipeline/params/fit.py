@@ -1,21 +1,11 @@
 """`retrain`: how a last layer is fitted, by MaC and by other methods; all keys but MaC's own, α and β."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field
 
 from pipeline.params.block import Block, Positive
-
-
-def _number_or_auto(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """One error in place of one for the number and one for the word."""
-    try:
-        return check(value)
-    except ValidationError:
-        raise ValueError("should be a number ≥ 0, or auto") from None
-
-
-NumberOrAuto = Annotated[Annotated[float, Field(ge=0)] | Literal["auto"], WrapValidator(_number_or_auto)]
+from pipeline.setting import NumberOrAuto
 
 
 class FitParams(Block):

@@ -2,7 +2,8 @@
 
 from pydantic import Field, model_validator
 
-from pipeline.params.fit import FitParams, NumberOrAuto
+from pipeline.params.fit import FitParams
+from pipeline.setting import NumberOrAuto
 
 
 class RetrainParams(FitParams):

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from pipeline.params.block import Block, Positive
-from pipeline.setting import Number, Setting
+from pipeline.setting import NumberOrAuto, Setting
 
 Values = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
 
@@ -18,7 +18,7 @@ class PenaltyParams(Block):
 
     l2s: Values = Field(description="values of retrain.l2 to try where it is auto")
 
-    def strengths(self, l2: Number) -> list[float]:
+    def strengths(self, l2: NumberOrAuto) -> list[float]:
         """The values of l2 that are tried: the number in retrain.l2, or where it is auto, the list."""
         return [l2] if isinstance(l2, float) else list(dict.fromkeys(self.l2s))
 
@@ -29,7 +29,7 @@ class GridParams(PenaltyParams):
     alphas: Values = Field(description="values of retrain.alpha to try")
     betas: Values = Field(description="values of retrain.beta to try")
 
-    def settings(self, l2: Number) -> list[Setting]:
+    def settings(self, l2: NumberOrAuto) -> list[Setting]:
         """Every pair (α, β), and where retrain.l2 is auto, each with every l2.
 
         First is (0, 0), plain last-layer retraining, whether it is in the lists or not.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.metrics import Accuracy, better
 from pipeline.project import Opened
 from pipeline.selection import SPOKEN, SPOKEN_MEAN
-from pipeline.setting import Number, Setting
+from pipeline.setting import NumberOrAuto, Setting
 
 if TYPE_CHECKING:
     from pipeline.params.selection import Criterion
@@ -43,7 +43,7 @@ class Choice:
         return cls(alpha, beta, l2, "params", said({"alpha": alpha, "beta": beta, "chosen_by": "params"}))
 
     @classmethod
-    def by_sweep(cls, given: Opened, l2: Number) -> "Choice":
+    def by_sweep(cls, given: Opened, l2: NumberOrAuto) -> "Choice":
         """What stage sweep picked.
 
         Args:
