@@ -21,9 +21,9 @@ from pipeline.last_layer import adam, mac
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.views import Views
+from pipeline.setting import Setting
 
-ALPHAS, BETAS = [alpha for alpha, _ in GRID], [beta for _, beta in GRID]
-NO_PENALTY = [0.0] * len(GRID)
+SETTINGS = [Setting(alpha, beta) for alpha, beta in GRID]
 MANY = RETRAIN.model_copy(update={"seeds": SEEDS})
 
 
@@ -94,8 +94,8 @@ def main(rows: int, width: int, draws: int, data: Path | None, device: str, repe
     fits: list[mac.Retrained] = []
     times = medians(
         {
-            "all": lambda: fits.append(mac.fit(views, validation, start, MANY, ALPHAS, BETAS, NO_PENALTY)),
-            "one": lambda: mac.fit(views, validation, start, RETRAIN, [2.0], [3.0], [0.0]),
+            "all": lambda: fits.append(mac.fit(views, validation, start, MANY, SETTINGS)),
+            "one": lambda: mac.fit(views, validation, start, RETRAIN, [Setting(2.0, 3.0)]),
         },
         on,
         repeats,

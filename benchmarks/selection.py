@@ -32,6 +32,7 @@ from pipeline.last_layer.views import Views
 from pipeline.metrics import Grouping, prefer
 from pipeline.params.fit import FitParams
 from pipeline.project import Opened
+from pipeline.setting import Setting
 from stages.cli import main
 
 STAGES = ("train", "saliency", "features")  # and prepare, once
@@ -112,14 +113,12 @@ def validation(given: Opened, criterion: str, rows: NDArray[np.int64]) -> HeldOu
 def chosen(given: Opened, fit: FitParams, held_out: HeldOutSplit) -> Iterator[tuple[str, Heads, str]]:
     """Each method's heads and its settings, chosen on one validation split."""
     features, erm = given.file("features"), Heads.of(given.model("erm").head())
-    settings = list(product(ALPHAS, BETAS))
-    alphas, betas = [alpha for alpha, _ in settings], [beta for _, beta in settings]
-    views, no_penalty = Views.of(features, fit, CPU), [0.0] * len(settings)
-    heads = mac.fit(views, held_out, erm, fit, alphas, betas, no_penalty).heads
+    settings = [Setting(alpha, beta) for alpha, beta in product(ALPHAS, BETAS)]
+    heads = mac.fit(Views.of(features, fit, CPU), held_out, erm, fit, settings).heads
     worst, mean = held_out.scores(heads)
     best = prefer(worst.mean(0), mean.mean(0))
-    yield "mac", heads.of_setting(best), f"alpha {alphas[best]:g}, beta {betas[best]:g}"
-    yield "mac, alpha 1, beta 30", heads.of_setting(settings.index((1.0, 30.0))), ""
+    yield "mac", heads.of_setting(best), f"alpha {settings[best].alpha:g}, beta {settings[best].beta:g}"
+    yield "mac, alpha 1, beta 30", heads.of_setting(settings.index(Setting(1.0, 30.0))), ""
     cached = replace(Cached.of(given, fit, [0.0], "worst_class", CPU), validation=held_out)
     trains_on_groups = ("validation, to train", "training, to train")
     for name, method in METHODS.items():

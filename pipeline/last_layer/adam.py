@@ -22,6 +22,7 @@ from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.loss import cross_entropy, gradient_
 from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
+from pipeline.setting import Setting
 
 
 class NotFiniteError(ArithmeticError):
@@ -68,16 +69,14 @@ def draw_of(seed: int, epoch: int, draws: int) -> int:
 @torch.no_grad()
 def fit_adam(
     views: Views,
-    alphas: Sequence[float],
-    betas: Sequence[float],
-    l2s: Sequence[float],
+    settings: Sequence[Setting],
     seeds: Sequence[int],
     start: Heads,
     params: FitParams,
     after_epoch: Callable[[int, Heads, Tensor], None],
     weigh: Weigh = mean_of_batch,
 ) -> None:
-    """Fit S · K heads at once, one for each seed and setting (alphas[k], betas[k], l2s[k]).
+    """Fit S · K heads at once, one for each seed and setting.
 
     One pass over the features per epoch serves all heads. Epoch e of seed s visits the batches of draw
     `draw_of(s, e)` in the order `batch_order(s, e)`. Each head is the same as if it were fitted alone.
@@ -87,31 +86,33 @@ def fit_adam(
 
     Args:
         start: the heads to start from, (1 or S, 1 or K, …).
-        params: epochs, and learning rate with its steps; its seeds and l2 are not read.
+        params: epochs, learning rate with its steps, and the l2 of settings that have none; its seeds are
+            not read.
         after_epoch: called with the epoch (from 0), the heads, and the mean training loss (S, K).
         weigh: how much each row of a batch counts.
 
     Raises:
         NotFiniteError: a loss is NaN or infinite.
     """
-    count, settings, classes = len(seeds), len(alphas), start.bias.shape[-1]
-    terms, term_weight = _terms(alphas, betas, views.table.device)
+    count, classes = len(seeds), start.bias.shape[-1]
+    terms, term_weight = _terms(settings, views.table.device)
     by_term = (views.weight, views.intervention_weight, views.intervention_weight)
     row_weight = torch.stack([by_term[term] for term in terms])  # (V, M)
     batches = _Batches(views, seeds, terms)
-    heads = _Optimised(start, count, settings)
+    heads = _Optimised(start, count, len(settings))
+    l2s = [each.strength(params.l2) for each in settings]
     penalty = torch.tensor(l2s, dtype=torch.float32, device=views.table.device) if any(l2s) else None  # (K,)
     onehot = F.one_hot(views.label, classes).float()
     for epoch in range(params.epochs):
         lr = params.lr * params.lr_gamma ** (epoch // params.lr_step)
         begin, rows_of_batches = batches.of_epoch(epoch)
-        losses = torch.empty(rows_of_batches.shape[1], count, settings, device=views.table.device)
+        losses = torch.empty(rows_of_batches.shape[1], count, len(settings), device=views.table.device)
         for step, rows in enumerate(rows_of_batches.unbind(1)):  # (S, B)
             present = rows >= 0
             share = row_weight[:, rows].transpose(0, 1)  # (S, V, B)
             share = share * present[:, None] / present.sum(1)[:, None, None]
             x = views.table[(begin + rows.clamp(min=0)[:, None]).flatten(1)]  # (S, V·B, D)
-            logits = heads.logits(x).view(count, len(terms), -1, classes, settings)  # (S, V, B, C, K)
+            logits = heads.logits(x).view(count, len(terms), -1, classes, len(settings))  # (S, V, B, C, K)
             y = onehot[rows][:, None, :, :, None]
             loss, log_p = cross_entropy(logits, y, axis=3)
             weight = weigh(loss, share, term_weight, rows)
@@ -119,14 +120,15 @@ def fit_adam(
             torch.sum(loss * weight, (1, 2), out=losses[step])
             if penalty is not None:
                 losses[step] += penalty * heads.squares()
-            heads.step(x, by_logits.view(count, -1, classes * settings), penalty, lr)
+            heads.step(x, by_logits.view(count, -1, classes * len(settings)), penalty, lr)
         _require_finite(losses, epoch, seeds)
         after_epoch(epoch, heads.heads(), losses.mean(0))
 
 
-def _terms(alphas: Sequence[float], betas: Sequence[float], on: torch.device) -> tuple[list[int], Tensor]:
+def _terms(settings: Sequence[Setting], on: torch.device) -> tuple[list[int], Tensor]:
     """The loss terms of (original, masked, combined) that have a weight, and their weights (V, K)."""
-    weights = torch.tensor([[1.0] * len(alphas), list(alphas), list(betas)], dtype=torch.float32, device=on)
+    alphas, betas = [each.alpha for each in settings], [each.beta for each in settings]
+    weights = torch.tensor([[1.0] * len(settings), alphas, betas], dtype=torch.float32, device=on)
     used = [term for term in range(3) if bool((weights[term] != 0).any())]
     return used, weights[used]
 

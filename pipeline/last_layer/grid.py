@@ -55,10 +55,8 @@ def fit_grid(
 ) -> Grid:
     """Fit the settings of `sweep` on features.h5, starting from the ERM head; `criterion` chooses."""
     settings, start = sweep.settings(fit.l2), Heads.of(erm).to(on)
-    alphas, betas = [each.alpha for each in settings], [each.beta for each in settings]
-    l2s = [each.strength(fit.l2) for each in settings]
     validation = HeldOutSplit.to_choose(features, on, erm, criterion)
-    heads = mac.fit(Views.of(features, fit, on), validation, start, fit, alphas, betas, l2s).heads
+    heads = mac.fit(Views.of(features, fit, on), validation, start, fit, settings).heads
     worst, mean = validation.scores(heads)
     # (0, 0) comes first, with each l2.
     plain = sum(each.alpha == each.beta == 0 for each in settings)

@@ -12,6 +12,7 @@ from pipeline.last_layer.adam import Weigh, mean_of_batch
 from pipeline.last_layer.method import Cached, Fitted, Method, NotApplicableError
 from pipeline.last_layer.views import class_weights
 from pipeline.metrics import prefer
+from pipeline.setting import Setting
 
 
 def fit(cached: Cached, weights: Literal["none", "balanced"]) -> Fitted:
@@ -38,9 +39,9 @@ def _retrained(cached: Cached, weight: Tensor) -> Fitted:
 
 def without_interventions(cached: Cached, weigh: Weigh = mean_of_batch) -> Fitted:
     """MaC's fit with α = β = 0. If l2 is auto, it is the best of `cached.l2s` on the validation split."""
-    none = [0.0] * len(cached.l2s)
+    settings = [Setting(0.0, 0.0, l2) for l2 in cached.l2s]
     views, validation, erm, params = cached.views, cached.validation, cached.erm, cached.params
-    heads = mac.fit(views, validation, erm, params, none, none, cached.l2s, weigh).heads
+    heads = mac.fit(views, validation, erm, params, settings, weigh).heads
     worst, mean = validation.scores(heads)
     best = prefer(worst.mean(0), mean.mean(0))
     chosen: dict[str, object] = {"l2": cached.l2s[best]} if params.l2 == "auto" else {}

@@ -21,6 +21,7 @@ from pipeline.last_layer.lbfgs import fit_lbfgs
 from pipeline.last_layer.scale import Scale
 from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
+from pipeline.setting import Setting
 
 History = list[dict[str, object]]
 
@@ -45,14 +46,10 @@ def fit(
     validation: HeldOutSplit,
     start: Heads,
     params: FitParams,
-    alphas: Sequence[float],
-    betas: Sequence[float],
-    l2s: Sequence[float],
+    settings: Sequence[Setting],
     weigh: Weigh = mean_of_batch,
 ) -> Retrained:
     """Fit a head for every seed of `params.head_seeds` and every setting at once.
-
-    Setting k has the weights alphas[k] and betas[k] and the L2 penalty l2s[k].
 
     `adam`: each fit is kept at its best epoch on the validation split, by its criterion. Head s is the mean
     of `params.average` fits, with the seeds s · average, s · average + 1, …. `lbfgs`: each head is at the
@@ -60,7 +57,7 @@ def fit(
 
     Args:
         start: the ERM head for raw features, (1, 1, …).
-        params: its l2 is not read.
+        params: its l2 is that of settings that have none.
         weigh: how much each row of a batch counts (`adam` only).
 
     Raises:
@@ -72,8 +69,8 @@ def fit(
     if params.init == "zeros":
         start = Heads(torch.zeros_like(start.weight), torch.zeros_like(start.bias))
     if params.solver == "lbfgs":
-        return _solved(views, validation, start.bias.shape[-1], params, alphas, betas, l2s, scale)
-    return _best_epochs(views, validation, start, params, alphas, betas, l2s, scale, weigh)
+        return _solved(views, validation, start.bias.shape[-1], params, settings, scale)
+    return _best_epochs(views, validation, start, params, settings, scale, weigh)
 
 
 def as_it_is(validation: HeldOutSplit, erm: Heads) -> Retrained:
@@ -88,15 +85,13 @@ def _solved(
     validation: HeldOutSplit,
     classes: int,
     params: FitParams,
-    alphas: Sequence[float],
-    betas: Sequence[float],
-    l2s: Sequence[float],
+    settings: Sequence[Setting],
     scale: Scale | None,
 ) -> Retrained:
     """By L-BFGS, one setting after another."""
     fitted, losses = [], []
-    for alpha, beta, l2 in zip(alphas, betas, l2s, strict=True):
-        head, loss = fit_lbfgs(views, alpha, beta, classes, l2)
+    for each in settings:
+        head, loss = fit_lbfgs(views, each.alpha, each.beta, classes, each.strength(params.l2))
         if not math.isfinite(loss):
             raise MacError(f"retrain: the loss is {loss} at the end of L-BFGS; raise retrain.l2")
         fitted.append(head)
@@ -104,7 +99,7 @@ def _solved(
     heads = _raw(Heads.joined(fitted, axis=1), scale)
     history: History = []
     _record(history, validation, 1, params.head_seeds, validation.correct(heads), torch.tensor([losses]))
-    return Retrained(heads, torch.ones(1, len(alphas), dtype=torch.int64), history)
+    return Retrained(heads, torch.ones(1, len(settings), dtype=torch.int64), history)
 
 
 def _best_epochs(
@@ -112,9 +107,7 @@ def _best_epochs(
     validation: HeldOutSplit,
     start: Heads,
     params: FitParams,
-    alphas: Sequence[float],
-    betas: Sequence[float],
-    l2s: Sequence[float],
+    settings: Sequence[Setting],
     scale: Scale | None,
     weigh: Weigh,
 ) -> Retrained:
@@ -127,7 +120,7 @@ def _best_epochs(
         _record(history, validation, epoch + 1, seeds, correct, loss)
 
     try:
-        fit_adam(views, alphas, betas, l2s, seeds, start, params, after_epoch, weigh)
+        fit_adam(views, settings, seeds, start, params, after_epoch, weigh)
     except NotFiniteError as error:
         raise MacError(f"retrain: {error}; lower retrain.lr") from None
     return Retrained(best.heads.averaged(params.average), best.epoch, history)

@@ -48,8 +48,7 @@ def retrain(
     start = Heads.of(erm.head()).to(context.on)
     if setting := choice.setting:
         views = Views.of(features, params, context.on)
-        l2 = setting.strength(params.l2)
-        retrained = mac.fit(views, validation, start, params, [setting.alpha], [setting.beta], [l2])
+        retrained = mac.fit(views, validation, start, params, [setting])
     else:
         retrained = mac.as_it_is(validation, start)
     accuracy = validation.accuracy(retrained.heads)[:, 0]

@@ -11,10 +11,12 @@ from pipeline.last_layer.adam import NotFiniteError, fit_adam
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
+from pipeline.setting import Setting
 from tests.cached import BATCH, fit_params
 
 PARAMS = fit_params(epochs=4, lr=0.05, lr_step=2, lr_gamma=0.5)
 ALPHAS, BETAS, L2S = [2.0, 0.0, 1.0], [3.0, 0.0, 0.5], [0.01, 0.0, 0.2]
+SETTINGS = list(map(Setting, ALPHAS, BETAS, L2S))
 
 
 def fit(
@@ -29,7 +31,7 @@ def fit(
         fitted = Heads(heads.weight.clone(), heads.bias.clone())
         losses.append(loss)
 
-    fit_adam(views, ALPHAS, BETAS, L2S, seeds, start, params, after_epoch)
+    fit_adam(views, SETTINGS, seeds, start, params, after_epoch)
     return fitted, torch.stack(losses)
 
 
@@ -108,7 +110,7 @@ def test_rows_weigh_as_much_as_they_are_told_to(views: Views, start: Heads) -> N
         found.append((loss, share, term_weight, rows))
         return adam.mean_of_batch(loss, share, term_weight, rows)
 
-    fit_adam(views, ALPHAS, BETAS, L2S, [0], start, fit_params(epochs=1), lambda *_: None, weigh)
+    fit_adam(views, SETTINGS, [0], start, fit_params(epochs=1), lambda *_: None, weigh)
     loss, share, term_weight, rows = found[-1]
     assert loss.shape == (1, 3, BATCH, 3)
     assert torch.equal(term_weight, torch.tensor([[1.0, 1.0, 1.0], ALPHAS, BETAS]))

@@ -5,11 +5,12 @@ import torch
 from pipeline.last_layer import llr, mac
 from pipeline.last_layer.method import Cached
 from pipeline.last_layer.views import class_weights
+from pipeline.setting import Setting
 
 
 def test_it_is_mac_without_interventions(cached: Cached) -> None:
     found = llr.fit(cached, "none").heads
-    expected = mac.fit(cached.views, cached.validation, cached.erm, cached.params, [0.0], [0.0], [0.0]).heads
+    expected = mac.fit(cached.views, cached.validation, cached.erm, cached.params, [Setting(0.0, 0.0)]).heads
     assert torch.equal(found.weight, expected.weight)
     assert found.bias.shape[0] == 2
 
@@ -30,7 +31,7 @@ def test_training_groups_weigh_alike(cached: Cached) -> None:
     weight = torch.tensor([int(keep.sum()) / (3 * int(count[g])) for g in cached.group[keep]])
     views = replace(cached.views, table=cached.views.table[keep], label=cached.views.label[keep])
     views = replace(views, batch=(torch.arange(len(weight)) // 8).expand(2, -1), weight=weight)
-    expected = mac.fit(views, cached.validation, cached.erm, cached.params, [0.0], [0.0], [0.0]).heads
+    expected = mac.fit(views, cached.validation, cached.erm, cached.params, [Setting(0.0, 0.0)]).heads
     found = llr.fit_groups(replace(cached, views=views, group=cached.group[keep])).heads
     torch.testing.assert_close(found.weight, expected.weight)
     totals = torch.zeros(4).index_add(0, cached.group[keep], weight)

@@ -9,6 +9,7 @@ from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.method import Cached
 from pipeline.last_layer.views import Views
+from pipeline.setting import Setting
 from tests.cached import fit_params
 
 
@@ -24,18 +25,20 @@ def whole(cached: Cached) -> Views:
 def test_many_settings_at_once_equal_one_at_a_time(
     cached: Cached, whole: Views, changes: dict[str, object]
 ) -> None:
-    params = fit_params(**changes)
-    grid = mac.fit(whole, cached.validation, cached.erm, params, [0, 1, 2], [3, 0, 1], [0.01, 0.3, 0.1])
+    params = fit_params(l2=0.1, **changes)
+    settings = [Setting(0, 3, 0.01), Setting(1, 0, 0.3), Setting(2, 1)]
+    grid = mac.fit(whole, cached.validation, cached.erm, params, settings)
     assert grid.heads.bias.shape[:2] == (len(params.head_seeds), 3)
-    for k, (alpha, beta, l2) in enumerate(((0, 3, 0.01), (1, 0, 0.3), (2, 1, 0.1))):
-        alone = mac.fit(whole, cached.validation, cached.erm, params, [alpha], [beta], [l2])
+    for k, setting in enumerate(settings):
+        number = params.model_copy(update={"l2": setting.strength(params.l2)})
+        alone = mac.fit(whole, cached.validation, cached.erm, number, [setting._replace(l2=None)])
         torch.testing.assert_close(grid.heads.weight[:, k], alone.heads.weight[:, 0], atol=1e-5, rtol=1e-4)
         assert torch.equal(grid.epoch[:, k], alone.epoch[:, 0])
 
 
 def test_a_head_is_the_mean_of_as_many_fits(cached: Cached, whole: Views) -> None:
-    single = mac.fit(whole, cached.validation, cached.erm, fit_params(seeds=4), [1.0], [2.0], [0.0])
-    pairs = mac.fit(whole, cached.validation, cached.erm, fit_params(seeds=2, average=2), [1.0], [2.0], [0.0])
+    single = mac.fit(whole, cached.validation, cached.erm, fit_params(seeds=4), [Setting(1.0, 2.0)])
+    pairs = mac.fit(whole, cached.validation, cached.erm, fit_params(seeds=2, average=2), [Setting(1.0, 2.0)])
     torch.testing.assert_close(pairs.heads.weight[:, 0], single.heads.weight[:, 0].view(2, 2, 2, -1).mean(1))
     torch.testing.assert_close(pairs.heads.bias[:, 0], single.heads.bias[:, 0].view(2, 2, 2).mean(1))
     assert torch.equal(pairs.epoch, single.epoch)
@@ -45,7 +48,7 @@ def test_a_head_is_the_mean_of_as_many_fits(cached: Cached, whole: Views) -> Non
 
 def test_the_history_has_the_best_epoch_that_is_kept(cached: Cached) -> None:
     fitted = mac.fit(
-        cached.views, cached.validation, cached.erm, fit_params(epochs=6, lr=0.1), [0.0], [0.0], [0.0]
+        cached.views, cached.validation, cached.erm, fit_params(epochs=6, lr=0.1), [Setting(0.0, 0.0)]
     )
     assert len(fitted.history) == 2 * 6
     worst, mean = cached.validation.scores(fitted.heads)
@@ -60,7 +63,7 @@ def test_the_history_has_the_best_epoch_that_is_kept(cached: Cached) -> None:
 
 def test_the_minimum_is_one_head_whatever_the_seeds(cached: Cached) -> None:
     params = fit_params(solver="lbfgs", seeds=5, average=3)
-    fitted = mac.fit(cached.views, cached.validation, cached.erm, params, [0.0], [0.0], [0.01])
+    fitted = mac.fit(cached.views, cached.validation, cached.erm, params, [Setting(0.0, 0.0, 0.01)])
     assert fitted.heads.bias.shape == (1, 1, 2)
     assert fitted.epoch.tolist() == [[1]]
     assert [(row["seed"], row["epoch"]) for row in fitted.history] == [(0, 1)]
@@ -69,7 +72,7 @@ def test_the_minimum_is_one_head_whatever_the_seeds(cached: Cached) -> None:
 def test_heads_start_from_erm_or_from_zero(cached: Cached) -> None:
     def first_step(init: str, erm: Heads) -> torch.Tensor:
         params = fit_params(init=init, epochs=1, lr=1e-9, seeds=1)
-        return mac.fit(cached.views, cached.validation, erm, params, [0.0], [0.0], [0.0]).heads.weight
+        return mac.fit(cached.views, cached.validation, erm, params, [Setting(0.0, 0.0)]).heads.weight
 
     torch.testing.assert_close(first_step("erm", cached.erm), cached.erm.weight, atol=1e-6, rtol=0)
     assert first_step("zeros", cached.erm).abs().max() < 1e-6
@@ -84,4 +87,4 @@ def test_a_loss_that_is_not_finite_is_one_line(
     split: HeldOutSplit = cached.validation
     cached.views.table[3] = float("nan")
     with pytest.raises(MacError, match=f"retrain: the loss is nan .*{remedy}"):
-        mac.fit(cached.views, split, cached.erm, fit_params(**changes), [0.0], [0.0], [0.0])
+        mac.fit(cached.views, split, cached.erm, fit_params(**changes), [Setting(0.0, 0.0)])

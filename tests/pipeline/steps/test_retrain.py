@@ -25,6 +25,7 @@ from pipeline.params.retrain import RetrainParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Project
 from pipeline.results.scores import head_scores
+from pipeline.setting import Setting
 from pipeline.steps.features import features
 from pipeline.steps.retrain import retrain
 from pipeline.steps.saliency import write_masks
@@ -252,7 +253,7 @@ def test_cached_retraining_equals_the_online_algorithm_step_by_step(with_feature
     with with_features.open("images", "erm", "features") as given:
         erm, images = given.model("erm"), given.file("images")
         views = Views.of(given.file("features"), FIT, CPU)
-        adam.fit_adam(views, [ALPHA], [BETA], [0.0], [0], Heads.of(erm.head()), FIT, after_epoch)
+        adam.fit_adam(views, [Setting(ALPHA, BETA)], [0], Heads.of(erm.head()), FIT, after_epoch)
         rows = np.flatnonzero(images["split"][:] == 0)
         pixels = to_input_grid(torch.from_numpy(images["image"][:][rows]), erm.spec).float() / 255
         label = torch.from_numpy(images["label"][:][rows])
