@@ -4,7 +4,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from pipeline.last_layer import mac
@@ -17,7 +16,7 @@ from pipeline.setting import Setting
 
 def fit(cached: Cached, weights: Literal["none", "balanced"]) -> Fitted:
     """Retrain with the same weight for every row (`none`), or for every class (`balanced`)."""
-    return _retrained(cached, class_weights(cached.views.label, cached.classes, weights))
+    return _retrained(cached, class_weights(cached.views.label, weights))
 
 
 def fit_groups(cached: Cached) -> Fitted:
@@ -28,8 +27,7 @@ def fit_groups(cached: Cached) -> Fitted:
     """
     if cached.group is None:
         raise NotApplicableError("needs the spurious attribute of every training image")
-    present, group = torch.unique(cached.group, return_inverse=True)
-    return _retrained(cached, class_weights(group, len(present), "balanced"))
+    return _retrained(cached, class_weights(cached.group, "balanced"))
 
 
 def _retrained(cached: Cached, weight: Tensor) -> Fitted:

@@ -47,13 +47,12 @@ class Views:
         if interventions:
             features["train/masked"].read_direct(table[1 : 1 + draws])
             features["train/combined"].read_direct(table[1 + draws :])
-        classes = len(features.attribute("classes"))
-        weight = class_weights(label, classes, params.class_weights)
+        weight = class_weights(label, params.class_weights)
         intervention_weight = weight
         if "train/intervened" in features:
             among = torch.from_numpy(features["train/intervened"][:]).to(on)
             intervention_weight = torch.zeros_like(weight)
-            intervention_weight[among] = class_weights(label[among], classes, params.class_weights)
+            intervention_weight[among] = class_weights(label[among], params.class_weights)
             intervention_weight *= rows / among.sum()
         return cls(
             table=torch.from_numpy(table).flatten(0, 1).to(on),
@@ -74,12 +73,13 @@ class Views:
         return self.table[len(self.label) :].view(2, *self.batch.shape, -1)
 
 
-def class_weights(label: Tensor, classes: int, how: Literal["none", "balanced"]) -> Tensor:
-    """(M,) float32, the weight of each row.
+def class_weights(label: Tensor, how: Literal["none", "balanced"]) -> Tensor:
+    """(M,) float32, the weight of each row, 1 on average.
 
-    `none`: 1. `balanced`: M / (classes · count of the row's class), so all classes have the same total.
+    `none`: 1. `balanced`: all classes that have rows have the same total: M / (number of these classes ·
+    count of the row's class).
     """
     if how == "none":
         return torch.ones(len(label), device=label.device)
-    count = torch.bincount(label, minlength=classes).float()
-    return len(label) / (classes * count)[label]
+    count = torch.bincount(label).float()
+    return len(label) / ((count > 0).sum() * count)[label]

@@ -16,7 +16,7 @@ def test_it_is_mac_without_interventions(cached: Cached) -> None:
 
 
 def test_classes_weigh_alike_whatever_retraining_does(cached: Cached) -> None:
-    weight = class_weights(cached.views.label, 2, "balanced")
+    weight = class_weights(cached.views.label, "balanced")
     assert not torch.equal(weight, cached.views.weight)
     balanced = replace(cached, views=replace(cached.views, weight=weight))
     assert torch.equal(llr.fit(cached, "balanced").heads.weight, llr.fit(balanced, "balanced").heads.weight)

@@ -22,7 +22,7 @@ def test_views_are_those_of_the_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(views.interventions[1], features["train/combined"][:])
         np.testing.assert_array_equal(views.batch, features["train/batch"][:])
         np.testing.assert_array_equal(views.label, features["train/label"][:])
-    assert torch.equal(views.weight, class_weights(views.label, 2, "balanced"))
+    assert torch.equal(views.weight, class_weights(views.label, "balanced"))
     assert torch.equal(views.intervention_weight, views.weight)
     assert torch.equal(bare.table, views.original)
     assert torch.equal(bare.weight, torch.ones(60))
@@ -38,16 +38,21 @@ def test_rows_that_are_left_as_they_are_have_no_say_in_the_interventions(
         file["train/intervened"] = among
     with project.open("features") as given:
         views = Views.of(given.file("features"), fit_params(class_weights=weights), torch.device("cpu"))
-    assert torch.equal(views.weight, class_weights(views.label, 2, weights))
-    alone = class_weights(views.label[among], 2, weights)
+    assert torch.equal(views.weight, class_weights(views.label, weights))
+    alone = class_weights(views.label[among], weights)
     found = views.intervention_weight
     assert not found[~among].any()
     torch.testing.assert_close(found[among] / len(found), alone / len(alone))
     assert found.mean().item() == pytest.approx(1)
 
 
+def test_a_class_without_a_row_takes_no_weight_from_the_others() -> None:
+    """Such as one whose images all have high losses, with `features.low_loss`."""
+    assert class_weights(torch.tensor([0, 0, 0, 2]), "balanced").tolist() == pytest.approx([2 / 3] * 3 + [2])
+
+
 def test_balanced_class_weights_give_every_class_the_same_total() -> None:
     label = torch.tensor([0, 0, 0, 1])
-    weight = class_weights(label, 2, "balanced")
+    weight = class_weights(label, "balanced")
     assert weight[label == 0].sum() == weight[label == 1].sum() == 2
-    assert class_weights(label, 2, "none").tolist() == [1, 1, 1, 1]
+    assert class_weights(label, "none").tolist() == [1, 1, 1, 1]
