@@ -31,8 +31,8 @@ class MapParams(Block):
     target: Literal["label", "prediction"] = Field(description="the class that the map explains")
     layer: str = Field(description="last: the last activation maps; or the name of a module of the trunk")
     size: Literal["top_k", "knee"] = Field(
-        description="how large a mask is. top_k: K pixels; knee: for each image, at the knee of ERM's loss "
-        "on the mask alone (DaC); top_k is then not read"
+        description="what sets K. top_k: the key top_k; knee: each image has its own, at the knee of ERM's "
+        "loss on the K highest pixels alone (DaC), and the key is not read"
     )
     top_k: Annotated[float, AfterValidator(_top_k)] = Field(
         description="K: number of pixels in the mask; or, in (0, 1), their share of the image"

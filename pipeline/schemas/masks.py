@@ -17,7 +17,7 @@ def _part(prefix: str, position: str) -> Schema:
         ),
         f"{prefix}channel_mean": Field("float32", (position, 3), "mean colour of the input grid, in [0, 1]"),
         f"{prefix}quantile": Field(
-            "float32", (position,), "q: the mask is the share 1 − q of the pixels (size knee)", optional=True
+            "float32", (position,), "q: K is the share 1 − q of the pixels (size knee)", optional=True
         ),
         f"{prefix}has_knee": Field(
             "bool", (position,), "whether q is at a knee; if not, it is 0.8 (size knee)", optional=True

@@ -25,7 +25,7 @@ from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Merge, Shards, blocks
 from pipeline.compute.progress import log
 from pipeline.method import interventions
-from pipeline.method.draws import Draws
+from pipeline.method.draws import Draws, Views
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import to_input_grid
@@ -33,9 +33,10 @@ from pipeline.network.loading import image_batches, prefetch, to_pinned
 from pipeline.params.features import FeaturesParams
 from pipeline.project import Opened, Reference
 from pipeline.schemas.features import SCHEMA
-from pipeline.store import SPLITS
+from pipeline.store import SPLITS, FittedHeads
 
 BATCHES = 8  # in a block; whole batches, as in stage saliency
+ORIGINAL: Views = ("original",)
 ALONE = {"masked": interventions.masked, "rest": interventions.rest}  # views without a partner
 
 Pair = tuple[Tensor, Tensor]  # images and their masks
@@ -56,31 +57,39 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
     made_from = given.digests("images", "erm", "masks")
     reference = given.reference("images", "erm", "masks")
     where = on.type if context.cluster else str(on)
-    intervened = None
-    if params.low_loss < 1:
-        loss = _losses(_Work(reference, params, _Part("train", masks["row"][:], None), where), given, context)
-        intervened = loss <= np.quantile(loss, params.low_loss)
-        log.info("%d of %d training images are masked and combined", intervened.sum(), len(intervened))
-    draws = Draws.make(images, masks, params, intervened)
-    validation = Draws.of_validation(images, masks, given.rows("val"), params)
-    rows = {split: given.rows(split) for split in SPLITS} | {"train": draws.rows}
-    parts = {
-        "train": _Part("train", draws.rows, draws),
-        "val": _Part("val", rows["val"], None),
-        "test": _Part("test", rows["test"], None),
-    }
-    if validation is not None:
-        parts["val-views"] = _Part("val", validation.rows, validation)
     label, attribute = images["label"][:], images["attribute"][:]
     width = given.model("erm").head().weight.shape[-1]
     names = {name: images.attribute(name) for name in ("classes", "attributes")}
+
+    def work(part: _Part) -> _Work:
+        return _Work(reference, params, part, where)
+
     with ExitStack() as stack:
-        # Finished blocks of all parts are kept until the artefact is complete.
-        shards = {}
-        for name, part in parts.items():
+
+        def kept(name: str, part: _Part) -> Shards:
+            """Finished blocks of a part, which are kept until the artefact is complete."""
             depends = (params.model_dump(), made_from, on.type, part.views)
-            folder = Shards(context.scratch, f"features-{name}", *depends)
-            shards[name] = stack.enter_context(folder)
+            return stack.enter_context(Shards(context.scratch, f"features-{name}", *depends))
+
+        original = intervened = None
+        if params.low_loss < 1:
+            alone = _Part("train", masks["row"][:], None, ORIGINAL)
+            original = _originals(work(alone), kept("originals", alone), width, context)
+            loss = _losses(original, given.model("erm").head(), label[alone.rows])
+            intervened = loss <= np.quantile(loss, params.low_loss)
+            log.info("%d of %d training images are masked and combined", intervened.sum(), len(intervened))
+        draws = Draws.make(images, masks, params, intervened)
+        validation = Draws.of_validation(images, masks, given.rows("val"), params)
+        rows = {split: given.rows(split) for split in SPLITS} | {"train": draws.rows}
+        views = draws.views if original is None else tuple(name for name in draws.views if name != "original")
+        parts = {
+            "train": _Part("train", draws.rows, draws, views),
+            "val": _Part("val", rows["val"], None, ORIGINAL),
+            "test": _Part("test", rows["test"], None, ORIGINAL),
+        }
+        if validation is not None:
+            parts["val-views"] = _Part("val", validation.rows, validation, validation.views)
+        shards = {name: kept(name, part) for name, part in parts.items()}
         opened = store.create(out, "features", SCHEMA, params.model_dump(), made_from, **names)
         artefact = stack.enter_context(opened)
         for split, of_split in rows.items():
@@ -88,13 +97,14 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
             artefact.write(f"{split}/label", label[of_split])
             artefact.write(f"{split}/attribute", attribute[of_split])
         draws.write(artefact, "train")
+        if original is not None:
+            artefact.write("train/original", original)
         if validation is not None:
             artefact.write("val/position", validation.position)
             validation.write(artefact, "val")
         for name, part in parts.items():
-            work = _Work(reference, params, part, where)
             merge = _merge(artefact, part, width)
-            shards[name].map_blocks(work, _cut(part, on), merge, cluster=context.cluster)
+            shards[name].map_blocks(work(part), _cut(part, on), merge, cluster=context.cluster)
 
 
 @dataclass(frozen=True)
@@ -104,16 +114,13 @@ class _Part:
     Attributes:
         rows: (M,) rows of images.h5.
         draws: the draws over these rows; None if only the originals are wanted.
+        views: the views that are made of them.
     """
 
     split: str
     rows: NDArray[np.int64]
     draws: Draws | None
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        """The views that are made of them."""
-        return self.draws.views if self.draws else ("original",)
+    views: Views
 
 
 def _merge(artefact: store.Writer, part: _Part, width: int) -> Merge:
@@ -134,19 +141,21 @@ def _cut(part: _Part, on: torch.device) -> list[Block]:
     return blocks(len(part.rows), BATCHES * device.forward_batch(on))
 
 
-def _losses(work: "_Work", given: Opened, context: Context) -> NDArray[np.float64]:
-    """ERM's cross-entropy on the original images of the work's rows, (M,)."""
-    rows, head = work.part.rows, given.model("erm").head()
-    label, loss = given.file("images")["label"][:][rows], np.empty(len(rows))
+def _originals(work: "_Work", shards: Shards, width: int, context: Context) -> NDArray[np.float32]:
+    """φ of the original images of the work's rows, (M, D)."""
+    found = np.empty((len(work.part.rows), width), np.float32)
 
     def merge(block: Block, arrays: Arrays) -> None:
-        log_p = log_softmax(head.logits(arrays["original"])[0].astype(np.float64), axis=1)
-        loss[block.slice] = -np.take_along_axis(log_p, label[block.slice, None], 1)[:, 0]
+        found[block.slice] = arrays["original"]
 
-    fingerprint = (work.params.precision, given.digests("images", "erm"), context.on.type, rows.tolist())
-    with Shards(context.scratch, "features-losses", *fingerprint) as shards:
-        shards.map_blocks(work, _cut(work.part, context.on), merge, cluster=context.cluster)
-    return loss
+    shards.map_blocks(work, _cut(work.part, context.on), merge, cluster=context.cluster)
+    return found
+
+
+def _losses(phi: NDArray[np.float32], head: FittedHeads, label: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The cross-entropy of a head (S = 1) on features (M, D) with the labels (M,); (M,)."""
+    log_p = log_softmax(head.logits(phi)[0].astype(np.float64), axis=1)
+    return -np.take_along_axis(log_p, label[:, None], 1)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -173,7 +182,7 @@ class _Work:
             if self.part.draws is None:
                 yield _Originals(network, self.part.rows).block
             else:
-                yield _Drawn(network, self.part.draws).block
+                yield _Drawn(network, self.part.draws, self.part.views).block
 
 
 @dataclass(frozen=True)
@@ -234,6 +243,7 @@ class _Drawn:
 
     network: _Network
     draws: Draws
+    views: Views
 
     def block(self, block: Block) -> Arrays:
         """φ of all views of a block."""
@@ -242,7 +252,7 @@ class _Drawn:
         for positions, read in zip(batches, prefetch(map(self._read, batches)), strict=True):
             found.append(self._features(positions, read))
         joined = {}
-        for name in self.draws.views:
+        for name in self.views:
             joined[name] = np.concatenate([each[name] for each in found], axis=-2)
         return joined
 
@@ -261,7 +271,7 @@ class _Drawn:
     def _features(self, positions: NDArray[np.int64], read: tuple[Pair, dict[str, list[Pair]]]) -> Arrays:
         """φ of each view: of the originals (B, D), of the others in each draw (R, B, D)."""
         own, partners = self._seen(read[0]), read[1]
-        found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self.draws.views}
+        found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self.views}
         for r, fill in enumerate(self.draws.fill[:, positions]):
             b = self.network.fill(fill, own[0].shape[3])
             for name, features in found.items():

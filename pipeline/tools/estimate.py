@@ -69,7 +69,6 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     forward = forward_rate(model, inputs.input_size, on)
     fitted = training * (1 + 2 * features.draws) + validation + test
     views = fitted + 3 * features.validation_draws * validation
-    passes = views + (training if features.low_loss < 1 else 0)
     width, masked = 4 * model.head.in_features, training + validation
     saliency = params.of(SaliencyParams)
     looks = 1 + (len(QUANTILES) if saliency.size == "knee" else 0)  # forward passes for a mask
@@ -85,7 +84,7 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
         Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
         Need("train", 2 * weights, train.epochs * (training / step + validation / forward) + kept),
         Need("saliency", masked * (mask + MAP), looked / forward),
-        Need("features", width * views, passes / forward),
+        Need("features", width * views, views / forward),
         Need("sweep", 0, seconds["sweep"]),
         Need("retrain", weights, seconds["retrain"]),
     ]

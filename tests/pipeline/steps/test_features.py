@@ -9,6 +9,7 @@ import torch
 from pipeline.errors import MacError
 from pipeline.method import pairing
 from pipeline.network import classifier
+from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import normalize, to_input_grid
 from pipeline.project import Opened, Project
 from pipeline.steps import features as stage
@@ -224,6 +225,26 @@ def test_one_class_alone_cannot_be_paired(project: Project) -> None:
         file["label"][:] = 0
     with pytest.raises(MacError, match="features: every image of the retraining set has the same label"):
         make_features(project)
+
+
+def test_no_image_is_shown_twice_to_find_those_of_low_loss(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, features = [], Classifier.features
+
+    def counted(self: Classifier, x: torch.Tensor) -> torch.Tensor:
+        shown.append(len(x))
+        return features(self, x)
+
+    monkeypatch.setattr(Classifier, "features", counted)
+    make_features(project, low_loss=0.7)
+    views = {
+        "train": ("original", "masked", "combined"),
+        "val": ("original", "masked", "rest", "combined", "combined_same"),
+        "test": ("original",),
+    }
+    stored = arrays(project, *(f"{split}/{view}" for split, names in views.items() for view in names))
+    assert sum(shown) == sum(phi[..., 0].size for phi in stored.values())
 
 
 def test_images_of_high_loss_are_left_as_they_are_and_are_no_partners(
