@@ -90,8 +90,10 @@ def of_ablation(result: Mapping[str, Any]) -> str:
     """The comparison of masks, from the metrics.json of ablation, as text, in percent and points."""
     worst, _ = worst_of(result["masks"][0]["test"])
     lines = [f"{'test accuracy, %':<44}{_spoken(worst):>16}{'mean':>16}{'alpha':>7}{'beta':>6}"]
+    picked = "α and β"
     if with_l2 := "l2" in result["masks"][0]:
         lines[0] += f"{'l2':>6}"
+        picked = "α, β and l2"
     for row in result["masks"]:
         cells = "".join(f"{_cell(row['test'][key], True):>16}" for key in (worst, "raw_mean"))
         penalty = f"{row['l2']:>6g}" if with_l2 else ""
@@ -99,7 +101,7 @@ def of_ablation(result: Mapping[str, Any]) -> str:
     for row in result["differences"]:
         mean, low, high = (f"{100 * row[key]:+.2f}" for key in ("mean", "low", "high"))
         lines.append(f"{row['name']}: {mean} points (95 % {low} to {high})")
-    lines.append(f"pairs of α and β are compared: {result['settings']}")
+    lines.append(f"{picked}: {result['settings']}")
     return "\n".join(lines)
 
 

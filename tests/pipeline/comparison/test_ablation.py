@@ -63,7 +63,7 @@ def test_the_ablation_compares_like_with_like(project: Project, monkeypatch: pyt
     assert second["mean"] == pytest.approx(true - own)
     assert "true masks − xgradcam (MaC): " in table
     assert table.endswith(
-        "pairs of α and β are compared: for each kind of mask its own best one, by validation"
+        "α and β: for each kind of mask its own best one, by validation"
     )
     assert found["pixels"] == round(0.25 * 64 * 64)
     with project.open(*NEEDS, "ablation") as given:
