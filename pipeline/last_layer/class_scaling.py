@@ -29,15 +29,18 @@ BLOCK = 2**22  # answers that are counted at once: of some candidates for all ro
 def fit(cached: Cached) -> Fitted:
     """One head: nothing is random. With two classes, only the second one's scale is searched."""
     logits = cached.erm.logits(cached.validation.features)[0, 0].double()
-    shift = torch.zeros(cached.classes, dtype=torch.float64, device=logits.device)  # log s
     searched = scaled_classes(cached, logits) if cached.classes > 2 else [1]
+    near, code = rivals(logits, searched)
+    moves = torch.zeros(near.shape[1], dtype=torch.float64, device=logits.device)  # log s
     for _ in range(ROUNDS):
-        before = shift.clone()
-        for moved in searched:
-            found = candidates(logits, shift, moved)
-            shift[moved] = found[prefer(*scores(cached, logits, shift, moved, found))]
-        if torch.equal(shift, before):
+        before = moves.clone()
+        for moved in range(len(searched)):
+            found = candidates(near, moves, moved)
+            moves[moved] = found[prefer(*scores(cached, near, code, moves, moved, found))]
+        if torch.equal(moves, before):
             break
+    shift = torch.zeros(cached.classes, dtype=torch.float64, device=logits.device)
+    shift[searched] = moves[: len(searched)]
     bias = (cached.erm.bias + shift).float()
     return Fitted(Heads(cached.erm.weight, bias), stated(shift))
 
@@ -50,6 +53,23 @@ def scaled_classes(cached: Cached, logits: Tensor) -> list[int]:
     return [int(c) for c in found]
 
 
+def rivals(logits: Tensor, searched: list[int]) -> tuple[Tensor, Tensor]:
+    """The logits that can be the highest whatever the scales of some classes, and their classes, (n, J) each.
+
+    They are those of the classes `searched`, and last, if there are other classes, the best one of these.
+
+    Args:
+        logits: (n, C).
+    """
+    near, code = logits[:, searched], torch.tensor(searched, device=logits.device).expand(len(logits), -1)
+    others = [c for c in range(logits.shape[1]) if c not in searched]
+    if not others:
+        return near, code
+    best, place = logits[:, others].max(1)
+    which = torch.tensor(others, device=logits.device)[place]
+    return torch.cat([near, best[:, None]], 1), torch.cat([code, which[:, None]], 1)
+
+
 def stated(shift: Tensor) -> dict[str, object]:
     """The scales in the table: of every class, relative to the first; of many classes, their range."""
     if len(shift) <= SCALED:
@@ -59,34 +79,37 @@ def stated(shift: Tensor) -> dict[str, object]:
 
 
 def scores(
-    cached: Cached, logits: Tensor, shift: Tensor, moved: int, found: Tensor
+    cached: Cached, logits: Tensor, code: Tensor, shift: Tensor, moved: int, found: Tensor
 ) -> tuple[Accuracy, Accuracy]:
     """The worst and the mean accuracy by the criterion, (K,) each, for K values of log s of one class.
 
     Args:
-        logits: (n, C) float64, ERM's on the validation split.
-        shift: (C,), log s of the other classes.
-        moved: the class.
-        found: (K,), its values of log s.
+        logits, code: (n, J), float64 and int64, from `rivals`: ERM's on the validation split.
+        shift: (J,), log s of the other columns.
+        moved: the column of the class.
+        found: (K,), the values of log s of the class.
     """
     criterion = cached.validation.criterion
-    answers = right(logits, cached.validation.label, shift, moved, found)
+    answers = right(logits, code, cached.validation.label, shift, moved, found)
     return criterion.scores(np.concatenate([criterion.accuracy(block) for block in answers]))
 
 
 def right(
-    logits: Tensor, label: Tensor, shift: Tensor, moved: int, found: Tensor
+    logits: Tensor, code: Tensor, label: Tensor, shift: Tensor, moved: int, found: Tensor
 ) -> Iterator[NDArray[np.bool_]]:
     """Whether each scaling is right about each row: blocks of (K, n) bool, without the logits of each.
 
     Only one class moves. A row's answer is this class if it is above the best of the others, and that one if
-    not; of equal ones it is the first. Arguments as in `scores`.
+    not; of equal ones it is the first class. Arguments as in `scores`.
     """
-    best, rival = _others(logits, shift, moved).max(1)
+    others, last = _others(logits, shift, moved), torch.iinfo(code.dtype).max
+    best = others.amax(1)
+    rival = code.where(others == best[:, None], last).amin(1)
+    own_code = code[:, moved]
     for some in found.split(max(1, BLOCK // len(label))):
         own = logits[:, moved] + some[:, None]
-        wins = (own > best) | ((own == best) & (moved < rival))
-        yield torch.where(wins, label == moved, label == rival).cpu().numpy()
+        wins = (own > best) | ((own == best) & (own_code < rival))
+        yield torch.where(wins, label == own_code, label == rival).cpu().numpy()
 
 
 def candidates(logits: Tensor, shift: Tensor, moved: int) -> Tensor:
@@ -96,8 +119,8 @@ def candidates(logits: Tensor, shift: Tensor, moved: int) -> Tensor:
     same answers, so one of them is tried; if there are too many, an even choice of them.
 
     Args:
-        logits: (n, C) float64.
-        shift: (C,), log s of all classes at present.
+        logits: (n, J) float64.
+        shift: (J,), log s of all of them at present.
     """
     threshold = (_others(logits, shift, moved).amax(1) - logits[:, moved]).unique()
     between = torch.cat([threshold[:1] - 1, (threshold[1:] + threshold[:-1]) / 2, threshold[-1:] + 1])
@@ -108,7 +131,7 @@ def candidates(logits: Tensor, shift: Tensor, moved: int) -> Tensor:
 
 
 def _others(logits: Tensor, shift: Tensor, moved: int) -> Tensor:
-    """The scaled logits of all classes but one, which gets −∞, (n, C)."""
+    """The scaled logits of all but one, which gets −∞, (n, J)."""
     others = logits + shift
     others[:, moved] = -torch.inf
     return others

@@ -62,9 +62,7 @@ def test_the_ablation_compares_like_with_like(project: Project, monkeypatch: pyt
     assert second["name"] == "true masks − xgradcam (MaC)"
     assert second["mean"] == pytest.approx(true - own)
     assert "true masks − xgradcam (MaC): " in table
-    assert table.endswith(
-        "α and β: for each kind of mask its own best one, by validation"
-    )
+    assert table.endswith("α and β: for each kind of mask its own best one, by validation")
     assert found["pixels"] == round(0.25 * 64 * 64)
     with project.open(*NEEDS, "ablation") as given:
         assert given.table("ablation").provenance.made_from == given.digests(*NEEDS)

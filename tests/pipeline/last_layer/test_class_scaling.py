@@ -85,11 +85,15 @@ def test_right_and_wrong_are_those_of_the_shifted_logits(
 ) -> None:
     monkeypatch.setattr(class_scaling, "BLOCK", block)
     logits, label = many.validation.features.double().round(), many.validation.label  # so there are ties
-    shift, found = torch.linspace(-1, 1, 14).double().round(), torch.arange(-3, 4).double()
-    blocks = [*class_scaling.right(logits, label, shift, 5, found)]
+    searched = [7, 5, 12]
+    near, code = class_scaling.rivals(logits, searched)
+    assert near.shape == code.shape == (140, 4)
+    shift, found = torch.tensor([1.0, 0.0, -1.0, 0.0]).double(), torch.arange(-3, 4).double()
+    blocks = [*class_scaling.right(near, code, label, shift, 1, found)]
     expected = []
     for each in found:
-        moved = torch.where(torch.arange(14) == 5, each, shift)
+        moved = torch.zeros(14).double()
+        moved[searched] = torch.tensor([1.0, each, -1.0]).double()
         expected.append(((logits + moved).numpy().argmax(1) == label.numpy()).tolist())
     assert np.concatenate(blocks).tolist() == expected
     assert max(len(each) for each in blocks) == {1: 1, 300: 2, 2**22: 7}[block]
