@@ -15,6 +15,7 @@ from pipeline.params.features import FeaturesParams
 from pipeline.params.maps import MapParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Opened, Project
+from pipeline.results.tables import of_ablation
 from pipeline.steps.sweep import sweep
 from pipeline.store import Provenance
 from tests import cached, made_up
@@ -67,6 +68,14 @@ def test_the_ablation_compares_like_with_like(project: Project, monkeypatch: pyt
     with project.open(*NEEDS, "ablation") as given:
         assert given.table("ablation").provenance.made_from == given.digests(*NEEDS)
     assert not any((project.data / "scratch").iterdir())
+
+
+def test_a_table_names_l2_where_it_was_picked() -> None:
+    test = {name: {"mean": 0.5, "std": 0.0} for name in ("worst_group", "raw_mean")}
+    row = {"name": "true masks", "alpha": 1.0, "beta": 2.0, "l2": 0.3, "test": test}
+    head, line, picked = of_ablation({"masks": [row], "differences": [], "settings": "own"}).splitlines()
+    assert (head.split()[-3:], line.split()[-3:]) == (["alpha", "beta", "l2"], ["1", "2", "0.3"])
+    assert picked == "α, β and l2: own"
 
 
 def test_the_first_row_is_the_pair_that_the_sweep_prefers(project: Project) -> None:
