@@ -47,6 +47,7 @@ MAPS = MapParams(
     method="xgradcam",
     target="label",
     layer="last",
+    flip=False,
     size="top_k",
     top_k=0.3,
     side="core",

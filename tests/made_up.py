@@ -203,7 +203,7 @@ def _fitted(phi: NDArray[np.float32], seen: Array, classes: int) -> FittedHeads:
 def _write_masks(project: Project, given: Opened, rng: np.random.Generator) -> None:
     rows = np.flatnonzero(given.file("images")["split"][:] == 0)
     side = given.model("erm").spec.input_size
-    made = {"size": "top_k", "top_k": TOP_K, "method": "xgradcam", "side": "core"}
+    made = {"size": "top_k", "top_k": TOP_K, "method": "xgradcam", "side": "core", "flip": False}
     label, split = (given.file("images")[name][:] for name in ("label", "split"))
     parts = {"": (rows, rng), "val/": (np.flatnonzero(split == 1), np.random.default_rng(1))}
     made_from = given.digests("images", "erm")

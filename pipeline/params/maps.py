@@ -30,6 +30,9 @@ class MapParams(Block):
     ] = Field(description="method of the map; random and foreground (the true masks) are controls")
     target: Literal["label", "prediction"] = Field(description="the class that the map explains")
     layer: str = Field(description="last: the last activation maps; or the name of a module of the trunk")
+    flip: bool = Field(
+        description="true: the mean of the image's map and of its mirror image's map; twice the time"
+    )
     size: Literal["top_k", "knee"] = Field(
         description="how large a mask is. top_k: K pixels; knee: for each image, at the knee of ERM's loss "
         "on the mask alone (DaC); top_k is then not read"
