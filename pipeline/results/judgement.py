@@ -16,8 +16,9 @@ Finding = Literal["few", "blank", "background", "core", "depends", "none"]
 
 # Shares are chance-corrected: 0 is a blind guess, 1 is always right. The bounds are set by what retraining
 # did: it helped on Waterbirds (core .90, rest .53, own − partner .68) and the demo (.69, .15, .67); it gained
-# nothing on Dominoes (.76, .41, not measured); it hurt on BAR (.72, .77, .20). Partners were validation images
-# when this was measured; now they are training images.
+# nothing on Dominoes (.76, .41, not measured); it hurt on BAR (.72, .77, .20). Their partners were validation
+# images. With training images, own − partner is lower where backgrounds go with the classes: .36 on the demo,
+# not .55, with the same ERM.
 FEWEST = 10  # validation images of the smallest class; with fewer, nothing is said
 ERM_KNOWS = 0.2  # ERM on the originals: below this it has learnt no classes, so it cannot tell their core
 FAILS_MARGIN = 0.05  # core − rest: up to this, the rest tells as much as the core

@@ -29,9 +29,7 @@ def _views_of_validation() -> dict[str, Field]:
             "φ of the core on an image of the same class; absent if train/ lacks a class of these images",
             optional=True,
         ),
-        "val/train_partner": Field(
-            "int32", drawn, "partner of combined, position in train/", optional=True
-        ),
+        "val/train_partner": Field("int32", drawn, "partner of combined, position in train/", optional=True),
         "val/train_partner_same": Field(
             "int32", drawn, "partner of combined_same, position in train/; absent likewise", optional=True
         ),
