@@ -1,6 +1,7 @@
 """Is the diagnosis right? What it says before retraining against what retraining then does.
 
-    python -m benchmarks.assumption [--sets scene,corner] [--seed 0] [--dominoes FOLDER] --out assumption.csv
+    python -m benchmarks.assumption [--sets scene,corner] [--correlations 0.9,0.98] [--seed 0]
+        [--dominoes FOLDER] --out assumption.csv
 
 Each painted set goes through the pipeline up to the sweep; α, β and epochs are chosen without group labels,
 by a validation split as biased as the training split. The test split is balanced. Dominoes has balanced
@@ -135,15 +136,19 @@ def _known(out: Path) -> set[tuple[str, str, str]]:
 
 @click.command()
 @click.option("--sets", default="", help="Names of sets, with commas between them; all if empty.")
+@click.option("--correlations", default="", help="Correlations, with commas between them; all if empty.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the painting and of ERM.")
 @click.option("--dominoes", "root", type=click.Path(path_type=Path), help="dataset.root of Dominoes.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The CSV file to add to.")
-def command(sets: str, seed: int, root: Path | None, out: Path) -> None:
+def command(sets: str, correlations: str, seed: int, root: Path | None, out: Path) -> None:
     """Hold the diagnosis against what retraining does, on painted sets."""
     known = _known(out)
     for name, correlation, maker in _makers(seed, root):
         about = {"set": name, "correlation": correlation, "seed": seed}
-        if (sets and name not in sets.split(",")) or (name, str(correlation), str(seed)) in known:
+        wanted = (not sets or name in sets.split(",")) and (
+            not correlations or str(correlation) in correlations.split(",")
+        )
+        if not wanted or (name, str(correlation), str(seed)) in known:
             continue
         row = {**about, **measured(maker, seed)}
         with out.open("a", newline="") as file:

@@ -1,14 +1,15 @@
 """What choosing without group labels costs: every method chosen by every criterion, on the same ERM runs.
 
-    python -m benchmarks.selection WATERBIRDS WEIGHTS --seeds 0,1,2 --size 128 --out selection.csv
+    python -m benchmarks.selection WATERBIRDS WEIGHTS --seeds 0,1,2 --work FOLDER --out selection.csv
 
-The criteria that see no groups get a validation split cut to the correlation of the training split, as one
-would have it without group labels; `groups` gets the whole split, and the cut one too (`groups, cut`). The
-test split chooses nothing.
+Each ERM run has a project of its own in the work folder. What was made there is not made again, so a run
+that was cut off can go on. The criteria that see no groups get a validation split cut to the correlation of
+the training split, as one would have it without group labels; `groups` gets the whole split, and the cut one
+too (`groups, cut`). The test split chooses nothing.
 """
 
 import csv
-import tempfile
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,7 +36,7 @@ from pipeline.project import Opened
 from pipeline.setting import Setting
 from stages.cli import main
 
-STAGES = ("train", "saliency", "features")  # and prepare, once
+MADE = {"prepare": "images.h5", "train": "erm", "saliency": "masks.h5", "features": "features.h5"}
 # Without eiil: Waterbirds has two classes, so it is error_groups.
 CRITERIA = ("groups", "groups, cut", "soft_errors", "error_groups", "worst_class")
 ALPHAS, BETAS = (0.0, 1.0, 2.0), (0.0, 1.0, 3.0, 10.0, 30.0)
@@ -59,14 +60,20 @@ def parameters(root: Path, weights: Path, size: int, epochs: int, seed: int) -> 
 
 
 @contextmanager
-def made(values: dict[str, Any], data: Path) -> Iterator[Opened]:
-    """Run the stages, and open what they made."""
-    data.mkdir(exist_ok=True)
+def made(values: dict[str, Any], data: Path, images: Path | None) -> Iterator[Opened]:
+    """Run the stages whose artefacts are not there, and open what they made.
+
+    Args:
+        images: an images.h5 of the same dataset; None if there is none yet.
+    """
+    data.mkdir(parents=True, exist_ok=True)
     params = data / "params.yaml"
     YAML(typ="safe").dump(values, params)
-    stages = STAGES if (data / "images.h5").exists() else ("prepare", *STAGES)
-    for stage in stages:
-        main.main([stage, "--data", str(data), "--params", str(params)], standalone_mode=False)
+    if images and not (data / "images.h5").exists():
+        os.link(images, data / "images.h5")
+    for stage, artefact in MADE.items():
+        if not (data / artefact).exists():
+            main.main([stage, "--data", str(data), "--params", str(params)], standalone_mode=False)
     with graph.project(data).open("images", "erm", "features") as given:
         yield given
 
@@ -149,22 +156,24 @@ def measured(given: Opened, fit: FitParams, seed: int) -> Iterator[Row]:
 @click.option("--seeds", default="0,1,2", show_default=True, help="Seeds of ERM, with commas between them.")
 @click.option("--size", default=224, show_default=True, help="Side of the network's input, pixels.")
 @click.option("--epochs", default=6, show_default=True, help="Epochs of ERM.")
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for the ERM runs.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The CSV file to write.")
-def command(root: Path, weights: Path, seeds: str, size: int, epochs: int, out: Path) -> None:
+def command(root: Path, weights: Path, seeds: str, size: int, epochs: int, work: Path, out: Path) -> None:
     """Choose every last-layer method by every criterion on Waterbirds."""
     found: list[Row] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for seed in map(int, seeds.split(",")):
-            values = parameters(root, weights, size, epochs, seed)
-            with made(values, Path(temporary)) as given:
-                fit = FitParams(**{key: values["retrain"][key] for key in FitParams.model_fields})
-                for row in measured(given, fit, seed):
-                    found.append(row)
-                    click.echo("  ".join(map(str, row.values())))
-            with out.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(found[0]))
-                writer.writeheader()
-                writer.writerows(found)
+    images: Path | None = None
+    for seed in map(int, seeds.split(",")):
+        values, data = parameters(root, weights, size, epochs, seed), work / str(seed)
+        with made(values, data, images) as given:
+            images = data / "images.h5"
+            fit = FitParams(**{key: values["retrain"][key] for key in FitParams.model_fields})
+            for row in measured(given, fit, seed):
+                found.append(row)
+                click.echo("  ".join(map(str, row.values())))
+        with out.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(found[0]))
+            writer.writeheader()
+            writer.writerows(found)
 
 
 if __name__ == "__main__":

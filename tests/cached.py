@@ -47,6 +47,7 @@ MAPS = MapParams(
     method="xgradcam",
     target="label",
     layer="last",
+    flip=False,
     size="top_k",
     top_k=0.3,
     side="core",
@@ -231,22 +232,22 @@ def _write_features(
         file.write("train/partner", np.zeros((DRAWS, count), np.int32))
         file.write("train/batch", batch.astype(np.int32))
         file.write("train/fill", np.zeros((DRAWS, count, 3), np.float32))
-        _write_views_of_validation(file, *splits["val"][:2], core)
+        _write_views_of_validation(file, splits, core)
 
 
-def _write_views_of_validation(
-    file: store.Writer, x: NDArray[np.float32], label: NDArray[np.int64], feature: int
-) -> None:
-    """The core is one feature; the rest is all others."""
-    core = x * (np.arange(WIDTH) == feature)
-    partner = np.array([np.flatnonzero(label != own)[0] for own in label])
+def _write_views_of_validation(file: store.Writer, splits: Splits, feature: int) -> None:
+    """The core is one feature; the rest is all others. Partners are training images."""
+    (x, own, _), (train, theirs, _) = splits["val"], splits["train"]
+    is_core = np.arange(WIDTH) == feature
+    core, backgrounds = x * is_core, train * ~is_core
+    partner = np.array([np.flatnonzero(theirs != each)[0] for each in own])
+    same = np.array([np.flatnonzero(theirs == each)[-1] for each in own])
     file.write("val/position", np.arange(len(x)))
     file.write("val/masked", core[None])
     file.write("val/rest", (x - core)[None])
-    same = np.array([np.flatnonzero(label == own)[-1] for own in label])
-    file.write("val/combined", (core + (x - core)[partner])[None])
-    file.write("val/combined_same", (core + (x - core)[same])[None])
-    file.write("val/partner", partner[None].astype(np.int32))
-    file.write("val/partner_same", same[None].astype(np.int32))
+    file.write("val/combined", (core + backgrounds[partner])[None])
+    file.write("val/combined_same", (core + backgrounds[same])[None])
+    file.write("val/train_partner", partner[None].astype(np.int32))
+    file.write("val/train_partner_same", same[None].astype(np.int32))
     file.write("val/batch", np.zeros((1, len(x)), np.int32))
     file.write("val/fill", np.zeros((1, len(x), 3), np.float32))

@@ -203,7 +203,7 @@ def _fitted(phi: NDArray[np.float32], seen: Array, classes: int) -> FittedHeads:
 def _write_masks(project: Project, given: Opened, rng: np.random.Generator) -> None:
     rows = np.flatnonzero(given.file("images")["split"][:] == 0)
     side = given.model("erm").spec.input_size
-    made = {"size": "top_k", "top_k": TOP_K, "method": "xgradcam", "side": "core"}
+    made = {"size": "top_k", "top_k": TOP_K, "method": "xgradcam", "side": "core", "flip": False}
     label, split = (given.file("images")[name][:] for name in ("label", "split"))
     parts = {"": (rows, rng), "val/": (np.flatnonzero(split == 1), np.random.default_rng(1))}
     made_from = given.digests("images", "erm")
@@ -240,10 +240,13 @@ def _write_features(project: Project, given: Opened, rng: np.random.Generator) -
         file.write("train/partner", partner.astype(np.int32))
         file.write("train/batch", np.zeros((DRAWS, count), np.int32))
         file.write("train/fill", rng.random((DRAWS, count, 3), dtype=np.float32))
-        _write_views_of_validation(file, phi[split == 1])
+        label = stored["label"][:]
+        _write_views_of_validation(file, phi[split == 1], label[split == 1], label[split == 0])
 
 
-def _write_views_of_validation(file: store.Writer, phi: NDArray[np.float32]) -> None:
+def _write_views_of_validation(
+    file: store.Writer, phi: NDArray[np.float32], own: Array, theirs: Array
+) -> None:
     """The core alone has the features of the image, the rest alone those of the next image.
 
     On an image of its class, it has its own too.
@@ -254,8 +257,10 @@ def _write_views_of_validation(file: store.Writer, phi: NDArray[np.float32]) -> 
     file.write("val/rest", np.roll(phi, 1, 0)[None])
     file.write("val/combined", phi[None] + rng.normal(size=(1, *phi.shape)).astype(np.float32))
     file.write("val/combined_same", phi[None])
-    file.write("val/partner", np.roll(np.arange(count), 2)[None].astype(np.int32))
-    file.write("val/partner_same", np.arange(count)[None].astype(np.int32))
+    another = np.array([[np.flatnonzero(theirs != each)[0] for each in own]])
+    same = np.array([[np.flatnonzero(theirs == each)[0] for each in own]])
+    file.write("val/train_partner", another.astype(np.int32))
+    file.write("val/train_partner_same", same.astype(np.int32))
     file.write("val/batch", np.zeros((1, count), np.int32))
     file.write("val/fill", rng.random((1, count, 3), dtype=np.float32))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.method import pairing
 from pipeline.params.features import FeaturesParams
@@ -13,23 +14,27 @@ from pipeline.store import Artefact, Writer
 
 Views = tuple[str, ...]
 TRAINING: Views = ("original", "masked", "combined")
-# The originals are those of the whole split. The last two views have partners: of another, of the same class.
-VALIDATION: Views = ("masked", "rest", "combined", "combined_same")
-VALIDATION_STREAM = 1  # of the draws over validation images
-SAME_CLASS_STREAM = 2  # of their partners of the same class
-PARTNERS = {"combined": "partner", "combined_same": "partner_same"}  # where features.h5 has them
+BATCH, ANOTHER, SAME = 1, 2, 3  # streams of the draws over validation images
+# Where features.h5 has the partners, by part and view.
+PARTNERS = {
+    ("", "combined"): "train/partner",
+    ("val/", "combined"): "val/train_partner",
+    ("val/", "combined_same"): "val/train_partner_same",
+}
 
 
 @dataclass(frozen=True)
 class Draws:
     """All R draws over M images of masks.h5: the retraining set, or the validation images.
 
+    All partners are of the retraining set.
+
     Attributes:
         part: where these images are in masks.h5: "" or "val/".
         views: the views that are made of them.
         rows: (M,) rows of images.h5.
-        position: (M,) their positions in train/ or val/ of features.h5.
-        partners: (R, M) int32 by view, the partner, 0 … M − 1; none if there are no combined views.
+        retraining: (N,) rows of images.h5 of the retraining set.
+        partners: (R, M) int32 by view, the partner, 0 … N − 1: its position in train/ of features.h5.
         batch: (R, M) int32, the batch of the image.
         fill: (R, M, 3) float32 in [0, 1].
         intervened: (M,) bool, the images of the retraining set that are masked and combined; None if all are.
@@ -38,7 +43,7 @@ class Draws:
     part: str
     views: Views
     rows: NDArray[np.int64]
-    position: NDArray[np.int64]
+    retraining: NDArray[np.int64]
     partners: Mapping[str, NDArray[np.int32]]
     batch: NDArray[np.int32]
     fill: NDArray[np.float32]
@@ -71,48 +76,43 @@ class Draws:
         partners = {"combined": np.stack([draw.partner for draw in draws])}
         batch = np.stack([draw.batch for draw in draws])
         fill = _fills(masks["channel_mean"][:], batch)
-        return cls("", TRAINING, rows, np.arange(len(rows)), partners, batch, fill, intervened)
+        return cls("", TRAINING, rows, rows, partners, batch, fill, intervened)
 
     @classmethod
-    def of_validation(
-        cls, images: Artefact, masks: Artefact, split: NDArray[np.int64], params: FeaturesParams
-    ) -> "Draws | None":
+    def of_validation(cls, images: Artefact, masks: Artefact, params: FeaturesParams) -> "Draws | None":
         """Draw over the validation images that have a mask; None if none has.
 
-        If they have one label, none has a partner of another class, and there are no combined views.
-
-        Args:
-            split: the rows of the validation split.
+        Partners are drawn from the whole retraining set, whatever `low_loss` is. If it lacks a class of these
+        images, some have no partner of the same class, and that view is left out.
         """
         if "val/row" not in masks:
             return None
-        rows, count = masks["val/row"][:], params.validation_draws
-        label = images["label"][:][rows]
-        if len(np.unique(label)) > 1:
-            views = VALIDATION
-            draws = [
-                pairing.draw(label, params.batch_size, params.seed, r, stream=VALIDATION_STREAM)
-                for r in range(count)
-            ]
-            same = [pairing.same_class(label, params.seed, r, SAME_CLASS_STREAM) for r in range(count)]
-            partners = {
-                "combined": np.stack([draw.partner for draw in draws]),
-                "combined_same": np.stack(same),
-            }
-            batch = np.stack([draw.batch for draw in draws])
+        rows, retraining = masks["val/row"][:], masks["row"][:]
+        label, numbers = images["label"][:], range(params.validation_draws)
+        own, theirs = label[rows], label[retraining]
+
+        def drawn(stream: int, same_class: bool) -> NDArray[np.int32]:
+            of = (own, theirs, params.seed)
+            return np.stack([pairing.partners(*of, r, stream, same_class) for r in numbers])
+
+        partners = {"combined": drawn(ANOTHER, same_class=False)}
+        lacking = np.setdiff1d(own, theirs)
+        if len(lacking):
+            names = ", ".join(images.attribute("classes")[code] for code in lacking)
+            log.warning("the retraining set has no %s, so the diagnosis has no dependence", names)
         else:
-            views, partners = tuple(view for view in VALIDATION if view not in PARTNERS), {}
-            cut = (len(rows), params.batch_size, params.seed)
-            batch = np.stack([pairing.batches(*cut, r, stream=VALIDATION_STREAM) for r in range(count)])
-        position, fill = np.searchsorted(split, rows), _fills(masks["val/channel_mean"][:], batch)
-        return cls("val/", views, rows, position, partners, batch, fill)
+            partners["combined_same"] = drawn(SAME, same_class=True)
+        cut = (len(rows), params.batch_size, params.seed)
+        batch = np.stack([pairing.batches(*cut, r, BATCH) for r in numbers])
+        views, fill = ("masked", "rest", *partners), _fills(masks["val/channel_mean"][:], batch)
+        return cls("val/", views, rows, retraining, partners, batch, fill)
 
     def write(self, artefact: Writer, split: str) -> None:
         """Write partners, batches and fills into features.h5."""
         artefact.write(f"{split}/batch", self.batch)
         artefact.write(f"{split}/fill", self.fill)
         for view, partner in self.partners.items():
-            artefact.write(f"{split}/{PARTNERS[view]}", self.position[partner].astype(np.int32))
+            artefact.write(PARTNERS[self.part, view], partner)
         if self.intervened is not None:
             artefact.write(f"{split}/intervened", self.intervened)
 

@@ -1,11 +1,11 @@
 """The saliency maps. A map ranks the pixels of an image; the K highest become the mask.
 
-A new method needs a function from a batch to raw maps, an entry in MAPS, and its name in
-`pipeline.params.maps`.
+`of_batch` makes them. A new method needs a function from a batch to raw maps, an entry in MAPS, and its name
+in `pipeline.params.maps`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -106,3 +106,24 @@ MAPS: dict[str, MapMethod] = {
     "foreground": _foreground,
     **{name: partial(_package, name) for name in package_cams.CLASSES},
 }
+CONTROLS = ("random", "foreground")  # maps that do not look at the network
+
+
+def of_batch(model: Classifier, batch: Batch, params: MapParams) -> Maps:
+    """The raw maps of a batch.
+
+    With `flip`, the map is the mean of the image's map and of its mirror image's map, mirrored back. Both
+    explain the same class. The controls are as they are.
+    """
+    method = MAPS[params.method]
+    found = method(model, batch, params)
+    if not params.flip or params.method in CONTROLS:
+        return found
+    mirrored = replace(batch, x=batch.x.flip(3), label=found.target)
+    other = method(model, mirrored, params.model_copy(update={"target": "label"}))
+    return replace(found, cam=mean_of_mirrored(found.cam, other.cam))
+
+
+def mean_of_mirrored(cam: Tensor, mirrored: Tensor) -> Tensor:
+    """The mean of maps and of those of the mirror images, mirrored back; (B, h, w) each."""
+    return (cam + mirrored.flip(2)) / 2

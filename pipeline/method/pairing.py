@@ -1,7 +1,8 @@
 """Draws: partners and fills, chosen in advance. The paper chooses them in every batch (section 3.2).
 
 A draw cuts the M images of the retraining set into the batches of one epoch, and gives each image a partner.
-It depends only on the labels, the batch size, the seed and r. Images have their positions in masks.h5.
+It depends only on the labels, the batch size, the seed and r. Images have their positions in masks.h5. The
+validation images have batches of their own; their partners are of the retraining set too.
 """
 
 from dataclasses import dataclass
@@ -32,7 +33,6 @@ def draw(
     batch_size: int,
     seed: int,
     r: int,
-    stream: int = 0,
     among: NDArray[np.bool_] | None = None,
 ) -> Draw:
     """Draw number `r`: a permutation of the images, cut into batches of `batch_size`.
@@ -42,7 +42,6 @@ def draw(
 
     Args:
         labels: (M,) integers.
-        stream: draws of another stream are independent of these; 0 is the retraining set.
         among: (M,), which images can be partners; None for all of them. They have two labels at least.
 
     Raises:
@@ -55,7 +54,7 @@ def draw(
             "features: every image of the retraining set has the same label, "
             "so none has a partner of another class"
         )
-    rng = _rng(seed, r, stream)
+    rng = _rng(seed, r, 0)
     partner = np.empty(len(labels), np.int32)
     cut = _cut(len(labels), batch_size, rng)
     for members in cut:
@@ -68,31 +67,39 @@ def draw(
     return Draw(_numbered(cut), partner)
 
 
-def same_class(labels: NDArray[np.integer], seed: int, r: int, stream: int) -> NDArray[np.int32]:
-    """Partners of the same class: uniformly drawn from the other images with the same label.
-
-    An image that is alone in its class is its own partner.
+def partners(
+    labels: NDArray[np.integer],
+    theirs: NDArray[np.integer],
+    seed: int,
+    r: int,
+    stream: int,
+    same_class: bool,
+) -> NDArray[np.int32]:
+    """For each image, one of other images: uniformly drawn from those with another label, or with its own.
 
     Args:
-        labels: (M,) integers.
-        seed, r, stream: as in `draw`.
+        labels: (M,) integers, of the images.
+        theirs: (N,) integers, of the images that can be partners. Each image must have one that fits.
+        stream: draws of another stream are independent of these; 0 is that of `draw`.
+        same_class: whether the partner has the image's own label.
 
     Returns:
-        (M,) int32, positions.
+        (M,) int32, positions in `theirs`.
     """
-    rng = _rng(seed, r, stream)
-    partner = np.arange(len(labels), dtype=np.int32)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        count = len(members)
-        if count > 1:
-            steps = rng.integers(1, count, count)
-            partner[members] = members[(np.arange(count) + steps) % count]
-    return partner
+    order = np.argsort(theirs, kind="stable")  # a class is one run
+    first, after = (np.searchsorted(theirs[order], labels, side) for side in ("left", "right"))
+    # The other classes are one run too, from `after` past the end to `first`.
+    start, count = (first, after - first) if same_class else (after, len(theirs) - (after - first))
+    step = _rng(seed, r, stream).integers(count)
+    return np.asarray(order[(start + step) % len(theirs)], np.int32)
 
 
-def batches(count: int, batch_size: int, seed: int, r: int, stream: int = 0) -> NDArray[np.int32]:
-    """The batches of `draw` alone, (count,): for images of one label, which have no partners."""
+def batches(count: int, batch_size: int, seed: int, r: int, stream: int) -> NDArray[np.int32]:
+    """Batches as `draw` has them, (count,), for images whose partners are not among them.
+
+    Args:
+        stream: as in `partners`.
+    """
     return _numbered(_cut(count, batch_size, _rng(seed, r, stream)))
 
 

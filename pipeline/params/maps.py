@@ -30,6 +30,9 @@ class MapParams(Block):
     ] = Field(description="method of the map; random and foreground (the true masks) are controls")
     target: Literal["label", "prediction"] = Field(description="the class that the map explains")
     layer: str = Field(description="last: the last activation maps; or the name of a module of the trunk")
+    flip: bool = Field(
+        description="true: the mean of the image's map and of its mirror image's map; twice the time"
+    )
     size: Literal["top_k", "knee"] = Field(
         description="what sets K. top_k: the key top_k; knee: each image has its own, at the knee of ERM's "
         "loss on the K highest pixels alone (DaC), and the key is not read"

@@ -1,8 +1,9 @@
 """Does the method's assumption hold here? ERM on views of the validation images; no group label is read.
 
 Each validation image is seen whole, as its core alone, as its rest alone, and with its core on the background
-of two other images: one of another class, and one of its own. The masks are the images' own, for the class of
-`saliency.target`.
+of two training images: one of another class, and one of its own. The backgrounds of training images are what
+ERM has learnt from, so they go with the classes if anything does. The masks are the images' own, for the
+class of `saliency.target`.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import MacError
 from pipeline.project import Opened
 from pipeline.results.blocks import in_blocks
 from pipeline.results.intervals import difference_interval, mean_interval, wilson
@@ -26,6 +28,9 @@ def diagnose(given: Opened) -> dict[str, Any]:
 
     Args:
         given: images, erm, masks and features.
+
+    Raises:
+        MacError: features.h5 is of an earlier version.
 
     Returns:
         `verdict`: of `judgement.judged`. `dependence`: of `judgement.depends`.
@@ -75,16 +80,23 @@ def views(given: Opened) -> tuple[Shares, NDArray[np.int64]]:
     Args:
         given: erm and features.
 
+    Raises:
+        MacError: features.h5 is of an earlier version, whose partners are validation images.
+
     Returns:
         (n,) shares of the draws: `original`, `core` and `rest`: in which ERM is right; `same`: in which it is
         right about the core on an image of the same class; `own`, `partner` and `neither`: in which it gives
         the core on an image of another class the class of its core, of its background, or another one;
-        `swayed`: in which it is right about the image and wrong about the latter. The last five are absent if
-        all images have one label; `same` also in a features.h5 of an earlier version.
+        `swayed`: in which it is right about the image and wrong about the latter. `same` is absent if the
+        retraining set lacks a class of the images.
     """
     features, head = given.file("features"), given.model("erm").head()
-    label, position = features["val/label"][:], features["val/position"][:]
-    own = label[position]
+    if "val/train_partner" not in features:
+        remedy = given.project.kinds["features"].remedy
+        raise MacError(f"{features.path}: of an earlier version, without 'val/train_partner'; {remedy}")
+    position = features["val/position"][:]
+    own = features["val/label"][:][position]
+    partner = features["train/label"][:][features["val/train_partner"][:]]
 
     def predicted(x: NDArray[np.float32]) -> NDArray[np.int64]:
         return np.asarray(head.logits(x)[0].argmax(-1))
@@ -96,14 +108,13 @@ def views(given: Opened) -> tuple[Shares, NDArray[np.int64]]:
     seen = {"original": right.astype(np.float64)}
     seen["core"] = (over_draws("masked") == own).mean(0)
     seen["rest"] = (over_draws("rest") == own).mean(0)
-    if "val/combined" in features:
-        if "val/combined_same" in features:
-            seen["same"] = (over_draws("combined_same") == own).mean(0)
-        combined, partner = over_draws("combined"), label[features["val/partner"][:]]
-        seen["own"] = (combined == own).mean(0)
-        seen["partner"] = (combined == partner).mean(0)
-        seen["neither"] = ((combined != own) & (combined != partner)).mean(0)
-        seen["swayed"] = (right & (combined != own)).mean(0)
+    if "val/combined_same" in features:
+        seen["same"] = (over_draws("combined_same") == own).mean(0)
+    combined = over_draws("combined")
+    seen["own"] = (combined == own).mean(0)
+    seen["partner"] = (combined == partner).mean(0)
+    seen["neither"] = ((combined != own) & (combined != partner)).mean(0)
+    seen["swayed"] = (right & (combined != own)).mean(0)
     return seen, own
 
 

@@ -18,8 +18,8 @@ VIEWS = {
     "dependence": "dependence",
 }
 VIEWS_NOTE = (
-    "same class: right about the core on a background of its class; "
-    "own class, partner's, neither: what ERM says of the core on a background of another class; "
+    "same class: right about the core on a training image's background of its class; "
+    "own class, partner's, neither: what ERM says of the core on one of another class; "
     "swayed: right about the image, wrong about that; dependence: same class minus own class"
 )
 

@@ -22,20 +22,16 @@ def _views_of_validation() -> dict[str, Field]:
         "val/position": Field("int64", ("masked position",), about, optional=True),
         "val/masked": Field("float32", views, "φ of the core alone, filled with b", optional=True),
         "val/rest": Field("float32", views, "φ of the rest alone, filled with b", optional=True),
-        "val/combined": Field(
-            "float32", views, "φ of the combined views; absent if all have one label", optional=True
-        ),
+        "val/combined": Field("float32", views, "φ of the combined views", optional=True),
         "val/combined_same": Field(
-            "float32", views, "φ of the core on an image of the same class; absent likewise", optional=True
-        ),
-        "val/partner": Field(
-            "int32", drawn, "partner j, position in val/; absent if all have one label", optional=True
-        ),
-        "val/partner_same": Field(
-            "int32",
-            drawn,
-            "the same for combined_same; an image that is alone in its class is its own partner",
+            "float32",
+            views,
+            "φ of the core on an image of the same class; absent if train/ lacks a class of these images",
             optional=True,
+        ),
+        "val/train_partner": Field("int32", drawn, "partner of combined, position in train/", optional=True),
+        "val/train_partner_same": Field(
+            "int32", drawn, "partner of combined_same, position in train/; absent likewise", optional=True
         ),
         "val/batch": Field("int32", drawn, "the image's batch in the draw", optional=True),
         "val/fill": Field("float32", (*drawn, 3), "fill b, in [0, 1]", optional=True),

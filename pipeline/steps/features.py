@@ -4,13 +4,14 @@ For an image i of the retraining set: φ(x_i), and in each draw φ(masked) and �
 With `low_loss` below 1, only images of low ERM loss are intervened on and are partners (as in DaC, Noohdani
 et al. 2024). The others have these views too, but `train/intervened` says that they do not count.
 For an image of the held-out splits: φ(x). For a validation image with a mask also, for the diagnosis: φ of
-its core alone, of its rest alone, and combined with partners of the validation split: one of another class,
-and one of the same class.
+its core alone, of its rest alone, and combined with two partners: one of another class, and one of the same
+class. All partners are of the retraining set.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
             intervened = loss <= np.quantile(loss, params.low_loss)
             log.info("%d of %d training images are masked and combined", intervened.sum(), len(intervened))
         draws = Draws.make(images, masks, params, intervened)
-        validation = Draws.of_validation(images, masks, given.rows("val"), params)
+        validation = Draws.of_validation(images, masks, params)
         rows = {split: given.rows(split) for split in SPLITS} | {"train": draws.rows}
         views = draws.views if original is None else tuple(name for name in draws.views if name != "original")
         parts = {
@@ -88,7 +89,7 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
             "test": _Part("test", rows["test"], None, ORIGINAL),
         }
         if validation is not None:
-            parts["val-views"] = _Part("val", validation.rows, validation, validation.views)
+            parts["val-diagnosis"] = _Part("val", validation.rows, validation, validation.views)
         shards = {name: kept(name, part) for name, part in parts.items()}
         opened = store.create(out, "features", SCHEMA, params.model_dump(), made_from, **names)
         artefact = stack.enter_context(opened)
@@ -100,7 +101,7 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
         if original is not None:
             artefact.write("train/original", original)
         if validation is not None:
-            artefact.write("val/position", validation.position)
+            artefact.write("val/position", np.searchsorted(rows["val"], validation.rows))
             validation.write(artefact, "val")
         for name, part in parts.items():
             merge = _merge(artefact, part, width)
@@ -260,13 +261,13 @@ class _Drawn:
         """Stored images (B, H, W, 3) and masks (B, S, S): their own; by view, their partners' by draw."""
         images, masks = self.network.given.file("images"), self.network.given.file("masks")
 
-        def read(each: NDArray[np.integer]) -> Pair:
-            stored = to_pinned(images.rows("image", self.draws.rows[each]), self.network.on)
-            mask = masks.rows(f"{self.draws.part}mask", each)
-            return stored, to_pinned(mask, self.network.on)
+        def read(part: str, rows: NDArray[np.int64], each: NDArray[np.integer]) -> Pair:
+            stored = to_pinned(images.rows("image", rows[each]), self.network.on)
+            return stored, to_pinned(masks.rows(f"{part}mask", each), self.network.on)
 
-        partners = self.draws.partners.items()
-        return read(positions), {name: list(map(read, each[:, positions])) for name, each in partners}
+        own = read(self.draws.part, self.draws.rows, positions)
+        read_partner, partners = partial(read, "", self.draws.retraining), self.draws.partners.items()
+        return own, {name: list(map(read_partner, each[:, positions])) for name, each in partners}
 
     def _features(self, positions: NDArray[np.int64], read: tuple[Pair, dict[str, list[Pair]]]) -> Arrays:
         """φ of each view: of the originals (B, D), of the others in each draw (R, B, D)."""

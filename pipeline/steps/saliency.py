@@ -329,7 +329,7 @@ class _Masking:
             label = torch.from_numpy(images.rows("label", rows)).to(self.on)
             foreground = self._foreground(rows)
             batch = maps.Batch(rows, self.model.input(grid), label, foreground)
-            found = maps.MAPS[params.method](self.model, batch, params)
+            found = maps.of_batch(self.model, batch, params)
             self._require_finite(found.cam, rows)
             knees: Arrays = {}
             if foreground is not None:

@@ -68,7 +68,7 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     step = training_rate(model, images.stored_size, inputs.input_size, train, on)
     forward = forward_rate(model, inputs.input_size, on)
     fitted = training * (1 + 2 * features.draws) + validation + test
-    views = fitted + 3 * features.validation_draws * validation
+    views = fitted + 4 * features.validation_draws * validation
     width, masked = 4 * model.head.in_features, training + validation
     saliency = params.of(SaliencyParams)
     looks = 1 + (len(QUANTILES) if saliency.size == "knee" else 0)  # forward passes for a mask

@@ -25,6 +25,7 @@ def explain(
     top_k: float | None,
     target: str | None,
     sides: Sequence[Side] | None = None,
+    flip: bool = False,
 ) -> Image.Image:
     """One row for each image: the maps of both heads, the core from ERM's map, and both heads' probabilities.
 
@@ -33,6 +34,7 @@ def explain(
         top_k: K of the core, as in `saliency.top_k`; None for that of the knee, as in `saliency.size`.
         target: the class that the maps explain; None for the one that the second head predicts.
         sides: which pixels are the core of each class, as in `saliency.side`; None for the K highest.
+        flip: whether maps are averaged with those of the mirror image, as in `saliency.flip`.
 
     Raises:
         MacError: a file cannot be read, there is no such class, or `top_k` does not fit the input grid.
@@ -40,7 +42,7 @@ def explain(
     if target is not None and target not in pair.classes:
         raise MacError(f"target {target}: no such class; there are {', '.join(pair.classes)}")
     k = None if top_k is None else pixel_count(top_k, pair.transform.spec.input_size)
-    rows = [_row(pair, file, k, target, sides or ["core"] * len(pair.classes)) for file in files]
+    rows = [_row(pair, file, k, target, sides or ["core"] * len(pair.classes), flip) for file in files]
     sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
     top = 0
     for row in rows:
@@ -49,12 +51,14 @@ def explain(
     return sheet
 
 
-def _row(pair: Pair, file: Path, k: int | None, target: str | None, sides: Sequence[Side]) -> Image.Image:
+def _row(
+    pair: Pair, file: Path, k: int | None, target: str | None, sides: Sequence[Side], flip: bool
+) -> Image.Image:
     pixels, size = pair.transform.pixels(file), pair.transform.spec.input_size
     state = pair.state(pixels[None])
     probability = pair.probabilities(state)[0]
     label = int(probability[1].argmax()) if target is None else pair.classes.index(target)
-    raw = pair.maps(state, label)
+    raw = pair.maps(state, label, pair.state(pixels[None].flip(3)) if flip else None)
     maps = [upsample(each, size)[0].cpu() for each in raw]
     top = pair.at_knee(pixels[None], raw[0], label) if k is None else top_k_mask(maps[0][None], k)
     core = (top if sides[label] == "core" else ~top)[0].cpu().numpy()

@@ -19,6 +19,7 @@ from pipeline.datasets.sources import image_files
 from pipeline.errors import MacError
 from pipeline.method import xgradcam
 from pipeline.method.knee import at_knee
+from pipeline.method.maps import mean_of_mirrored
 from pipeline.network import classifier
 from pipeline.network.backbone import State
 from pipeline.network.classifier import Classifier
@@ -87,13 +88,19 @@ class Pair:
         logits = both.logits(self.model.trunk.pool(state).cpu().numpy())
         return np.asarray(softmax(logits, -1).swapaxes(0, 1))
 
-    def maps(self, state: State, label: int) -> list[Tensor]:
-        """The maps of a class for each of the two heads, (B, h, w) each, on the device."""
+    def maps(self, state: State, label: int, mirrored: State | None = None) -> list[Tensor]:
+        """The maps of a class for each of the two heads, (B, h, w) each, on the device.
+
+        Args:
+            mirrored: the state of the mirror images, for maps with `saliency.flip`.
+        """
         target = torch.full((len(state),), label, device=self.on)
         found = []
         for each in self.heads:
             weight = torch.from_numpy(each.head.weight[0]).to(self.on)
-            found.append(xgradcam.of_head(self.model.trunk, state, weight, target))
+            map_of = partial(xgradcam.of_head, self.model.trunk, head_weight=weight, target=target)
+            cam = map_of(state)
+            found.append(cam if mirrored is None else mean_of_mirrored(cam, map_of(mirrored)))
         return found
 
     @torch.no_grad()

@@ -20,9 +20,10 @@ def command(data: Path, as_json: bool) -> None:
     It is that ERM's highest scores lie on the core; or, with saliency.side: rest, that all others do; with
     auto, one of the two for each class.
 
-    ERM sees each validation image whole, as its core alone, as its rest alone, and with its core on a
-    background of its own class and of another. So it also says whether ERM depends on the background, and of
-    which classes this is clear. No group label is read. It needs images.h5, erm/, masks.h5 and features.h5.
+    ERM sees each validation image whole, as its core alone, as its rest alone, and with its core on the
+    backgrounds of two training images: one of its own class and one of another. So it also says whether ERM
+    depends on the background, and of which classes this is clear. No group label is read. It needs
+    images.h5, erm/, masks.h5 and features.h5.
     """
     with graph.project(data).open("images", "erm", "masks", "features") as given:
         found = diagnose(given)

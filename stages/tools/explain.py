@@ -31,6 +31,11 @@ from stages.options import data_option, device_option
     type=click.Choice(["core", "rest"]),
     help="Whether the core is the K highest pixels, or the rest.  [default: as in masks.h5]",
 )
+@click.option(
+    "--flip/--no-flip",
+    default=None,
+    help="Whether maps are averaged with those of the mirror image.  [default: as in masks.h5]",
+)
 @head_option
 @data_option
 @device_option
@@ -40,6 +45,7 @@ def command(
     target: str | None,
     top_k: float | None,
     side: Side | None,
+    flip: bool | None,
     other: str,
     data: Path,
     device: str,
@@ -48,15 +54,17 @@ def command(
     project = graph.project(data)
     pair = Pair.load(project, other, pick(device))
     sides: Sequence[Side] = [side or "core"] * len(pair.classes)
-    if top_k is None or side is None:
+    if None in (top_k, side, flip):
         with project.open("masks") as given:
             if top_k is None and given.stated("masks", "size") == "top_k":
                 top_k = given.stated("masks", "top_k")
             if side is None:
                 sides = sides_of(given, len(pair.classes))
+            if flip is None:
+                flip = given.stated("masks", "flip")
     if pair.note:
         log.warning("%s", pair.note)
-    picture = explain(pair, images, top_k, target, sides)
+    picture = explain(pair, images, top_k, target, sides, bool(flip))
     with store.replacing(out) as temporary:
         picture.save(temporary, "PNG")
     click.echo(out)

@@ -9,10 +9,12 @@ from pipeline.errors import MacError
 from pipeline.params.baselines import BaselinesParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.sweep import PenaltyParams
+from pipeline.results.diagnosis import diagnose
 from pipeline.steps.baselines import baselines
 from pipeline.steps.retrain import retrain
 from tests import cached
 from tests.cached import AUTO, FIT
+from tests.conftest import edited
 
 
 def test_what_is_stated_is_found_and_what_is_not_is_named(tmp_path: Path) -> None:
@@ -36,3 +38,16 @@ def test_an_erm_that_does_not_state_what_chose_it(tmp_path: Path) -> None:
             retrain(given, project.path("retrained"), params, AUTO, context)
         with pytest.raises(MacError, match=message):
             baselines(given, project.path("baselines"), llr, PenaltyParams(l2s=[0]), FIT, AUTO, context)
+
+
+def test_features_whose_validation_images_have_partners_of_their_own_split(tmp_path: Path) -> None:
+    project = cached.write(tmp_path)
+    with edited(project.path("features")) as file:
+        for name in ("partner", "partner_same"):
+            file.move(f"val/train_{name}", f"val/{name}")
+    message = r"features.h5: of an earlier version, without 'val/train_partner'; run 'mac features'$"
+    with (
+        project.open("images", "erm", "masks", "features") as given,
+        pytest.raises(MacError, match=message),
+    ):
+        diagnose(given)

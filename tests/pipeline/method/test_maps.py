@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.method.maps import MAPS, Batch, looks_inside
+from pipeline.method import xgradcam
+from pipeline.method.maps import MAPS, Batch, looks_inside, of_batch
 from pipeline.network.classifier import Classifier
 from pipeline.params.maps import MapParams
 from tests.cached import MAPS as PARAMS
@@ -53,6 +54,30 @@ def test_random_maps_depend_on_seed_and_row_alone() -> None:
         assert not torch.equal(
             MAPS["random"](model, last, PARAMS.model_copy(update={"seed": 1})).cam, three[2:]
         )
+
+
+@pytest.mark.parametrize("target", ["label", "prediction"])
+def test_a_flipped_map_is_the_mean_of_two_that_explain_the_same_class(target: str) -> None:
+    model, images = settled("squeezenet1_1"), batch(96)
+    params = PARAMS.model_copy(update={"target": target, "flip": True})
+    with torch.no_grad():
+        found = of_batch(model, images, params)
+        expected = images.label if target == "label" else model(images.x).argmax(1)
+        assert torch.equal(found.target, expected)
+        for image, cam, label in zip(images.x, found.cam, expected, strict=True):
+            state = model.encode(torch.stack([image, image.flip(2)]))
+            each = xgradcam.of_head(model.trunk, state, model.head.weight, label.expand(2))
+            torch.testing.assert_close(cam, (each[0] + each[1].flip(1)) / 2)
+        assert not torch.allclose(found.cam, MAPS["xgradcam"](model, images, params).cam)
+
+
+@pytest.mark.parametrize("method", ["random", "foreground"])
+def test_controls_are_not_flipped(method: str) -> None:
+    model, params = settled("squeezenet1_1"), PARAMS.model_copy(update={"method": method})
+    with torch.no_grad():
+        plain = of_batch(model, batch(96), params).cam
+        flipped = of_batch(model, batch(96), params.model_copy(update={"flip": True})).cam
+    assert torch.equal(plain, flipped)
 
 
 @pytest.mark.parametrize(

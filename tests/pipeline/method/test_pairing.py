@@ -45,26 +45,38 @@ def test_the_draws_of_the_retraining_set_are_those_of_its_seed_and_number() -> N
     draw = pairing.draw(y, 3, seed=5, r=2)
     assert draw.batch.tolist() == [0, 1, 1, 1, 0, 0, 2]
     assert draw.partner.tolist() == [5, 3, 3, 2, 0, 0, 4]
-    other = pairing.draw(y, 3, seed=5, r=2, stream=1)
-    assert other.batch.tolist() != draw.batch.tolist()
-    assert pairing.batches(7, 3, seed=5, r=2).tolist() == draw.batch.tolist()
-    assert pairing.batches(7, 3, seed=5, r=2, stream=1).tolist() == other.batch.tolist()
+    assert pairing.batches(7, 3, seed=5, r=2, stream=0).tolist() == draw.batch.tolist()
+    assert pairing.batches(7, 3, seed=5, r=2, stream=1).tolist() != draw.batch.tolist()
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
-def test_a_partner_of_the_same_class_is_another_image_where_there_is_one(labels: list[int]) -> None:
-    y = np.array(labels)
-    partner = pairing.same_class(y, seed=3, r=1, stream=2)
-    assert (y[partner] == y).all()
-    assert ((partner == np.arange(len(y))) == (np.bincount(y)[y] == 1)).all()
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=20), st.permutations([0, 0, 1, 2, 2, 3]), st.booleans()
+)
+def test_a_partner_among_others_is_of_the_wanted_kind(
+    labels: list[int], theirs: list[int], same_class: bool
+) -> None:
+    own, others = np.array(labels), np.array(theirs)
+    partner = pairing.partners(own, others, seed=3, r=1, stream=2, same_class=same_class)
+    assert partner.dtype == np.int32
+    assert ((others[partner] == own) == same_class).all()
 
 
-def test_partners_of_the_same_class_are_uniform_and_differ_by_draw() -> None:
-    y = np.array([0, 1, 0, 1, 0, 0])
-    partners = np.array([pairing.same_class(y, seed=0, r=r, stream=2) for r in range(3000)])
-    share = np.bincount(partners[:, 2], minlength=6) / 3000
-    assert np.abs(share - np.array([1, 0, 0, 0, 1, 1]) / 3).max() < 0.04
-    assert (partners[0] == pairing.same_class(y, seed=0, r=0, stream=2)).all()
+@pytest.mark.parametrize(
+    ("label", "same_class", "wanted"),
+    [(0, True, [0, 2, 5]), (0, False, [1, 3, 4]), (1, False, [0, 2, 3, 5]), (9, False, [0, 1, 2, 3, 4, 5])],
+)
+def test_partners_among_others_are_uniform_and_differ_by_draw_and_stream(
+    label: int, same_class: bool, wanted: list[int]
+) -> None:
+    own, others = np.full(3000, label), np.array([0, 1, 0, 2, 1, 0])
+    draws = [(0, 2), (1, 2), (0, 3)]
+    found = [pairing.partners(own, others, 0, r, stream, same_class) for r, stream in draws]
+    for each in found:
+        share = np.bincount(each, minlength=6) / 3000
+        assert np.abs(share - np.isin(np.arange(6), wanted) / len(wanted)).max() < 0.04
+    assert (found[0] != found[1]).any()
+    assert (found[0] != found[2]).any()
+    assert (found[0] == pairing.partners(own, others, 0, 0, 2, same_class)).all()
 
 
 def test_one_class_alone_cannot_be_paired() -> None:

@@ -118,7 +118,7 @@ def test_with_the_other_side_the_verdict_is_not_calibrated() -> None:
     ("change", "reason"),
     [
         ({"fewest": 3}, "a class has only 3 validation images with a mask, fewer than 10"),
-        ({"classes": 1}, "have one class only, so they have no combined view"),
+        ({"classes": 1}, "have one class only"),
         ({"original": 0.55}, "ERM itself knows the classes of only 55 % of the 200 validation images"),
     ],
 )
@@ -153,13 +153,13 @@ def test_whether_erm_depends_on_the_background(change: dict[str, Any], expected:
 def test_the_dependence_is_told_with_its_interval() -> None:
     found = diagnosis(replace(WATERBIRDS, same=0.93, low=0.05, high=0.135))
     assert dependence(found) == (
-        "ERM depends on the background: of the cores it recognises 93 % on images of the same class and 84 % "
-        "on those of another (difference 5 to 14 points)."
+        "ERM depends on the background: it recognises 93 % of the cores on training images of their class, "
+        "84 % on those of another (difference 5 to 14 points)."
     )
     assert said(found) == [sentence(found), dependence(found), advice(found)]
     found = diagnosis(replace(WATERBIRDS, same=0.85, low=-0.03, high=0.05))
-    assert dependence(found).startswith("It is not clear whether ERM depends on the background: of the cores")
-    assert dependence(found).endswith("whose backgrounds go with no class cannot show it.")
+    assert dependence(found).startswith("It is not clear whether ERM depends on the background: it recogn")
+    assert dependence(found).endswith("(difference -3 to 5 points).")
     for measured_nothing in (diagnosis(WATERBIRDS), {"verdict": "unknown", "images": 0}):
         assert dependence(measured_nothing) == ""
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -91,28 +92,29 @@ def test_every_view_equals_one_made_alone(made: Project) -> None:
 
 
 def test_every_view_of_a_validation_image_equals_one_made_alone(made: Project) -> None:
-    """Core, rest and both combined for single rows by hand; partners are of the validation split."""
+    """Core, rest and both combined for single rows by hand; partners are of the retraining set."""
     with made.open("images", "erm", "masks", "features") as given:
         masks, cached = given.file("masks"), given.file("features")
         grid, phi = by_hand(given)
         rows, label = masks["val/row"][:], cached["val/label"][:]
         mask, mean = masks["val/mask"][:].astype(np.float64), masks["val/channel_mean"][:]
+        train_rows, train_mask = cached["train/row"][:], masks["mask"][:].astype(np.float64)
+        train_label = cached["train/label"][:]
         assert cached["val/position"][:].tolist() == list(range(24))
 
         assert cached["val/masked"].shape == (2, 24, cached["val/original"].shape[1])
         for r in range(2):
-            partner, batch = cached["val/partner"][r], cached["val/batch"][r]
-            same = cached["val/partner_same"][r]
-            assert (label[partner] != label).all()
-            assert (label[same] == label).all()
-            assert (same != np.arange(24)).all()
+            batch = cached["val/batch"][r]
+            partner, same = cached["val/train_partner"][r], cached["val/train_partner_same"][r]
+            assert (train_label[partner] != label).all()
+            assert (train_label[same] == label).all()
             assert np.bincount(batch).tolist() == [16, 8]
             for i in (0, 11, 23):
-                j = partner[i]
+                j, k = partner[i], same[i]
                 b = mean[batch == batch[i]].mean(0)[:, None, None]
                 np.testing.assert_allclose(cached["val/fill"][r, i], b[:, 0, 0], rtol=1e-6)
-                x_i, x_j, m_i, m_j = grid(rows[i]), grid(rows[j]), mask[i], mask[j]
-                x_k, m_k = grid(rows[same[i]]), mask[same[i]]
+                x_i, x_j, x_k = grid(rows[i]), grid(train_rows[j]), grid(train_rows[k])
+                m_i, m_j, m_k = mask[i], train_mask[j], train_mask[k]
                 expected = {
                     "masked": m_i * x_i + (1 - m_i) * b,
                     "rest": (1 - m_i) * x_i + m_i * b,
@@ -136,43 +138,57 @@ def test_the_training_part_is_the_same_without_the_validation_views(project: Pro
         assert sorted(given.file("features")["val"]) == ["attribute", "label", "original", "row"]
 
 
-def test_validation_images_of_one_label_have_no_combined_view(project: Project) -> None:
+def test_validation_images_of_one_label_have_partners_too(project: Project) -> None:
     before = arrays(project, "val/masked", "val/rest", "val/batch", "train/combined")
     with edited(project.path("images")) as file:
         file["label"][70:94] = 1
     make_features(project)
-    after = arrays(project, "val/masked", "val/rest", "val/batch", "train/combined")
+    after = arrays(project, *before, "val/train_partner", "val/train_partner_same", "train/label")
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
-    with project.open("features") as given:
-        for name in ("combined", "combined_same", "partner", "partner_same"):
-            assert f"val/{name}" not in given.file("features")
+    assert (after["train/label"][after["val/train_partner"]] == 0).all()
+    assert (after["train/label"][after["val/train_partner_same"]] == 1).all()
 
 
-def test_an_image_alone_in_its_class_is_seen_on_itself(project: Project) -> None:
+def test_without_a_class_in_the_retraining_set_none_has_a_partner_of_the_same(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Classes are cat, dog and cow; the only cow is a validation image."""
     with edited(project.path("images")) as file:
-        file["label"][70:94] = [1] + [0] * 23
+        file.attrs["classes"] = json.dumps(["cat", "dog", "cow"])
+        file["label"][93] = 2
+    caplog.set_level("WARNING", logger="mac")
     make_features(project)
-    found = arrays(project, "val/partner_same", "val/combined_same", "val/original")
-    assert found["val/partner_same"][:, 0].tolist() == [0, 0]
-    assert (found["val/partner_same"][:, 1:] > 0).all()
-    for view in found["val/combined_same"]:
-        np.testing.assert_allclose(view[0], found["val/original"][0], rtol=1e-3, atol=1e-4)
+    assert "the retraining set has no cow, so the diagnosis has no dependence" in caplog.text
+    found = arrays(project, "val/train_partner", "val/label", "val/combined", "train/label")
+    assert found["val/combined"].shape[:2] == (2, 24)
+    assert (found["train/label"][found["val/train_partner"]] != found["val/label"]).all()
+    with project.open("features") as given:
+        assert not {"combined_same", "train_partner_same"} & set(given.file("features")["val"])
 
 
-def test_only_validation_images_with_a_mask_have_views(project: Project) -> None:
+def test_only_images_with_a_mask_have_views_and_are_partners(project: Project) -> None:
+    """Without a true mask are training images 0 to 9 (so positions in train/ are not rows) and 5 of val."""
     with edited(project.path("images")) as file:
+        file["has_foreground"][:10] = False
         file["has_foreground"][70:75] = False
     make_masks(project, method="foreground", previews=0)
     make_features(project)
-    names = ("position", "partner", "partner_same", "label", "masked", "original")
-    found = arrays(project, *(f"val/{name}" for name in names))
+    names = ("train/row", "train/label", "val/position", "val/label", "val/train_partner")
+    found = arrays(project, *names, "val/train_partner_same", "val/combined_same")
     assert found["val/position"].tolist() == list(range(5, 24))
-    assert found["val/partner"].min() >= 5
-    assert (found["val/label"][found["val/partner"]] != found["val/label"][5:]).all()
-    assert found["val/partner_same"].min() >= 5
-    assert (found["val/label"][found["val/partner_same"]] == found["val/label"][5:]).all()
-    assert (found["val/masked"].shape[1], len(found["val/original"])) == (19, 24)
+    label, own = found["train/label"], found["val/label"][5:]
+    assert (label[found["val/train_partner"]] != own).all()
+    assert (label[found["val/train_partner_same"]] == own).all()
+    with project.open("images", "erm", "masks", "features") as given:
+        images, masks, (grid, phi) = given.file("images"), given.file("masks"), by_hand(given)
+        j = found["val/train_partner_same"][1, 3]
+        b = given.file("features")["val/fill"][1, 3][:, None, None]
+        x_i, x_j = grid(masks["val/row"][3]), grid(found["train/row"][j])
+        m_i, m_j = masks["val/mask"][3].astype(float), masks["mask"][j].astype(float)
+        assert images["label"][found["train/row"][j]] == own[3]
+    x = m_i * x_i + (1 - m_i) * (1 - m_j) * x_j + (1 - m_i) * m_j * b
+    np.testing.assert_allclose(found["val/combined_same"][1, 3], phi(x), rtol=1e-3, atol=1e-4)
 
 
 def test_the_file_says_how_it_was_made(made: Project) -> None:
@@ -251,7 +267,8 @@ def test_images_of_high_loss_are_left_as_they_are_and_are_no_partners(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"train/{name}" for name in ("original", "masked", "batch", "partner", "label")]
-    everything = arrays(project, *names)
+    validation = ("val/train_partner", "val/combined")
+    everything = arrays(project, *names, *validation)
     with project.open("features", "erm") as given:
         assert "train/intervened" not in given.file("features")
         head = given.model("erm").head()
@@ -260,14 +277,14 @@ def test_images_of_high_loss_are_left_as_they_are_and_are_no_partners(
         logits, torch.from_numpy(everything["train/label"]), reduction="none"
     ).numpy()
     make_features(project, low_loss=0.7)
-    found = arrays(project, *names, "train/intervened")
+    found = arrays(project, *names, *validation, "train/intervened")
     among, partner = found["train/intervened"], found["train/partner"]
     np.testing.assert_array_equal(among, loss <= np.quantile(loss, 0.7))
     assert 0 < among.sum() < len(among)
     assert among[partner].all()
     assert (found["train/label"][partner] != found["train/label"]).all()
-    for name in ("original", "masked", "batch", "label"):
-        np.testing.assert_array_equal(found[f"train/{name}"], everything[f"train/{name}"])
+    for name in ("train/original", "train/masked", "train/batch", "train/label", *validation):
+        np.testing.assert_array_equal(found[name], everything[name])
     written = project.path("features").read_bytes()
     monkeypatch.setattr(stage, "BATCHES", 1)
     make_features(project, low_loss=0.7)

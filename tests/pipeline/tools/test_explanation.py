@@ -51,6 +51,20 @@ def test_panels_are_image_map_core_and_map(
         np.testing.assert_array_equal(sheet[22:262, left : left + 240], np.asarray(large))
 
 
+def test_flipped_maps_are_means_with_those_of_the_mirror_image(pair: Pair, files: list[Path]) -> None:
+    sheet = np.asarray(explain(pair, files[:1], 0.1, "landbird", flip=True))
+    pixels = pair.transform.pixels(files[0])
+    here, there = (pair.maps(pair.state(each[None]), 0) for each in (pixels, pixels.flip(2)))
+    maps = [upsample((a + b.flip(2)) / 2, 64)[0] for a, b in zip(here, there, strict=True)]
+    image = as_rgb(pixels)
+    before, after = visual.heat_over(image, [each.numpy() for each in maps])
+    core = visual.overlay(image, top_k_mask(maps[0][None], pixel_count(0.1, 64))[0].numpy())
+    for number, picture in enumerate((before, core, after), 1):
+        large = Image.fromarray(picture).resize((240, 240), Image.Resampling.BICUBIC)
+        left = 8 + number * 248
+        np.testing.assert_array_equal(sheet[22:262, left : left + 240], np.asarray(large))
+
+
 def test_the_class_is_the_one_that_the_second_head_sees(pair: Pair, files: list[Path]) -> None:
     seen = [
         pair.classes[int(p[0, 1].argmax())]

@@ -31,5 +31,6 @@ def test_bad_usage_is_one_line_and_nothing_is_written(own_artefacts: project.Pro
     own_artefacts.path("masks").unlink()
     assert "masks.h5: no such file; run 'mac saliency'" in mac.fail("explain", image, *out)
     assert "masks.h5: no such file" in mac.fail("explain", image, "--top-k", "0.2", *out)
-    mac.succeed("explain", image, "--top-k", "0.2", "--side", "rest", "--out", str(tmp_path / "y.png"))
+    own = ("--top-k", "0.2", "--side", "rest", "--no-flip")
+    mac.succeed("explain", image, *own, "--out", str(tmp_path / "y.png"))
     assert not (tmp_path / "x.png").exists()
