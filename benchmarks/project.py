@@ -79,7 +79,9 @@ RETRAIN = RetrainParams(
     lr_gamma=0.5,
 )
 SELECTION = SelectionParams(criterion="groups")
-SWEEP = SweepParams(alphas=[0, 1, 2], betas=[0, 1, 2, 3, 4, 5], l2s=[0], seeds=5, average=1)  # the paper's
+SWEEP = SweepParams(
+    alphas=[0, 1, 2], betas=[0, 1, 2, 3, 4, 5], pick="auto", default=(1, 30), l2s=[0], seeds=5, average=1
+)  # the paper's
 GRID = list(product(SWEEP.alphas, SWEEP.betas))  # (α, β)
 SEEDS = 5
 CLASSES, ATTRIBUTES = ("class0", "class1"), ("a", "b")

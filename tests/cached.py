@@ -134,13 +134,14 @@ def write_signed(data: Path, *, erm: int, original: int, masked: int, combined: 
     return project
 
 
-def write_of_noise(data: Path, *, core: int) -> Project:
+def write_of_noise(data: Path, *, core: int, swayed: int = 0) -> Project:
     """The same files. ERM goes by the attribute, which in the held-out splits is the class of 90 %.
 
     All views of the training images are noise, so what is retrained on them flips a coin.
 
     Args:
         core: the feature that is the core of validation images: ERM goes by 0, and does not see 1.
+        swayed: on how many backgrounds of another class ERM takes the core for the other class.
     """
     project, rng = graph.project(data), np.random.default_rng(0)
     splits = {}
@@ -154,7 +155,7 @@ def write_of_noise(data: Path, *, core: int) -> Project:
     views = {name: rng.normal(size=shape).astype(np.float32) for name in ("masked", "combined")}
     head = np.zeros((2, WIDTH), np.float32)
     head[:, 0] = -1, 1
-    _write_all(project, splits, head, views, rng, core)
+    _write_all(project, splits, head, views, rng, core, swayed)
     return project
 
 
@@ -165,13 +166,14 @@ def _write_all(
     views: dict[str, Array],
     rng: np.random.Generator,
     core: int = 0,
+    swayed: int = 0,
     kept: Sequence[int] = (),
     **train: Any,
 ) -> None:
     _write_images(project, splits)
     _write_erm(project, head, {"select": "last", "hold_out": 0.0, "seed": 0, **train}, kept)
     _write_masks(project)
-    _write_features(project, splits, views, rng, core)
+    _write_features(project, splits, views, rng, core, swayed)
 
 
 def _write_images(project: Project, splits: Splits) -> None:
@@ -212,7 +214,12 @@ def _write_masks(project: Project) -> None:
 
 
 def _write_features(
-    project: Project, splits: Splits, views: dict[str, Array], rng: np.random.Generator, core: int
+    project: Project,
+    splits: Splits,
+    views: dict[str, Array],
+    rng: np.random.Generator,
+    core: int,
+    swayed: int,
 ) -> None:
     with project.open("images", "erm", "masks") as given:
         made_from = given.digests("images", "erm", "masks")
@@ -232,10 +239,10 @@ def _write_features(
         file.write("train/partner", np.zeros((DRAWS, count), np.int32))
         file.write("train/batch", batch.astype(np.int32))
         file.write("train/fill", np.zeros((DRAWS, count, 3), np.float32))
-        _write_views_of_validation(file, splits, core)
+        _write_views_of_validation(file, splits, core, swayed)
 
 
-def _write_views_of_validation(file: store.Writer, splits: Splits, feature: int) -> None:
+def _write_views_of_validation(file: store.Writer, splits: Splits, feature: int, swayed: int) -> None:
     """The core is one feature; the rest is all others. Partners are training images."""
     (x, own, _), (train, theirs, _) = splits["val"], splits["train"]
     is_core = np.arange(WIDTH) == feature
@@ -245,7 +252,9 @@ def _write_views_of_validation(file: store.Writer, splits: Splits, feature: int)
     file.write("val/position", np.arange(len(x)))
     file.write("val/masked", core[None])
     file.write("val/rest", (x - core)[None])
-    file.write("val/combined", (core + backgrounds[partner])[None])
+    combined = core + backgrounds[partner]
+    combined[:swayed] *= -1
+    file.write("val/combined", combined[None])
     file.write("val/combined_same", (core + backgrounds[same])[None])
     file.write("val/train_partner", partner[None].astype(np.int32))
     file.write("val/train_partner_same", same[None].astype(np.int32))

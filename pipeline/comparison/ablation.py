@@ -31,6 +31,9 @@ from pipeline.results.scores import head_scores
 from pipeline.steps.features import features as write_features
 from pipeline.steps.saliency import write_masks
 
+OWN = "for each kind of mask its own best one, by validation"
+DEFAULT = "for each kind of mask the default one (sweep.default)"
+
 
 def ablation(
     given: Opened,
@@ -44,10 +47,10 @@ def ablation(
 ) -> str:
     """Write the folder `out` with metrics.json; return the table to print.
 
-    All kinds of masks have the same seeds, and the same draws if they have the same images. Settings of
-    α and β, and of l2 if it is auto, are compared: each kind has its own best one of the grid of `sweep`, by
-    validation. If only some training images have a true mask, the true masks are compared with MaC's masks of
-    those images only.
+    All kinds of masks have the same seeds, and the same draws if they have the same images. If the
+    criterion picks α and β (`sweep.pick`), each kind has its own best ones, else the default ones; and its
+    own l2 if it is auto. If only some training images have a
+    true mask, the true masks are compared with MaC's masks of those images only.
 
     Args:
         given: images, erm, masks and features.
@@ -95,7 +98,7 @@ def ablation(
         result = {
             "made_from": given.digests("images", "erm", "masks", "features"),
             "pixels": round(pixels.mean()),
-            "settings": "for each kind of mask its own best one, by validation",
+            "settings": OWN if sweep.by_criterion(kinds[0].row["criterion"]) else DEFAULT,
             "masks": [each.row for each in kinds],
             "differences": differences,
         }
@@ -168,9 +171,10 @@ def _measure(
     """Fit the grid on the features of one kind of mask, and measure the setting that validation prefers."""
     features = given.file("features")
     grid = fit_grid(features, given.model("erm").head(), fit, sweep, selection.criterion, context.on)
-    setting = grid.settings[grid.best]
+    place = grid.best if grid.default is None else grid.default
+    setting = grid.settings[place]
     log.info("ablation, %s: %s", name, named(setting))
-    picked = grid.heads.of_setting(grid.best)
+    picked = grid.heads.of_setting(place)
     row = {
         "name": name,
         **{key: getattr(setting, key) for key in names_of(l2=fit.l2 == "auto")},

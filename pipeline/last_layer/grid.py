@@ -1,4 +1,4 @@
-"""A grid of (α, β, l2), fitted for all seeds at once, and the setting that validation prefers."""
+"""A grid of (α, β, l2), fitted for all seeds at once, and the settings that can be picked."""
 
 from dataclasses import dataclass
 
@@ -32,6 +32,7 @@ class Grid:
         val: (2, S, K), worst and mean accuracy on the validation split, by the criterion.
         best: the best of the settings by `metrics.prefer`, on validation scores averaged over the seeds.
         plain: the best of those with α = β = 0.
+        default: the best of those with the pair of `sweep.default`; None if the criterion picks the pair.
         criterion: what compared them.
     """
 
@@ -42,6 +43,7 @@ class Grid:
     val: Accuracy
     best: int
     plain: int
+    default: int | None
     criterion: Criterion
 
 
@@ -54,12 +56,17 @@ def fit_grid(
     on: torch.device,
 ) -> Grid:
     """Fit the settings of `sweep` on features.h5, starting from the ERM head; `criterion` chooses."""
-    settings, start = sweep.settings(fit.l2), Heads.of(erm).to(on)
-    validation = HeldOutSplit.to_choose(features, on, erm, criterion)
+    validation, start = HeldOutSplit.to_choose(features, on, erm, criterion), Heads.of(erm).to(on)
+    by_criterion = sweep.by_criterion(criterion_of(validation.criterion))
+    settings = sweep.settings(fit.l2, with_default=not by_criterion)
     heads = mac.fit(Views.of(features, fit, on), validation, start, fit, settings).heads
     worst, mean = validation.scores(heads)
     # (0, 0) comes first, with each l2.
     plain = sum(each.alpha == each.beta == 0 for each in settings)
+    default = None
+    if not by_criterion:
+        places = [k for k, each in enumerate(settings) if each[:2] == sweep.default]
+        default = places[prefer(worst[:, places].mean(0), mean[:, places].mean(0))]
     return Grid(
         settings=settings,
         seeds=fit.head_seeds,
@@ -68,6 +75,7 @@ def fit_grid(
         val=np.stack([worst, mean]),
         best=prefer(worst.mean(0), mean.mean(0)),
         plain=prefer(worst[:, :plain].mean(0), mean[:, :plain].mean(0)),
+        default=default,
         criterion=criterion_of(validation.criterion),
     )
 

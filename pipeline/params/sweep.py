@@ -1,14 +1,16 @@
 """`sweep`: the grid of α, β and l2."""
 
 from itertools import product
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from pipeline.params.block import Block, Positive
+from pipeline.params.selection import Criterion
 from pipeline.setting import NumberOrAuto, Setting
 
-Values = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Values = Annotated[list[NotNegative], Field(min_length=1)]
 
 
 class PenaltyParams(Block):
@@ -28,13 +30,26 @@ class GridParams(PenaltyParams):
 
     alphas: Values = Field(description="values of retrain.alpha to try")
     betas: Values = Field(description="values of retrain.beta to try")
+    pick: Literal["auto", "criterion", "diagnosis"] = Field(
+        description="what picks α and β. criterion: selection.criterion, the best; diagnosis: the default if "
+        "ERM depends on the background, else 0 and 0, or ERM as it is if the assumption fails; auto: the "
+        "criterion if it is groups, else the diagnosis"
+    )
+    default: tuple[NotNegative, NotNegative] = Field(description="α and β that the diagnosis can pick")
 
-    def settings(self, l2: NumberOrAuto) -> list[Setting]:
+    def by_criterion(self, criterion: Criterion) -> bool:
+        """Whether this criterion picks α and β; else the diagnosis does."""
+        return self.pick == "criterion" or (self.pick == "auto" and criterion == "groups")
+
+    def settings(self, l2: NumberOrAuto, with_default: bool) -> list[Setting]:
         """Every pair (α, β), and where retrain.l2 is auto, each with every l2.
 
-        First is (0, 0), plain last-layer retraining, whether it is in the lists or not.
+        First is (0, 0), plain last-layer retraining, whether it is in the lists or not; with_default, the
+        pair of `default` is there likewise.
         """
         pairs = dict.fromkeys([(0.0, 0.0), *product(self.alphas, self.betas)])
+        if with_default:
+            pairs[self.default] = None
         if l2 != "auto":
             return [Setting(alpha, beta) for alpha, beta in pairs]
         l2s = self.strengths(l2)

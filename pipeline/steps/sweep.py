@@ -19,7 +19,7 @@ from pipeline.params.fit import FitParams
 from pipeline.params.selection import SelectionParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Opened
-from pipeline.results.choice import Candidate, names_of, picked
+from pipeline.results.choice import Candidate, by_criterion, by_diagnosis, names_of
 from pipeline.results.diagnosis import diagnose
 
 NAMES = ("val_worst", "val_mean", "test_worst", "test_mean")
@@ -61,15 +61,20 @@ def sweep(
     names = names_of(l2=fit.l2 == "auto")
     found = [of_erm[:, None], *np.moveaxis(of_settings, 2, 0)]
     worst, mean, *_ = np.stack([each.mean(1) for each in found], axis=1)  # (1 + K,) each
-    verdict = None if grid.criterion == "groups" else diagnose(given)["verdict"]
-    best, plain = 1 + grid.best, 1 + grid.plain
-    chosen, reason = picked(settings, worst, mean, best, plain, grid.criterion, verdict)
+    if grid.default is not None:
+        found_by = diagnose(given)
+        setting, reason = by_diagnosis(grid, found_by["verdict"], found_by["dependence"])
+    else:
+        verdict = None if grid.criterion == "groups" else diagnose(given)["verdict"]
+        setting, reason = by_criterion(grid, worst, mean, verdict)
+    chosen, plain = settings.index(setting), 1 + grid.plain
     means = [_row(names, setting, each.mean(1)) for setting, each in zip(settings, found, strict=True)]
     result = {
         "made_from": given.digests("features", "erm"),
         "criterion": grid.criterion,
         **means[chosen],
-        "picked": "erm" if settings[chosen] is None else "setting",
+        "picked": "erm" if setting is None else "setting",
+        "picked_by": "criterion" if grid.default is None else "diagnosis",
         "erm": _scores(found[0].mean(1)),
         "plain": _scores(found[plain].mean(1)),
         "reason": reason,

@@ -71,10 +71,12 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     views = fitted + 4 * features.validation_draws * validation
     width, masked = 4 * model.head.in_features, training + validation
     saliency = params.of(SaliencyParams)
-    looks = 1 + (len(QUANTILES) if saliency.size == "knee" else 0)  # forward passes for a mask
+    looks = (2 if saliency.flip else 1) + (
+        len(QUANTILES) if saliency.size == "knee" else 0
+    )  # forward passes for a mask
     looked = masked * looks + (validation * (looks + 2) if saliency.side == "auto" else 0)
     fits = {
-        "sweep": len(sweep.settings(retrain.l2)) * sweep.seeds * sweep.average,
+        "sweep": len(sweep.settings(retrain.l2, with_default=True)) * sweep.seeds * sweep.average,
         "retrain": retrain.seeds * retrain.average,
     }
     seconds = {stage: count * width * fitted / FIT_RATE + FIT_START for stage, count in fits.items()}

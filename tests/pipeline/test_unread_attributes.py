@@ -1,9 +1,10 @@
 """Where soft errors choose, no attribute of any split changes a head, bit for bit; α, β and l2 are auto."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from pipeline.params.baselines import BaselinesParams
@@ -22,12 +23,17 @@ METHODS = BaselinesParams(methods=["erm", "llr", "class_scaling", "evals", "afr"
 FIT = fit_params(lr=0.1, l2="auto")
 
 
-def chosen(project: Project) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+Pick = Literal["criterion", "diagnosis"]
+
+
+def chosen(project: Project, pick: Pick) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The heads of MaC and of the other methods; and what was chosen on the way."""
     selection, context = SelectionParams(criterion="soft_errors"), cached.context(project.data)
     params = RetrainParams(**FIT.model_dump(), alpha="auto", beta="auto")
     with project.open("images", "erm", "masks", "features") as given:
-        grid = SweepParams(alphas=[0], betas=[0, 2], l2s=[0, 0.1], seeds=2, average=1)
+        grid = SweepParams(
+            alphas=[0], betas=[0, 2], pick=pick, default=(0, 2), l2s=[0, 0.1], seeds=2, average=1
+        )
         baselines(given, project.path("baselines"), METHODS, grid, FIT, selection, context)
         sweep(given, project.path("sweep"), grid, FIT, selection, context)
     with project.open("erm", "features", "sweep") as given:
@@ -43,11 +49,12 @@ def chosen(project: Project) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         }
 
 
-def test_erasing_all_attributes_changes_no_head(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pick", get_args(Pick))
+def test_erasing_all_attributes_changes_no_head(tmp_path: Path, pick: Pick) -> None:
     told = cached.write(tmp_path / "told", kept=[1])
     untold = cached.write(tmp_path / "untold", unknown=SPLITS, kept=[1])
-    heads, picked = chosen(told)
-    others, picked_again = chosen(untold)
+    heads, picked = chosen(told, pick)
+    others, picked_again = chosen(untold, pick)
     assert picked == picked_again
     assert heads.keys() == others.keys()
     for name, tensor in heads.items():

@@ -112,7 +112,7 @@ def sweep_maps(rows: Sequence[Mapping[str, Any]], spoken: Spoken) -> Drawing:
     penalty = "" if l2 is None else f", l2 = {l2:g}"
     with _figure(1.1 + 0.6 * len(betas), 2 * (1 + 0.42 * len(alphas)), 2) as (figure, (upper, lower)):
         for axes, key, title in (
-            (upper, "val_worst", "validation (picks)"),
+            (upper, "val_worst", "validation"),
             (lower, "test_worst", "test (shown)"),
         ):
             values = np.full((len(alphas), len(betas)), np.nan)

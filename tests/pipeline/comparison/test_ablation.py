@@ -13,6 +13,7 @@ from pipeline.compute.context import Context
 from pipeline.errors import MacError
 from pipeline.params.features import FeaturesParams
 from pipeline.params.maps import MapParams
+from pipeline.params.selection import SelectionParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Opened, Project
 from pipeline.results.tables import of_ablation
@@ -27,13 +28,15 @@ FEATURES = FeaturesParams(
     draws=made_up.DRAWS, validation_draws=1, batch_size=8, low_loss=1.0, precision="float32", seed=0
 )
 FIT = fit_params()
-SWEEP = SweepParams(alphas=[0, 1], betas=[0, 2], l2s=[0], seeds=FIT.seeds, average=FIT.average)
+SWEEP = SweepParams(
+    alphas=[0, 1], betas=[0, 2], pick="auto", default=(1, 2), l2s=[0], seeds=FIT.seeds, average=FIT.average
+)
 
 
-def run(project: Project, maps: MapParams = MAPS) -> str:
+def run(project: Project, maps: MapParams = MAPS, selection: SelectionParams = AUTO) -> str:
     context = Context("cpu", project.data / "scratch")
     with project.open(*NEEDS) as given:
-        return ablation(given, project.path("ablation"), maps, FEATURES, SWEEP, FIT, AUTO, context)
+        return ablation(given, project.path("ablation"), maps, FEATURES, SWEEP, FIT, selection, context)
 
 
 def result(project: Project) -> dict[str, Any]:
@@ -68,6 +71,12 @@ def test_the_ablation_compares_like_with_like(project: Project, monkeypatch: pyt
     with project.open(*NEEDS, "ablation") as given:
         assert given.table("ablation").provenance.made_from == given.digests(*NEEDS)
     assert not any((project.data / "scratch").iterdir())
+
+
+def test_where_no_groups_choose_all_masks_have_the_default_pair(project: Project) -> None:
+    table = run(project, selection=SelectionParams(criterion="worst_class"))
+    assert table.endswith("α and β: for each kind of mask the default one (sweep.default)")
+    assert {(mask["alpha"], mask["beta"]) for mask in result(project)["masks"]} == {(1, 2)}
 
 
 def test_a_table_names_l2_where_it_was_picked() -> None:

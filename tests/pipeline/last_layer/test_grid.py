@@ -11,7 +11,7 @@ from pipeline.setting import Setting
 from tests import cached
 from tests.cached import fit_params
 
-SWEEP = SweepParams(alphas=[0, 1, 2], betas=[0, 3], l2s=[0], seeds=1, average=1)
+SWEEP = SweepParams(alphas=[0, 1, 2], betas=[0, 3], pick="auto", default=(1, 3), l2s=[0], seeds=1, average=1)
 
 
 def test_a_grid_has_every_pair_and_the_one_that_validation_prefers(tmp_path: Path) -> None:

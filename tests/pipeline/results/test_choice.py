@@ -4,17 +4,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.errors import MacError
+from pipeline.last_layer.grid import Grid
+from pipeline.last_layer.heads import Heads
 from pipeline.params.selection import Criterion
 from pipeline.project import Project
-from pipeline.results.choice import Candidate, Choice, named, picked, said
-from pipeline.results.judgement import Verdict
+from pipeline.results.choice import Choice, Reasoned, by_criterion, by_diagnosis, named, said
+from pipeline.results.judgement import Dependence, Verdict
 from pipeline.setting import Setting
 from tests import made_up
 
 PLAIN = "α = β = 0 (plain last-layer retraining)"
-SETTINGS: list[Candidate] = [None, Setting(0, 0), Setting(1, 30)]
+PAIRS = [Setting(0, 0), Setting(1, 30)]
+NO_HEADS = Heads(torch.zeros(1, 0, 2, 1), torch.zeros(1, 0, 2))
+
+
+def grid(
+    settings: list[Setting], best: int, plain: int, default: int | None, criterion: Criterion = "groups"
+) -> Grid:
+    """A grid of which only this matters to what is picked."""
+    nothing = np.empty(0)
+    return Grid(settings, [0], NO_HEADS, nothing, nothing, best, plain, default, criterion)
 
 
 def why(
@@ -23,18 +35,19 @@ def why(
     best: int,
     criterion: Criterion = "groups",
     verdict: Verdict | None = None,
-) -> tuple[int, str]:
-    return picked(SETTINGS, np.array(worst), np.array(mean), best, 1, criterion, verdict)
+) -> Reasoned:
+    """What the criterion picks of ERM and PAIRS."""
+    return by_criterion(grid(PAIRS, best, 0, None, criterion), np.array(worst), np.array(mean), verdict)
 
 
 def test_the_worst_group_decides() -> None:
     said = "validation (worst group) prefers α = 1, β = 30 by 12.3 points over ERM as it is"
-    assert why([0.5, 0.55, 0.623], [0.9, 0.8, 0.7], 2) == (2, said)
+    assert why([0.5, 0.55, 0.623], [0.9, 0.8, 0.7], 1) == (Setting(1, 30), said)
 
 
 def test_of_equal_worst_groups_the_mean_decides() -> None:
     said = f"validation (worst group) prefers {PLAIN} by 2.5 points of the mean over ERM as it is"
-    assert why([0.5, 0.5, 0.4], [0.8, 0.825, 0.9], 1) == (1, said)
+    assert why([0.5, 0.5, 0.4], [0.8, 0.825, 0.9], 0) == (Setting(0, 0), said)
 
 
 @pytest.mark.parametrize("verdict", ["fails", None])
@@ -43,18 +56,18 @@ def test_groups_compare_erm_with_the_best_of_the_others(verdict: Verdict | None)
         "ERM as it is: validation prefers no retraining (worst group / mean 40.9 / 55.5 %; "
         f"with the best α and β, {PLAIN}, 33.6 / 58.3 %)"
     )
-    assert why([0.409, 0.336, 0.243], [0.555, 0.583, 0.49], 1, verdict=verdict) == (0, said)
-    assert why([0.5, 0.5, 0.4], [0.8, 0.8, 0.9], 1)[0] == 0  # equal ones: the simpler
+    assert why([0.409, 0.336, 0.243], [0.555, 0.583, 0.49], 0, verdict=verdict) == (None, said)
+    assert why([0.5, 0.5, 0.4], [0.8, 0.8, 0.9], 0)[0] is None  # equal ones: the simpler
 
 
 @pytest.mark.parametrize("verdict", ["holds", "doubtful", "unknown"])
 def test_other_criteria_compare_pairs_alone(verdict: Verdict) -> None:
     by, limit = "validation (worst class)", "it cannot judge ERM itself"
     said = f"{by} prefers α = 1, β = 30 by 7.3 points over {PLAIN}; {limit}"
-    assert why([0.9, 0.55, 0.623], [0.9, 0.8, 0.7], 2, "worst_class", verdict) == (2, said)
+    assert why([0.9, 0.55, 0.623], [0.9, 0.8, 0.7], 1, "worst_class", verdict) == (Setting(1, 30), said)
     said = f"{by} prefers {PLAIN} to every other pair; {limit}"
-    assert why([0.9, 0.55, 0.5], [0.9, 0.8, 0.7], 1, "worst_class", verdict) == (1, said)
-    _, said = why([0.9, 0.5, 0.5], [0.9, 0.7, 0.8], 2, "soft_errors", verdict)
+    assert why([0.9, 0.55, 0.5], [0.9, 0.8, 0.7], 0, "worst_class", verdict) == (Setting(0, 0), said)
+    _, said = why([0.9, 0.5, 0.5], [0.9, 0.7, 0.8], 1, "soft_errors", verdict)
     assert f"by 10.0 points of the weighted mean over {PLAIN}" in said
 
 
@@ -63,19 +76,50 @@ def test_where_the_assumption_fails_erm_stays() -> None:
         "ERM as it is: the diagnosis says that the method's assumption fails here "
         "(soft_errors cannot judge ERM itself)"
     )
-    assert why([0.2, 0.55, 0.623], [0.2, 0.8, 0.7], 2, "soft_errors", "fails") == (0, said)
+    assert why([0.2, 0.55, 0.623], [0.2, 0.8, 0.7], 1, "soft_errors", "fails") == (None, said)
 
 
 def test_l2_is_named_where_it_was_picked() -> None:
-    settings = [None, *(Setting(*each) for each in ((0, 0, 0), (0, 0, 3), (1, 30, 0), (1, 30, 3)))]
+    settings = [Setting(*each) for each in ((0, 0, 0), (0, 0, 3), (1, 30, 0), (1, 30, 3))]
     worst, mean = np.array([0.4, 0.5, 0.6, 0.7, 0.8]), np.full(5, 0.8)
     said = "validation (worst class) prefers α = 1, β = 30, l2 = 3 by 20.0 points over α = β = 0, l2 = 3"
-    found, reason = picked(settings, worst, mean, 4, 2, "worst_class", "holds")
-    assert (found, reason.partition(" (plain")[0]) == (4, said)
-    _, reason = picked(settings, worst[::-1], mean, 1, 1, "groups", None)
+    found, reason = by_criterion(grid(settings, 3, 1, None, "worst_class"), worst, mean, "holds")
+    assert (found, reason.partition(" (plain")[0]) == (settings[3], said)
+    _, reason = by_criterion(grid(settings, 0, 0, None), worst[::-1], mean, None)
     assert (
         "with the best α, β and l2, α = β = 0, l2 = 0 (plain last-layer retraining), 70.0 / 80.0 %" in reason
     )
+    found, reason = by_diagnosis(grid(settings, 3, 1, 2, "worst_class"), "holds", "depends")
+    assert (found, reason.partition(",")[0]) == (settings[2], "α = 1")
+    assert "l2 = 0, the default: " in reason
+
+
+@pytest.mark.parametrize(
+    ("verdict", "dependence", "expected", "said"),
+    [
+        ("holds", "depends", Setting(1, 30), "α = 1, β = 30, the default: {} says that ERM dep"),
+        (
+            "doubtful",
+            "depends",
+            Setting(1, 30),
+            "α = 1, β = 30, the default: {} says that ERM dep",
+        ),
+        ("holds", "unclear", Setting(0, 0), PLAIN + ": {} does not show that ERM dep"),
+        (
+            "unknown",
+            "unknown",
+            Setting(0, 0),
+            PLAIN + ": {} does not show that ERM dep",
+        ),
+        ("fails", "depends", None, "ERM as it is: {} says that the method's assumption fails here"),
+    ],
+)
+def test_the_diagnosis_picks(
+    verdict: Verdict, dependence: Dependence, expected: Setting | None, said: str
+) -> None:
+    found, reason = by_diagnosis(grid(PAIRS, 0, 0, 1, "soft_errors"), verdict, dependence)
+    assert found == expected
+    assert reason.startswith(said.format("the diagnosis"))
 
 
 def test_a_choice_has_l2_where_it_was_picked() -> None:

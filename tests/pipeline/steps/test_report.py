@@ -197,7 +197,9 @@ def test_a_page_where_l2_was_picked(own_artefacts: Project) -> None:
         cached.fit_params(solver="lbfgs", l2="auto", standardize=True),
         cached.context(own_artefacts.data),
     )
-    grid = SweepParams(alphas=[0], betas=[0, 2], l2s=[0.01, 0.1], seeds=1, average=1)
+    grid = SweepParams(
+        alphas=[0], betas=[0, 2], pick="auto", default=(0, 2), l2s=[0.01, 0.1], seeds=1, average=1
+    )
     auto = RetrainParams(**fit.model_dump(), alpha="auto", beta="auto")
     with own_artefacts.open("images", "erm", "masks", "features") as given:
         sweep(given, own_artefacts.path("sweep"), grid, fit, cached.AUTO, where)

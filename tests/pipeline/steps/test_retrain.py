@@ -68,7 +68,9 @@ def test_the_folder_holds_a_whole_model_and_all_heads(tmp_path: Path) -> None:
 
 def run_auto(project: Project, **fit: Any) -> dict[str, Any]:
     """Run the sweep, then retrain with α and β auto; return metrics.json of the sweep."""
-    grid = SweepParams(alphas=[0, 2], betas=[0, 9], l2s=[0, 0.01], seeds=1, average=1)
+    grid = SweepParams(
+        alphas=[0, 2], betas=[0, 9], pick="auto", default=(2, 9), l2s=[0, 0.01], seeds=1, average=1
+    )
     with project.open("images", "erm", "masks", "features") as given:
         sweep(
             given, project.path("sweep"), grid, fit_params(**fit), cached.AUTO, cached.context(project.data)

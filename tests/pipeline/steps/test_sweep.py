@@ -1,7 +1,7 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -36,10 +36,13 @@ def run(
     alphas: list[float],
     betas: list[float],
     selection: SelectionParams = AUTO,
+    pick: Literal["auto", "criterion", "diagnosis"] = "auto",
     **fit: object,
 ) -> dict[str, Any]:
-    """Run the sweep with two seeds; return metrics.json."""
-    params = SweepParams(alphas=alphas, betas=betas, l2s=[0, 0.1], seeds=2, average=1)
+    """Run the sweep with two seeds; return metrics.json. The diagnosis can pick (1, 2)."""
+    params = SweepParams(
+        alphas=alphas, betas=betas, pick=pick, default=(1, 2), l2s=[0, 0.1], seeds=2, average=1
+    )
     with project.open("images", "erm", "masks", "features") as given:
         models = (params, fit_params(**fit), selection)
         sweep(given, project.path("sweep"), *models, cached.context(project.data))
@@ -136,7 +139,7 @@ OTHERS: tuple[Criterion, ...] = ("soft_errors", "error_groups", "eiil", "worst_c
 
 def measured(project: Project, criterion: Criterion) -> tuple[dict[str, Any], str]:
     """metrics.json of a sweep whose heads flip a coin, and the verdict of the diagnosis."""
-    found = run(project, [2], [9], SelectionParams(criterion=criterion), lr=1.0, init="zeros")
+    found = run(project, [2], [9], SelectionParams(criterion=criterion), "criterion", lr=1.0, init="zeros")
     with project.open("images", "erm", "masks", "features") as given:
         return found, diagnose(given)["verdict"]
 
@@ -173,6 +176,33 @@ def test_elsewhere_a_pair_is_picked_whatever_erm_s_own_score(tmp_path: Path, cri
     assert (found["alpha"], found["beta"]) == (best["alpha"], best["beta"])
 
 
+@pytest.mark.parametrize(
+    ("core", "swayed", "said", "pair"),
+    [
+        (1, 0, "the method's assumption fails here", (None, None)),
+        (0, 0, "does not show that ERM depends on the background", (0, 0)),
+        (0, 20, "says that ERM depends on the background", (1, 2)),
+    ],
+)
+@pytest.mark.parametrize(("criterion", "pick"), [("soft_errors", "auto"), ("groups", "diagnosis")])
+def test_the_diagnosis_picks(
+    tmp_path: Path,
+    core: int,
+    swayed: int,
+    said: str,
+    pair: tuple[float | None, float | None],
+    criterion: Criterion,
+    pick: Literal["auto", "diagnosis"],
+) -> None:
+    project = cached.write_of_noise(tmp_path, core=core, swayed=swayed)
+    found = run(project, [2], [9], SelectionParams(criterion=criterion), pick)
+    assert (found["picked_by"], found["alpha"], found["beta"]) == ("diagnosis", *pair)
+    assert said in found["reason"]
+    # The default pair is tried, though it is not in the lists.
+    pairs = [(row["alpha"], row["beta"]) for row in read(tmp_path / "sweep" / "mean.csv")]
+    assert pairs == [(None, None), (0, 0), (2, 9), (1, 2)]
+
+
 def test_groups_compare_erm_itself_whatever_the_diagnosis(tmp_path: Path) -> None:
     found, verdict = measured(cached.write_of_noise(tmp_path, core=1), "groups")
     assert verdict == "fails"
@@ -188,6 +218,7 @@ def test_the_folder_says_what_was_picked_and_what_it_was_made_from(swept: Projec
         assert values.pop("made_from") == given.digests("features", "erm")
     assert values.pop("criterion") == "groups"
     assert {name: values.pop(name) for name in picked} == {**picked, "picked": "setting"}
+    assert values.pop("picked_by") == "criterion"
     assert set(values) == {"erm", "plain", "reason"}
     assert {file.name for file in swept.path("sweep").iterdir()} == {"seeds.csv", "mean.csv", "metrics.json"}
 
