@@ -194,7 +194,8 @@ def test_classes_of_one_finding_share_a_line() -> None:
     classes = {f"c{code}": {"finding": found} for code, found in enumerate(findings)}
     lines = by_class({"classes": classes})
     assert lines == [
-        "c0: the core alone is often not recognised; try larger masks (saliency.top_k) or another saliency.method.",
+        "c0: the core alone is often not recognised; "
+        "try larger masks (saliency.top_k) or another saliency.method.",
         "c2, c3, c4, c5, c6 and 2 more: depends on the background; "
         "the combined images (retrain.beta) are meant for this.",
     ]
