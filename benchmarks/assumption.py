@@ -3,9 +3,10 @@
     python -m benchmarks.assumption [--sets scene,corner] [--correlations 0.9,0.98] [--seed 0]
         [--dominoes FOLDER] --out assumption.csv
 
-Each painted set goes through the pipeline up to the sweep; α, β and epochs are chosen without group labels,
-by a validation split as biased as the training split. The test split is balanced. Dominoes has balanced
-validation and test splits. A set that is already in the CSV file is skipped, so a killed run can go on.
+Each painted set goes through the pipeline up to the sweep. No group label chooses: the diagnosis picks α and
+β, and a validation split as biased as the training split chooses epochs. The test split is balanced. Dominoes
+has balanced validation and test splits. A set that is already in the CSV file is skipped, so a killed run can
+go on.
 """
 
 import csv

@@ -67,8 +67,10 @@ def made(values: dict[str, Any], data: Path, images: Path | None) -> Iterator[Op
         images: an images.h5 of the same dataset; None if there is none yet.
     """
     data.mkdir(parents=True, exist_ok=True)
-    params = data / "params.yaml"
-    YAML(typ="safe").dump(values, params)
+    params, yaml = data / "params.yaml", YAML(typ="safe")
+    if params.exists() and yaml.load(params) != values:
+        raise click.ClickException(f"{params}: made with other parameters; take another --work folder")
+    yaml.dump(values, params)
     if images and not (data / "images.h5").exists():
         os.link(images, data / "images.h5")
     for stage, artefact in MADE.items():

@@ -4,6 +4,7 @@ The group of a row has the number label · (number of attributes) + attribute. U
 attribute that is not known. Accuracies are fractions in [0, 1].
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -162,8 +163,9 @@ def group_accuracy(
         (..., groups) float64 in [0, 1]; NaN for an empty group.
     """
     each = np.ones(len(group)) if weight is None else weight
+    flat = correct.reshape(math.prod(correct.shape[:-1]), len(group))
     # Row after row, so a head's accuracy does not depend on how many heads there are.
-    sums = [np.bincount(group, each * right, groups) for right in correct.reshape(-1, len(group))]
+    sums = [np.bincount(group, each * right, groups) for right in flat]
     with np.errstate(invalid="ignore"):
         return np.stack(sums).reshape(*correct.shape[:-1], groups) / np.bincount(group, each, groups)
 

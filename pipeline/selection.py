@@ -1,4 +1,4 @@
-"""What chooses on the validation split, defined once: for epochs, heads, α and β, and other settings.
+"""What chooses on the validation split, defined once: for epochs, heads and settings.
 
 Every criterion cuts the rows of the split into parts. The model with the highest accuracy in its worst part
 is chosen, by `metrics.better`. Only `groups` reads group labels. The others read the labels, and the logits

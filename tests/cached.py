@@ -209,7 +209,7 @@ def _write_masks(project: Project) -> None:
             file.write(f"{part}row", rows)
             file.write(f"{part}target", label[rows])
             file.write(f"{part}mask", np.ones((len(rows), 1, 1), np.bool_))
-            file.write(f"{part}cam", np.zeros((len(rows), 1, 1), np.float32))
+            file.write(f"{part}cam", np.tile(np.array([0, 1], np.float32), (len(rows), 1, 1)))
             file.write(f"{part}channel_mean", np.zeros((len(rows), 3), np.float32))
 
 

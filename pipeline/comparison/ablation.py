@@ -17,6 +17,7 @@ from pipeline.compute.engine import Shards
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.last_layer.grid import fit_grid, scores_of_test_split
+from pipeline.method.maps import CONTROLS
 from pipeline.method.retraining_set import with_foreground
 from pipeline.params.features import FeaturesParams
 from pipeline.params.fit import FitParams
@@ -31,8 +32,9 @@ from pipeline.results.scores import head_scores
 from pipeline.steps.features import features as write_features
 from pipeline.steps.saliency import write_masks
 
-OWN = "for each kind of mask its own best one, by validation"
-DEFAULT = "for each kind of mask the default one (sweep.default)"
+OWN = "for each kind of mask its own best ones, by validation"
+DEFAULT = "for each kind of mask the default ones (sweep.default)"
+OWN_L2 = ", and its own best l2, by validation"
 
 
 def ablation(
@@ -47,10 +49,10 @@ def ablation(
 ) -> str:
     """Write the folder `out` with metrics.json; return the table to print.
 
-    All kinds of masks have the same seeds, and the same draws if they have the same images. If the
-    criterion picks α and β (`sweep.pick`), each kind has its own best ones, else the default ones; and its
-    own l2 if it is auto. If only some training images have a
-    true mask, the true masks are compared with MaC's masks of those images only.
+    All kinds of masks have the same seeds, and the same draws if they have the same images. If the criterion
+    picks α and β (`sweep.pick`), each kind has its own best ones, else the default ones; and its own l2 if it
+    is auto. If only some training images have a true mask, the true masks are compared with MaC's masks of
+    those images only.
 
     Args:
         given: images, erm, masks and features.
@@ -60,7 +62,7 @@ def ablation(
             other parameters than these.
     """
     method = maps.method
-    if method in ("random", "foreground"):
+    if method in CONTROLS:
         raise MacError(
             f"ablation: saliency.method is the control '{method}'; there is nothing to compare it with"
         )
@@ -95,10 +97,13 @@ def ablation(
             true = measured("foreground", "true masks", known, method="foreground")
             kinds.append(true)
             differences.append(_difference(true, same_images))
+        settings = OWN
+        if not sweep.by_criterion(kinds[0].row["criterion"]):
+            settings = DEFAULT + (OWN_L2 if fit.l2 == "auto" else "")
         result = {
             "made_from": given.digests("images", "erm", "masks", "features"),
             "pixels": round(pixels.mean()),
-            "settings": OWN if sweep.by_criterion(kinds[0].row["criterion"]) else DEFAULT,
+            "settings": settings,
             "masks": [each.row for each in kinds],
             "differences": differences,
         }
@@ -168,7 +173,7 @@ def _measure(
     selection: SelectionParams,
     context: Context,
 ) -> _Measured:
-    """Fit the grid on the features of one kind of mask, and measure the setting that validation prefers."""
+    """Fit the grid on the features of one kind of mask, and measure the setting that is picked."""
     features = given.file("features")
     grid = fit_grid(features, given.model("erm").head(), fit, sweep, selection.criterion, context.on)
     place = grid.best if grid.default is None else grid.default

@@ -99,10 +99,15 @@ def _early(erm: ModelFolder, places: NDArray[np.int64], on: torch.device) -> dic
 
     Args:
         places: (M,), the places of these images among all training images.
+
+    Raises:
+        MacError: an earlier version kept them, which did not note ERM's own epoch.
     """
     if "early" not in erm.sets:
         return {}
     kept = erm.read("early")
+    if "erm" not in kept:
+        raise MacError(f"{erm.path}: early.safetensors is of an earlier version; run 'mac train'")
     before = kept["epoch"] < kept["erm"]
     logits = torch.from_numpy(kept["logits"][before][:, places]).to(on)
     return dict(zip(kept["epoch"][before].tolist(), logits, strict=True))

@@ -12,7 +12,7 @@ CriterionName = Literal["auto", Criterion]
 
 
 class SelectionParams(Block):
-    """The criterion of every choice: epochs, heads, α and β, and the settings of the other methods."""
+    """The criterion of every choice: epochs, heads, and settings; of α and β if `sweep.pick` says so."""
 
     block: ClassVar[str] = "selection"
 

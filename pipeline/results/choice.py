@@ -151,7 +151,8 @@ def by_diagnosis(grid: "Grid", verdict: "Verdict", dependence: "Dependence") -> 
     """What the diagnosis picks, and a sentence that says why.
 
     Where the method's assumption fails, ERM stays as it is. The intervention is to repair a dependence on the
-    background: where ERM has one, it is the default setting; where none is shown, plain retraining.
+    background: where ERM has one, it is the default setting; where none is shown, or none can be measured,
+    plain retraining.
     """
     assert grid.default is not None
     if verdict == "fails":
@@ -163,4 +164,7 @@ def by_diagnosis(grid: "Grid", verdict: "Verdict", dependence: "Dependence") -> 
             f"{named(setting)}, the default: the diagnosis says that ERM depends on the background",
         )
     plain = grid.settings[grid.plain]
-    return plain, f"{named(plain)}: the diagnosis does not show that ERM depends on the background"
+    why = "does not show that ERM depends on the background"
+    if dependence == "unknown":
+        why = "could not measure whether ERM depends on the background"
+    return plain, f"{named(plain)}: the diagnosis {why}"

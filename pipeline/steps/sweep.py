@@ -1,6 +1,7 @@
 """Stage sweep: fits every (α, β), and where l2 is auto every (α, β, l2), with every seed at once.
 
-Validation picks one, or ERM's head stays as it is. Test results are shown, but they pick nothing.
+One is picked, or ERM's head stays as it is: by validation, or by the diagnosis. Test results are shown, but
+they pick nothing.
 """
 
 from collections.abc import Sequence
@@ -37,16 +38,17 @@ def sweep(
 ) -> None:
     """Fit the grid and write the folder `out`.
 
-    The candidates are ERM as it is, (0, 0), and the pairs of `params`, in this order; if l2 is auto, each
-    pair with every l2. mean.csv has a row for each: alpha, beta, and l2 if it is auto (empty for ERM);
-    `val_worst`, `val_mean`, `test_worst`, `test_mean`, means over the seeds; and `picked`, which is 1 for the
-    one that is picked and 0 for the others. seeds.csv has a row for each candidate and seed. metrics.json has
-    the row of what was picked, in which `picked` is `erm` or `setting`; the scores of `erm` and of `plain`,
-    the best with α = β = 0; the `criterion` that compared them, of which `val_worst` and `val_mean` are; and
-    `reason`, a sentence that says why.
+    The candidates are ERM as it is, (0, 0), the pairs of `params`, and if the diagnosis picks, its default,
+    in this order; if l2 is auto, each pair with every l2. mean.csv has a row for each: alpha, beta, and l2 if
+    it is auto (empty for ERM); `val_worst`, `val_mean`, `test_worst`, `test_mean`, means over the seeds; and
+    `picked`, which is 1 for the one that is picked and 0 for the others. seeds.csv has a row for each
+    candidate and seed. metrics.json has the row of what was picked, in which `picked` is `erm` or `setting`;
+    `picked_by`, `criterion` or `diagnosis`; the scores of `erm` and of `plain`, the best with α = β = 0; the
+    `criterion`, of which `val_worst` and `val_mean` are; and `reason`, a sentence that says why.
 
-    `choice.picked` is the rule. Only groups compare ERM with the others. With another criterion ERM has its
-    `val_worst` and `val_mean` too, but they are not used: no other criterion can judge it.
+    The rules are `choice.by_criterion` and `choice.by_diagnosis`. The criterion chooses epochs and l2 in
+    either case. Only groups compare ERM with the others. With another criterion ERM has its `val_worst` and
+    `val_mean` too, but they are not used: no other criterion can judge it.
 
     Args:
         given: images, erm, masks and features.

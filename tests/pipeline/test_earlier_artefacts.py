@@ -1,7 +1,9 @@
 """Artefacts that an earlier version wrote, without what was added since: one line that says what to do."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,3 +53,18 @@ def test_features_whose_validation_images_have_partners_of_their_own_split(tmp_p
         pytest.raises(MacError, match=message),
     ):
         diagnose(given)
+
+
+def test_an_erm_that_kept_early_epochs_but_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = cached.early
+
+    def earlier(kept: Sequence[int], count: int) -> dict[str, Any]:
+        return {name: array for name, array in now(kept, count).items() if name != "erm"}
+
+    monkeypatch.setattr(cached, "early", earlier)
+    project, context = cached.write(tmp_path, kept=[1]), cached.context(tmp_path)
+    llr, message = BaselinesParams(methods=["llr"]), r"is of an earlier version; run 'mac train'$"
+    with project.open("images", "erm", "features") as given, pytest.raises(MacError, match=message):
+        baselines(given, project.path("baselines"), llr, PenaltyParams(l2s=[0]), FIT, AUTO, context)

@@ -66,7 +66,7 @@ def test_the_ablation_compares_like_with_like(project: Project, monkeypatch: pyt
     assert second["name"] == "true masks − xgradcam (MaC)"
     assert second["mean"] == pytest.approx(true - own)
     assert "true masks − xgradcam (MaC): " in table
-    assert table.endswith("α and β: for each kind of mask its own best one, by validation")
+    assert table.endswith("α and β: for each kind of mask its own best ones, by validation")
     assert found["pixels"] == round(0.25 * 64 * 64)
     with project.open(*NEEDS, "ablation") as given:
         assert given.table("ablation").provenance.made_from == given.digests(*NEEDS)
@@ -75,7 +75,7 @@ def test_the_ablation_compares_like_with_like(project: Project, monkeypatch: pyt
 
 def test_where_no_groups_choose_all_masks_have_the_default_pair(project: Project) -> None:
     table = run(project, selection=SelectionParams(criterion="worst_class"))
-    assert table.endswith("α and β: for each kind of mask the default one (sweep.default)")
+    assert table.endswith("α and β: for each kind of mask the default ones (sweep.default)")
     assert {(mask["alpha"], mask["beta"]) for mask in result(project)["masks"]} == {(1, 2)}
 
 

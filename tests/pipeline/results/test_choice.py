@@ -109,7 +109,7 @@ def test_l2_is_named_where_it_was_picked() -> None:
             "unknown",
             "unknown",
             Setting(0, 0),
-            PLAIN + ": {} does not show that ERM dep",
+            PLAIN + ": {} could not measure whether ERM dep",
         ),
         ("fails", "depends", None, "ERM as it is: {} says that the method's assumption fails here"),
     ],
