@@ -1,6 +1,6 @@
 """Which α, β and l2 MaC's heads are fitted with, and why; or that ERM's head stays as it is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +10,7 @@ from pipeline.selection import SPOKEN, SPOKEN_MEAN
 from pipeline.setting import NumberOrAuto, Setting
 
 if TYPE_CHECKING:
-    from pipeline.last_layer.grid import Grid
+    from pipeline.params.selection import Criterion
     from pipeline.results.judgement import Dependence, Verdict
 
 Candidate = Setting | None  # None is ERM as it is: its head is not retrained
@@ -115,7 +115,15 @@ def said(values: Mapping[str, Any]) -> str:
     return f"{by}: {named(Setting(values['alpha'], values['beta'], values.get('l2')))}"
 
 
-def by_criterion(grid: "Grid", worst: Accuracy, mean: Accuracy, verdict: "Verdict | None") -> Reasoned:
+def by_criterion(
+    settings: Sequence[Setting],
+    worst: Accuracy,
+    mean: Accuracy,
+    best: int,
+    plain: int,
+    criterion: "Criterion",
+    verdict: "Verdict | None",
+) -> Reasoned:
     """What the criterion picks, and a sentence that says why.
 
     Groups compare ERM as it is with the best setting. The other criteria cannot: they weigh what ERM itself
@@ -123,47 +131,45 @@ def by_criterion(grid: "Grid", worst: Accuracy, mean: Accuracy, verdict: "Verdic
     assumption fails, ERM stays as it is.
 
     Args:
+        settings: K settings.
         worst, mean: (1 + K,) worst and mean accuracies on the validation split, by the criterion: of ERM, and
             of each setting.
+        best: the index of the best setting by `metrics.prefer`.
+        plain: the index of the best one with α = β = 0.
         verdict: of the diagnosis; None if groups choose, which do without it.
     """
-    criterion, setting, best = grid.criterion, grid.settings[grid.best], 1 + grid.best
-    by, over = SPOKEN[criterion], 0 if criterion == "groups" else 1 + grid.plain
+    setting, of_best, of_plain = settings[best], 1 + best, 1 + plain
+    by, over = SPOKEN[criterion], 0 if criterion == "groups" else of_plain
     has_l2 = setting.l2 is not None
     what, any_other = ("α, β and l2", "setting") if has_l2 else ("α and β", "pair")
-    if criterion == "groups" and not better(worst[best], mean[best], worst[0], mean[0]):
-        erm, other = (f"{100 * worst[k]:.1f} / {100 * mean[k]:.1f} %" for k in (0, best))
+    if criterion == "groups" and not better(worst[of_best], mean[of_best], worst[0], mean[0]):
+        erm, other = (f"{100 * worst[k]:.1f} / {100 * mean[k]:.1f} %" for k in (0, of_best))
         with_best = f"with the best {what}, {named(setting)}, {other}"
         return None, f"{NOT_RETRAINED} ({by} / mean {erm}; {with_best})"
     if criterion != "groups" and verdict == "fails":
         return None, f"{FAILS} ({criterion} cannot judge ERM itself)"
-    points = f"{100 * (worst[best] - worst[over]):.1f} points"
-    if worst[best] == worst[over]:
-        points = f"{100 * (mean[best] - mean[over]):.1f} points of the {SPOKEN_MEAN[criterion]}"
-    than = f"by {points} over {named(None if over == 0 else grid.settings[grid.plain])}"
-    if best == over:
+    points = f"{100 * (worst[of_best] - worst[over]):.1f} points"
+    if worst[of_best] == worst[over]:
+        points = f"{100 * (mean[of_best] - mean[over]):.1f} points of the {SPOKEN_MEAN[criterion]}"
+    than = f"by {points} over {named(settings[plain] if over else None)}"
+    if of_best == over:
         than = f"to every other {any_other}"
     limit = "; it cannot judge ERM itself" if over else ""
     return setting, f"validation ({by}) prefers {named(setting)} {than}{limit}"
 
 
-def by_diagnosis(grid: "Grid", verdict: "Verdict", dependence: "Dependence") -> Reasoned:
+def by_diagnosis(default: Setting, plain: Setting, verdict: "Verdict", dependence: "Dependence") -> Reasoned:
     """What the diagnosis picks, and a sentence that says why.
 
     Where the method's assumption fails, ERM stays as it is. The intervention is to repair a dependence on the
     background: where ERM has one, it is the default setting; where none is shown, or none can be measured,
     plain retraining.
     """
-    assert grid.default is not None
     if verdict == "fails":
         return None, FAILS
     if dependence == "depends":
-        setting = grid.settings[grid.default]
-        return (
-            setting,
-            f"{named(setting)}, the default: the diagnosis says that ERM depends on the background",
-        )
-    plain = grid.settings[grid.plain]
+        why = f"{named(default)}, the default: the diagnosis says that ERM depends on the background"
+        return default, why
     why = "does not show that ERM depends on the background"
     if dependence == "unknown":
         why = "could not measure whether ERM depends on the background"

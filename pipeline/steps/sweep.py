@@ -65,10 +65,12 @@ def sweep(
     worst, mean, *_ = np.stack([each.mean(1) for each in found], axis=1)  # (1 + K,) each
     if grid.default is not None:
         found_by = diagnose(given)
-        setting, reason = by_diagnosis(grid, found_by["verdict"], found_by["dependence"])
+        default, plain_one = grid.settings[grid.default], grid.settings[grid.plain]
+        setting, reason = by_diagnosis(default, plain_one, found_by["verdict"], found_by["dependence"])
     else:
         verdict = None if grid.criterion == "groups" else diagnose(given)["verdict"]
-        setting, reason = by_criterion(grid, worst, mean, verdict)
+        compared = (grid.settings, worst, mean, grid.best, grid.plain, grid.criterion)
+        setting, reason = by_criterion(*compared, verdict)
     chosen, plain = settings.index(setting), 1 + grid.plain
     means = [_row(names, setting, each.mean(1)) for setting, each in zip(settings, found, strict=True)]
     result = {

@@ -4,11 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.errors import MacError
-from pipeline.last_layer.grid import Grid
-from pipeline.last_layer.heads import Heads
 from pipeline.params.selection import Criterion
 from pipeline.project import Project
 from pipeline.results.choice import Choice, Reasoned, by_criterion, by_diagnosis, named, said
@@ -18,15 +15,6 @@ from tests import made_up
 
 PLAIN = "α = β = 0 (plain last-layer retraining)"
 PAIRS = [Setting(0, 0), Setting(1, 30)]
-NO_HEADS = Heads(torch.zeros(1, 0, 2, 1), torch.zeros(1, 0, 2))
-
-
-def grid(
-    settings: list[Setting], best: int, plain: int, default: int | None, criterion: Criterion = "groups"
-) -> Grid:
-    """A grid of which only this matters to what is picked."""
-    nothing = np.empty(0)
-    return Grid(settings, [0], NO_HEADS, nothing, nothing, best, plain, default, criterion)
 
 
 def why(
@@ -37,7 +25,7 @@ def why(
     verdict: Verdict | None = None,
 ) -> Reasoned:
     """What the criterion picks of ERM and PAIRS."""
-    return by_criterion(grid(PAIRS, best, 0, None, criterion), np.array(worst), np.array(mean), verdict)
+    return by_criterion(PAIRS, np.array(worst), np.array(mean), best, 0, criterion, verdict)
 
 
 def test_the_worst_group_decides() -> None:
@@ -83,13 +71,13 @@ def test_l2_is_named_where_it_was_picked() -> None:
     settings = [Setting(*each) for each in ((0, 0, 0), (0, 0, 3), (1, 30, 0), (1, 30, 3))]
     worst, mean = np.array([0.4, 0.5, 0.6, 0.7, 0.8]), np.full(5, 0.8)
     said = "validation (worst class) prefers α = 1, β = 30, l2 = 3 by 20.0 points over α = β = 0, l2 = 3"
-    found, reason = by_criterion(grid(settings, 3, 1, None, "worst_class"), worst, mean, "holds")
+    found, reason = by_criterion(settings, worst, mean, 3, 1, "worst_class", "holds")
     assert (found, reason.partition(" (plain")[0]) == (settings[3], said)
-    _, reason = by_criterion(grid(settings, 0, 0, None), worst[::-1], mean, None)
+    _, reason = by_criterion(settings, worst[::-1], mean, 0, 0, "groups", None)
     assert (
         "with the best α, β and l2, α = β = 0, l2 = 0 (plain last-layer retraining), 70.0 / 80.0 %" in reason
     )
-    found, reason = by_diagnosis(grid(settings, 3, 1, 2, "worst_class"), "holds", "depends")
+    found, reason = by_diagnosis(settings[2], settings[1], "holds", "depends")
     assert (found, reason.partition(",")[0]) == (settings[2], "α = 1")
     assert "l2 = 0, the default: " in reason
 
@@ -117,7 +105,7 @@ def test_l2_is_named_where_it_was_picked() -> None:
 def test_the_diagnosis_picks(
     verdict: Verdict, dependence: Dependence, expected: Setting | None, said: str
 ) -> None:
-    found, reason = by_diagnosis(grid(PAIRS, 0, 0, 1, "soft_errors"), verdict, dependence)
+    found, reason = by_diagnosis(PAIRS[1], PAIRS[0], verdict, dependence)
     assert found == expected
     assert reason.startswith(said.format("the diagnosis"))
 
