@@ -38,6 +38,7 @@ SALIENCY = SaliencyParams(
     method="xgradcam",
     target="label",
     layer="last",
+    flip=False,
     size="top_k",
     top_k=0.3,
     side="core",

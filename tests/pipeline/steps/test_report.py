@@ -208,7 +208,7 @@ def test_a_page_where_l2_was_picked(own_artefacts: Project) -> None:
         l2 = given.table("sweep").values["l2"]
     show(own_artefacts, 2, 2)
     page = Page(text_of(own_artefacts))
-    assert "For every α and β at the best l2 of all that were tried" in page.text
+    assert "For every α and β at the l2 that was picked" in page.text
     assert f", l2 = {l2:g}" in page.text.partition("MaC on this page:")[2]
     assert any(f"every alpha and beta, l2 = {l2:g}; on" in (image["alt"] or "") for image in page.all("img"))
 
