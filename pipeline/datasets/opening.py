@@ -1,0 +1,73 @@
+"""Opening image files: HEIC through an optional package, and what is there where a file is not."""
+
+import unicodedata
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.errors import MacError
+
+HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def open_picture(file: Path) -> Image.Image:
+    """`Image.open`, for HEIC too, by whatever suffix. The image is not decoded yet.
+
+    Raises:
+        MacError: a HEIC file, and pillow-heif is not installed.
+        OSError: the file cannot be opened, or is no image; and whatever else Pillow raises.
+    """
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError:
+        if not _is_heif(file):
+            raise
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise MacError(f"{file}: HEIC needs pillow-heif: pip install 'mac-robust[heif]'") from None
+    register_heif_opener()
+    return Image.open(file)
+
+
+def _is_heif(file: Path) -> bool:
+    with file.open("rb") as opened:
+        start = opened.read(12)
+    return start[4:8] == b"ftyp" and start[8:12] in HEIF
+
+
+def alike(file: Path) -> str:
+    """What is there instead of a file that is not, and how its name differs, in words; empty if nothing is.
+
+    A name may differ in upper and lower case, in its Unicode form, or in the separators of Windows.
+    """
+    parts, folder = Path(str(file).replace("\\", "/")).parts, Path()
+    for part in parts:
+        if not (folder / part).exists():
+            found = _names(folder, folder.stat().st_mtime_ns).get(_folded(part)) if folder.is_dir() else None
+            if found is None:
+                return ""
+            part = found
+        folder /= part
+    differ = []
+    if "\\" in str(file):
+        differ.append("the separators of Windows")
+    here, there = "/".join(parts), folder.as_posix()
+    if unicodedata.normalize("NFC", here) != unicodedata.normalize("NFC", there):
+        differ.append("upper and lower case")
+    if unicodedata.normalize("NFC", here).casefold() == unicodedata.normalize("NFC", there).casefold():
+        forms = (unicodedata.is_normalized("NFC", here), unicodedata.is_normalized("NFC", there))
+        if forms[0] != forms[1]:
+            differ.append("the Unicode form")
+    return f"{folder.as_posix()!a} is there, which differs in {' and '.join(differ)}" if differ else ""
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+@lru_cache(maxsize=256)
+def _names(folder: Path, _changed: int) -> dict[str, str]:
+    """The names in a folder, by what spellings have in common. It is read again when it has changed."""
+    return {_folded(name): name for name in sorted(path.name for path in folder.iterdir())}
