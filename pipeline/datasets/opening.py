@@ -47,20 +47,20 @@ def alike(file: Path) -> str:
         if not (folder / part).exists():
             found = _names(folder, folder.stat().st_mtime_ns).get(_folded(part)) if folder.is_dir() else None
             if found is None:
-                return ""
+                return "it has the separators of Windows" if "\\" in file.name else ""
             part = found
         folder /= part
-    differ = []
-    if "\\" in str(file):
-        differ.append("the separators of Windows")
-    here, there = "/".join(parts), folder.as_posix()
-    if unicodedata.normalize("NFC", here) != unicodedata.normalize("NFC", there):
+    differ = ["the separators of Windows"] if "\\" in str(file) else []
+    here, there = (unicodedata.normalize("NFKC", str(path)) for path in (Path(*parts), folder))
+    if here != there:
         differ.append("upper and lower case")
-    if unicodedata.normalize("NFC", here).casefold() == unicodedata.normalize("NFC", there).casefold():
-        forms = (unicodedata.is_normalized("NFC", here), unicodedata.is_normalized("NFC", there))
-        if forms[0] != forms[1]:
-            differ.append("the Unicode form")
+    if here.casefold() == there.casefold() and _forms(Path(*parts)) != _forms(folder):
+        differ.append("the Unicode form")
     return f"{folder.as_posix()!a} is there, which differs in {' and '.join(differ)}" if differ else ""
+
+
+def _forms(path: Path) -> list[bool]:
+    return [unicodedata.is_normalized(form, str(path)) for form in ("NFC", "NFD", "NFKC")]
 
 
 def _folded(name: str) -> str:

@@ -26,6 +26,7 @@ TABLE = "a table (dataset.options.metadata) can give any name to a class"
 # A word that names a split, with what is often written behind it: testset, train2017.
 _SPLIT_WORD = re.compile(
     r"(?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev(elopment)?|eval(uation)?)|(?P<test>test(ing)?|holdout)"
+    r"|(?P<fold>fold)"
 )
 _BEHIND = re.compile(r"(set|sets|data|dataset|images?|imgs?|pics|split|folder|dir|val)?\d*")
 # Words beside it that say nothing about a class.
@@ -87,13 +88,14 @@ def read_tree(root: Path) -> Tree:
     _require_names(root, labels)
     splits = [FOLDERS[file.parts[0].casefold()] for file in files] if by_split else None
     used = set(files)
-    outer = [("images above the class folders", file) for file in listing.files if file not in used]
+    outer = [(f"{file.suffix} above the class folders", file) for file in listing.files if file not in used]
     notes = not_used([*listing.unused, *outer])
     with_images = {file.parts[: depth + 1] for file in files}
     places = [folder for folder in listing.folders if len(folder.parts) == depth + 1]
     without = [f.as_posix() for f in places if f.parts not in with_images and _is_place(f, tops, by_split)]
     if without:
         notes.append(f"no images in the folders {_listed(without)}, so they are no classes")
+    notes += _same_inside(files, depth)
     if splits is not None:
         notes += _require_one_set_of_classes(root, labels, splits)
     return Tree(files, labels, classes, splits, notes)
@@ -122,6 +124,8 @@ def split_in(name: str) -> tuple[str, tuple[str, ...]] | None:
     for place, word in enumerate(words):
         found = _SPLIT_WORD.match(word)
         if found and _BEHIND.fullmatch(word[found.end() :]):
+            if found["fold"] and not re.search(r"\d", name):  # of cross-validation; else it may be a class
+                continue
             return str(found.lastgroup), (*words[:place], *words[place + 1 :])
     return None
 
@@ -169,12 +173,12 @@ def _require_no_splits(root: Path, files: Sequence[Path], depth: int) -> None:
         )
     if not others:
         raise MacError(
-            f"{root}: the folders {_listed(likely)} would be the classes, but have names of splits; rename "
+            f"{root}: all folders would be classes, but have names of splits ({_listed(likely)}); rename "
             f"them train, val and test if they are splits, else give the classes other names ({TABLE})"
         )
     raise MacError(
-        f"{root}: the folders {_listed(likely)} have names of splits, but beside them is {_listed(others)}; "
-        "if they are splits, let dataset.root be a folder with train, val and test alone; else give the "
+        f"{root}: some folders have names of splits ({_listed(likely)}), some not ({_listed(others)}); "
+        "if they are splits, let dataset.root be a folder with only train, val and test; else give the "
         f"classes other names ({TABLE})"
     )
 
@@ -190,6 +194,20 @@ def _require_no_numbered_splits(root: Path, files: Sequence[Path]) -> None:
             f"{root}: the folders {_listed(names)} hold the same folders, so they could be splits as well as "
             "classes; rename them train, val and test if they are splits, else give the classes other names"
         )
+
+
+def _same_inside(files: Sequence[Path], depth: int) -> list[str]:
+    """Say so if all classes hold the same folders: these could be the classes."""
+    names = _folders(files, depth)
+    if any(len(file.parts) < depth + 3 for file in files):
+        return []
+    inner = {name: set[str]() for name in names}
+    for file in files:
+        inner[file.parts[depth]].add(file.parts[depth + 1])
+    common = set.intersection(*inner.values())
+    if len(common) < 2 or any(folders != common for folders in inner.values()):
+        return []
+    return [f"the classes are {_listed(names)}; the folders in them ({_listed(sorted(common))}) are not"]
 
 
 def _require_no_inner_splits(root: Path, files: Sequence[Path], depth: int) -> None:
@@ -220,10 +238,10 @@ def _require_splits(root: Path, tops: Sequence[str], files: Sequence[Path]) -> N
             raise MacError(f"{root}: the folders {_listed(names)} are all the split {SPLITS[code]}; keep one")
     there = {FOLDERS[file.parts[0].casefold()] for file in files}
     if missing := [name for code, name in enumerate(SPLITS) if code not in there]:
-        largest = Counter(file.parts[0] for file in files).most_common(1)[0][0]
+        whole = max(tops, key=lambda name: (FOLDERS[name.casefold()] == 0, name))
         raise MacError(
             f"{root}: has {_listed(tops)}, but no images in {_listed(missing)}; move a share of each "
-            f"class to {missing[0]}/<class>/, or let dataset.root be {root / largest}, of which all splits "
+            f"class to {missing[0]}/<class>/, or let dataset.root be {root / whole}, of which all splits "
             "are drawn"
         )
 
