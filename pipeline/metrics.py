@@ -19,6 +19,7 @@ from pipeline.store import Artefact
 
 UNKNOWN = -1
 NOT_KNOWN = "unknown"  # in the name of a group, if the attribute is not known
+WORST = "worst_group"  # is no group's name: it stands beside them in tables and plots
 SEPARATORS = ("_", " / ", " | ")  # between class and attribute in the name of a group
 # The group labels that a method sees.
 Labels = Literal["none", "validation, to choose", "validation, to train", "training, to train"]
@@ -145,7 +146,8 @@ class Groups:
         """The first separator with which all names differ, also those of rows with unknown attributes."""
         pairs = list(product(self.classes, dict.fromkeys((*self.attributes, NOT_KNOWN))))
         for separator in SEPARATORS:
-            if len({separator.join(pair) for pair in pairs}) == len(pairs):
+            names = {separator.join(pair) for pair in pairs}
+            if len(names) == len(pairs) and WORST not in names:
                 return separator
         raise MacError(
             f"two groups would have one name (classes {', '.join(self.classes)}; attributes "

@@ -38,8 +38,8 @@ def read(root: Path, options: Options) -> Dataset:
     of_test = [1 if drawn else 2 for drawn in draw_splits(of_groups, [options.val], options.seed)]
     splits = [*[0] * (len(files) - len(of_test)), *of_test]
     where = str(root)
-    classes, attributes = ([pair[part] for pair in names] for part in (0, 1))
-    groups = Groups(distinct(classes, "classes", where), distinct(attributes, "attributes", where))
+    classes = distinct([label for label, _ in names], "classes", where)
+    groups = Groups(classes, distinct([context for _, context in names], "attributes", where))
     records = [
         Record(
             ImageFile(inside(root, f"{folder}/{file.as_posix()}", str(root))),

@@ -70,4 +70,4 @@ def _folded(name: str) -> str:
 @lru_cache(maxsize=256)
 def _names(folder: Path, _changed: int) -> dict[str, str]:
     """The names in a folder, by what spellings have in common. It is read again when it has changed."""
-    return {_folded(name): name for name in sorted(path.name for path in folder.iterdir())}
+    return {_folded(path.name): path.name for path in sorted(folder.iterdir())}

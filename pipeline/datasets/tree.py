@@ -111,6 +111,14 @@ def _folders(files: Sequence[Path], depth: int) -> list[str]:
     return sorted({file.parts[depth] for file in files if len(file.parts) > depth + 1})
 
 
+def _inner(files: Sequence[Path], depth: int) -> dict[str, set[str]]:
+    """The folders in each folder at this depth."""
+    inner: dict[str, set[str]] = {}
+    for file in files:
+        inner.setdefault(file.parts[depth], set()).update(file.parts[depth + 1 : -1][:1])
+    return inner
+
+
 def _words(name: str) -> list[str]:
     """The words of a name, in lower case: at other characters than letters and numbers, and at capitals."""
     text = unicodedata.normalize("NFKC", name)
@@ -177,7 +185,7 @@ def _require_no_splits(root: Path, files: Sequence[Path], depth: int) -> None:
             f"them train, val and test if they are splits, else give the classes other names ({TABLE})"
         )
     raise MacError(
-        f"{root}: some folders have names of splits ({_listed(likely)}), some not ({_listed(others)}); "
+        f"{root}: some folders have names of splits ({_listed(likely)}), others not ({_listed(others)}); "
         "if they are splits, let dataset.root be a folder with only train, val and test; else give the "
         f"classes other names ({TABLE})"
     )
@@ -188,8 +196,7 @@ def _require_no_numbered_splits(root: Path, files: Sequence[Path]) -> None:
     names = _folders(files, 0)
     if len(names) < 2 or not set(names) <= NUMBERS or any(len(file.parts) < 3 for file in files):
         return
-    inner = [set(_folders([f for f in files if f.parts[0] == name], 1)) for name in names]
-    if len(set.intersection(*inner)) > 1:
+    if len(set.intersection(*_inner(files, 0).values())) > 1:
         raise MacError(
             f"{root}: the folders {_listed(names)} hold the same folders, so they could be splits as well as "
             "classes; rename them train, val and test if they are splits, else give the classes other names"
@@ -201,9 +208,7 @@ def _same_inside(files: Sequence[Path], depth: int) -> list[str]:
     names = _folders(files, depth)
     if any(len(file.parts) < depth + 3 for file in files):
         return []
-    inner = {name: set[str]() for name in names}
-    for file in files:
-        inner[file.parts[depth]].add(file.parts[depth + 1])
+    inner = _inner(files, depth)
     common = set.intersection(*inner.values())
     if len(common) < 2 or any(folders != common for folders in inner.values()):
         return []
@@ -277,7 +282,9 @@ def _require_names(root: Path, labels: Sequence[str]) -> None:
 
 def _require_one_set_of_classes(root: Path, labels: Sequence[str], splits: Sequence[int]) -> list[str]:
     """Raise an error if a class has no training images; say which has none in another split."""
-    of_split = [{label for label, split in zip(labels, splits, strict=True) if split == s} for s in range(3)]
+    of_split: list[set[str]] = [set(), set(), set()]
+    for label, split in zip(labels, splits, strict=True):
+        of_split[split].add(label)
     notes = []
     for code, name in enumerate(SPLITS[1:], 1):
         if more := sorted(of_split[code] - of_split[0]):

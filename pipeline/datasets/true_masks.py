@@ -3,6 +3,7 @@
 - Grey, 0 to 255: above 127 is foreground, as in CUB's segmentations, which show how far annotators agree.
 - Numbers of objects or classes (0 and 1; VOC, COCO): all but 0 is foreground. 255 beside small numbers is
   VOC's void, the rim of an object: it counts as background, so it is never in a core.
+  Not in JPEG and the like, where small numbers are noise.
 - A palette of colours: its index, as above. Colours: all but black, and but VOC's colour for void.
 """
 
@@ -22,6 +23,7 @@ from pipeline.errors import MacError
 VOID, VOID_COLOUR = 255, (224, 224, 192)
 LEVEL = 51  # CUB's greys are multiples of it: five annotators
 MANY = 64  # more different values are shades, not numbers of objects
+LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000")  # small numbers would be noise: greys alone
 SMALL = 4096  # greys of 16 bits are larger
 ORIENTATION = 0x0112  # the EXIF tag
 EMPTY, ONLY = "have no foreground", "have nothing but foreground"
@@ -38,9 +40,9 @@ def load(mask: Source, image: Source, size: tuple[int, int], root: Path) -> Imag
     Raises:
         MacError: it cannot be read, or has another size than the image.
     """
-    picture = open_mask(root / mask.name) if isinstance(mask, ImageFile) else mask.load(root)
+    picture = _opened(root / mask.name) if isinstance(mask, ImageFile) else foreground_of(mask.load(root))
     if picture.size == size:
-        return foreground_of(picture)
+        return picture
     found, expected = (f"{width} x {height}" for width, height in (picture.size, size))
     remedy = "give it the size of the image"
     if (
@@ -57,19 +59,15 @@ def load(mask: Source, image: Source, size: tuple[int, int], root: Path) -> Imag
     )
 
 
-def open_mask(file: Path) -> Image.Image:
-    """A mask file as it is stored, but upright: its numbers are not scaled.
-
-    Raises:
-        MacError: the file cannot be read as an image.
-    """
+def _opened(file: Path) -> Image.Image:
+    """The foreground of a mask file, upright."""
     try:
         with open_picture(file) as image:
-            is_lossy = image.format == "JPEG"
+            is_lossy = image.format in LOSSY
             ImageOps.exif_transpose(image, in_place=True)  # also loads it
             if image.mode == "F" and not np.isin(np.asarray(image), (0, 1)).all():
                 raise ValueError("it holds floating-point values other than 0 and 1")
-            return image.convert("L") if is_lossy else image
+            return image.convert("L") if is_lossy else foreground_of(image)
     except MacError:
         raise
     except Exception as error:  # decoders raise exceptions of every kind at a damaged file
