@@ -1,8 +1,11 @@
 """Opening image files: HEIC through an optional package, and what is there where a file is not."""
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -11,30 +14,40 @@ from pipeline.errors import MacError
 HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
-def open_picture(file: Path) -> Image.Image:
-    """`Image.open`, for HEIC too, by whatever suffix. The image is not decoded yet.
+@contextmanager
+def open_picture(file: Path) -> Iterator[Image.Image]:
+    """An image file, not decoded yet; see `identified`.
+
+    Raises:
+        OSError: it is not there, cannot be opened, or is no regular file.
+    """
+    if file.exists() and not file.is_file():  # a pipe would wait for ever
+        raise OSError("it is no regular file")
+    with file.open("rb") as opened, identified(opened) as image:
+        yield image
+
+
+def identified(opened: BinaryIO) -> Image.Image:
+    """`Image.open`, for HEIC too, whatever the file's suffix.
 
     Raises:
         MacError: a HEIC file, and pillow-heif is not installed.
-        OSError: the file cannot be opened, or is no image; and whatever else Pillow raises.
+        Exception: whatever Pillow raises if it is no image.
     """
     try:
-        return Image.open(file)
+        return Image.open(opened)
     except UnidentifiedImageError:
-        if not _is_heif(file):
+        opened.seek(0)
+        start = opened.read(12)
+        if start[4:8] != b"ftyp" or start[8:12] not in HEIF:
             raise
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        raise MacError(f"{file}: HEIC needs pillow-heif: pip install 'mac-robust[heif]'") from None
+        raise MacError(f"{opened.name}: HEIC needs pillow-heif: pip install 'mac-robust[heif]'") from None
     register_heif_opener()
-    return Image.open(file)
-
-
-def _is_heif(file: Path) -> bool:
-    with file.open("rb") as opened:
-        start = opened.read(12)
-    return start[4:8] == b"ftyp" and start[8:12] in HEIF
+    opened.seek(0)
+    return Image.open(opened)
 
 
 def alike(file: Path) -> str:

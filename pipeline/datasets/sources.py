@@ -17,23 +17,9 @@ from pipeline.params.dataset import ToStored
 
 # What Pillow reads, and HEIC, which pillow-heif reads.
 SUFFIXES = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jif",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".apng",
-        ".webp",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".tif",
-    }
-    | {".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".qoi", ".avif", ".avifs", ".heic", ".heif"}
-    | {".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"}
+    {".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif"}
+    | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".qoi", ".avif", ".avifs", ".heic"}
+    | {".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"}
 )
 
 
@@ -119,6 +105,8 @@ def open_image(file: Path) -> Image.Image:
         Image.DecompressionBombError,
     ) as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, UnidentifiedImageError):
+            reason = "no known format of images"
         remedy = "replace it, or take its row out of the metadata"
         if isinstance(error, FileNotFoundError):
             remedy = alike(file) or remedy

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.datasets.names import shortened
 from pipeline.datasets.opening import alike, open_picture
@@ -72,6 +72,8 @@ def _opened(file: Path) -> Image.Image:
         raise
     except Exception as error:  # decoders raise exceptions of every kind at a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "no known format of images"
         remedy = "replace it, or take it out of the metadata"
         if isinstance(error, FileNotFoundError):
             remedy = alike(file) or remedy

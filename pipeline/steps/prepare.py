@@ -74,9 +74,7 @@ class _Merging:
         self._has_foreground = np.array([record.foreground is not None for record in dataset.records])
         self._image = artefact.create("image", (*shape, 3))
         self.foreground = artefact.create("foreground", shape) if self._has_foreground.any() else None
-        self.odd: list[
-            str
-        ] = []  # what is odd about the true mask of each image, in words; empty if nothing is
+        self.odd: list[str] = []  # what is odd about each true mask; empty if nothing is
         self.errors: list[str] = []  # one for each image; empty if it can be read
         self._stop = 0  # images written so far
 

@@ -1,5 +1,6 @@
 """True masks in the ways in which people store them: the foreground is the same square in all of them."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,12 @@ def test_the_noise_of_a_jpeg_is_no_object(tmp_path: Path, suffix: str) -> None:
 def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     Image.fromarray(SQUARE.astype(np.float32) * 0.7).save(tmp_path / "mask.tif")
     (tmp_path / "no.png").write_bytes(b"no image")
+    os.mkfifo(tmp_path / "pipe.png")
     grey(SQUARE).save(tmp_path / "Mask.png")
     for name, message in (
         ("mask.tif", "floating-point values other than 0 and 1"),
-        ("no.png", "no.png: cannot be read as an image .* replace it"),
+        ("no.png", "no.png: cannot be read as an image .no known format of images.; replace it"),
+        ("pipe.png", "pipe.png: cannot be read as an image .it is no regular file"),
         ("mask.png", "No such file .*Mask.png' is there, which differs in upper and lower case"),
     ):
         with pytest.raises(MacError, match=message):
