@@ -7,15 +7,20 @@ attribute that is not known. Accuracies are fractions in [0, 1].
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import MacError
 from pipeline.store import Artefact
 
 UNKNOWN = -1
+NOT_KNOWN = "unknown"  # in the name of a group, if the attribute is not known
+WORST = "worst_group"  # is no group's name: it stands beside them in tables and plots
+SEPARATORS = ("_", " / ", " | ")  # between class and attribute in the name of a group
 # The group labels that a method sees.
 Labels = Literal["none", "validation, to choose", "validation, to train", "training, to train"]
 # Their signs in the paper's Table 2.
@@ -112,7 +117,7 @@ class Grouping:
 class Groups:
     """The groups of a dataset: every pair of a class and a spurious attribute.
 
-    `attributes` is empty if no image has a known attribute.
+    `attributes` is empty if no image has a known attribute. NOT_KNOWN is no attribute.
     """
 
     classes: tuple[str, ...]
@@ -125,8 +130,29 @@ class Groups:
 
     @property
     def names(self) -> list[str]:
-        """`<class>_<attribute>` in group order."""
-        return [f"{label}_{attribute}" for label, attribute in product(self.classes, self.attributes)]
+        """`<class>_<attribute>` in group order; with another separator, if two would have one name with `_`.
+
+        Raises:
+            MacError: two groups have one name with every separator.
+        """
+        return self._names(self.attributes)
+
+    def _names(self, attributes: tuple[str, ...]) -> list[str]:
+        separator = self._separator
+        return [f"{label}{separator}{attribute}" for label, attribute in product(self.classes, attributes)]
+
+    @cached_property
+    def _separator(self) -> str:
+        """The first separator with which all names differ, also those of rows with unknown attributes."""
+        pairs = list(product(self.classes, dict.fromkeys((*self.attributes, NOT_KNOWN))))
+        for separator in SEPARATORS:
+            names = {separator.join(pair) for pair in pairs}
+            if len(names) == len(pairs) and WORST not in names:
+                return separator
+        raise MacError(
+            f"two groups would have one name (classes {', '.join(self.classes)}; attributes "
+            f"{', '.join(self.attributes)}); rename a class or an attribute"
+        )
 
     def grouping(self, label: NDArray[np.integer], attribute: NDArray[np.integer]) -> Grouping:
         """Group the rows of a split, (N,) each; by class only, if any attribute is unknown."""
@@ -139,11 +165,9 @@ class Groups:
         if not len(self.attributes):
             return self.grouping(label, attribute)
         unknown = attribute == UNKNOWN
-        attributes = (*self.attributes, "unknown") if unknown.any() else self.attributes
+        attributes = (*self.attributes, NOT_KNOWN) if unknown.any() else self.attributes
         codes = np.where(unknown, len(attributes) - 1, attribute)
-        return Grouping(
-            "group", Groups(self.classes, attributes).names, label.astype(np.int64) * len(attributes) + codes
-        )
+        return Grouping("group", self._names(attributes), label.astype(np.int64) * len(attributes) + codes)
 
 
 def group_accuracy(

@@ -3,11 +3,16 @@
 The module has `read(root, options)`, and `Options`, the model of `dataset.options`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.datasets import bar, celeba, dominoes, folder, metashift, waterbirds
+from pipeline.datasets.opening import alike
+from pipeline.datasets.paths import Paths
 from pipeline.datasets.record import Dataset
+from pipeline.datasets.sources import ImageFile
+from pipeline.errors import MacError
 from pipeline.params.dataset import DatasetParams
 
 READERS: dict[str, Any] = {
@@ -25,9 +30,20 @@ def read(params: DatasetParams) -> Dataset:
     """The records of the dataset that `params` names.
 
     Raises:
-        MacError: the metadata are not as the reader expects, or a split or class has no images.
+        MacError: the metadata are not as the reader expects, a split or class has no images, or most images
+            are not there. With `on_error: skip`, it is only noted that they are not.
     """
     reader = READERS[params.name]
     dataset: Dataset = reader.read(Path(params.root), reader.Options(**params.options))
     dataset.check()
-    return dataset
+    names = [record.image.name for record in dataset.records if isinstance(record.image, ImageFile)]
+    missing = Paths(dataset.root).missing(names)
+    if not missing:
+        return dataset
+    first = dataset.root / missing[0]
+    said = f"{len(missing)} of {len(names)} images are not there, such as {first}"
+    if remedy := alike(first):
+        said += f"; {remedy}"
+    if params.on_error == "fail" and 2 * len(missing) > len(names):
+        raise MacError(f"{dataset.root}: {said}; correct the paths, which start at dataset.root")
+    return replace(dataset, notes=(*dataset.notes, said))

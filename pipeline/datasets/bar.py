@@ -10,12 +10,14 @@ seeded share of the training images becomes one.
 
 from pathlib import Path
 
+from pipeline.datasets.listing import below, not_used
+from pipeline.datasets.names import distinct
 from pipeline.datasets.options import DrawnValidation
 from pipeline.datasets.record import Dataset, Record
-from pipeline.datasets.sources import ImageFile, image_files, inside
+from pipeline.datasets.sources import ImageFile, inside
 from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN, Groups
-from pipeline.splits import draw_splits, sort_names
+from pipeline.splits import draw_splits
 
 Options = DrawnValidation
 
@@ -27,13 +29,11 @@ def read(root: Path, options: Options) -> Dataset:
         MacError: a folder is missing, or a file name has no class.
     """
     remedy = "dataset.root should be the folder that holds BAR's train/ and test/"
-    files = []
-    for folder in ("train", "test"):
-        files += [(folder, file) for file in image_files(root / folder, remedy)]
+    files, unused = below(root, ("train", "test"), remedy)
     labels = [_label(root / folder, file) for folder, file in files]
     training = [label for label, (folder, _) in zip(labels, files, strict=True) if folder == "train"]
     splits = draw_splits(training, [options.val], options.seed) + [2] * (len(files) - len(training))
-    classes = sort_names(labels)
+    classes = distinct(labels, "classes", str(root))
     records = [
         Record(
             ImageFile(inside(root, f"{folder}/{file.as_posix()}", str(root))),
@@ -43,7 +43,7 @@ def read(root: Path, options: Options) -> Dataset:
         )
         for (folder, file), label, split in zip(files, labels, splits, strict=True)
     ]
-    return Dataset(root, records, Groups(classes, ()))
+    return Dataset(root, records, Groups(classes, ()), tuple(not_used(unused)))
 
 
 def _label(folder: Path, file: Path) -> str:

@@ -73,7 +73,35 @@ def _rows(root: Path, name: str, columns: list[str]) -> list[Row]:
     # Blanks separate the cells. In the attributes' file, the first line has the number of images, and the
     # second the names of the attributes. The partition's file has no such lines.
     lines = [(number, line.split()) for number, line in enumerate(read_lines(text, remedy), 1)]
-    header, body = (
-        (lines[1][1], lines[2:]) if name == "list_attr_celeba" and len(lines) > 1 else (columns, lines)
+    lines = [line for line in lines if line[1]]
+    header = columns
+    if name == "list_attr_celeba" and lines:
+        header, lines = _header(text, lines)
+    return rows_of(text, ["image_id", *header], lines, ["image_id", *columns])
+
+
+def _header(file: Path, lines: list[tuple[int, list[str]]]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The names of the attributes, and the lines of the images.
+
+    Raises:
+        MacError: the two lines above the images are not there, or count other images.
+    """
+    expected = (
+        "the first line of the official file has the number of images, the second the attributes' names"
     )
-    return rows_of(text, ["image_id", *header], [line for line in body if line[1]], ["image_id", *columns])
+    count = lines[0][1]
+    if len(count) != 1 or not count[0].isdecimal():
+        found = (
+            "the attributes' names" if all(not cell.lstrip("-").isdecimal() for cell in count) else "an image"
+        )
+        raise MacError(
+            f"{file}, line {lines[0][0]}: has {found}, no number of images; {expected}: add what is missing"
+        )
+    if len(lines) < 2 or any(cell in CODES for cell in lines[1][1]):
+        raise MacError(f"{file}: has no attributes' names below the number of images; {expected}: add them")
+    if int(count[0]) != len(lines) - 2:
+        raise MacError(
+            f"{file}: its first line says {count[0]} images, but {len(lines) - 2} are listed; the file is "
+            "not whole, or the number is wrong"
+        )
+    return lines[1][1], lines[2:]

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from pipeline.datasets.listing import image_files
 from pipeline.datasets.options import DrawnValidation
 from pipeline.datasets.record import Dataset, Record
-from pipeline.datasets.sources import Pixels, image_files, inside, open_image
+from pipeline.datasets.sources import Pixels, inside, open_image
 from pipeline.errors import MacError, first_line
 from pipeline.metrics import Groups
 

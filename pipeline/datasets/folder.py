@@ -4,18 +4,22 @@
 <root>/<class>/**.jpg          without a table; or <root>/{train,val,test}/<class>/**.jpg
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
+from pipeline.datasets.names import counted, distinct, is_missing, shortened
+from pipeline.datasets.paths import Paths
 from pipeline.datasets.record import Dataset, Record
-from pipeline.datasets.sources import ImageFile, image_files, inside
-from pipeline.datasets.table import SPLIT_CODES, read_table
+from pipeline.datasets.sources import ImageFile, inside
+from pipeline.datasets.table import SPLIT_CODES, Row, read_table
+from pipeline.datasets.tree import read_tree
 from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN, Groups
 from pipeline.params.block import Block, HeldOutShare, Seed
-from pipeline.splits import draw_splits, sort_names
+from pipeline.splits import draw_splits
 
 SPLIT = "column with train, val or test; null: the splits are drawn within each class"
 MASK = "column of the true mask's file, used only for measurements and controls; may be empty"
@@ -56,25 +60,28 @@ def _from_table(root: Path, options: Options) -> Dataset:
     )
     labels = [row[options.label] for row in rows]
     attributes = [row[options.attribute] if options.attribute else "" for row in rows]
-    for row, label in zip(rows, labels, strict=True):
-        if not label:
-            raise MacError(f"{row.where}: {options.label} is empty; give every image a class")
-    groups = Groups(sort_names(labels), sort_names([a for a in attributes if a]))
+    _require_labels(rows, labels, options.label)
+    unknown = Counter(attribute for attribute in attributes if is_missing(attribute))
+    attributes = ["" if attribute in unknown else attribute for attribute in attributes]
+    groups = Groups(
+        distinct(labels, f"values of {options.label}", str(file)),
+        distinct([a for a in attributes if a], f"values of {options.attribute}", str(file)),
+    )
     expected = "train, val or test (or 0, 1, 2)"
     splits = (
         [row.code(options.split, SPLIT_CODES, expected) for row in rows]
         if options.split
         else _drawn(labels, options)
     )
-    records, seen = [], dict[str, str]()
+    records, seen, paths = [], dict[str, str](), Paths(root)
     for row, label, attribute, split in zip(rows, labels, attributes, splits, strict=True):
-        path = inside(root, row[options.path], row.where)
+        path = inside(root, paths.read(row[options.path]), row.where)
         if path in seen:
             raise MacError(
                 f"{row.where}: path '{path}' is there already ({seen[path]}); an image has one row"
             )
         seen[path] = row.where.rpartition(", ")[2]
-        mask = row[options.mask] if options.mask else ""
+        mask = paths.read(row[options.mask]) if options.mask else ""
         records.append(
             Record(
                 image=ImageFile(path),
@@ -84,27 +91,38 @@ def _from_table(root: Path, options: Options) -> Dataset:
                 foreground=ImageFile(inside(root, mask, row.where)) if mask else None,
             )
         )
-    return Dataset(root, records, groups)
+    notes = []
+    if words := [word for word in sorted(unknown) if word]:
+        said = ", ".join(shortened(counted(words, unknown)))
+        notes.append(f"{options.attribute}: {said} count as unknown, as empty cells do")
+    if paths.turned:
+        notes.append(f"{file.name}: {paths.turned} paths have the separators of Windows; \\ is read as /")
+    return Dataset(root, records, groups, tuple(notes))
+
+
+def _require_labels(rows: Sequence[Row], labels: Sequence[str], column: str) -> None:
+    """Raise an error if images have no class; what stands for a missing value is none."""
+    without = [row for row, label in zip(rows, labels, strict=True) if is_missing(label)]
+    if not without:
+        return
+    count = Counter(row[column] for row in without)
+    found = f"is {without[0][column]!a}" if without[0][column] else "is empty"
+    remedy = "give every image a class"
+    if len(without) > 1:
+        remedy += f" ({len(without)} rows have none: {', '.join(shortened(counted(sorted(count), count)))})"
+    if set(count) != {""}:
+        remedy += "; if it is the name of a class, spell it out"
+    raise MacError(f"{without[0].where}: {column} {found}; {remedy}")
 
 
 def _from_tree(root: Path, options: Options) -> Dataset:
-    files = image_files(root, "dataset.root should be the folder of the images")
-    files = [file for file in files if len(file.parts) > 1]
-    by_split = bool(files) and all(file.parts[0].lower() in SPLIT_CODES for file in files)
-    depth = 1 if by_split else 0
-    files = [file for file in files if len(file.parts) > depth + 1]
-    if not files:
-        raise MacError(
-            f"{root}: no images below it; expected <class>/<image>, or a table in dataset.options.metadata"
-        )
-    labels = [file.parts[depth] for file in files]
-    classes = sort_names(labels)
-    splits = [SPLIT_CODES[file.parts[0].lower()] for file in files] if by_split else _drawn(labels, options)
+    tree = read_tree(root)
+    splits = _drawn(tree.labels, options) if tree.splits is None else tree.splits
     records = [
-        Record(ImageFile(inside(root, file.as_posix(), str(root))), classes.index(label), UNKNOWN, split)
-        for file, label, split in zip(files, labels, splits, strict=True)
+        Record(ImageFile(inside(root, file.as_posix(), str(root))), tree.classes.index(label), UNKNOWN, split)
+        for file, label, split in zip(tree.files, tree.labels, splits, strict=True)
     ]
-    return Dataset(root, records, Groups(classes, ()))
+    return Dataset(root, records, Groups(tree.classes, ()), tuple(tree.notes))
 
 
 def _drawn(labels: Sequence[str], options: Options) -> list[int]:

@@ -13,12 +13,14 @@ with names of this form.)
 import re
 from pathlib import Path
 
+from pipeline.datasets.listing import below, not_used
+from pipeline.datasets.names import distinct
 from pipeline.datasets.options import DrawnValidation
 from pipeline.datasets.record import Dataset, Record
-from pipeline.datasets.sources import ImageFile, image_files, inside
+from pipeline.datasets.sources import ImageFile, inside
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
-from pipeline.splits import draw_splits, sort_names
+from pipeline.splits import draw_splits
 
 Options = DrawnValidation
 
@@ -30,14 +32,14 @@ def read(root: Path, options: Options) -> Dataset:
         MacError: a folder is missing, or an image is not in a folder such as train/cat/cat(sofa).
     """
     remedy = "dataset.root should be the folder that holds MetaShift's train/ and test/"
-    files = []
-    for folder in ("train", "test"):
-        files += [(folder, file) for file in image_files(root / folder, remedy)]
+    files, unused = below(root, ("train", "test"), remedy)
     names = [_class_and_context(root / folder, file) for folder, file in files]
     of_groups = [f"{c}({a})" for (c, a), (folder, _) in zip(names, files, strict=True) if folder == "test"]
     of_test = [1 if drawn else 2 for drawn in draw_splits(of_groups, [options.val], options.seed)]
     splits = [*[0] * (len(files) - len(of_test)), *of_test]
-    groups = Groups(sort_names([c for c, _ in names]), sort_names([a for _, a in names]))
+    where = str(root)
+    classes = distinct([label for label, _ in names], "classes", where)
+    groups = Groups(classes, distinct([context for _, context in names], "attributes", where))
     records = [
         Record(
             ImageFile(inside(root, f"{folder}/{file.as_posix()}", str(root))),
@@ -47,7 +49,7 @@ def read(root: Path, options: Options) -> Dataset:
         )
         for (folder, file), (label, attribute), split in zip(files, names, splits, strict=True)
     ]
-    return Dataset(root, records, groups)
+    return Dataset(root, records, groups, tuple(not_used(unused)))
 
 
 def _class_and_context(folder: Path, file: Path) -> tuple[str, str]:

@@ -1,11 +1,12 @@
 """What readers return: records, the same for every dataset."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.datasets.sources import Source
 from pipeline.errors import MacError
-from pipeline.metrics import Groups
+from pipeline.metrics import NOT_KNOWN, Groups
 from pipeline.store import SPLITS
 
 
@@ -28,11 +29,17 @@ class Record:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All records of a dataset, in the order of its metadata."""
+    """All records of a dataset, in the order of its metadata.
+
+    Attributes:
+        notes: what the reader noticed and the user should know, one line each: files that are not used,
+            values that were read as unknown. Stage prepare and `mac doctor` tell them.
+    """
 
     root: Path
     records: list[Record]
     groups: Groups
+    notes: tuple[str, ...] = ()
 
     def check(self, images: str = "image") -> None:
         """Check that there are images to train and to test on.
@@ -41,13 +48,15 @@ class Dataset:
             images: the word for an image in the message.
 
         Raises:
-            MacError: fewer than two classes, a split without images, or a class without training images.
+            MacError: fewer than two classes, two groups of one name, a split without images, or a class
+                without training images.
         """
         classes = self.groups.classes
         if len(classes) < 2:
             raise MacError(
                 f"{self.root}: only one class ({', '.join(classes)}); a classifier needs two or more"
             )
+        self._check_names()
         found = {record.split for record in self.records}
         for split, name in enumerate(SPLITS):
             if split not in found:
@@ -56,3 +65,18 @@ class Dataset:
         trained = {record.label for record in self.records if record.split == 0}
         if untrained := [name for label, name in enumerate(classes) if label not in trained]:
             raise MacError(f"{self.root}: no training {images} is of class {', '.join(untrained)}")
+
+    def _check_names(self) -> None:
+        classes, attributes = self.groups.classes, self.groups.attributes
+        for names in (classes, attributes):
+            if repeated := [name for name, count in Counter(names).items() if count > 1]:
+                raise MacError(f"{self.root}: the name {repeated[0]} is given twice; rename one")
+        if NOT_KNOWN in attributes:
+            raise MacError(
+                f"{self.root}: an attribute is named {NOT_KNOWN}, the word for those that are not known; "
+                "leave it empty, or rename it"
+            )
+        try:
+            _ = self.groups.names
+        except MacError as error:
+            raise MacError(f"{self.root}: {error}") from None

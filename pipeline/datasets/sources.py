@@ -11,10 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.datasets.opening import alike, open_picture
 from pipeline.errors import MacError, first_line
 from pipeline.params.dataset import ToStored
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+# What Pillow reads, and HEIC, which pillow-heif reads.
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif"}
+    | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".qoi", ".avif", ".avifs", ".heic"}
+    | {".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"}
+)
 
 
 class Source(Protocol):
@@ -83,7 +89,7 @@ def open_image(file: Path) -> Image.Image:
     """
     try:
         image: Image.Image
-        with Image.open(file) as image:
+        with open_picture(file) as image:
             ImageOps.exif_transpose(image, in_place=True)  # also loads it; a copy takes as long as scaling
         if image.mode == "F":
             raise ValueError("it holds floating-point values, whose range is not known")
@@ -99,7 +105,11 @@ def open_image(file: Path) -> Image.Image:
         Image.DecompressionBombError,
     ) as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, UnidentifiedImageError):
+            reason = "no known format of images"
         remedy = "replace it, or take its row out of the metadata"
+        if isinstance(error, FileNotFoundError):
+            remedy = alike(file) or remedy
         raise MacError(f"{file}: cannot be read as an image ({reason}); {remedy}") from None
     return image
 
@@ -121,23 +131,6 @@ def stored_image(picture: Image.Image, side: int, how: ToStored) -> NDArray[np.u
     """
     in_colour = picture if picture.mode == "RGB" else picture.convert("RGB")
     return np.asarray(to_stored(in_colour, side, how))
-
-
-def image_files(folder: Path, remedy: str) -> list[Path]:
-    """Every image file below `folder`, except hidden ones: paths relative to the folder, sorted.
-
-    Raises:
-        MacError: no such folder.
-    """
-    if not folder.is_dir():
-        raise MacError(f"{folder}: no such folder; {remedy}")
-    found = []
-    for path in folder.rglob("*"):
-        file = path.relative_to(folder)
-        is_hidden = any(name.startswith(".") for name in file.parts)
-        if path.suffix.lower() in SUFFIXES and not is_hidden and path.is_file():
-            found.append(file)
-    return sorted(found)
 
 
 def inside(root: Path, relative: str, where: str) -> str:

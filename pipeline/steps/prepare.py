@@ -16,7 +16,7 @@ from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Shards, blocks
 from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
-from pipeline.datasets import read
+from pipeline.datasets import read, true_masks
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import stored_image, to_stored
 from pipeline.errors import MacError
@@ -38,6 +38,8 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
         MacError: bad metadata, an image that cannot be read, or a split or class without images.
     """
     dataset = read(params)
+    for note in dataset.notes:
+        log.warning("%s: %s", dataset.root, note)
     if context.cluster:  # workers have other working directories
         dataset = replace(dataset, root=dataset.root.resolve())
     made = params.model_dump(exclude={"root", "on_error"})
@@ -49,6 +51,8 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
         work = _Work(dataset, params, merging.foreground is not None)
         shards.map_blocks(work, cut, merging.merge, threads=usable_cores(), cluster=context.cluster)
         _report(dataset, merging.errors, out.with_name("prepare_errors.csv"), params.on_error)
+        if odd := merging.told():
+            log.warning(odd)
         merging.finish()
 
 
@@ -65,11 +69,12 @@ class _Merging:
     """Writes blocks of decoded images into images.h5. Files that could not be read leave no gaps."""
 
     def __init__(self, artefact: store.Writer, dataset: Dataset, params: DatasetParams) -> None:
-        self._artefact, self._records = artefact, dataset.records
+        self._artefact, self._records, self._groups = artefact, dataset.records, dataset.groups
         shape = (len(dataset.records), params.stored_size, params.stored_size)
         self._has_foreground = np.array([record.foreground is not None for record in dataset.records])
         self._image = artefact.create("image", (*shape, 3))
         self.foreground = artefact.create("foreground", shape) if self._has_foreground.any() else None
+        self.odd: list[str] = []  # what is odd about each true mask; empty if nothing is
         self.errors: list[str] = []  # one for each image; empty if it can be read
         self._stop = 0  # images written so far
 
@@ -82,6 +87,15 @@ class _Merging:
         self._image[start : self._stop] = arrays["image"][keep]
         if self.foreground is not None:
             self.foreground[start : self._stop] = arrays["foreground"][keep]
+            odd = true_masks.oddities(arrays["foreground"], arrays["doubtful"])
+            known = self._has_foreground[block.slice] & readable
+            self.odd += [each if is_known else "" for each, is_known in zip(odd, known, strict=True)]
+
+    def told(self) -> str:
+        """What is odd about true masks, in one line."""
+        classes = self._groups.classes
+        labels = [classes[record.label] for record in self._records]
+        return true_masks.told(labels, self.odd) if self.foreground is not None else ""
 
     def finish(self) -> None:
         """Write all other datasets: labels, attributes, splits and paths."""
@@ -141,17 +155,19 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
     records, side = dataset.records[block.slice], params.stored_size
     image = np.zeros((len(records), side, side, 3), np.uint8)
     foreground = np.zeros((len(records), side, side), np.bool_)
+    doubtful = np.zeros(len(records), np.bool_)
     errors = [""] * len(records)
     for number, record in enumerate(records):
         try:
             image[number], mask = decode(record, dataset.root, side, params.to_stored)
             if mask is not None:
                 foreground[number] = mask
+                doubtful[number] = true_masks.is_doubtful(record.foreground, record.image, dataset.root)
         except MacError as error:
             errors[number] = str(error)
     listed = np.frombuffer(json.dumps(errors).encode(), np.uint8)
     arrays: dict[str, NDArray[Any]] = {"image": image, "errors": listed}
-    return arrays | {"foreground": foreground} if with_foreground else arrays
+    return arrays | {"foreground": foreground, "doubtful": doubtful} if with_foreground else arrays
 
 
 def decode(
@@ -159,8 +175,7 @@ def decode(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     """A record's image as RGB, and its true mask if it has one, both at the stored size.
 
-    Mask pixels above 127 are foreground. CUB's segmentations are grey: they show how far annotators agree. A
-    1-bit file has the values 0 and 255 here.
+    What is foreground in a mask, `true_masks` says.
 
     Args:
         how: `squash` scales both sides to `side`; `center_crop` first takes the largest square in the middle.
@@ -175,11 +190,5 @@ def decode(
     image = stored_image(picture, side, how)
     if record.foreground is None:
         return image, None
-    mask = record.foreground.load(root)
-    if mask.size != picture.size:
-        mask_size, size = (f"{width} x {height}" for width, height in (mask.size, picture.size))
-        raise MacError(
-            f"{root / record.foreground.name}: the mask is {mask_size} pixels and its image "
-            f"{record.image.name} {size}; give it the size of the image"
-        )
-    return image, np.asarray(to_stored(mask.convert("L"), side, how)) > 127
+    mask = true_masks.load(record.foreground, record.image, picture.size, root)
+    return image, np.asarray(to_stored(mask, side, how)) > 127

@@ -33,15 +33,17 @@ from pipeline.method.masks import highest, pixel_count, upsample
 from pipeline.method.retraining_set import draw_rows, with_foreground
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
-from pipeline.network.inputs import to_input_grid
+from pipeline.network.inputs import InputSpec, to_input_grid
 from pipeline.network.loading import image_batches
 from pipeline.params.maps import MapParams
 from pipeline.params.retraining_set import RetrainingSetParams
 from pipeline.params.saliency import SaliencyParams
 from pipeline.project import Opened, Reference
+from pipeline.results.blocks import in_blocks
 from pipeline.results.intervals import wilson
 from pipeline.results.previews import write_previews
 from pipeline.schemas.masks import SCHEMA
+from pipeline.store import Artefact
 
 COLUMNS = ("target", "channel_mean", "quantile", "has_knee")  # of masks.h5, besides the row
 BATCHES = 16  # in a block; a block has whole batches, so that the same images always share a batch
@@ -58,7 +60,7 @@ def saliency(
 
     Raises:
         MacError: `top_k` leaves no core, or is larger than the input grid; the method needs true masks and
-            there are none; or a map is not finite.
+            there are none, or one has no foreground; or a map is not finite.
     """
     known_only = params.method == "foreground"
     images, validation = given.file("images"), given.rows("val")
@@ -90,10 +92,13 @@ def write_masks(
         pixels: (M,) K of each row; None for what `params` says.
 
     Raises:
-        MacError: `top_k` leaves no core, or is larger than the input grid; or a map is not finite.
+        MacError: `top_k` or a true mask leaves no core, `top_k` is larger than the input grid, or a map is
+            not finite.
     """
     images, spec, reference = given.file("images"), given.model("erm").spec, given.reference("images", "erm")
     k = _k(params, spec.input_size)
+    if params.method == "foreground":
+        _require_cores(images, rows if validation is None else np.concatenate([rows, validation]), spec)
     where = context.on.type if context.cluster else str(context.on)
 
     def work(rows: NDArray[np.int64], rest: NDArray[np.bool_] | None) -> _Work:
@@ -125,6 +130,20 @@ def write_masks(
             _write_part(artefact, prefix, part, spec.input_size, shards[prefix], context)
         _say_where_no_knee_is(artefact.file)
         write_previews(artefact.file, images, spec, previews)
+
+
+def _require_cores(images: Artefact, rows: NDArray[np.int64], spec: InputSpec) -> None:
+    """Raise an error if the true mask of one of the rows has no foreground on the input grid."""
+    empty = list[int]()
+    for block in in_blocks(rows):
+        grid = to_input_grid(torch.from_numpy(images.rows("foreground", block)), spec)
+        empty += block[~grid.flatten(1).any(1).numpy()].tolist()
+    if empty:
+        first = images["path"][empty[0]].decode()
+        raise MacError(
+            f"{images.path}: with saliency.method foreground, {len(empty)} of {len(rows)} cores are empty, "
+            f"such as that of {first}; correct these true masks, or take them out of the dataset's table"
+        )
 
 
 def _say_where_no_knee_is(file: h5py.File) -> None:

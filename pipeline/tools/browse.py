@@ -31,7 +31,7 @@ SORTS = {
 COLUMNS = ("row", "path", "group", "target", "erm", "mac", "right")
 # Why a value may be unknown for all images.
 _UNKNOWN = {
-    "coverage": "the dataset has no true masks",
+    "coverage": "the dataset has no true masks, or none with foreground and background",
     "iou": "there is no other masks file to compare with",
 }
 BARS = " ▁▂▃▄▅▆▇█"

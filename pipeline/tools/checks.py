@@ -147,6 +147,7 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
     classes, attributes = (", ".join(names) for names in (read_in.groups.classes, read_in.groups.attributes))
     about = f"{dataset.root}: {len(read_in.records)} images, classes {classes}"
     findings.append(Finding("ok", "dataset", f"{about}; spurious attribute {attributes or 'unknown'}"))
+    findings += [Finding("warning", "dataset", note) for note in read_in.notes]
     architecture = params.of(ModelParams).architecture
     try:
         from pipeline.compute.device import pick

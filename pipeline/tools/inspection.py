@@ -16,6 +16,7 @@ from pipeline import graph, store
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
 from pipeline.results import diagnosis_table, sheets, tables
+from pipeline.results.blocks import in_blocks
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
 from pipeline.tools.single import PREVIEWS, datasets, open_single
 
@@ -149,8 +150,19 @@ def _group_lines(images: Artefact) -> list[str]:
         count = np.bincount(split[described.index == group], minlength=len(SPLITS))
         lines.append(f"{name:<24}" + "".join(f"{n:>8}" for n in count))
     if "has_foreground" in images:
-        lines.append(f"true masks: {int(images['has_foreground'][:].sum())} of {len(split)}")
+        lines.append(_true_mask_line(images))
     return lines
+
+
+def _true_mask_line(images: Artefact) -> str:
+    known = np.flatnonzero(images["has_foreground"][:])
+    empty = full = 0
+    for rows in in_blocks(known):
+        masks = images.rows("foreground", rows)
+        empty += int((~masks.any((1, 2))).sum())
+        full += int(masks.all((1, 2)).sum())
+    line = f"true masks: {len(known)} of {len(images['has_foreground'])}"
+    return f"{line}; {empty} have no foreground, {full} have nothing but foreground"
 
 
 def _coverage_lines(path: Path) -> list[str]:
@@ -162,8 +174,12 @@ def _coverage_lines(path: Path) -> list[str]:
     from pipeline.results.coverage import by_group
 
     with project.open("images", "erm", "masks") as given:
-        table = by_group(given.file("images"), given.file("masks"), given.model("erm").spec)
+        images = given.file("images")
+        any_known = "has_foreground" in images and bool(images["has_foreground"][:].any())
+        table = by_group(images, given.file("masks"), given.model("erm").spec)
     if not any(row.n for row in table):
+        if any_known:
+            return ["coverage by group: no true mask has both foreground and background"]
         return ["coverage by group: the dataset has no true masks"]
     lines = [f"{'mean coverage, %':<24}{'n':>8}{'Mask/FG':>10}{'Mask/BG':>10}"]
     for row in table:

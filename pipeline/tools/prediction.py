@@ -15,7 +15,7 @@ from scipy.special import softmax
 from torch import Tensor
 
 from pipeline.compute import device
-from pipeline.datasets.sources import image_files
+from pipeline.datasets.listing import image_files
 from pipeline.errors import MacError
 from pipeline.method import xgradcam
 from pipeline.method.knee import at_knee

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.compute.context import Context
+from pipeline.datasets.names import is_missing
 from pipeline.datasets.table import SPLIT_CODES
 from pipeline.errors import MacError
 from pipeline.params.dataset import DatasetParams
@@ -100,5 +101,5 @@ def test_any_table(header: list[str], rows: list[tuple[str, ...]], delimiter: st
                 assert p.decode() == row[0].strip()
                 assert classes[label] == row[1].strip()
                 assert split == SPLIT_CODES[row[2].strip().lower()]
-                assert attributes[attribute] == row[3].strip()
+                assert attributes[attribute] == ("" if is_missing(row[3]) else row[3].strip())
                 assert (image == FILES.index(row[0].strip())).all()

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,4 +64,30 @@ def test_a_short_or_odd_line_is_named(tmp_path: Path) -> None:
         celeba.read(tmp_path, celeba.Options())
     file.write_text("\n".join([*lines[:4], "000003.jpg -1 7 1 1", *lines[5:]]))
     with pytest.raises(MacError, match="list_attr_celeba.txt, line 5: Blond_Hair is '7', expected -1 or 1"):
+        celeba.read(tmp_path, celeba.Options())
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        (
+            lambda lines: lines[1:],
+            "line 1: has the attributes' names, no number of images; .*: add what is missing",
+        ),
+        (lambda lines: lines[2:], "line 1: has an image, no number of images"),
+        (lambda lines: [lines[0], *lines[2:]], "has no attributes' names below the number of images"),
+        (lambda lines: lines[:-3], "its first line says 36 images, but 33 are listed; the file is not whole"),
+        (lambda lines: ["", *lines], None),
+    ],
+)
+def test_a_list_without_its_first_lines_is_told(
+    tmp_path: Path, cut: Callable[[list[str]], list[str]], message: str | None
+) -> None:
+    official_layouts.celeba(tmp_path, "txt")
+    file = tmp_path / "list_attr_celeba.txt"
+    file.write_text("\n".join(cut(file.read_text().splitlines())) + "\n")
+    if message is None:
+        assert len(celeba.read(tmp_path, celeba.Options()).records) == 36
+        return
+    with pytest.raises(MacError, match=f"list_attr_celeba.txt.*{message}"):
         celeba.read(tmp_path, celeba.Options())

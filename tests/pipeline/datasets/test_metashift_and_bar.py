@@ -60,3 +60,19 @@ def test_bar_with_a_file_that_names_no_class(tmp_path: Path) -> None:
     (tmp_path / "test/racing.jpg").write_bytes((tmp_path / "test/racing_6.jpg").read_bytes())
     with pytest.raises(MacError, match=r"test/racing.jpg: expected a name such as 'climbing_12.jpg'"):
         bar.read(tmp_path, bar.Options())
+
+
+def test_both_enter_links_and_tell_what_is_not_used(tmp_path: Path) -> None:
+    official_layouts.metashift(tmp_path / "m")
+    (tmp_path / "m/train/cat/cat(sofa)").rename(tmp_path / "m/sofas")
+    (tmp_path / "m/train/cat/cat(sofa)").symlink_to("../../sofas")
+    (tmp_path / "m/train/cat/readme.txt").write_text("")
+    dataset = metashift.read(tmp_path / "m", metashift.Options())
+    assert "sofa" in dataset.groups.attributes
+    assert dataset.notes == ("not used: 1 .txt (train/cat 1)",)
+    official_layouts.bar(tmp_path / "b")
+    (tmp_path / "b/test/clip.mp4").write_text("")
+    assert bar.read(tmp_path / "b", bar.Options()).notes == ("not used: 1 .mp4 (test 1)",)
+    (tmp_path / "b/test/Racing_9.jpg").write_bytes((tmp_path / "b/test/racing_6.jpg").read_bytes())
+    with pytest.raises(MacError, match=r"classes differ in their spelling alone: 'Racing' \(1\) = 'racing'"):
+        bar.read(tmp_path / "b", bar.Options())

@@ -292,6 +292,21 @@ def test_true_masks_are_taken_as_they_are_and_rows_without_are_left_out(project:
         make(project, method="foreground")
 
 
+@pytest.mark.parametrize("row", [3, 80])
+def test_a_true_mask_without_foreground_on_the_input_grid_is_refused(project: Project, row: int) -> None:
+    """The stored mask of row 3 is a corner that the crop of the input grid takes off."""
+    with edited(project.path("images")) as file:
+        file["foreground"][row] = False
+        file["foreground"][row, 0, 0] = row == 3
+    with pytest.raises(
+        MacError, match=f"with saliency.method foreground, 1 of 94 cores are empty, such as that of {row}.jpg"
+    ):
+        make(project, method="foreground")
+    with edited(project.path("images")) as file:
+        file["has_foreground"][row] = False
+    assert len(make(project, method="foreground")["row"]) == (69 if row < 70 else 70)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

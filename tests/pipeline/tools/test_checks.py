@@ -134,6 +134,22 @@ def test_an_image_that_cannot_be_read_is_the_dataset_s(own_artefacts: Project) -
     assert "00.png" in by_name(findings)["dataset"].found
 
 
+def test_what_a_dataset_leaves_out_is_a_warning(own_artefacts: Project) -> None:
+    params, raw = params_of(own_artefacts), own_artefacts.data.parent / "raw"
+    for number in range(20):
+        place = raw / "tree" / "ab"[number % 2] / f"{number:02}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes((raw / f"{number:02}.png").read_bytes())
+    (raw / "tree" / "a" / "notes.txt").write_text("")
+    values = YAML(typ="safe").load(params)
+    values["dataset"] |= {"root": str(raw / "tree"), "options": {"metadata": None}}
+    YAML(typ="safe").dump(values, params)
+    findings, _ = checks.project(params, own_artefacts.data, "cpu")
+    of_dataset = [(each.state, each.found) for each in findings if each.what == "dataset"]
+    assert of_dataset[0][0] == "ok"
+    assert of_dataset[1:] == [("warning", "not used: 1 .txt (a 1)")]
+
+
 def test_a_demo_that_is_not_painted_yet(own_artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(own_artefacts.data)
     params = params_of(own_artefacts, dataset__root=checks.PAINTED)
