@@ -36,7 +36,7 @@ class Transform:
         Raises:
             MacError: the file cannot be read as an image.
         """
-        picture = image if isinstance(image, Image.Image) else open_image(Path(image))
+        picture = image if isinstance(image, Image.Image) else open_image(Path(image), self.spec.range)
         stored = stored_image(picture, self.spec.stored_size, self.spec.to_stored)
         return to_input_grid(torch.from_numpy(stored.copy())[None], self.spec)[0]
 

@@ -1,0 +1,129 @@
+"""Grey of more than 8 bits: which values are black and white, and how they become 8 bits."""
+
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffTags
+
+from pipeline.params.dataset import Range
+
+FULL = 65535  # white of 16 bits
+TOLD, PEAK = "told", "peak"  # keys of `Image.info`, see `Source.load`
+_TAGS: dict[str, int] = {tag.name: code for code, tag in TiffTags.TAGS_V2.items()}
+_UNKNOWN_RANGE = "whose range the file does not declare (dataset.range can give it)"
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether Pillow's image has one channel of more than 8 bits."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def as_8_bits(image: Image.Image, file: Path, white: Range) -> Image.Image:
+    """Deep grey in 8 bits: 0 is black, and what the file declares or `white` says is white.
+
+    Raises:
+        ValueError: the range is not known, or values are not finite.
+    """
+    values = np.asarray(image)
+    black, top = _declared(image, file, values) if white == "auto" or _is_scaled(image) else (0, white)
+    info: dict[str | tuple[int, int], Any] = {}
+    if top is None:
+        black, top = 0, _full(image, values)
+        info[PEAK] = float(values.max())
+    elif values.min() < black or values.max() > top:
+        info[TOLD] = ["grey values beyond the range are black or white"]
+    if image.format == "TIFF" and _tag(image, "PhotometricInterpretation") == 0:
+        black, top = top, black  # there 0 is white, which Pillow leaves to its caller
+    found = scaled(values, black, top)
+    found.info = info
+    return found
+
+
+def scaled(values: NDArray[Any], black: float, white: float) -> Image.Image:
+    """Values (H, W) or (H, W, 3) as 8 bits: `black` becomes 0, `white` 255; those beyond are clipped.
+
+    Raises:
+        ValueError: a value is not finite, or black and white are the same.
+    """
+    if black == white or not np.isfinite(values).all():
+        raise ValueError("black and white are the same value, or a value is not finite")
+    share = (values.astype(np.float64) - black) / (white - black)
+    return Image.fromarray((share.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def cut_colours(image: Image.Image) -> bool:
+    """Whether each colour has 16 bits in the file, of which Pillow reads the high byte alone.
+
+    Args:
+        image: opened, and not yet loaded.
+    """
+    return not is_deep(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _full(image: Image.Image, values: NDArray[Any]) -> float:
+    """White of a file that declares none: the highest value of its 16 bits.
+
+    Raises:
+        ValueError: there are more bits, or negative values, so that black and white are not known.
+    """
+    signed = image.format == "TIFF" and _tag(image, "SampleFormat") == 2
+    if image.mode == "F":
+        raise ValueError(f"it holds floating-point values, {_UNKNOWN_RANGE}")
+    if image.mode == "I" and image.format not in ("PNG", "PPM") and _tag(image, "BitsPerSample") != 16:
+        raise ValueError(f"it holds 32-bit values, {_UNKNOWN_RANGE}")
+    if values.min() < 0:
+        raise ValueError(f"it holds negative values, {_UNKNOWN_RANGE}")
+    return FULL >> 1 if signed else FULL
+
+
+def _declared(image: Image.Image, file: Path, values: NDArray[Any]) -> tuple[float, float | None]:
+    """Black and white as the file declares them; white is None if it does not."""
+    if _is_scaled(image):
+        return 0, FULL
+    if image.format == "PNG":
+        return 0, _significant(file, values)
+    if image.format != "TIFF":
+        return 0, None
+    bits, description = _tag(image, "BitsPerSample"), str(_tag(image, "ImageDescription") or "")
+    if ome := re.search(r'SignificantBits="(\d+)"', description):  # of microscopes' OME-TIFF
+        bits = min(int(ome[1]), bits)
+    black, white = _tag(image, "SMinSampleValue"), _tag(image, "SMaxSampleValue")
+    white = _tag(image, "MaxSampleValue") if white is None else white
+    if white is None and bits < 16:
+        white = (1 << bits) - 1
+    return float(black or 0), None if white is None else float(white)
+
+
+def _significant(file: Path, values: NDArray[Any]) -> float | None:
+    """White of a 16-bit PNG that declares fewer significant bits (sBIT), and whose values are so low.
+
+    The standard has values scaled up to 16 bits; then white is 65535. Many programs leave them as they are. A
+    dark image that is scaled up is told by its low bits, which are all 0.
+    """
+    with file.open("rb") as opened:
+        opened.seek(8)
+        while len(head := opened.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if name == b"IDAT":
+                break
+            if name == b"sBIT" and length == 1:
+                bits = opened.read(1)[0]
+                raw = 0 < bits < 16 and values.max() < 1 << bits and (values % (1 << (16 - bits))).any()
+                return (1 << bits) - 1 if raw else FULL
+            opened.seek(length + 4, 1)
+    return None
+
+
+def _is_scaled(image: Image.Image) -> bool:
+    """Whether Pillow scales the values to 16 bits itself: those of a PGM, whose header has its white."""
+    return image.format == "PPM"
+
+
+def _tag(image: Image.Image, name: str) -> Any:
+    """The (first) value of a TIFF tag; None if the file has no such tag."""
+    value = getattr(image, "tag_v2", {}).get(_TAGS[name])
+    return value[0] if isinstance(value, tuple) else value
