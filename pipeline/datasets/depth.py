@@ -12,9 +12,12 @@ from PIL import Image, TiffTags
 from pipeline.params.dataset import Range
 
 FULL = 65535  # white of 16 bits
+DARK = 1 / 8  # images whose highest value is below this share of white are nearly black
+CUT = "16 bits for each colour, the high 8 of them are used"
+CUT_DARK = f"{CUT}, which are nearly black; save these images with 8 bits for each colour"
 TOLD, PEAK = "told", "peak"  # keys of `Image.info`, see `Source.load`
 _TAGS: dict[str, int] = {tag.name: code for code, tag in TiffTags.TAGS_V2.items()}
-_UNKNOWN_RANGE = "whose range the file does not declare (dataset.range can give it)"
+UNKNOWN_RANGE = "whose range the file does not declare (dataset.range can give it)"
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -72,11 +75,11 @@ def _full(image: Image.Image, values: NDArray[Any]) -> float:
     """
     signed = image.format == "TIFF" and _tag(image, "SampleFormat") == 2
     if image.mode == "F":
-        raise ValueError(f"it holds floating-point values, {_UNKNOWN_RANGE}")
+        raise ValueError(f"it holds floating-point values, {UNKNOWN_RANGE}")
     if image.mode == "I" and image.format not in ("PNG", "PPM") and _tag(image, "BitsPerSample") != 16:
-        raise ValueError(f"it holds 32-bit values, {_UNKNOWN_RANGE}")
+        raise ValueError(f"it holds 32-bit values, {UNKNOWN_RANGE}")
     if values.min() < 0:
-        raise ValueError(f"it holds negative values, {_UNKNOWN_RANGE}")
+        raise ValueError(f"it holds negative values, {UNKNOWN_RANGE}")
     return FULL >> 1 if signed else FULL
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.datasets.depth import FULL, PEAK, TOLD, scaled
+from pipeline.datasets.depth import PEAK, TOLD, UNKNOWN_RANGE, scaled
 from pipeline.errors import MacError
 from pipeline.params.dataset import Range
 
@@ -59,7 +59,7 @@ def read_dicom(file: Path, white: Range) -> Image.Image:
     values, black, top, how = _shown(dicom, values, white)
     image = scaled(values, top, black) if kind == "MONOCHROME1" else scaled(values, black, top)
     image.info = {TOLD: [*told, how]}
-    if white == "auto" and how == _NO_WINDOW and top == FULL:
+    if how == _NO_WINDOW and dicom.BitsStored == 16:
         image.info[PEAK] = float(values.max())
     return image
 
@@ -71,8 +71,7 @@ def _shown(dicom: Any, values: NDArray[Any], white: Range) -> tuple[NDArray[Any]
     """Values, what is black in them, what is white, and how that was found."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 
-    stored = values
-    values = apply_modality_lut(stored, dicom)
+    values = apply_modality_lut(values, dicom)
     if dicom.get("WindowWidth") is not None and dicom.get("WindowCenter") is not None:
         black, top = apply_windowing(np.array([-_FAR, _FAR]), dicom)
         return apply_windowing(values, dicom), float(black), float(top), "DICOM, seen through its window"
@@ -80,9 +79,11 @@ def _shown(dicom: Any, values: NDArray[Any], white: Range) -> tuple[NDArray[Any]
         bits = int(dicom.VOILUTSequence[0].LUTDescriptor[2])
         found = apply_voi(values.astype(np.int64), dicom)
         return found, 0, float((1 << bits) - 1), "DICOM, seen through its lookup table"
-    if white != "auto":
-        return values, 0, white, "DICOM without a window; dataset.range is white"
     bits, is_signed = int(dicom.BitsStored), bool(dicom.PixelRepresentation)
+    if white != "auto" and bits > 8:
+        return values, 0, white, "DICOM without a window; dataset.range is white"
+    if bits > 16:
+        raise ValueError(f"it holds {bits}-bit values, {UNKNOWN_RANGE}")
     low = -(1 << bits - 1) if is_signed else 0
     ends = np.array([low, low + (1 << bits) - 1]).astype(np.int64)
     black, top = apply_modality_lut(ends, dicom)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.datasets.depth import FULL, PEAK, TOLD, as_8_bits, cut_colours, is_deep
+from pipeline.datasets.depth import CUT, CUT_DARK, DARK, FULL, TOLD, as_8_bits, cut_colours, is_deep
 from pipeline.datasets.dicom import is_dicom, read_dicom
 from pipeline.errors import MacError, first_line
 from pipeline.params.dataset import Range, ToStored
@@ -116,8 +116,8 @@ def _opened(file: Path, white: Range) -> Image.Image:
     if cut:
         if white not in ("auto", FULL):
             raise ValueError("it has 16 bits for each colour, for which dataset.range must be auto")
-        highest = np.asarray(image.convert("RGB")).max()
-        info = {TOLD: ["16 bits for each colour, the high 8 of them are used"], PEAK: 257.0 * int(highest)}
+        is_dark = np.asarray(image.convert("RGB")).max() < DARK * 255
+        info = {TOLD: [CUT_DARK if is_dark else CUT]}
     in_colour = image if image.mode == "RGB" else image.convert("RGB")  # here, where its errors are caught
     image = image if image.mode in ("1", "L", "P") else in_colour
     image.info = info  # what the file has there can be of any kind

@@ -20,7 +20,7 @@ from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.datasets import read
 from pipeline.datasets.copies import Copies
-from pipeline.datasets.depth import FULL, PEAK, TOLD
+from pipeline.datasets.depth import DARK, FULL, PEAK, TOLD
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import stored_image, to_stored
 from pipeline.errors import MacError
@@ -151,7 +151,7 @@ def _tell(told: Counter[str], peaks: NDArray[np.float64]) -> None:
     for text, count in sorted(told.items()):
         log.warning("%d images: %s", count, text)
     peaks = peaks[~np.isnan(peaks)]
-    if len(peaks) and peaks.max() < FULL / 8:
+    if len(peaks) and peaks.max() < DARK * FULL:
         log.warning(
             "all %d images of 16 bits are nearly black: their highest value is %.0f of %d; if %d is white in "
             "them, set dataset.range to it; if they are right, set it to %d",
