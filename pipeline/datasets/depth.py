@@ -54,7 +54,7 @@ def scaled(values: NDArray[Any], black: float, white: float) -> Image.Image:
     """
     if black == white or not np.isfinite(values).all():
         raise ValueError("black and white are the same value, or a value is not finite")
-    share = (values.astype(np.float64) - black) / (white - black)
+    share = (values.astype(np.float32) - black) / (white - black)
     return Image.fromarray((share.clip(0, 1) * 255).round().astype(np.uint8))
 
 
