@@ -36,12 +36,12 @@ def read(root: Path, options: Options) -> Dataset:
         MacError: no such files, no such attribute, a value out of range, or an image that is not in the
             partition, or twice in it.
     """
-    partition = dict[str, int]()
+    partition, lines = dict[str, int](), dict[str, str]()
     for row in _rows(root, "list_eval_partition", ["partition"]):
         name = row["image_id"]
         if name in partition:
-            raise MacError(f"{row.where}: {name} is there already; an image has one row")
-        partition[name] = row.code("partition", SPLITS, "0, 1 or 2")
+            raise MacError(f"{row.where}: {name} is there already ({lines[name]}); an image has one row")
+        partition[name], lines[name] = row.code("partition", SPLITS, "0, 1 or 2"), row.line
     folder = "img_align_celeba"
     if (root / folder / folder).is_dir():
         folder = f"{folder}/{folder}"

@@ -100,7 +100,7 @@ def open_image(file: Path, white: Range = "auto") -> Image.Image:
     except MacError:
         raise
     except Exception as error:  # decoders raise exceptions of every kind at a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or f"damaged: {type(error).__name__}"
         remedy = "replace it, or take its row out of the metadata"
         raise MacError(f"{file}: cannot be read as an image ({reason}); {remedy}") from None
 
@@ -118,8 +118,9 @@ def _opened(file: Path, white: Range) -> Image.Image:
             raise ValueError("it has 16 bits for each colour, for which dataset.range must be auto")
         is_dark = np.asarray(image.convert("RGB")).max() < DARK * 255
         info = {TOLD: [CUT_DARK if is_dark else CUT]}
-    in_colour = image if image.mode == "RGB" else image.convert("RGB")  # here, where its errors are caught
-    image = image if image.mode in ("1", "L", "P") else in_colour
+    if image.mode not in ("RGB", "L", "1"):
+        in_colour = image.convert("RGB")  # here, where its errors are caught
+        image = image if image.mode == "P" else in_colour
     image.info = info  # what the file has there can be of any kind
     return image
 

@@ -59,7 +59,7 @@ def report(params_path: Path, out: Path) -> str:
     dataset = read(params)
     hashes, readable = hash_images(dataset, params.range)
     kept = [dataset.records[row] for row in np.flatnonzero(readable)]
-    split, label = (np.array([getattr(each, name) for each in kept]) for name in ("split", "label"))
+    split, label = np.array([each.split for each in kept]), np.array([each.label for each in kept])
     near = find(hashes[readable], split, label)
     total, across = int(near.count.sum()), int(near.across.sum())
     values = {
