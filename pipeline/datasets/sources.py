@@ -118,6 +118,8 @@ def _opened(file: Path, white: Range) -> Image.Image:
             raise ValueError("it has 16 bits for each colour, for which dataset.range must be auto")
         is_dark = np.asarray(image.convert("RGB")).max() < DARK * 255
         info = {TOLD: [CUT_DARK if is_dark else CUT]}
+    if image.mode == "P" and image.palette is None:  # Pillow makes it black
+        raise ValueError("its palette is missing")
     if image.mode not in ("RGB", "L", "1"):
         in_colour = image.convert("RGB")  # here, where its errors are caught
         image = image if image.mode == "P" else in_colour

@@ -50,4 +50,4 @@ def test_a_damaged_indexed_image(tmp_path: Path) -> None:
         assert len(images["path"]) == 20
     (row,) = csv.DictReader((tmp_path / "prepare_errors.csv").read_text().splitlines())
     assert row["path"] == "dog/broken.png"
-    assert "cannot be read as an image (damaged: AssertionError)" in row["error"]
+    assert "cannot be read as an image (its palette is missing)" in row["error"]
