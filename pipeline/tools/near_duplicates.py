@@ -76,7 +76,7 @@ def report(params_path: Path, out: Path) -> str:
     page = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(page)
     write_text(out, template.render(values))
-    return f"{total} pairs of {len(kept)} images look alike, {across} of them in two splits; see {out}"
+    return f"pairs that look alike among {len(kept)} images: {total}, in two splits: {across}; see {out}"
 
 
 def hash_images(dataset: Dataset, white: Range) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
