@@ -2,8 +2,7 @@
 
 import re
 import struct
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,12 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
 
 
-def as_8_bits(image: Image.Image, file: Path, white: Range) -> Image.Image:
+def as_8_bits(image: Image.Image, file: BinaryIO, white: Range) -> Image.Image:
     """Deep grey in 8 bits: 0 is black, and what the file declares or `white` says is white.
+
+    Args:
+        image: as Pillow loaded it.
+        file: the file that it was loaded from, open.
 
     Raises:
         ValueError: the range is not known, or values are not finite.
@@ -83,7 +86,7 @@ def _full(image: Image.Image, values: NDArray[Any]) -> float:
     return FULL >> 1 if signed else FULL
 
 
-def _declared(image: Image.Image, file: Path, values: NDArray[Any]) -> tuple[float, float | None]:
+def _declared(image: Image.Image, file: BinaryIO, values: NDArray[Any]) -> tuple[float, float | None]:
     """Black and white as the file declares them; white is None if it does not."""
     if _is_scaled(image):
         return 0, FULL
@@ -101,23 +104,22 @@ def _declared(image: Image.Image, file: Path, values: NDArray[Any]) -> tuple[flo
     return float(black or 0), None if white is None else float(white)
 
 
-def _significant(file: Path, values: NDArray[Any]) -> float | None:
+def _significant(file: BinaryIO, values: NDArray[Any]) -> float | None:
     """White of a 16-bit PNG that declares fewer significant bits (sBIT), and whose values are so low.
 
     The standard has values scaled up to 16 bits; then white is 65535. Many programs leave them as they are. A
     dark image that is scaled up is told by its low bits, which are all 0.
     """
-    with file.open("rb") as opened:
-        opened.seek(8)
-        while len(head := opened.read(8)) == 8:
-            length, name = struct.unpack(">I4s", head)
-            if name == b"IDAT":
-                break
-            if name == b"sBIT" and length == 1:
-                bits = opened.read(1)[0]
-                raw = 0 < bits < 16 and values.max() < 1 << bits and (values % (1 << (16 - bits))).any()
-                return (1 << bits) - 1 if raw else FULL
-            opened.seek(length + 4, 1)
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        if name == b"IDAT":
+            break
+        if name == b"sBIT" and length == 1:
+            bits = file.read(1)[0]
+            raw = 0 < bits < 16 and values.max() < 1 << bits and (values % (1 << (16 - bits))).any()
+            return (1 << bits) - 1 if raw else FULL
+        file.seek(length + 4, 1)
     return None
 
 

@@ -1,7 +1,7 @@
 """Images in DICOM files, as a viewer shows them: rescaled, and with their window (pydicom)."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,14 @@ SUFFIX = ".dcm"
 _FAR = 1e9  # beyond any value
 
 
-def is_dicom(file: Path) -> bool:
+def is_dicom(file: Path, opened: BinaryIO) -> bool:
     """Whether the file has DICOM's suffix or mark. Many DICOM files have no suffix."""
-    if file.suffix.lower() == SUFFIX:
-        return True
-    with file.open("rb") as opened:
-        return opened.read(132)[128:] == b"DICM"
+    is_marked = opened.read(132)[128:] == b"DICM"
+    opened.seek(0)
+    return is_marked or file.suffix.lower() == SUFFIX
 
 
-def read_dicom(file: Path, white: Range) -> Image.Image:
+def read_dicom(file: BinaryIO, white: Range) -> Image.Image:
     """The first frame of a DICOM file as RGB or 8-bit grey.
 
     Grey is rescaled as the file says (modality LUT). Its window, or else its lookup table, says what is black
@@ -39,7 +38,7 @@ def read_dicom(file: Path, white: Range) -> Image.Image:
         from pydicom.pixels.processing import apply_color_lut
         from pydicom.pixels.utils import pixel_array
     except ImportError:
-        raise MacError(f"{file}: a DICOM file needs pydicom: pip install 'mac-robust[dicom]'") from None
+        raise MacError(f"{file.name}: a DICOM file needs pydicom: pip install 'mac-robust[dicom]'") from None
     told = []
     dicom = dcmread(file)
     frames = int(dicom.get("NumberOfFrames") or 1)

@@ -5,11 +5,11 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.datasets.depth import CUT, CUT_DARK, DARK, FULL, TOLD, as_8_bits, cut_colours, is_deep
 from pipeline.datasets.dicom import is_dicom, read_dicom
@@ -96,23 +96,26 @@ def open_image(file: Path, white: Range = "auto") -> Image.Image:
         MacError: the file cannot be read as an image.
     """
     try:
-        return read_dicom(file, white) if is_dicom(file) else _opened(file, white)
+        with file.open("rb") as opened:
+            return read_dicom(opened, white) if is_dicom(file, opened) else _decoded(opened, white)
     except MacError:
         raise
     except Exception as error:  # decoders raise exceptions of every kind at a damaged file
         reason = " ".join(str(error).split()) or f"damaged: {type(error).__name__}"
+        if isinstance(error, UnidentifiedImageError):
+            reason = "no known format of images"
         remedy = "replace it, or take its row out of the metadata"
         raise MacError(f"{file}: cannot be read as an image ({reason}); {remedy}") from None
 
 
-def _opened(file: Path, white: Range) -> Image.Image:
+def _decoded(opened: BinaryIO, white: Range) -> Image.Image:
     """An image file that Pillow reads, in an 8-bit mode."""
     image: Image.Image
-    with Image.open(file) as image:
+    with Image.open(opened) as image:
         cut, info = cut_colours(image), dict[str | tuple[int, int], Any]()
         ImageOps.exif_transpose(image, in_place=True)  # also loads it; a copy takes as long as scaling
     if is_deep(image):
-        return as_8_bits(image, file, white)
+        return as_8_bits(image, opened, white)
     if cut:
         if white not in ("auto", FULL):
             raise ValueError("it has 16 bits for each colour, for which dataset.range must be auto")

@@ -87,8 +87,9 @@ def test_the_same_pixels_in_two_splits(
     assert not (tmp_path / "images.h5").exists()
     rows = [["0", "0", "a/0.png", "train", "cat", "here"], ["0", "6", "a/x.png", "test", "cat", "there"]]
     assert listed(tmp_path) == rows
-    with open_file(run(tmp_path, on_duplicates="warn")) as images:
+    with caplog.at_level("INFO"), open_file(run(tmp_path, on_duplicates="warn")) as images:
         assert len(images["path"]) == 7
+    assert "prepare: 1 of 1 blocks were done before" in caplog.text
     assert "a/x.png (test, cat)) have the same pixels but are in different splits; all" in caplog.text
     assert listed(tmp_path) == rows
 
