@@ -46,10 +46,28 @@ def tiff(file: Path, values: NDArray[np.generic], **tags: float | str) -> None:
 
 def signed(file: Path, values: NDArray[np.int16], more: Sequence[tuple[int, int]] = ()) -> None:
     """Signed 16 bits, which Pillow does not write. `more`: tags of type SSHORT and their values."""
-    data = values.astype("<i2").tobytes()
-    height, width = values.shape
-    tags = [(256, width), (257, height), (258, 16), (259, 1), (262, 1), (273, 8), (277, 1), (278, height)]
-    tags += [(279, len(data)), (339, 2)]
+    plain_tiff(file, values.shape, values.astype("<i2").tobytes(), 16, 2, more)
+
+
+def packed(file: Path) -> None:
+    """The ramp in 12 bits: two values in three bytes."""
+    one, two = RAMP[:, 0::2].astype(int), RAMP[:, 1::2].astype(int)
+    data = np.stack([one >> 4, (one & 15) << 4 | two >> 8, two & 255], -1).astype(np.uint8)
+    plain_tiff(file, RAMP.shape, data.tobytes(), 12, 1)
+
+
+def plain_tiff(
+    file: Path,
+    shape: tuple[int, ...],
+    data: bytes,
+    bits: int,
+    form: int,
+    more: Sequence[tuple[int, int]] = (),
+) -> None:
+    """An uncompressed TIFF. `form`: its SampleFormat, 1 for unsigned and 2 for signed."""
+    height, width = shape
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1), (278, height)]
+    tags += [(279, len(data)), (339, form)]
     entries = [struct.pack("<HHIHxx", tag, 3, 1, value) for tag, value in tags]
     entries += [struct.pack("<HHIhxx", tag, 8, 1, value) for tag, value in more]
     directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
@@ -68,6 +86,7 @@ OME = '<OME><Pixels SignificantBits="12" Type="uint16"/></OME>'
         lambda file: tiff(file, RAMP, tag281=4095),
         lambda file: tiff(file, RAMP, tag341=4095.0),
         lambda file: tiff(file, RAMP, tag270=OME),
+        packed,
         lambda file: tiff(file, FULL),
         lambda file: tiff(file, 65535 - FULL, tag262=0),  # 0 is white
         lambda file: tiff(file, RAMP.astype(np.int32), tag281=4095),
