@@ -24,21 +24,40 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
 
 
-def as_8_bits(image: Image.Image, file: BinaryIO, white: Range) -> Image.Image:
+def packing(image: Image.Image) -> str:
+    """How Pillow is going to unpack the file's values: `I;16B`, `RGB;16L` and the like.
+
+    Args:
+        image: opened, and not yet loaded.
+    """
+    return " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def as_8_bits(image: Image.Image, file: BinaryIO, packed: str, white: Range) -> Image.Image:
     """Deep grey in 8 bits: 0 is black, and what the file declares or `white` says is white.
 
     Args:
         image: as Pillow loaded it.
         file: the file that it was loaded from, open.
+        packed: its `packing`.
 
     Raises:
         ValueError: the range is not known, or values are not finite.
     """
     values = np.asarray(image)
-    black, top = _declared(image, file, values) if white == "auto" or _is_scaled(image) else (0, white)
+    black: float = 0
+    top: float | None = None
+    if image.format == "PPM" and ";16" not in packed:
+        top = FULL  # the header of a PGM has its white, by which Pillow has scaled the values
+    elif white != "auto":
+        top = white
+    elif image.format == "PNG":
+        top = _significant(file, values)
+    elif image.format == "TIFF":
+        black, top = _declared(image)
     info: dict[str | tuple[int, int], Any] = {}
     if top is None:
-        black, top = 0, _full(image, values)
+        top = _full(image, values)
         info[PEAK] = float(values.max())
     elif values.min() < black or values.max() > top:
         info[TOLD] = ["grey values beyond the range are black or white"]
@@ -61,15 +80,6 @@ def scaled(values: NDArray[Any], black: float, white: float) -> Image.Image:
     return Image.fromarray((share.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-def cut_colours(image: Image.Image) -> bool:
-    """Whether each colour has 16 bits in the file, of which Pillow reads the high byte alone.
-
-    Args:
-        image: opened, and not yet loaded.
-    """
-    return not is_deep(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-
-
 def _full(image: Image.Image, values: NDArray[Any]) -> float:
     """White of a file that declares none: the highest value of its 16 bits.
 
@@ -86,14 +96,8 @@ def _full(image: Image.Image, values: NDArray[Any]) -> float:
     return FULL >> 1 if signed else FULL
 
 
-def _declared(image: Image.Image, file: BinaryIO, values: NDArray[Any]) -> tuple[float, float | None]:
-    """Black and white as the file declares them; white is None if it does not."""
-    if _is_scaled(image):
-        return 0, FULL
-    if image.format == "PNG":
-        return 0, _significant(file, values)
-    if image.format != "TIFF":
-        return 0, None
+def _declared(image: Image.Image) -> tuple[float, float | None]:
+    """Black and white as a TIFF declares them; white is None if it has all bits, or is not declared."""
     bits, description = _tag(image, "BitsPerSample"), str(_tag(image, "ImageDescription") or "")
     if ome := re.search(r'SignificantBits="(\d+)"', description):  # of microscopes' OME-TIFF
         bits = min(int(ome[1]), bits)
@@ -101,7 +105,7 @@ def _declared(image: Image.Image, file: BinaryIO, values: NDArray[Any]) -> tuple
     white = _tag(image, "MaxSampleValue") if white is None else white
     if white is None and bits < 16:
         white = (1 << bits) - 1
-    return float(black or 0), None if white is None else float(white)
+    return float(black or 0), None if white in (None, FULL) else float(white)
 
 
 def _significant(file: BinaryIO, values: NDArray[Any]) -> float | None:
@@ -117,15 +121,12 @@ def _significant(file: BinaryIO, values: NDArray[Any]) -> float | None:
             break
         if name == b"sBIT" and length == 1:
             bits = file.read(1)[0]
-            raw = 0 < bits < 16 and values.max() < 1 << bits and (values % (1 << (16 - bits))).any()
+            if bits >= 16:
+                break
+            raw = bits > 0 and values.max() < 1 << bits and (values % (1 << (16 - bits))).any()
             return (1 << bits) - 1 if raw else FULL
         file.seek(length + 4, 1)
     return None
-
-
-def _is_scaled(image: Image.Image) -> bool:
-    """Whether Pillow scales the values to 16 bits itself: those of a PGM, whose header has its white."""
-    return image.format == "PPM"
 
 
 def _tag(image: Image.Image, name: str) -> Any:

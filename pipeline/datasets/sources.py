@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.datasets.depth import CUT, CUT_DARK, DARK, FULL, TOLD, as_8_bits, cut_colours, is_deep
+from pipeline.datasets.depth import CUT, CUT_DARK, DARK, FULL, TOLD, as_8_bits, is_deep, packing
 from pipeline.datasets.dicom import is_dicom, read_dicom
 from pipeline.errors import MacError, first_line
 from pipeline.params.dataset import Range, ToStored
@@ -112,11 +112,11 @@ def _decoded(opened: BinaryIO, white: Range) -> Image.Image:
     """An image file that Pillow reads, in an 8-bit mode."""
     image: Image.Image
     with Image.open(opened) as image:
-        cut, info = cut_colours(image), dict[str | tuple[int, int], Any]()
+        packed, info = packing(image), dict[str | tuple[int, int], Any]()
         ImageOps.exif_transpose(image, in_place=True)  # also loads it; a copy takes as long as scaling
     if is_deep(image):
-        return as_8_bits(image, opened, white)
-    if cut:
+        return as_8_bits(image, opened, packed, white)
+    if ";16" in packed:
         if white not in ("auto", FULL):
             raise ValueError("it has 16 bits for each colour, for which dataset.range must be auto")
         is_dark = np.asarray(image.convert("RGB")).max() < DARK * 255

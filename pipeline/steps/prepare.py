@@ -58,8 +58,8 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
         copies, listed = merging.copies(dataset), out.with_name("prepare_duplicates.csv")
         copies.write(listed)
         _report(dataset, merging.errors, out.with_name("prepare_errors.csv"), params.on_error)
-        copies.judge(listed, params.on_duplicates)
         _tell(merging.told, np.concatenate(merging.peaks))
+        copies.judge(listed, params.on_duplicates)
         merging.finish()
 
 
@@ -155,7 +155,7 @@ def _tell(told: Counter[str], peaks: NDArray[np.float64]) -> None:
         log.warning(
             "all %d images of 16 bits are nearly black: their highest value is %.0f of %d; if %d is white in "
             "them, set dataset.range to it; if they are right, set it to %d",
-            len(peaks), peaks.max(), FULL, (1 << int(peaks.max()).bit_length()) - 1, FULL,
+            len(peaks), peaks.max(), FULL, (1 << max(int(peaks.max()).bit_length(), 1)) - 1, FULL,
         )  # fmt: skip
 
 

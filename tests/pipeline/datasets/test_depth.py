@@ -101,6 +101,20 @@ def test_the_range_that_a_file_declares(tmp_path: Path, write: Callable[[Path], 
     np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "x")), EXPECTED)
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: png(file, RAMP, significant=16),
+        lambda file: tiff(file, RAMP, tag281=65535),
+        lambda file: file.write_bytes(b"P5 64 64 65535\n" + RAMP.astype(">u2").tobytes()),
+    ],
+)
+def test_a_declared_range_of_all_bits_tells_nothing(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    write(tmp_path / "x")
+    assert open_image(tmp_path / "x").info["peak"] == 4095
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "x", 4095.0)), EXPECTED)
+
+
 def test_a_dark_image_that_is_scaled_as_the_standard_of_png_has_it(tmp_path: Path) -> None:
     png(tmp_path / "x.png", (RAMP // 16) * 16, significant=12)
     np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "x.png")), np.rint(RAMP // 16 * 16 / 257))
