@@ -38,7 +38,9 @@ def main(rows: int, root: Path | None, repeats: int) -> None:
             options={"metadata": None},
             stored_size=SIDE,
             to_stored="squash",
+            range="auto",
             on_error="fail",
+            on_duplicates="warn",
         )
         if root is None:
             write_jpegs(folder / "raw", rows)

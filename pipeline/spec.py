@@ -1,9 +1,9 @@
 """What model.json states: how a classifier is built, and how an image file becomes its input."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -33,6 +33,7 @@ class ModelSpec:
         stored_size, to_stored: from the image file to the stored image (`pipeline.params.dataset`).
         input_size, to_input: from the stored image to the input grid (`pipeline.params.inputs`).
         normalization: from the input grid to the network's input.
+        range: from the image file to 8 bits (`pipeline.params.dataset`).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -45,10 +46,18 @@ class ModelSpec:
     input_size: Pixels
     to_input: Literal["center_crop", "resize"]
     normalization: Normalization
+    range: Literal["auto"] | Positive = "auto"
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-able values for `from_json`. A range that is auto is left out."""
+        values = asdict(self)
+        if self.range == "auto":
+            del values["range"]
+        return values
 
     @classmethod
     def from_json(cls, values: object) -> "ModelSpec":
-        """The spec from the values that `asdict` and JSON made of it.
+        """The spec from the values of `as_json`, after JSON.
 
         Raises:
             ValueError: the values are not those of a spec.

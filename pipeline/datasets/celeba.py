@@ -34,12 +34,14 @@ def read(root: Path, options: Options) -> Dataset:
 
     Raises:
         MacError: no such files, no such attribute, a value out of range, or an image that is not in the
-            partition.
+            partition, or twice in it.
     """
-    partition = {
-        row["image_id"]: row.code("partition", SPLITS, "0, 1 or 2")
-        for row in _rows(root, "list_eval_partition", ["partition"])
-    }
+    partition, lines = dict[str, int](), dict[str, str]()
+    for row in _rows(root, "list_eval_partition", ["partition"]):
+        name = row["image_id"]
+        if name in partition:
+            raise MacError(f"{row.where}: {name} is there already ({lines[name]}); an image has one row")
+        partition[name], lines[name] = row.code("partition", SPLITS, "0, 1 or 2"), row.line
     folder = "img_align_celeba"
     if (root / folder / folder).is_dir():
         folder = f"{folder}/{folder}"
@@ -53,9 +55,8 @@ def read(root: Path, options: Options) -> Dataset:
         label, attribute = (
             row.code(column, CODES, "-1 or 1") for column in (options.label, options.attribute)
         )
-        records.append(
-            Record(ImageFile(inside(root, f"{folder}/{name}", row.where)), label, attribute, partition[name])
-        )
+        image = ImageFile(inside(root, f"{folder}/{name}", row.where))
+        records.append(Record(image, label, attribute, partition[name], where=row.where))
     return Dataset(
         root,
         records,

@@ -45,8 +45,8 @@ def read(root: Path, options: Options) -> Dataset:
     """Read the table or the tree. Classes and attributes are the distinct values, sorted; numbers by value.
 
     Raises:
-        MacError: no such folder or table, a missing column, a path that leaves the folder or occurs twice, or
-            an unknown split.
+        MacError: no such folder or table, a missing column, a path that leaves the folder, or an unknown
+            split.
     """
     return _from_table(root, options) if options.metadata else _from_tree(root, options)
 
@@ -73,14 +73,9 @@ def _from_table(root: Path, options: Options) -> Dataset:
         if options.split
         else _drawn(labels, options)
     )
-    records, seen, paths = [], dict[str, str](), Paths(root)
+    records, paths = [], Paths(root)
     for row, label, attribute, split in zip(rows, labels, attributes, splits, strict=True):
         path = inside(root, paths.read(row[options.path]), row.where)
-        if path in seen:
-            raise MacError(
-                f"{row.where}: path '{path}' is there already ({seen[path]}); an image has one row"
-            )
-        seen[path] = row.where.rpartition(", ")[2]
         mask = paths.read(row[options.mask]) if options.mask else ""
         records.append(
             Record(
@@ -89,6 +84,7 @@ def _from_table(root: Path, options: Options) -> Dataset:
                 attribute=groups.attributes.index(attribute) if attribute else UNKNOWN,
                 split=split,
                 foreground=ImageFile(inside(root, mask, row.where)) if mask else None,
+                where=row.where,
             )
         )
     notes = []

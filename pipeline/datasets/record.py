@@ -9,6 +9,8 @@ from pipeline.errors import MacError
 from pipeline.metrics import NOT_KNOWN, Groups
 from pipeline.store import SPLITS
 
+SHOWN = 6  # most repeated paths that a message names
+
 
 @dataclass(frozen=True)
 class Record:
@@ -18,6 +20,7 @@ class Record:
         attribute: index into the dataset's attributes, or UNKNOWN.
         split: 0 train, 1 val, 2 test.
         foreground: the true mask, which has the size of the image; or None.
+        where: the file and line that it comes from, for messages; empty if it is from no table.
     """
 
     image: Source
@@ -25,6 +28,7 @@ class Record:
     attribute: int
     split: int
     foreground: Source | None = None
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,16 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def check(self, images: str = "image") -> None:
-        """Check that there are images to train and to test on.
+        """Check that there are images to train and to test on, each of them once.
 
         Args:
             images: the word for an image in the message.
 
         Raises:
-            MacError: fewer than two classes, two groups of one name, a split without images, or a class
-                without training images.
+            MacError: an image with two records, fewer than two classes, two groups of one name, a split without
+                images, or a class without training images.
         """
+        self._check_repeated()
         classes = self.groups.classes
         if len(classes) < 2:
             raise MacError(
@@ -80,3 +85,19 @@ class Dataset:
             _ = self.groups.names
         except MacError as error:
             raise MacError(f"{self.root}: {error}") from None
+
+    def _check_repeated(self) -> None:
+        first: dict[str, Record] = {}
+        repeated = [
+            record for record in self.records if first.setdefault(record.image.name, record) is not record
+        ]
+        if not repeated:
+            return
+        record, names = repeated[0], list(dict.fromkeys(record.image.name for record in repeated))
+        before = first[record.image.name].where.rpartition(", ")[2] or "as another record"
+        others = ", ".join([*names[1:SHOWN], *["..."] * (len(names) > SHOWN)])
+        more = f"; {len(names) - 1} more are repeated: {others}" if others else ""
+        raise MacError(
+            f"{record.where or self.root}: path '{record.image.name}' is there already ({before}); an image "
+            f"has one row{more}"
+        )

@@ -1,25 +1,27 @@
 """Where an image's pixels come from: a file in the dataset's folder, or pixels that a reader has made."""
 
-import struct
+import os
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.datasets.opening import alike, open_picture
+from pipeline.datasets.depth import CUT, CUT_DARK, DARK, FULL, TOLD, as_8_bits, is_deep, packing
+from pipeline.datasets.dicom import is_dicom, read_dicom
+from pipeline.datasets.opening import alike, identified
 from pipeline.errors import MacError, first_line
-from pipeline.params.dataset import ToStored
+from pipeline.params.dataset import Range, ToStored
 
-# What Pillow reads, and HEIC, which pillow-heif reads.
+# What Pillow reads; HEIC, which pillow-heif reads; and DICOM, which pydicom reads.
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif"}
     | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".qoi", ".avif", ".avifs", ".heic"}
-    | {".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"}
+    | {".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".dcm"}
 )
 
 
@@ -33,8 +35,14 @@ class Source(Protocol):
     @property
     def name(self) -> str: ...
 
-    def load(self, root: Path) -> Image.Image:
-        """The picture, upright, in an 8-bit mode.
+    def load(self, root: Path, white: Range = "auto") -> Image.Image:
+        """The picture, upright, loaded, in mode RGB, L, P or 1, and fit to be converted to RGB.
+
+        Its `info` may have TOLD, what to tell about how it was read (a list of texts); and PEAK, the highest
+        value if it has 16 bits and declares no range (a float).
+
+        Args:
+            white: `dataset.range`.
 
         Raises:
             MacError: it cannot be read as an image.
@@ -53,8 +61,8 @@ class ImageFile:
 
     name: str
 
-    def load(self, root: Path) -> Image.Image:
-        return open_image(root / self.name)
+    def load(self, root: Path, white: Range = "auto") -> Image.Image:
+        return open_image(root / self.name, white)
 
     def stamp(self, root: Path) -> object:
         try:
@@ -71,46 +79,62 @@ class Pixels:
     name: str
     pieces: tuple[NDArray[np.uint8], ...]
 
-    def load(self, root: Path) -> Image.Image:
+    def load(self, root: Path, white: Range = "auto") -> Image.Image:
         return Image.fromarray(np.concatenate(self.pieces))
 
     def stamp(self, root: Path) -> object:
         return [zlib.crc32(piece.tobytes()) for piece in self.pieces]
 
 
-def open_image(file: Path) -> Image.Image:
+def open_image(file: Path, white: Range = "auto") -> Image.Image:
     """An image file, decoded.
 
-    Its EXIF orientation is applied. Only the first frame of an animation is used. 16-bit grey is scaled to
-    8 bits.
+    Its EXIF orientation is applied. Only the first frame of an animation is used. Grey of more than 8 bits is
+    scaled to 8 bits.
+
+    Args:
+        white: the value of such grey that becomes white (`dataset.range`).
+
+    Returns:
+        As `Source.load`.
 
     Raises:
         MacError: the file cannot be read as an image.
     """
     try:
-        image: Image.Image
-        with open_picture(file) as image:
-            ImageOps.exif_transpose(image, in_place=True)  # also loads it; a copy takes as long as scaling
-        if image.mode == "F":
-            raise ValueError("it holds floating-point values, whose range is not known")
-        if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    except (
-        OSError,
-        UnidentifiedImageError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        reason = " ".join(str(error).split())
+        with file.open("rb") as opened:
+            return read_dicom(opened, white) if is_dicom(file, opened) else _decoded(opened, white)
+    except MacError:
+        raise
+    except Exception as error:  # decoders raise exceptions of every kind at a damaged file
+        reason = " ".join(str(error).split()) or f"damaged: {type(error).__name__}"
         if isinstance(error, UnidentifiedImageError):
             reason = "no known format of images"
         remedy = "replace it, or take its row out of the metadata"
         if isinstance(error, FileNotFoundError):
             remedy = alike(file) or remedy
         raise MacError(f"{file}: cannot be read as an image ({reason}); {remedy}") from None
+
+
+def _decoded(opened: BinaryIO, white: Range) -> Image.Image:
+    """An image file that Pillow reads, in an 8-bit mode."""
+    image: Image.Image
+    with identified(opened) as image:
+        packed, info = packing(image), dict[str | tuple[int, int], Any]()
+        ImageOps.exif_transpose(image, in_place=True)  # also loads it; a copy takes as long as scaling
+    if is_deep(image):
+        return as_8_bits(image, opened, packed, white)
+    if ";16" in packed:
+        if white not in ("auto", FULL):
+            raise ValueError("it has 16 bits for each colour, for which dataset.range must be auto")
+        is_dark = np.asarray(image.convert("RGB")).max() < DARK * 255
+        info = {TOLD: [CUT_DARK if is_dark else CUT]}
+    if image.mode == "P" and image.palette is None:  # Pillow makes it black
+        raise ValueError("its palette is missing")
+    if image.mode not in ("RGB", "L", "1"):
+        in_colour = image.convert("RGB")  # here, where its errors are caught
+        image = image if image.mode == "P" else in_colour
+    image.info = info  # what the file has there can be of any kind
     return image
 
 
@@ -134,7 +158,9 @@ def stored_image(picture: Image.Image, side: int, how: ToStored) -> NDArray[np.u
 
 
 def inside(root: Path, relative: str, where: str) -> str:
-    """`relative` itself, if it stays within `root`; `where` starts the message.
+    """`relative` in its shortest spelling, if it stays within `root`; `where` starts the message.
+
+    So `./a//b.jpg` is `a/b.jpg`. `c/../b.jpg` is `b.jpg`, unless `c` is a link.
 
     Raises:
         MacError: an absolute path, `..`, or a symbolic link that leads out.
@@ -151,7 +177,9 @@ def inside(root: Path, relative: str, where: str) -> str:
         raise MacError(
             f"{where}: path '{relative}' leaves the dataset's folder {root}; give paths below that folder"
         )
-    return relative
+    if ".." in path.parts and path.resolve() == Path(os.path.normpath(path)).resolve():
+        return Path(os.path.normpath(relative)).as_posix()
+    return Path(relative).as_posix()
 
 
 @lru_cache(maxsize=4096)

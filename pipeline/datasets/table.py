@@ -23,6 +23,11 @@ class Row:
         self.where = where
         self._values = values
 
+    @property
+    def line(self) -> str:
+        """`where` without the file."""
+        return self.where.rpartition(", ")[2]
+
     def __getitem__(self, column: str) -> str:
         """The stripped text of a cell.
 

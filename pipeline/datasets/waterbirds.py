@@ -39,6 +39,7 @@ def read(root: Path, options: Options) -> Dataset:
                 foreground=ImageFile(inside(root, foreground, row.where))
                 if (root / foreground).is_file()
                 else None,
+                where=row.where,
             )
         )
     return Dataset(root, records, GROUPS)

@@ -264,6 +264,7 @@ class Training:
             input_size=self.inputs.input_size,
             to_input=self.inputs.to_input,
             normalization=self.model.trunk.normalization,
+            range=self.images.provenance.params.get("range", "auto"),
         )
 
     def state(self) -> Tensors:

@@ -1,11 +1,12 @@
 """`dataset`, the keys that stage prepare reads: which images, and how they are stored."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from pipeline.params.block import Block, Positive
 
+Range = Literal["auto"] | Annotated[float, Field(gt=0)]
 ToStored = Literal["squash", "center_crop"]
 TO_STORED = (
     "squash: scale both sides to stored_size; center_crop: take the largest square in the middle, then scale"
@@ -22,6 +23,13 @@ class DatasetParams(Block):
     options: dict[str, Any] = Field(description="options of the reader, see below; {} for none")
     stored_size: Positive = Field(description="side of the stored images, pixels")
     to_stored: ToStored = Field(description=TO_STORED)
+    range: Range = Field(
+        description="the value that becomes white in grey images of more than 8 bits; auto: what the file "
+        "declares, else 65535"
+    )
     on_error: Literal["fail", "skip"] = Field(
         description="what to do if images cannot be read: stop, or continue without them"
+    )
+    on_duplicates: Literal["fail", "warn"] = Field(
+        description="what to do if an image is in two splits: stop, or only say so"
     )

@@ -1,10 +1,12 @@
 """Stage prepare: decodes the dataset's images, scales them to one size, and writes images.h5."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,17 @@ from pipeline.compute.engine import Arrays, Block, Shards, blocks
 from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.datasets import read, true_masks
+from pipeline.datasets.copies import Copies
+from pipeline.datasets.depth import DARK, FULL, PEAK, TOLD
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import stored_image, to_stored
 from pipeline.errors import MacError
-from pipeline.params.dataset import DatasetParams, ToStored
+from pipeline.params.dataset import DatasetParams, Range, ToStored
 from pipeline.project import Opened
 from pipeline.schemas.images import SCHEMA
 
 LISTED = 20  # most unreadable files that are logged one by one
+POLICIES = {"on_error", "on_duplicates"}  # keys that change no byte of images.h5
 BLOCK = 64  # images in a shard: 13 MB at 256 pixels
 
 
@@ -32,27 +37,33 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
     """Read the dataset at `params.root` and write images.h5.
 
     All files that cannot be read are listed in prepare_errors.csv beside images.h5. Then the stage fails; if
-    `params.on_error` is `skip`, it continues without them.
+    `params.on_error` is `skip`, it continues without them. Images with the same stored pixels are listed in
+    prepare_duplicates.csv.
 
     Raises:
-        MacError: bad metadata, an image that cannot be read, or a split or class without images.
+        MacError: bad metadata, an image that cannot be read, a split or class without images, or copies of an
+            image (`Copies.judge`).
     """
     dataset = read(params)
     for note in dataset.notes:
         log.warning("%s: %s", dataset.root, note)
     if context.cluster:  # workers have other working directories
         dataset = replace(dataset, root=dataset.root.resolve())
-    made = params.model_dump(exclude={"root", "on_error"})
+    made = params.model_dump(exclude={"root", *POLICIES, *(["range"] if params.range == "auto" else [])})
     names = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
-    shards = Shards(context.scratch, "prepare", params.model_dump(exclude={"on_error"}), _stamps(dataset))
+    shards = Shards(context.scratch, "prepare", params.model_dump(exclude=POLICIES), _stamps(dataset))
     with shards, store.create(out, "images", SCHEMA, made, {}, **names) as artefact:
         merging = _Merging(artefact, dataset, params)
         cut = blocks(len(dataset.records), BLOCK)
         work = _Work(dataset, params, merging.foreground is not None)
         shards.map_blocks(work, cut, merging.merge, threads=usable_cores(), cluster=context.cluster)
+        copies, listed = merging.copies(dataset), out.with_name("prepare_duplicates.csv")
+        copies.write(listed)
         _report(dataset, merging.errors, out.with_name("prepare_errors.csv"), params.on_error)
-        if odd := merging.told():
+        _tell(merging.told, np.concatenate(merging.peaks))
+        if odd := merging.odd_masks():
             log.warning(odd)
+        copies.judge(listed, params.on_duplicates)
         merging.finish()
 
 
@@ -76,11 +87,18 @@ class _Merging:
         self.foreground = artefact.create("foreground", shape) if self._has_foreground.any() else None
         self.odd: list[str] = []  # what is odd about each true mask; empty if nothing is
         self.errors: list[str] = []  # one for each image; empty if it can be read
+        self.told: Counter[str] = Counter()  # how images were read, and how many of them
+        self.peaks: list[NDArray[np.float64]] = []  # see `Source.load`; NaN if there is none
+        self._digests: list[NDArray[np.uint8]] = []
         self._stop = 0  # images written so far
 
     def merge(self, block: Block, arrays: Arrays) -> None:
         """Write the images of a block that could be read."""
-        self.errors.extend(json.loads(arrays["errors"].tobytes()))
+        about = json.loads(arrays["about"].tobytes())
+        self.errors.extend(about["errors"])
+        self.told.update(about["told"])
+        self.peaks.append(arrays["peak"])
+        self._digests.append(arrays["digest"])
         readable = np.array([not error for error in self.errors[block.slice]])
         start, self._stop = self._stop, self._stop + int(readable.sum())
         keep = slice(None) if readable.all() else readable  # a view instead of a copy
@@ -91,11 +109,15 @@ class _Merging:
             known = self._has_foreground[block.slice] & readable
             self.odd += [each if is_known else "" for each, is_known in zip(odd, known, strict=True)]
 
-    def told(self) -> str:
+    def odd_masks(self) -> str:
         """What is odd about true masks, in one line."""
         classes = self._groups.classes
         labels = [classes[record.label] for record in self._records]
         return true_masks.told(labels, self.odd) if self.foreground is not None else ""
+
+    def copies(self, dataset: Dataset) -> Copies:
+        """The images with the same pixels."""
+        return Copies(dataset, np.concatenate(self._digests), np.array([not error for error in self.errors]))
 
     def finish(self) -> None:
         """Write all other datasets: labels, attributes, splits and paths."""
@@ -138,6 +160,19 @@ def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> N
     replace(dataset, records=readable).check("readable image")
 
 
+def _tell(told: Counter[str], peaks: NDArray[np.float64]) -> None:
+    """Say how images were read, and warn if all those of 16 bits are nearly black."""
+    for text, count in sorted(told.items()):
+        log.warning("%d images: %s", count, text)
+    peaks = peaks[~np.isnan(peaks)]
+    if len(peaks) and peaks.max() < DARK * FULL:
+        log.warning(
+            "all %d images of 16 bits are nearly black: their highest value is %.0f of %d; if %d is white in "
+            "them, set dataset.range to it; if they are right, set it to %d",
+            len(peaks), peaks.max(), FULL, (1 << max(int(peaks.max()).bit_length(), 1)) - 1, FULL,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Work:
     """The work of decoding, as it is sent to workers."""
@@ -156,39 +191,59 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
     image = np.zeros((len(records), side, side, 3), np.uint8)
     foreground = np.zeros((len(records), side, side), np.bool_)
     doubtful = np.zeros(len(records), np.bool_)
-    errors = [""] * len(records)
+    digest = np.zeros((len(records), sha256().digest_size), np.uint8)
+    peak = np.full(len(records), np.nan)
+    errors, told = [""] * len(records), list[str]()
     for number, record in enumerate(records):
         try:
-            image[number], mask = decode(record, dataset.root, side, params.to_stored)
-            if mask is not None:
-                foreground[number] = mask
-                doubtful[number] = true_masks.is_doubtful(record.foreground, record.image, dataset.root)
+            found = decode(record, dataset.root, side, params.to_stored, params.range)
         except MacError as error:
             errors[number] = str(error)
-    listed = np.frombuffer(json.dumps(errors).encode(), np.uint8)
-    arrays: dict[str, NDArray[Any]] = {"image": image, "errors": listed}
+            continue
+        image[number], peak[number] = found.image, found.peak
+        if found.foreground is not None:
+            foreground[number] = found.foreground
+            doubtful[number] = true_masks.is_doubtful(record.foreground, record.image, dataset.root)
+        digest[number] = np.frombuffer(sha256(image[number].data).digest(), np.uint8)
+        told.extend(found.told)
+    about = np.frombuffer(json.dumps({"errors": errors, "told": told}).encode(), np.uint8)
+    arrays: dict[str, NDArray[Any]] = {"image": image, "about": about, "digest": digest, "peak": peak}
     return arrays | {"foreground": foreground, "doubtful": doubtful} if with_foreground else arrays
 
 
-def decode(
-    record: Record, root: Path, side: int, how: ToStored
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+@dataclass(frozen=True)
+class Decoded:
+    """An image at the stored size.
+
+    Attributes:
+        image: (side, side, 3) uint8, RGB.
+        foreground: (side, side) bool, the true mask; or None.
+        told, peak: how the file was read, see `Source.load`; the peak is NaN if there is none.
+    """
+
+    image: NDArray[np.uint8]
+    foreground: NDArray[np.bool_] | None
+    told: list[str]
+    peak: float
+
+
+def decode(record: Record, root: Path, side: int, how: ToStored, white: Range = "auto") -> Decoded:
     """A record's image as RGB, and its true mask if it has one, both at the stored size.
 
     What is foreground in a mask, `true_masks` says.
 
     Args:
         how: `squash` scales both sides to `side`; `center_crop` first takes the largest square in the middle.
-
-    Returns:
-        (side, side, 3) uint8 and (side, side) bool, bilinear with antialiasing.
+            It is bilinear, with antialiasing.
+        white: `dataset.range`.
 
     Raises:
         MacError: a file cannot be read as an image, or the mask has another size than the image.
     """
-    picture = record.image.load(root)
+    picture = record.image.load(root, white)
     image = stored_image(picture, side, how)
+    found = Decoded(image, None, picture.info.get(TOLD, []), picture.info.get(PEAK, np.nan))
     if record.foreground is None:
-        return image, None
+        return found
     mask = true_masks.load(record.foreground, record.image, picture.size, root)
-    return image, np.asarray(to_stored(mask, side, how)) > 127
+    return replace(found, foreground=np.asarray(to_stored(mask, side, how)) > 127)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def write_model(
     about = {
         "schema": kind,
         "version": VERSION,
-        "spec": asdict(spec),
+        "spec": spec.as_json(),
         "params": params,
         "made_from": made_from,
     }

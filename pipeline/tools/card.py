@@ -85,6 +85,8 @@ def _input_and_output(spec: ModelSpec) -> Iterator[str]:
     yield f"    2. {_INPUT[spec.to_input]} {size} × {size} pixels;"
     mean, std = spec.normalization.mean, spec.normalization.std
     yield f"    3. divided by 255, minus {_numbers(mean)}, divided by {_numbers(std)} (red, green, blue)."
+    white = "what its file declares, else 65535," if spec.range == "auto" else f"{spec.range:g}"
+    yield f"- Grey of more than 8 bits is scaled to 8 bits before: {white} is white."
     yield f"- Output `logits`: (N, {len(spec.classes)}), in the order {_listed(spec.classes)}."
 
 

@@ -6,7 +6,7 @@ The file is compared with PyTorch before it gets its final name.
 import json
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -82,7 +82,7 @@ def export(project: Project, name: str, out: Path, how: Format) -> Checked:
         head = named_head(given, name)
         model = with_head(given, head, torch.device("cpu"))
         spec, x = given.model("erm").spec, _held_out_inputs(given, model)
-        about = {key: json.dumps(value, ensure_ascii=False) for key, value in asdict(spec).items()}
+        about = {key: json.dumps(value, ensure_ascii=False) for key, value in spec.as_json().items()}
         about |= {"head": json.dumps(name), "digest": head.digest}
         with torch.no_grad():
             features = model.features(x)

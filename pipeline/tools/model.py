@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline import graph
 from pipeline.compute.device import pick
+from pipeline.datasets.depth import is_deep
 from pipeline.datasets.sources import open_image, stored_image
 from pipeline.errors import MacError
 from pipeline.network import classifier
@@ -34,9 +35,12 @@ class Transform:
         """An image, or the path of its file, on the input grid: (3, S, S) uint8.
 
         Raises:
-            MacError: the file cannot be read as an image.
+            MacError: the file cannot be read as an image, or an image that is no path has grey of more than 8
+                bits.
         """
-        picture = image if isinstance(image, Image.Image) else open_image(Path(image))
+        if isinstance(image, Image.Image) and is_deep(image):
+            raise MacError(f"an image of mode {image.mode} has no known range; give the path of its file")
+        picture = image if isinstance(image, Image.Image) else open_image(Path(image), self.spec.range)
         stored = stored_image(picture, self.spec.stored_size, self.spec.to_stored)
         return to_input_grid(torch.from_numpy(stored.copy())[None], self.spec)[0]
 

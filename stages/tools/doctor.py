@@ -15,12 +15,23 @@ from stages.options import data_option, device_option, params_option
 @params_option
 @data_option
 @device_option
+@click.option(
+    "--near-duplicates",
+    "page",
+    type=click.Path(path_type=Path),
+    help="Write a page with the images of the dataset that look alike, such as near.html, and nothing else.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(params_path: Path, data: Path, device: str, as_json: bool) -> None:
+def command(params_path: Path, data: Path, device: str, page: Path | None, as_json: bool) -> None:
     """Check Python, PyTorch, device, HDF5, DVC, parameters, weights, dataset and disk.
 
     If parameters and dataset can be read, it also estimates what the stages will need.
     """
+    if page is not None:
+        from pipeline.tools import near_duplicates
+
+        click.echo(near_duplicates.report(params_path, page))
+        return
     of_machine = list(checks.machine(device))
     of_project, estimates = checks.project(params_path, data, device)
     findings = [*of_machine, *of_project]

@@ -157,7 +157,9 @@ def test_a_stage_gets_the_keys_of_its_own_models_alone() -> None:
         "options",
         "stored_size",
         "to_stored",
+        "range",
         "on_error",
+        "on_duplicates",
     }
     fit, retrain = chosen.of(FitParams), chosen.of(RetrainParams)
     assert set(retrain.model_dump()) - set(fit.model_dump()) == {"alpha", "beta"}

@@ -185,6 +185,12 @@ def test_it_trains_on_what_make_input_makes(given: Opened) -> None:
         assert x.mean((0, 2, 3)).tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_its_spec_has_the_range_of_the_images(given: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert started(given).spec().range == "auto"
+    monkeypatch.setitem(given.file("images").provenance.params, "range", 4095.0)  # type: ignore[arg-type]
+    assert started(given).spec().range == 4095
+
+
 def test_its_spec_says_how_an_image_file_becomes_the_input(given: Opened) -> None:
     assert started(given).spec() == made_up.SPEC
     images = given.file("images")

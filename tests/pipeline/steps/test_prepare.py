@@ -43,7 +43,9 @@ def params(root: Path, **changes: object) -> DatasetParams:
         "options": {},
         "stored_size": 32,
         "to_stored": "squash",
+        "range": "auto",
         "on_error": "fail",
+        "on_duplicates": "fail",
     }
     return DatasetParams(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -165,7 +167,7 @@ def test_a_replaced_image_is_decoded_again_after_an_interruption(tmp_path: Path)
 
 
 def decode_image(file: Path, side: int, how: ToStored = "squash") -> NDArray[np.uint8]:
-    return prepare.decode(Record(ImageFile(file.name), 0, 0, 0), file.parent, side, how)[0]
+    return prepare.decode(Record(ImageFile(file.name), 0, 0, 0), file.parent, side, how).image
 
 
 def gradient() -> Image.Image:
@@ -301,9 +303,9 @@ def test_a_mask_is_cropped_as_its_image_is(tmp_path: Path) -> None:
     Image.fromarray(pixels[..., 0]).save(tmp_path / "mask.png")
     record = Record(ImageFile("image.png"), 0, 0, 0, ImageFile("mask.png"))
     for how, side in (("squash", 24), ("center_crop", 30), ("center_crop", 15)):
-        image, mask = prepare.decode(record, tmp_path, side, how)  # type: ignore[arg-type]
-        assert mask is not None
-        np.testing.assert_array_equal(mask, image[..., 0] > 127)
+        found = prepare.decode(record, tmp_path, side, how)  # type: ignore[arg-type]
+        assert found.foreground is not None
+        np.testing.assert_array_equal(found.foreground, found.image[..., 0] > 127)
 
 
 def test_a_mask_of_another_size_is_refused_and_can_be_skipped(

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,18 @@ def test_a_model_folder_can_be_read_back(model: Path) -> None:
     assert sorted(folder.read()) == ["head.bias", "head.weight"]
     assert store.stated_model(model) == ("erm", folder.digest)
     assert store.stated_model(model / "none") == (None, None)
+
+
+@pytest.mark.parametrize("white", ["auto", 4095.0])
+def test_a_range_is_read_back_and_models_without_one_have_auto(tmp_path: Path, white: float) -> None:
+    spec = replace(SPEC, range=white)
+    with store.create_folder(tmp_path / "erm") as folder:
+        tensors = {"head.weight": np.ones((2, 3), np.float32), "head.bias": np.zeros(2, np.float32)}
+        store.write_model(folder, "erm", tensors, spec, {}, {})
+    assert store.open_model(tmp_path / "erm", "erm", REMEDY).spec == spec
+    stated = json.loads((tmp_path / "erm/model.json").read_text())["spec"]
+    assert stated.get("range", "auto") == white
+    assert ("range" in stated) == (white != "auto")
 
 
 def test_further_tensors_are_part_of_it(tmp_path: Path) -> None:

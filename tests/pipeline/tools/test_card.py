@@ -42,6 +42,15 @@ def test_what_holds_for_every_head(artefacts: Project, name: str) -> None:
     assert ("no defence against" in text) == (name == "erm")
 
 
+def test_the_range_of_deep_grey(artefacts: Project) -> None:
+    assert "scaled to 8 bits before: what its file declares, else 65535, is white." in written(
+        artefacts, "erm"
+    )
+    with artefacts.open("erm") as given:
+        lines = list(card._input_and_output(replace(given.model("erm").spec, range=4095)))
+    assert "- Grey of more than 8 bits is scaled to 8 bits before: 4095 is white." in lines
+
+
 def test_erm(artefacts: Project) -> None:
     text = written(artefacts, "erm")
     assert "ERM and MaC on the test split" in text

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,21 @@ def test_a_model_in_two_lines(artefacts: Project, name: str) -> None:
     assert not model.training
     with Image.open(first_image(artefacts)) as image:
         assert torch.equal(transform(image), x[0])
+
+
+def test_the_range_of_the_training_images_holds_for_new_ones(artefacts: Project, tmp_path: Path) -> None:
+    _, transform = load_model(artefacts.path("erm"))
+    grey = np.random.default_rng(0).integers(0, 256, (80, 72), np.uint8)
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 4).save(tmp_path / "10.png")  # 1020 is white
+    eight = transform.pixels(tmp_path / "8.png")
+    assert torch.equal(Transform(replace(transform.spec, range=1020)).pixels(tmp_path / "10.png"), eight)
+    assert int(transform.pixels(tmp_path / "10.png").max()) <= 4
+    with (
+        Image.open(tmp_path / "10.png") as image,
+        pytest.raises(MacError, match="an image of mode I;16 has no known range; give the path of its file"),
+    ):
+        transform(image)
 
 
 def test_a_method_of_the_baselines(artefacts: Project) -> None:
