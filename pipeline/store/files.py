@@ -1,16 +1,18 @@
 """Writes files and folders completely or not at all: under a temporary name, synced, then renamed."""
 
 import csv
+import errno
 import io
 import json
 import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
@@ -187,6 +189,47 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def regular(path: Path) -> BinaryIO:
+    """A file that a user named, opened to be read.
+
+    Opening a named pipe waits for a writer, and reading a device may never end. So these are refused.
+
+    Raises:
+        MacError: it is no regular file.
+        OSError: it cannot be opened.
+    """
+    try:
+        _check_regular(path, path.stat())
+        opened = open(path, "rb", opener=_not_waiting)  # noqa: PTH123 (a path's own has no opener)
+    except ValueError as error:  # a null character in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    try:
+        _check_regular(path, os.fstat(opened.fileno()))  # what was looked at may have been replaced
+    except MacError:
+        opened.close()
+        raise
+    return opened
+
+
+def _not_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise MacError(f"{path}: is {kind}, and no file; name a file")
 
 
 def sync(path: Path) -> None:
