@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.params.block import Block, Positive
+from pipeline.params.block import Block, Side
 
 ToStored = Literal["squash", "center_crop"]
 TO_STORED = (
@@ -20,7 +20,7 @@ class DatasetParams(Block):
     name: str = Field(description="the reader of the dataset's files")
     root: str = Field(min_length=1, description="folder of the dataset")
     options: dict[str, Any] = Field(description="options of the reader, see below; {} for none")
-    stored_size: Positive = Field(description="side of the stored images, pixels")
+    stored_size: Side = Field(description="side of the stored images, pixels")
     to_stored: ToStored = Field(description=TO_STORED)
     on_error: Literal["fail", "skip"] = Field(
         description="what to do if images cannot be read: stop, or continue without them"

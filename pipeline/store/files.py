@@ -202,7 +202,7 @@ def regular(path: Path) -> BinaryIO:
     """
     try:
         _check_regular(path, path.stat())
-        opened = open(path, "rb", opener=_not_waiting)  # noqa: PTH123 (a path's own has no opener)
+        opened = open(path, "rb", opener=_not_waiting)  # noqa: SIM115 (the caller closes it)
     except ValueError as error:  # a null character in the name
         raise OSError(errno.EINVAL, str(error), str(path)) from None
     try:
