@@ -121,9 +121,7 @@ def _check_size(whole: Node | None, where: str) -> None:
     while left:
         count += 1
         if count > MOST_VALUES:
-            raise MacError(
-                f"{where}: is more than {MOST_VALUES} values, aliases counted; no parameters are"
-            )
+            raise MacError(f"{where}: is more than {MOST_VALUES} values, aliases counted; no parameters are")
         inner = getattr(left.pop(), "value", None)
         for each in inner if isinstance(inner, list) else ():
             left.extend(each if isinstance(each, tuple) else (each,))

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from pipeline.errors import MacError
 from pipeline.graph import STAGES
+from stages.echo import Formatter
 
 # The commands that are not stages, listed before and after the stages. Each is a module of `stages.tools`.
 BEFORE = {
@@ -60,6 +61,10 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except MacError as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:  # of a path that a user gave, such as a name that is too long
+            if error.filename is None:
+                raise
+            raise click.ClickException(str(MacError(f"{error.filename}: {error.strerror}"))) from None
         except KeyboardInterrupt:
             click.echo("Interrupted; the same command continues where it was.", err=True)
             sys.exit(130)
@@ -76,7 +81,9 @@ def main(quiet: bool) -> None:
     The stages read params.yaml and run in the order of this list. `dvc repro` runs the stages that are out of
     date.
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("mac").setLevel(
         logging.WARNING if quiet else logging.INFO
     )  # libraries report only problems

@@ -8,7 +8,11 @@ from typing import Any
 
 from pipeline.datasets import bar, celeba, dominoes, folder, metashift, waterbirds
 from pipeline.datasets.record import Dataset
+from pipeline.datasets.sources import check_name
+from pipeline.errors import MacError, quoted
 from pipeline.params.dataset import DatasetParams
+
+LONGEST_NAME = 200
 
 READERS: dict[str, Any] = {
     "demo": waterbirds,
@@ -25,9 +29,24 @@ def read(params: DatasetParams) -> Dataset:
     """The records of the dataset that `params` names.
 
     Raises:
-        MacError: the metadata are not as the reader expects, or a split or class has no images.
+        MacError: the metadata are not as the reader expects, a split or class has no images, or a name of a
+            class or attribute is no line of text.
     """
     reader = READERS[params.name]
     dataset: Dataset = reader.read(Path(params.root), reader.Options(**params.options))
+    _check_names(dataset)
     dataset.check()
     return dataset
+
+
+def _check_names(dataset: Dataset) -> None:
+    """Check that classes and attributes have names that fit into a line of every table and message."""
+    for name in (*dataset.groups.classes, *dataset.groups.attributes):
+        check_name(name, str(dataset.root))
+        if len(name) > LONGEST_NAME or len(name.splitlines()) > 1:
+            wrong = (
+                "has a line break" if len(name.splitlines()) > 1 else f"has over {LONGEST_NAME} characters"
+            )
+            raise MacError(
+                f"{dataset.root}: the name {quoted(name)} of a class or attribute {wrong}; rename it"
+            )

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.datasets.memory import announce
 from pipeline.errors import MacError, first_line
 from pipeline.params.dataset import ToStored
+from pipeline.store import regular
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -83,7 +85,8 @@ def open_image(file: Path) -> Image.Image:
     """
     try:
         image: Image.Image
-        with Image.open(file) as image:
+        with regular(file) as opened, Image.open(opened) as image:
+            announce(image.width * image.height)
             ImageOps.exif_transpose(image, in_place=True)  # also loads it; a copy takes as long as scaling
         if image.mode == "F":
             raise ValueError("it holds floating-point values, whose range is not known")
@@ -99,6 +102,8 @@ def open_image(file: Path) -> Image.Image:
         Image.DecompressionBombError,
     ) as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, UnidentifiedImageError):
+            reason = "no known format of images"
         remedy = "replace it, or take its row out of the metadata"
         raise MacError(f"{file}: cannot be read as an image ({reason}); {remedy}") from None
     return image
@@ -140,12 +145,23 @@ def image_files(folder: Path, remedy: str) -> list[Path]:
     return sorted(found)
 
 
+def check_name(path: str, where: str) -> None:
+    """Check that the names in a path are UTF-8 text, so that they can be written into artefacts and tables.
+
+    Raises:
+        MacError: they have other bytes, which Python shows as lone surrogates.
+    """
+    if not path.isascii() and any("\ud800" <= letter <= "\udfff" for letter in path):
+        raise MacError(f"{where}: the name '{path}' is not UTF-8 text; rename this file or folder")
+
+
 def inside(root: Path, relative: str, where: str) -> str:
     """`relative` itself, if it stays within `root`; `where` starts the message.
 
     Raises:
         MacError: an absolute path, `..`, or a symbolic link that leads out.
     """
+    check_name(relative, where)
     path = root / relative
     try:
         if "\0" in relative:

@@ -1,10 +1,12 @@
 """Metadata tables: CSV as people write it, read into rows that know their file and line."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import MacError
+from pipeline.store import regular
 
 _SPLIT_NAMES = (
     ("0", "train", "training"),
@@ -72,8 +74,8 @@ def read_lines(file: Path, remedy: str) -> list[str]:
         MacError: no such file, or not UTF-8.
     """
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            return list(opened)
+        with regular(file) as opened:
+            return list(io.TextIOWrapper(opened, newline="", encoding="utf-8-sig"))
     except OSError as error:
         raise MacError(f"{file}: cannot be read ({error.strerror}); {remedy}") from None
     except UnicodeDecodeError as error:

@@ -17,6 +17,7 @@ from pipeline.compute.engine import Arrays, Block, Shards, blocks
 from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.datasets import read
+from pipeline.datasets.memory import holding_images
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import stored_image, to_stored
 from pipeline.errors import MacError
@@ -154,6 +155,7 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
     return arrays | {"foreground": foreground} if with_foreground else arrays
 
 
+@holding_images()
 def decode(
     record: Record, root: Path, side: int, how: ToStored
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:

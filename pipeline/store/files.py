@@ -171,17 +171,33 @@ def read_csv(path: Path, remedy: str) -> list[dict[str, str]]:
         raise MacError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
 
 
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+
+
+def as_cell(value: object) -> object:
+    """A value for a table that spreadsheets open too: text that they would run as a formula begins with '.
+
+    Numbers stay, in text too. Source: OWASP, CSV Injection.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
-    """Write rows as CSV, completely or not at all.
+    """Write rows as CSV, completely or not at all. Text that spreadsheets would run is marked, see `as_cell`.
 
     Args:
         rows: all with the same keys.
         columns: the keys in order; None takes those of the first row.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns if columns is not None else list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    names = list(columns if columns is not None else rows[0])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([as_cell(name) for name in names])
+    for row in rows:
+        writer.writerow([as_cell(row[name]) for name in names])
     write_text(path, text.getvalue())
 
 

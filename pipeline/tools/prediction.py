@@ -15,7 +15,7 @@ from scipy.special import softmax
 from torch import Tensor
 
 from pipeline.compute import device
-from pipeline.datasets.sources import image_files
+from pipeline.datasets.sources import check_name, image_files
 from pipeline.errors import MacError
 from pipeline.method import xgradcam
 from pipeline.method.knee import at_knee
@@ -169,6 +169,7 @@ def predict(pair: Pair, files: Sequence[Path]) -> Iterator[Prediction]:
 
 def _read(transform: Transform, file: Path) -> Tensor | MacError:
     try:
+        check_name(file.name, str(file.parent))
         return transform.pixels(file)
     except MacError as error:
         return error

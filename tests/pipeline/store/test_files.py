@@ -111,3 +111,21 @@ def test_a_pipe_put_in_a_file_s_place_does_not_hang(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Path, "stat", lambda _path: status)
     with pytest.raises(MacError, match="pipe: is a named pipe"):
         store.regular(tmp_path / "pipe")
+
+
+TEXTS = ["=1+1", "+cmd|' /C calc'!A0", "-x", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "=", "-1+1", "+1e5x"]
+
+
+def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
+    rows = [
+        {text: text, "x": value} for text, value in zip(["=1"] * 4, ["-1", "+2.5e-3", -1, -0.5], strict=True)
+    ]
+    store.write_csv(tmp_path / "x.csv", rows)
+    with (tmp_path / "x.csv").open(newline="") as file:
+        head, *found = csv.reader(file)
+    assert head == ["'=1", "x"]
+    assert found == [["'=1", "-1"], ["'=1", "+2.5e-3"], ["'=1", "-1"], ["'=1", "-0.5"]]
+    store.write_csv(tmp_path / "y.csv", [{"name": text} for text in [*TEXTS, "a=b", "it's", "", "犬"]])
+    with (tmp_path / "y.csv").open(newline="") as file:
+        names = [row["name"] for row in csv.DictReader(file)]
+    assert names == [*(f"'{text}" for text in TEXTS), "a=b", "it's", "", "犬"]
