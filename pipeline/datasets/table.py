@@ -74,8 +74,8 @@ def read_lines(file: Path, remedy: str) -> list[str]:
         MacError: no such file, or not UTF-8.
     """
     try:
-        with regular(file) as opened:
-            return list(io.TextIOWrapper(opened, newline="", encoding="utf-8-sig"))
+        with io.TextIOWrapper(regular(file), newline="", encoding="utf-8-sig") as opened:
+            return list(opened)
     except OSError as error:
         raise MacError(f"{file}: cannot be read ({error.strerror}); {remedy}") from None
     except UnicodeDecodeError as error:

@@ -192,13 +192,17 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequenc
         rows: all with the same keys.
         columns: the keys in order; None takes those of the first row.
     """
-    text = io.StringIO()
     names = list(columns if columns is not None else rows[0])
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([as_cell(name) for name in names])
-    for row in rows:
-        writer.writerow([as_cell(row[name]) for name in names])
-    write_text(path, text.getvalue())
+    lines = [_line(names)]
+    lines += [_line([row[name] for name in names]) for row in rows]
+    write_text(path, "".join(lines))
+
+
+def _line(cells: Sequence[object]) -> str:
+    """A line of CSV. The writer is told that lines end in CR LF, else it does not quote a CR in a cell."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow([as_cell(cell) for cell in cells])
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
