@@ -38,9 +38,10 @@ def chain(tar: tarfile.TarFile) -> None:
         entry(f"{place}/{long}", b"", tarfile.DIRTYPE)(tar)
         entry(f"{place}/{step}", b"", tarfile.SYMTYPE, long)(tar)
         place = f"{place}/{long}"
-    entry("d/" + "/".join("abcdefghijklmnop") + f"/{'l' * 254}", b"", tarfile.SYMTYPE, "../" * 16)(tar)
-    entry("d/escape", b"", tarfile.SYMTYPE, "/".join("abcdefghijklmnop") + "/../../outside")(tar)
-    entry("d/escape/file")(tar)
+    there = "/".join("abcdefghijklmnop") + "/" + "l" * 254
+    entry(f"d/{there}", b"", tarfile.SYMTYPE, "../" * 16)(tar)
+    entry("d/escape", b"", tarfile.SYMTYPE, f"{there}/../..")(tar)
+    entry("d/escape/outside")(tar)
 
 
 def sparse(tar: tarfile.TarFile) -> None:
