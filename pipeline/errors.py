@@ -4,6 +4,7 @@ import os
 import reprlib
 
 LONGEST = 1000  # most characters of a message
+_IN_WORDS = "\u00a0\u3000\u200c\u200d"  # spaces, and the joiners that some scripts need
 
 
 class MacError(Exception):
@@ -28,6 +29,7 @@ def printable(text: str, kept: str = "") -> str:
     """
     if text.isprintable():
         return text
+    kept += _IN_WORDS
     return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
 
 
