@@ -61,10 +61,6 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except MacError as error:
             raise click.ClickException(str(error)) from None
-        except OSError as error:  # of a path that a user gave, such as a name that is too long
-            if error.filename is None:
-                raise
-            raise click.ClickException(str(MacError(f"{error.filename}: {error.strerror}"))) from None
         except KeyboardInterrupt:
             click.echo("Interrupted; the same command continues where it was.", err=True)
             sys.exit(130)

@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import MacError, first_line
-from pipeline.store import regular
 
 _FILES = (".safetensors", ".pth", ".pt")
 
@@ -74,16 +73,13 @@ def _fill(network: nn.Module, path: Path, head: Sequence[str]) -> None:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise MacError(f"model.weights: {path}: no such file")
     try:
-        regular(path).close()
         if path.suffix == ".safetensors":
             return load_file(path)
         state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
         return state
-    except FileNotFoundError:
-        raise MacError(f"model.weights: {path}: no such file") from None
-    except MacError as error:
-        raise MacError(f"model.weights: {error}") from None
     except Exception as error:
         reason = first_line(error)
         raise MacError(f"model.weights: {path}: cannot be read as {path.suffix} ({reason})") from None

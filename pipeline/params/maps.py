@@ -37,7 +37,7 @@ class MapParams(Block):
         description="what sets K. top_k: the key top_k; knee: each image has its own, at the knee of ERM's "
         "loss on the K highest pixels alone (DaC), and the key is not read"
     )
-    top_k: Annotated[float, Field(le=4096**2), AfterValidator(_top_k)] = Field(
+    top_k: Annotated[float, AfterValidator(_top_k)] = Field(
         description="K: number of pixels in the mask; or, in (0, 1), their share of the image"
     )
     side: Literal["core", "rest", "auto"] = Field(
