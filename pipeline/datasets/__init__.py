@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.datasets import bar, celeba, dominoes, folder, metashift, waterbirds
 from pipeline.datasets.record import Dataset
 from pipeline.datasets.sources import check_name
-from pipeline.errors import MacError, quoted
+from pipeline.errors import MacError, first_line, quoted
 from pipeline.params.dataset import DatasetParams
 
 LONGEST_NAME = 200
@@ -33,7 +33,11 @@ def read(params: DatasetParams) -> Dataset:
             class or attribute is no line of text.
     """
     reader = READERS[params.name]
-    dataset: Dataset = reader.read(Path(params.root), reader.Options(**params.options))
+    try:
+        dataset: Dataset = reader.read(Path(params.root), reader.Options(**params.options))
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        where = params.root if error.filename is None else error.filename
+        raise MacError(f"dataset.root: {where}: cannot be read ({first_line(error)})") from None
     _check_names(dataset)
     dataset.check()
     return dataset

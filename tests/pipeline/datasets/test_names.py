@@ -66,6 +66,11 @@ def test_the_name_of_a_class_is_a_line(name: str, wrong: str, tmp_path: Path) ->
     assert wrong in message_of(tmp_path, metadata="m.csv", attribute="where")
 
 
+@pytest.mark.parametrize(("root", "wrong"), [("x" * 300, "File name too long"), ("a\0b", "no such folder")])
+def test_a_root_that_cannot_be_one_is_told(root: str, wrong: str) -> None:
+    assert wrong in message_of(Path(root))
+
+
 def test_a_pipe_is_neither_table_nor_image(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "m.csv")
     os.mkfifo(tmp_path / "a.png")
