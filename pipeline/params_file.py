@@ -4,7 +4,7 @@ No key has a default: the file states every value that is used, and DVC tracks a
 of the parameter models of the stages in `pipeline.graph`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,14 +13,22 @@ from typing import Any, TypeVar
 from pydantic import ValidationError, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent, Event
+from ruamel.yaml.nodes import Node
 
 from pipeline.datasets import READERS
-from pipeline.errors import MacError
+from pipeline.errors import MacError, first_line, quoted
 from pipeline.graph import STAGES
 from pipeline.params.block import Block
 from pipeline.params.inputs import misfit
+from pipeline.store.files import regular
 
 T = TypeVar("T", bound=Block)
+
+# More than any file of parameters has.
+LARGEST = 100_000  # bytes
+MOST_VALUES = 10_000
+DEEPEST = 20
 
 
 @cache
@@ -65,12 +73,58 @@ def load(path: Path) -> Params:
         MacError: one line naming the file and the dotted key.
     """
     try:
-        values = YAML(typ="safe").load(path)
+        with regular(path) as file:
+            contents = file.read(LARGEST + 1)
     except OSError as error:
-        raise MacError(f"{path}: cannot be read ({error.strerror})") from None
+        raise MacError(f"{path}: cannot be read ({first_line(error)})") from None
+    if len(contents) > LARGEST:
+        raise MacError(f"{path}: has more than {LARGEST} bytes, so it is no file of parameters")
+    try:
+        text = contents.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MacError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from None
+    return parse(from_yaml(text, str(path)), str(path))
+
+
+def from_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text; `where` starts the error line.
+
+    A short text can stand for a huge value: aliases of aliases, or thousands of brackets. This is refused
+    before the value is built.
+
+    Raises:
+        MacError: it is not YAML, or too large or nested too deeply.
+    """
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        _check_depth(yaml.parse(text), where)
+        _check_size(yaml.compose(text), where)
+        return yaml.load(text)
     except YAMLError as error:
-        raise MacError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
-    return parse(values, str(path))
+        raise MacError(f"{where}: is not YAML ({' '.join(str(error).split())})") from None
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        # a tag or a form that promises another value than it has, such as 2020-99-99 or !!int x
+        raise MacError(f"{where}: holds a value that cannot be read ({first_line(error)})") from None
+
+
+def _check_depth(events: Iterable[Event], where: str) -> None:
+    depth = 0
+    for event in events:
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > DEEPEST:
+            raise MacError(f"{where}: is nested too deeply; parameters need {DEEPEST} levels at most")
+
+
+def _check_size(whole: Node | None, where: str) -> None:
+    """Check how many values there are, each as often as an alias repeats it."""
+    count, left = 0, [whole]
+    while left:
+        count += 1
+        if count > MOST_VALUES:
+            raise MacError(f"{where}: is more than {MOST_VALUES} values, aliases counted; no parameters are")
+        inner = getattr(left.pop(), "value", None)
+        for each in inner if isinstance(inner, list) else ():
+            left.extend(each if isinstance(each, tuple) else (each,))
 
 
 def parse(values: Any, where: str) -> Params:
@@ -85,7 +139,7 @@ def parse(values: Any, where: str) -> Params:
     dataset = checked["dataset"]
     if dataset["name"] not in READERS:
         names = ", ".join(READERS)
-        raise MacError(f"{where}: dataset.name: should be one of {names}, found {dataset['name']!r}")
+        raise MacError(f"{where}: dataset.name: should be one of {names}, found {quoted(dataset['name'])}")
     _checked(READERS[dataset["name"]].Options, dataset["options"], where, ("dataset", "options"))
     if wrong := misfit(dataset["input_size"], dataset["to_input"], dataset["stored_size"]):
         raise MacError(f"{where}: {wrong}")
@@ -100,7 +154,7 @@ def _checked(model: type[T], values: Any, where: str, prefix: tuple[str, ...]) -
         names = [str(name) for name in (*prefix, *first["loc"]) if name != "function-after"]
         key = ".".join(names) or "top level"
         is_told = first["type"] == "missing" or isinstance(first["input"], dict)
-        found = "" if is_told else f", found {first['input']!r}"
+        found = "" if is_told else f", found {quoted(first['input'])}"
         reason = {"missing": "this key is missing", "extra_forbidden": "unknown key"}.get(
             first["type"], first["msg"]
         )

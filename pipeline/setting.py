@@ -4,17 +4,23 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
+# The upper limit of most numbers, far above what makes sense. So a typing error is told before work starts,
+# and no number of the file can use up the memory.
+LARGE = 1e6
+
 
 def _number_or_auto(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     """One error in place of one for the number and one for the word."""
     try:
         return check(value)
     except ValidationError:
-        raise ValueError("should be a number ≥ 0, or auto") from None
+        raise ValueError(f"should be a number from 0 to {LARGE:,.0f}, or auto") from None
 
 
 # A number, which is used as it is, or what stage sweep picks.
-NumberOrAuto = Annotated[Annotated[float, Field(ge=0)] | Literal["auto"], WrapValidator(_number_or_auto)]
+NumberOrAuto = Annotated[
+    Annotated[float, Field(ge=0, le=LARGE)] | Literal["auto"], WrapValidator(_number_or_auto)
+]
 
 
 class Setting(NamedTuple):

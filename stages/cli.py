@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from pipeline.errors import MacError
 from pipeline.graph import STAGES
+from stages.echo import Formatter
 
 # The commands that are not stages, listed before and after the stages. Each is a module of `stages.tools`.
 BEFORE = {
@@ -76,7 +77,9 @@ def main(quiet: bool) -> None:
     The stages read params.yaml and run in the order of this list. `dvc repro` runs the stages that are out of
     date.
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("mac").setLevel(
         logging.WARNING if quiet else logging.INFO
     )  # libraries report only problems

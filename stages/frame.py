@@ -21,6 +21,7 @@ from pipeline.compute.context import Context
 from pipeline.compute.machine import usable_cores
 from pipeline.graph import Stage
 from pipeline.store.files import write_json
+from stages.echo import say
 from stages.options import data_option, device_option, params_option, scheduler_option, workers_option
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def command_of(stage: Stage) -> click.Command:
         said = run(stage, data, **options)
         page = data / stage.makes[0].path
         if said:
-            click.echo(said)
+            say(said)
         if page.suffix == ".html":
-            click.echo(page)
+            say(page)
         if show:
             webbrowser.open(page.resolve().as_uri())
 

@@ -23,6 +23,7 @@ from pipeline import presets
 from pipeline.datasets import READERS
 from pipeline.graph import KINDS, STAGES, Stage
 from pipeline.params_file import blocks
+from pipeline.setting import LARGE
 from pipeline.store import Field
 
 REPOSITORY = Path(__file__).parent.parent
@@ -127,7 +128,8 @@ def reference() -> str:
         "",
         "## Parameters",
         "",
-        "Every key of `params.yaml`. All of them must be there.",
+        "Every key of `params.yaml`. All of them must be there. Where no upper limit is given, it is "
+        f"{LARGE:,.0f} (a seed may be larger).",
         "",
         _table(("key", "values", "meaning"), _keys()),
         "",
@@ -191,7 +193,8 @@ def _values(field: dict[str, Any]) -> str:
         items = _values(field["items"])
         article = "an" if items.startswith("integer") else "a"
         return f"list of {items}" if "enum" in field["items"] else f"list, each {article} {items}"
-    bounds = ", ".join(f"{sign} {field[key]:g}" for key, sign in _BOUNDS.items() if key in field)
+    told = {sign: field[key] for key, sign in _BOUNDS.items() if key in field and abs(field[key]) < LARGE}
+    bounds = ", ".join(f"{sign} {bound:g}" for sign, bound in told.items())
     named = {"object": "mapping", "boolean": "true, false"}.get(field["type"], field["type"])
     return f"{named} {bounds}".strip()
 

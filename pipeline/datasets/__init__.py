@@ -12,7 +12,7 @@ from pipeline.datasets.opening import alike
 from pipeline.datasets.paths import Paths
 from pipeline.datasets.record import Dataset
 from pipeline.datasets.sources import ImageFile
-from pipeline.errors import MacError
+from pipeline.errors import MacError, first_line
 from pipeline.params.dataset import DatasetParams
 
 READERS: dict[str, Any] = {
@@ -30,11 +30,16 @@ def read(params: DatasetParams) -> Dataset:
     """The records of the dataset that `params` names.
 
     Raises:
-        MacError: the metadata are not as the reader expects, a split or class has no images, or most images
-            are not there. With `on_error: skip`, it is only noted that they are not.
+        MacError: the metadata are not as the reader expects, a split or class has no images, a name of a
+            class or attribute is no line of text, or most images are not there. With `on_error: skip`, it is
+            only noted that they are not.
     """
     reader = READERS[params.name]
-    dataset: Dataset = reader.read(Path(params.root), reader.Options(**params.options))
+    try:
+        dataset: Dataset = reader.read(Path(params.root), reader.Options(**params.options))
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        where = params.root if error.filename is None else error.filename
+        raise MacError(f"dataset.root: {where}: cannot be read ({first_line(error)})") from None
     dataset.check()
     names = [record.image.name for record in dataset.records if isinstance(record.image, ImageFile)]
     missing = Paths(dataset.root).missing(names)

@@ -28,6 +28,7 @@ from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import Pixels, inside, open_image
 from pipeline.errors import MacError, first_line
 from pipeline.metrics import Groups
+from pipeline.store import regular
 
 SIDE = 32
 CORE_HALF = Pixels("lower half", (np.zeros((SIDE, SIDE), np.uint8), np.full((SIDE, SIDE), 255, np.uint8)))
@@ -168,15 +169,16 @@ def _squared(images: Images) -> Images:
 def _read_folder(root: Path, folder: Path) -> Images:
     """The image files of a folder. Larger ones are scaled down to 32 pixels."""
     files = [(folder / file).relative_to(root).as_posix() for file in image_files(folder, "")]
-    pictures = [open_image(root / inside(root, file, str(folder))).convert("RGB") for file in files]
-    scaled = [
-        p if max(p.size) <= SIDE else p.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for p in pictures
-    ]
-    return (
-        np.concatenate([_squared(np.asarray(p)[None]) for p in scaled])
-        if scaled
-        else np.empty((0, SIDE, SIDE, 3), np.uint8)
-    )
+    images = [_small(root / inside(root, file, str(folder))) for file in files]
+    return np.concatenate(images) if images else np.empty((0, SIDE, SIDE, 3), np.uint8)
+
+
+def _small(file: Path) -> Images:
+    """An image file, (1, 32, 32, 3)."""
+    picture = open_image(file).convert("RGB")
+    if max(picture.size) > SIDE:
+        picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return _squared(np.asarray(picture)[None])
 
 
 def _read_mnist(root: Path, train: bool) -> tuple[Images, NDArray[np.int64], list[str]]:
@@ -232,7 +234,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _unpickle(file: Path) -> dict[str, Any]:
-    with file.open("rb") as opened:
+    with regular(file) as opened:
         values = _ArraysOnly(opened, encoding="latin-1").load()
     if not isinstance(values, dict):
         raise ValueError(f"{file.name} holds no dictionary")

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import MacError
+from pipeline.store import regular
 
 HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
@@ -19,11 +20,10 @@ def open_picture(file: Path) -> Iterator[Image.Image]:
     """An image file, not decoded yet; see `identified`.
 
     Raises:
-        OSError: it is not there, cannot be opened, or is no regular file.
+        OSError: it is not there, or cannot be opened.
+        MacError: it is no regular file.
     """
-    if file.exists() and not file.is_file():  # a pipe would wait for ever
-        raise OSError("it is no regular file")
-    with file.open("rb") as opened, identified(opened) as image:
+    with regular(file) as opened, identified(opened) as image:
         yield image
 
 

@@ -4,11 +4,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.datasets.sources import Source
-from pipeline.errors import MacError
+from pipeline.datasets.sources import Source, check_name
+from pipeline.errors import MacError, quoted
 from pipeline.metrics import NOT_KNOWN, Groups
 from pipeline.store import SPLITS
 
+LONGEST_NAME = 200  # characters
 SHOWN = 6  # most repeated paths that a message names
 
 
@@ -52,8 +53,8 @@ class Dataset:
             images: the word for an image in the message.
 
         Raises:
-            MacError: an image with two records, fewer than two classes, two groups of one name, a split without
-                images, or a class without training images.
+            MacError: an image with two records, fewer than two classes, two groups of one name, a name
+                that is no line of text, a split without images, or a class without training images.
         """
         self._check_repeated()
         classes = self.groups.classes
@@ -73,6 +74,14 @@ class Dataset:
 
     def _check_names(self) -> None:
         classes, attributes = self.groups.classes, self.groups.attributes
+        for name in (*classes, *attributes):
+            check_name(name, str(self.root))
+            is_line = len(name.splitlines()) == 1
+            if len(name) > LONGEST_NAME or not is_line:
+                wrong = f"has over {LONGEST_NAME} characters" if is_line else "is no line of text"
+                raise MacError(
+                    f"{self.root}: the name {quoted(name)} of a class or attribute {wrong}; rename it"
+                )
         for names in (classes, attributes):
             if repeated := [name for name, count in Counter(names).items() if count > 1]:
                 raise MacError(f"{self.root}: the name {repeated[0]} is given twice; rename one")

@@ -13,9 +13,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.datasets.depth import CUT, CUT_DARK, DARK, FULL, TOLD, as_8_bits, is_deep, packing
 from pipeline.datasets.dicom import is_dicom, read_dicom
+from pipeline.datasets.memory import announce
 from pipeline.datasets.opening import alike, identified
 from pipeline.errors import MacError, first_line
 from pipeline.params.dataset import Range, ToStored
+from pipeline.store import regular
 
 # What Pillow reads; HEIC, which pillow-heif reads; and DICOM, which pydicom reads.
 SUFFIXES = frozenset(
@@ -102,7 +104,7 @@ def open_image(file: Path, white: Range = "auto") -> Image.Image:
         MacError: the file cannot be read as an image.
     """
     try:
-        with file.open("rb") as opened:
+        with regular(file) as opened:
             return read_dicom(opened, white) if is_dicom(file, opened) else _decoded(opened, white)
     except MacError:
         raise
@@ -120,6 +122,7 @@ def _decoded(opened: BinaryIO, white: Range) -> Image.Image:
     """An image file that Pillow reads, in an 8-bit mode."""
     image: Image.Image
     with identified(opened) as image:
+        announce(image.width * image.height)
         packed, info = packing(image), dict[str | tuple[int, int], Any]()
         ImageOps.exif_transpose(image, in_place=True)  # also loads it; a copy takes as long as scaling
     if is_deep(image):
@@ -157,6 +160,16 @@ def stored_image(picture: Image.Image, side: int, how: ToStored) -> NDArray[np.u
     return np.asarray(to_stored(in_colour, side, how))
 
 
+def check_name(path: str, where: str) -> None:
+    """Check that the names in a path are UTF-8 text, so that they can be written into artefacts and tables.
+
+    Raises:
+        MacError: they have other bytes, which Python shows as lone surrogates.
+    """
+    if not path.isascii() and any("\ud800" <= letter <= "\udfff" for letter in path):
+        raise MacError(f"{where}: the name '{path}' is not UTF-8 text; rename this file or folder")
+
+
 def inside(root: Path, relative: str, where: str) -> str:
     """`relative` in its shortest spelling, if it stays within `root`; `where` starts the message.
 
@@ -165,6 +178,7 @@ def inside(root: Path, relative: str, where: str) -> str:
     Raises:
         MacError: an absolute path, `..`, or a symbolic link that leads out.
     """
+    check_name(relative, where)
     path = root / relative
     try:
         if "\0" in relative:

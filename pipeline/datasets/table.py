@@ -1,10 +1,12 @@
 """Metadata tables: CSV as people write it, read into rows that know their file and line."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import MacError
+from pipeline.store import regular
 
 _SPLIT_NAMES = (
     ("0", "train", "training"),
@@ -77,7 +79,7 @@ def read_lines(file: Path, remedy: str) -> list[str]:
         MacError: no such file, or not UTF-8.
     """
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
+        with io.TextIOWrapper(regular(file), newline="", encoding="utf-8-sig") as opened:
             return list(opened)
     except OSError as error:
         raise MacError(f"{file}: cannot be read ({error.strerror}); {remedy}") from None

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.datasets.memory import announce
 from pipeline.datasets.names import shortened
 from pipeline.datasets.opening import alike, open_picture
 from pipeline.datasets.sources import ImageFile, Source
@@ -63,6 +64,7 @@ def _opened(file: Path) -> Image.Image:
     """The foreground of a mask file, upright."""
     try:
         with open_picture(file) as image:
+            announce(image.width * image.height)
             is_lossy = image.format in LOSSY
             ImageOps.exif_transpose(image, in_place=True)  # also loads it
             if image.mode == "F" and not np.isin(np.asarray(image), (0, 1)).all():

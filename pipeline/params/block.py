@@ -4,10 +4,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.setting import LARGE
+
 PRECISION = "number format of the network; auto: bfloat16 if the hardware computes in it, else float32"
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], Field(description=PRECISION)]
-Positive = Annotated[int, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0, le=LARGE)]
+Count = Annotated[int, Field(ge=0, le=LARGE)]
+Side = Annotated[int, Field(gt=0, le=4096)]  # pixels
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # as PyTorch takes them
 HeldOutShare = Annotated[float, Field(gt=0, lt=0.5)]
 
 
@@ -18,7 +22,7 @@ class Block(BaseModel):
         block: name of the block, such as `train`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=4096)
 
     block: ClassVar[str]
 

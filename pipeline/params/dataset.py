@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.params.block import Block, Positive
+from pipeline.params.block import Block, Side
 
 Range = Literal["auto"] | Annotated[float, Field(gt=0)]
 ToStored = Literal["squash", "center_crop"]
@@ -21,7 +21,7 @@ class DatasetParams(Block):
     name: str = Field(description="the reader of the dataset's files")
     root: str = Field(min_length=1, description="folder of the dataset")
     options: dict[str, Any] = Field(description="options of the reader, see below; {} for none")
-    stored_size: Positive = Field(description="side of the stored images, pixels")
+    stored_size: Side = Field(description="side of the stored images, pixels")
     to_stored: ToStored = Field(description=TO_STORED)
     range: Range = Field(
         description="the value that becomes white in grey images of more than 8 bits; auto: what the file "

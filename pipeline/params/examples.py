@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from pipeline.params.block import Block, Seed
+from pipeline.params.block import Block, Count, Seed
 
 
 class ExamplesParams(Block):
@@ -12,6 +12,6 @@ class ExamplesParams(Block):
 
     block: ClassVar[str] = "examples"
 
-    training: int = Field(ge=0, description="number of training images, with map, mask and interventions")
-    mistakes: int = Field(ge=0, description="number of test images that ERM gets wrong, with two maps each")
+    training: Count = Field(description="number of training images, with map, mask and interventions")
+    mistakes: Count = Field(description="number of test images that ERM gets wrong, with two maps each")
     seed: Seed = Field(description="seed of the choice of images")

@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from pipeline.params.block import Block, Positive, Precision, Seed
+from pipeline.setting import LARGE
 
 
 class FeaturesParams(Block):
@@ -17,7 +18,9 @@ class FeaturesParams(Block):
         description="draws over the validation images, for the diagnosis; training does not see them"
     )
     batch_size: int = Field(
-        ge=2, description="images in a batch of retraining; they share a fill, and are partners of each other"
+        ge=2,
+        le=LARGE,
+        description="images in a batch of retraining; they share a fill, and are partners of each other",
     )
     low_loss: float = Field(
         gt=0,

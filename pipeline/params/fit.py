@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pipeline.params.block import Block, Positive
-from pipeline.setting import NumberOrAuto
+from pipeline.setting import LARGE, NumberOrAuto
 
 
 class FitParams(Block):
@@ -33,7 +33,7 @@ class FitParams(Block):
     epochs: Positive = Field(
         description="adam: passes over the retraining set; epoch e of seed 0 uses draw e mod R"
     )
-    lr: float = Field(gt=0, description="adam: learning rate")
+    lr: float = Field(gt=0, le=LARGE, description="adam: learning rate")
     lr_step: Positive = Field(description="adam: epochs between drops of the learning rate")
     lr_gamma: float = Field(gt=0, le=1, description="adam: factor of each drop")
 

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.params.block import Block, Positive
+from pipeline.params.block import Block, Side
 
 ToInput = Literal["center_crop", "resize"]
 
@@ -24,5 +24,5 @@ class InputParams(Block):
 
     block: ClassVar[str] = "dataset"
 
-    input_size: Positive = Field(description="side of the network's input, pixels")
+    input_size: Side = Field(description="side of the network's input, pixels")
     to_input: ToInput = Field(description="center_crop: cut out the middle; resize: scale the stored image")

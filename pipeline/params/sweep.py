@@ -7,10 +7,10 @@ from pydantic import Field
 
 from pipeline.params.block import Block, Positive
 from pipeline.params.selection import Criterion
-from pipeline.setting import NumberOrAuto, Setting
+from pipeline.setting import LARGE, NumberOrAuto, Setting
 
-NotNegative = Annotated[float, Field(ge=0)]
-Values = Annotated[list[NotNegative], Field(min_length=1)]
+NotNegative = Annotated[float, Field(ge=0, le=LARGE)]
+Values = Annotated[list[NotNegative], Field(min_length=1, max_length=100)]
 
 
 class PenaltyParams(Block):

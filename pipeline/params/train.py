@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.params.block import Block, Positive, Precision, Seed
+from pipeline.setting import LARGE
 
 
 def _crop_scale(value: tuple[float, float]) -> tuple[float, float]:
@@ -19,10 +20,10 @@ class TrainParams(Block):
     block: ClassVar[str] = "train"
 
     epochs: Positive = Field(description="passes over the training images")
-    batch_size: int = Field(ge=2, description="images in a training step")
-    lr: float = Field(gt=0, description="highest learning rate of the schedule")
+    batch_size: int = Field(ge=2, le=LARGE, description="images in a training step")
+    lr: float = Field(gt=0, le=LARGE, description="highest learning rate of the schedule")
     momentum: float = Field(ge=0, lt=1, description="momentum of the optimiser, SGD")
-    weight_decay: float = Field(ge=0, description="weight decay of the optimiser, SGD")
+    weight_decay: float = Field(ge=0, le=LARGE, description="weight decay of the optimiser, SGD")
     schedule: Literal["constant", "cosine", "one_cycle"] = Field(description="how the learning rate changes")
     crop_scale: Annotated[tuple[float, float], AfterValidator(_crop_scale)] = Field(
         description="smallest and largest area of the random crop, as shares of the image"

@@ -7,7 +7,6 @@ import io
 from pathlib import Path
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from pipeline import params_file
 from pipeline.errors import MacError
@@ -100,10 +99,8 @@ def _changed(whole: str, changes: list[str]) -> str:
             if not isinstance(block.get(name), dict):
                 raise MacError(f"{change}: no block {name}; the blocks are {', '.join(values)}")
             block = block[name]
-        try:
-            block[key] = yaml.load(value)
-        except YAMLError as error:
-            raise MacError(f"{change}: is not YAML ({' '.join(str(error).split())})") from None
+        params_file.from_yaml(value, change)  # is not huge
+        block[key] = yaml.load(value)
     params_file.parse(values, "changed parameters")
     out = io.StringIO()
     yaml.dump(values, out)

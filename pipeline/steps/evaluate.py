@@ -1,5 +1,6 @@
 """Stage evaluate: ERM and MaC side by side on the test split."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,18 @@ def evaluate(given: Opened, metrics_out: Path, plots_out: Path, context: Context
     metrics["diagnosis"] = diagnose(given)
     store.write_json(metrics_out, metrics)
     with store.create_folder(plots_out) as folder:
-        store.write_csv(folder / "groups.csv", _bars(metrics))
-        store.write_csv(folder / "confusion.csv", confusion)
+        store.write_csv(folder / "groups.csv", _for_a_script(_bars(metrics)))
+        store.write_csv(folder / "confusion.csv", _for_a_script(confusion))
     table = tables.of_metrics(metrics, Choice.of_retrained(given).reason)
     return f"{table}\n\n{diagnosis_table.in_words(metrics['diagnosis'])}"
+
+
+def _for_a_script(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Rows whose text cannot end a script: DVC puts them into the script of its page as they are."""
+    found = []
+    for row in rows:
+        found.append({key: v.replace("<", "‹") if isinstance(v, str) else v for key, v in row.items()})
+    return found
 
 
 def measure(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:

@@ -21,6 +21,7 @@ from pipeline.compute.progress import log
 from pipeline.datasets import read, true_masks
 from pipeline.datasets.copies import Copies
 from pipeline.datasets.depth import DARK, FULL, PEAK, TOLD
+from pipeline.datasets.memory import holding_images
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import stored_image, to_stored
 from pipeline.errors import MacError
@@ -227,6 +228,7 @@ class Decoded:
     peak: float
 
 
+@holding_images()
 def decode(record: Record, root: Path, side: int, how: ToStored, white: Range = "auto") -> Decoded:
     """A record's image as RGB, and its true mask if it has one, both at the stored size.
 

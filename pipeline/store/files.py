@@ -1,16 +1,18 @@
 """Writes files and folders completely or not at all: under a temporary name, synced, then renamed."""
 
 import csv
+import errno
 import io
 import json
 import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
@@ -169,24 +171,85 @@ def read_csv(path: Path, remedy: str) -> list[dict[str, str]]:
         raise MacError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
 
 
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+
+
+def as_cell(value: object) -> object:
+    """A value for a table that spreadsheets open too: text that they would run as a formula begins with '.
+
+    Numbers stay, in text too. Source: OWASP, CSV Injection.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
-    """Write rows as CSV, completely or not at all.
+    """Write rows as CSV, completely or not at all. Text that spreadsheets would run is marked, see `as_cell`.
 
     Args:
         rows: all with the same keys.
         columns: the keys in order; None takes those of the first row.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns if columns is not None else list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    names = list(columns if columns is not None else rows[0])
+    lines = [_line(names)]
+    lines += [_line([row[name] for name in names]) for row in rows]
+    write_text(path, "".join(lines))
+
+
+def _line(cells: Sequence[object]) -> str:
+    """A line of CSV. The writer is told that lines end in CR LF, else it does not quote a CR in a cell."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow([as_cell(cell) for cell in cells])
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def regular(path: Path) -> BinaryIO:
+    """A file that a user named, opened to be read.
+
+    Opening a named pipe waits for a writer, and reading a device may never end. So these are refused.
+
+    Raises:
+        MacError: it is no regular file.
+        OSError: it cannot be opened.
+    """
+    try:
+        _check_regular(path, path.stat())
+        opened = open(path, "rb", opener=_not_waiting)  # noqa: SIM115 (the caller closes it)
+    except ValueError as error:  # a null character in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    try:
+        _check_regular(path, os.fstat(opened.fileno()))  # what was looked at may have been replaced
+    except MacError:
+        opened.close()
+        raise
+    return opened
+
+
+def _not_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise MacError(f"{path}: is {kind}, and no file; name a file")
 
 
 def sync(path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from pipeline import graph
-from pipeline.errors import MacError
+from pipeline.errors import MacError, printable
 from pipeline.project import Opened, Project
 from pipeline.results import sheets, visual
 from pipeline.results.blocks import in_blocks
@@ -186,7 +186,7 @@ def as_text(table: MaskTable, name: str, limit: int) -> str:
     shown = table.first(limit)
     for number in range(len(shown)):
         cells = f"{shown.row[number]:>7}{shown.values[name][number]:>14.3f}  {shown.group[number]:<28}"
-        lines.append(f"{cells}{shown.erm[number]:<16}{shown.mac[number]:<16}{shown.path[number]}")
+        lines.append(f"{cells}{shown.erm[number]:<16}{shown.mac[number]:<16}{printable(shown.path[number])}")
     return "\n".join(lines)
 
 

@@ -1,9 +1,10 @@
 """MODEL_CARD.md: an exported classifier's input and output, how it was made, and how good it is."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline.errors import MacError
+from pipeline.errors import MacError, printable
 from pipeline.project import Opened
 from pipeline.results import judgement, tables
 from pipeline.results.diagnosis import diagnose
@@ -40,11 +41,11 @@ def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) ->
     """
     spec, dataset = given.model("erm").spec, given.file("images").provenance.params["name"]
     test = given.grouping("test")
-    counts = [f"{name} {n}" for name, n in zip(test.names, test.count, strict=True)]
+    counts = [f"{_code(name)} {n}" for name, n in zip(test.names, test.count, strict=True)]
     lines = [
-        f"# {file}",
+        f"# {_code(file)}",
         "",
-        f"A {spec.architecture} that tells {_listed(spec.classes)} apart ({form}).",
+        f"A {_code(spec.architecture)} that tells {_listed(spec.classes)} apart ({form}).",
         "",
         "## Input and output",
         "",
@@ -54,7 +55,7 @@ def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) ->
         "",
         "## Data",
         "",
-        f"Dataset `{dataset}`; {len(test.index)} test images: {', '.join(counts)}.",
+        f"Dataset {_code(dataset)}; {len(test.index)} test images: {', '.join(counts)}.",
         f"Spurious attribute: {_listed(spec.attributes) if spec.attributes else 'none is known'}.",
         "",
         "## Method",
@@ -72,7 +73,7 @@ def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) ->
         "- The backbone is as ERM trained it: what it cannot tell apart, no last layer can.",
         "- An image of another class is given one of the classes' names all the same.",
         "",
-        f"Model digest: `{head.digest}`",
+        f"Model digest: {_code(head.digest)}",
         "",
     ]
     return "\n".join(lines)
@@ -102,15 +103,16 @@ def _method(given: Opened, head: NamedHead) -> Iterator[str]:
             "MaC (Hosseini Noohdani et al., *Mitigating Spurious Correlation in Images by Intervention*): "
             f"a network trained as usual (ERM). {_retrained(head)}"
         )
-        yield f"{head.note[0].upper()}{head.note[1:]}."
+        yield f"{_prose(head.note[0].upper() + head.note[1:])}."
         yield judgement.sentence(diagnose(given))
     else:
-        yield f"{head.title} ({head.source}): a network trained as usual (ERM), its last layer fitted anew."
+        who = f"{_prose(head.title)} ({_prose(head.source)})"
+        yield f"{who}: a network trained as usual (ERM), its last layer fitted anew."
         if head.chosen:
-            chosen = [f"{name} {value}" for name, value in head.chosen.items()]
+            chosen = [_prose(f"{name} {value}") for name, value in head.chosen.items()]
             yield f"The validation split chose {', '.join(chosen)}."
         if head.note:
-            yield f"Note: {head.note}."
+            yield f"Note: {_prose(head.note)}."
     yield _LABELS[head.labels]
 
 
@@ -130,10 +132,10 @@ def _results(given: Opened, head: NamedHead) -> Iterator[str]:
     if head.name in (ERM, MAC):
         metrics, _ = measure(given)
         yield "ERM and MaC on the test split:"
-        yield from ("", "```", tables.of_metrics(metrics), "```")
+        yield from ("", _block(tables.of_metrics(metrics)))
     else:
-        yield f"{head.title} on the test split:"
-        yield from ("", "```", _table(given, head), "```")
+        yield f"{_prose(head.title)} on the test split:"
+        yield from ("", _block(_table(given, head)))
     if head.count > 1:
         yield ""
         yield f"The file holds one of the {head.count} heads: the one that the validation split prefers."
@@ -155,7 +157,30 @@ def _table(given: Opened, head: NamedHead) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
+    return ", ".join(_code(name) for name in names)
+
+
+def _prose(text: str) -> str:
+    """Any text as a part of a line of Markdown, in which nothing is markup or HTML."""
+    return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", printable(text))
+
+
+def _code(text: str) -> str:
+    """Any text as a code span of Markdown, in which nothing is markup or HTML."""
+    text = printable(text)
+    fence = "`" * (_longest_ticks(text) + 1)
+    blank = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{blank}{text}{blank}{fence}"
+
+
+def _block(text: str) -> str:
+    """Any text as a code block of Markdown."""
+    fence = "`" * max(3, _longest_ticks(text) + 1)
+    return "\n".join((fence, printable(text, kept="\n"), fence))
+
+
+def _longest_ticks(text: str) -> int:
+    return max((len(ticks) for ticks in re.findall("`+", text)), default=0)
 
 
 def _numbers(values: Sequence[float]) -> str:

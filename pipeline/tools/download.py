@@ -4,20 +4,25 @@ gdown fetches the files; it can also fetch from Google Drive, where CelebA is. A
 of torchvision, if it has them.
 """
 
+import glob
 import shutil
-import tarfile
-import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from torchvision.datasets import CIFAR10, MNIST, CelebA, FashionMNIST
-from torchvision.datasets.utils import check_integrity, extract_archive
+from torchvision.datasets.utils import check_integrity
 
 from pipeline.compute.progress import Progress, log
 from pipeline.errors import MacError, first_line
+from pipeline.tools.archives import Limit, check_space, unpack
 
 MEGABYTE = 1_000_000
 RETRIES = 3  # how often a transfer that breaks off is tried again
+SLOWEST = 120.0  # most seconds for 512 KB, the pieces that gdown gets
+# How much more may come than is published.
+ROOM = 2
+UNPACKED = 8  # times the size of the archive
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,21 @@ class Remote:
     Attributes:
         md5: hex digest; None if none is published (a tar.gz has a checksum of its own).
         makes: the result of unpacking it, relative to the folder; the file's own name if it is no archive.
+        megabytes: the published size, rounded up.
+        files: how many files are in the archive, rounded up.
     """
 
     name: str
     url: str
     md5: str | None
     makes: str
+    megabytes: int
+    files: int = 1
+
+    @property
+    def most(self) -> int:
+        """The most bytes that are fetched."""
+        return ROOM * self.megabytes * MEGABYTE
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,9 @@ def _mnist(kind: type[MNIST], folder: str) -> tuple[Remote, ...]:
     """The files of MNIST, or of a dataset in its form."""
     remotes = []
     for name, md5 in kind.resources:
-        remotes.append(Remote(name, kind.mirrors[0] + name, md5, f"{folder}/raw/{name.removesuffix('.gz')}"))
+        remotes.append(
+            Remote(name, kind.mirrors[0] + name, md5, f"{folder}/raw/{name.removesuffix('.gz')}", 27)
+        )
     return tuple(remotes)
 
 
@@ -66,7 +82,8 @@ def _celeba(*wanted: str) -> tuple[Remote, ...]:
     for identifier, md5, name in CelebA.file_list:
         if name in wanted:
             url = f"https://drive.google.com/uc?id={identifier}"
-            remotes.append(Remote(name, url, md5, name.removesuffix(".zip")))
+            megabytes = 1444 if name.endswith(".zip") else 27
+            remotes.append(Remote(name, url, md5, name.removesuffix(".zip"), megabytes, 203_000))
     return tuple(remotes)
 
 
@@ -81,6 +98,8 @@ PUBLISHED = {
                 "https://nlp.stanford.edu/data/dro/waterbird_complete95_forest2water2.tar.gz",
                 None,
                 "waterbird_complete95_forest2water2",
+                600,
+                13_000,
             ),
         ),
     ),
@@ -106,7 +125,7 @@ PUBLISHED = {
         folder="data/raw/dominoes",
         page="https://www.cs.toronto.edu/~kriz/cifar.html",
         terms="cite Krizhevsky 2009",
-        remotes=(Remote(CIFAR10.filename, CIFAR10.url, CIFAR10.tgz_md5, CIFAR10.base_folder),),
+        remotes=(Remote(CIFAR10.filename, CIFAR10.url, CIFAR10.tgz_md5, CIFAR10.base_folder, 171, 10),),
     ),
 }
 
@@ -125,12 +144,15 @@ def download(name: str, folder: Path | None = None, mirror: str | None = None) -
         The folder.
 
     Raises:
-        MacError: no network, a quota, a wrong digest, or no space on the disk. If the download failed, the
+        MacError: no network, a quota, a wrong digest, a file or archive that is too large or refused, or no
+            space on the disk. If the download failed, the
             message says how to do it by hand.
     """
     published = PUBLISHED[name]
     folder = Path(published.folder) if folder is None else folder
     log.info("%s: %s; terms: %s", name, published.page, published.terms)
+    for left in folder.glob(".unpacking.*.tmp"):  # by an earlier version
+        shutil.rmtree(left, ignore_errors=True)
     for remote in published.remotes:
         file = (folder / remote.makes).with_name(remote.name)
         try:
@@ -154,31 +176,54 @@ def _provide(remote: Remote, file: Path, folder: Path, page: str, mirror: str | 
             f"{file}: is not the published file (its MD5 is not {remote.md5}); remove it and run this again"
         )
     if is_archive:
-        _unpack(file, folder, remote)
+        log.info("unpacking %s", file)
+        unpack(file, made, Limit(UNPACKED * remote.megabytes * MEGABYTE, ROOM * remote.files + 100))
 
 
 def _is_whole(file: Path, remote: Remote) -> bool:
     return bool(check_integrity(str(file), remote.md5))
 
 
-class _Bar:
-    """A progress bar for the bytes of a file; gdown calls it."""
+class _Transfer:
+    """Watches the transfer of a file, which gdown reports to it: shows it, and ends it if it is endless.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    Attributes:
+        stopped: set if the transfer is too slow; gdown then gives up.
+    """
+
+    def __init__(self, remote: Remote, folder: Path) -> None:
+        self._remote, self._folder = remote, folder
         self._bar: Progress | None = None
-        self._told = 0  # megabytes
+        self._bytes = 0
+        self.stopped = threading.Event()
+        self._done = threading.Event()
+        threading.Thread(target=self._stop_if_slow, daemon=True).start()
 
     def __call__(self, so_far: int, total: int | None) -> None:
+        if max(so_far, total or 0) > self._remote.most:
+            raise _TooLargeError
         if self._bar is None:
-            self._bar = Progress(self._name, (total or 0) // MEGABYTE, "MB")
-        self._bar.update(so_far // MEGABYTE - self._told)
-        self._told = so_far // MEGABYTE
+            check_space(self._folder, (total or self._remote.megabytes * MEGABYTE) - so_far)
+            self._bar = Progress(self._remote.name, (total or 0) // MEGABYTE, "MB")
+        self._bar.update(so_far // MEGABYTE - self._bytes // MEGABYTE)
+        self._bytes = so_far
+
+    def _stop_if_slow(self) -> None:
+        before = -1
+        while not self._done.wait(SLOWEST):
+            if self._bytes == before:
+                self.stopped.set()
+            before = self._bytes
 
     def close(self) -> None:
         """Remove the bar from the terminal."""
+        self._done.set()
         if self._bar is not None:
             self._bar.__exit__()
+
+
+class _TooLargeError(Exception):
+    """More comes than was published."""
 
 
 def _fetch(remote: Remote, file: Path, page: str, mirror: str | None) -> None:
@@ -191,7 +236,7 @@ def _fetch(remote: Remote, file: Path, page: str, mirror: str | None) -> None:
     url = f"{mirror.rstrip('/')}/{remote.name}" if mirror else remote.url
     by_hand = f"by hand: put {remote.name} from {page} into {file.parent} and run this again"
     log.info("fetching %s", url)
-    bar = _Bar(remote.name)
+    transfer = _Transfer(remote, file.parent)
     try:
         gdown.download(
             url,
@@ -201,8 +246,19 @@ def _fetch(remote: Remote, file: Path, page: str, mirror: str | None) -> None:
             resume=True,
             timeout=30,
             retries=RETRIES,
-            progress=bar,
+            progress=transfer,
+            cancel=transfer.stopped,
         )
+    except _TooLargeError:
+        for part in file.parent.glob(f"{glob.escape(file.name)}????????.part"):
+            part.unlink()
+        raise MacError(
+            f"{url}: sends more than {remote.most // MEGABYTE} MB, so it is not the published file; {by_hand}"
+        ) from None
+    except gdown.DownloadCancelled:
+        raise MacError(
+            f"{url}: sends less than 512 KB in {SLOWEST:.0f} s; run this again to continue, or {by_hand}"
+        ) from None
     except gdown.FileURLRetrievalError as error:  # Google Drive's quota, or a file that is gone
         reason = first_line(error)
         raise MacError(
@@ -214,36 +270,10 @@ def _fetch(remote: Remote, file: Path, page: str, mirror: str | None) -> None:
             f"{url}: cannot be downloaded ({reason}); run this again to continue, or {by_hand}"
         ) from None
     finally:
-        bar.close()
+        transfer.close()
     if not _is_whole(file, remote):
         file.unlink()
         raise MacError(
             f"{url}: is not the published file (its MD5 is not {remote.md5}) and is removed; "
             f"run this again, or {by_hand}"
         )
-
-
-def _unpack(file: Path, folder: Path, remote: Remote) -> None:
-    """Unpack into a temporary folder, then move the contents to their place. So they are complete there."""
-    log.info("unpacking %s", file)
-    with tempfile.TemporaryDirectory(prefix=".unpacking.", suffix=".tmp", dir=folder) as name:
-        try:
-            made = _unpacked(file, Path(name), remote)
-        except (tarfile.TarError, EOFError, OSError, RuntimeError, ValueError) as error:
-            reason = first_line(error)
-            raise MacError(f"{file}: cannot be unpacked ({reason}); remove it and run this again") from None
-        if not made.exists():
-            raise MacError(f"{file}: does not hold {remote.makes}; remove it and run this again")
-        shutil.move(made, folder / remote.makes)
-
-
-def _unpacked(file: Path, folder: Path, remote: Remote) -> Path:
-    """Unpack into `folder`; return where `remote.makes` should be in it."""
-    if file.name.endswith(".tar.gz"):
-        with tarfile.open(file) as archive:
-            archive.extractall(folder, filter="data")  # nothing outside the folder
-            while archive.fileobj and archive.fileobj.read(MEGABYTE):  # gzip checks its CRC only at the end
-                pass
-        return folder / remote.makes
-    extract_archive(str(file), str(folder))
-    return folder / (remote.makes if file.suffix == ".zip" else file.stem)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.datasets.sources import check_name
 from pipeline.errors import MacError
 from pipeline.method.masks import pixel_count, top_k_mask, upsample
 from pipeline.results import sheets, visual
@@ -54,6 +55,7 @@ def explain(
 def _row(
     pair: Pair, file: Path, k: int | None, target: str | None, sides: Sequence[Side], flip: bool
 ) -> Image.Image:
+    check_name(file.name, str(file.parent))
     pixels, size = pair.transform.pixels(file), pair.transform.spec.input_size
     state = pair.state(pixels[None])
     probability = pair.probabilities(state)[0]

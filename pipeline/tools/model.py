@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline import graph
 from pipeline.compute.device import pick
 from pipeline.datasets.depth import is_deep
+from pipeline.datasets.memory import holding_images
 from pipeline.datasets.sources import open_image, stored_image
 from pipeline.errors import MacError
 from pipeline.network import classifier
@@ -31,6 +32,7 @@ class Transform:
 
     spec: ModelSpec
 
+    @holding_images()
     def pixels(self, image: Image.Image | str | Path) -> Tensor:
         """An image, or the path of its file, on the input grid: (3, S, S) uint8.
 

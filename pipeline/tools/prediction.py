@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.compute import device
 from pipeline.datasets.listing import image_files
+from pipeline.datasets.sources import check_name
 from pipeline.errors import MacError
 from pipeline.method import xgradcam
 from pipeline.method.knee import at_knee
@@ -169,6 +170,7 @@ def predict(pair: Pair, files: Sequence[Path]) -> Iterator[Prediction]:
 
 def _read(transform: Transform, file: Path) -> Tensor | MacError:
     try:
+        check_name(file.name, str(file.parent))
         return transform.pixels(file)
     except MacError as error:
         return error

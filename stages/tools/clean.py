@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.compute.engine import left_in
+from stages.echo import say
 from stages.frame import scratch_of
 from stages.options import data_option
 
@@ -27,8 +28,8 @@ def command(data: Path, remove: bool, days: float) -> None:
             shutil.rmtree(left.path)
             state = "removed"
         age = (time.time() - left.changed) / 3600
-        click.echo(f"{left.path.name:<32} {left.bytes / 2**20:>10.1f} MiB {age:>8.1f} h  {state}")
+        say(f"{left.path.name:<32} {left.bytes / 2**20:>10.1f} MiB {age:>8.1f} h  {state}")
     if not found:
-        click.echo(f"{scratch}: nothing left")
+        say(f"{scratch}: nothing left")
     elif not remove and not all(left.in_use for left in found):
-        click.echo("the same stage, run again, goes on from there; 'mac clean --remove' removes it")
+        say("the same stage, run again, goes on from there; 'mac clean --remove' removes it")

@@ -1,6 +1,5 @@
 """mac diagnose: say whether the method's assumption seems to hold here."""
 
-import json
 from pathlib import Path
 
 import click
@@ -8,6 +7,7 @@ import click
 from pipeline import graph
 from pipeline.results import diagnosis_table, judgement
 from pipeline.results.diagnosis import diagnose
+from stages.echo import say, say_json
 from stages.options import data_option
 
 
@@ -34,6 +34,6 @@ def command(data: Path, as_json: bool) -> None:
             "advice": judgement.advice(found),
             "class_advice": judgement.by_class(found),
         }
-        click.echo(json.dumps({**found, **words}, ensure_ascii=False))
+        say_json({**found, **words})
     else:
-        click.echo(diagnosis_table.table(found))
+        say(diagnosis_table.table(found))

@@ -1,6 +1,5 @@
 """mac doctor: check this machine and these parameters before anything runs."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.tools import checks
+from stages.echo import say, say_json
 from stages.options import data_option, device_option, params_option
 
 
@@ -40,15 +40,15 @@ def command(params_path: Path, data: Path, device: str, page: Path | None, as_js
             "findings": [asdict(each) for each in findings],
             "stages": [asdict(each) for each in estimates],
         }
-        click.echo(json.dumps(found, ensure_ascii=False))
+        say_json(found)
     else:
         for each in findings:
             remedy = f"; {each.remedy}" if each.remedy else ""
-            click.echo(f"{each.state:<8} {each.what}: {each.found}{remedy}")
+            say(f"{each.state:<8} {each.what}: {each.found}{remedy}")
         if estimates:
-            click.echo(f"\n{'stage':<10}{'on disk':>12}{'time':>12}   (estimates)")
+            say(f"\n{'stage':<10}{'on disk':>12}{'time':>12}   (estimates)")
         for need in estimates:
             size, time = checks.as_bytes(need.bytes), checks.as_time(need.seconds)
-            click.echo(f"{need.stage:<10}{size:>12}{time:>12}")
+            say(f"{need.stage:<10}{size:>12}{time:>12}")
     if any(each.state == "error" for each in findings):
         sys.exit(1)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from stages.echo import say
+
 # The names in pipeline.tools.download, which is slow to import because of torchvision.
 NAMES = ["waterbirds", "celeba", "mnist", "fashion_mnist", "cifar10"]
 
@@ -21,4 +23,4 @@ def command(name: str, folder: Path | None, mirror: str | None) -> None:
     """Fetch, check and unpack a dataset. If it was interrupted, the same command continues."""
     from pipeline.tools.download import download
 
-    click.echo(f"{name} is in {download(name, folder, mirror)}")
+    say(f"{name} is in {download(name, folder, mirror)}")

@@ -11,6 +11,7 @@ from pipeline.compute.progress import log
 from pipeline.results.sides import Side, sides_of
 from pipeline.tools.explanation import explain
 from pipeline.tools.prediction import Pair
+from stages.echo import say
 from stages.head_option import head_option
 from stages.options import data_option, device_option
 
@@ -67,4 +68,4 @@ def command(
     picture = explain(pair, images, top_k, target, sides, bool(flip))
     with store.replacing(out) as temporary:
         picture.save(temporary, "PNG")
-    click.echo(out)
+    say(out)

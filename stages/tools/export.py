@@ -7,6 +7,7 @@ import click
 from pipeline import graph
 from pipeline.tools.export import CARD, FORMATS, Format, export
 from pipeline.tools.heads import MAC, NAMES
+from stages.echo import say
 from stages.options import data_option
 
 
@@ -25,4 +26,4 @@ def command(how: Format, out: Path, model: str, data: Path) -> None:
     """Write a classifier as one file, compare it with PyTorch, and put a model card beside it."""
     checked = export(graph.project(data), model, out, how)
     difference = f"logits within {checked.difference:.1e} of PyTorch's, relative to their terms"
-    click.echo(f"{out} ({checked.images} images: {difference}), {out.with_name(CARD)}")
+    say(f"{out} ({checked.images} images: {difference}), {out.with_name(CARD)}")

@@ -5,13 +5,14 @@ from pathlib import Path
 import click
 
 from pipeline import presets
+from stages.echo import say
 
 
 def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
         formatter = click.HelpFormatter()
         formatter.write_dl(list(presets.summaries().items()))
-        click.echo(formatter.getvalue(), nl=False)
+        say(formatter.getvalue(), newline=False)
         context.exit()
 
 
@@ -44,4 +45,4 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 def command(preset: str, changes: tuple[str, ...], file: Path, force: bool) -> None:
     """Write the params.yaml of PRESET. A comment gives the source of every value."""
     presets.write(preset, file, list(changes), force)
-    click.echo(f"wrote {file}; next: dvc repro")
+    say(f"wrote {file}; next: dvc repro")

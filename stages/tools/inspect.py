@@ -1,6 +1,5 @@
 """mac inspect: show what is in an artefact."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from pipeline import store
 from pipeline.errors import MacError
 from pipeline.tools import browse, inspection
+from stages.echo import say, say_json
 
 
 class _Grid(click.ParamType[tuple[int, int]]):
@@ -70,9 +70,9 @@ def command(file: Path, row: int | None, out: Path | None, as_json: bool, **chos
     elif listing.is_wanted:
         _list(file, listing, out, as_json)
     elif as_json:
-        click.echo(json.dumps(inspection.as_dict(file), ensure_ascii=False))
+        say_json(inspection.as_dict(file))
     else:
-        click.echo(inspection.describe(file))
+        say(inspection.describe(file))
 
 
 @dataclass(frozen=True)
@@ -116,16 +116,16 @@ def _list(file: Path, listing: _Listing, out: Path | None, as_json: bool) -> Non
     table = table.by(name)
     if listing.table_file is not None:
         store.write_csv(listing.table_file, browse.as_rows(table), [*browse.COLUMNS, *browse.SORTS])
-        click.echo(listing.table_file)
+        say(listing.table_file)
     if listing.grid is not None and out is not None:
         _save(browse.as_grid(file, table, name, *listing.grid), out)
     if as_json:
-        click.echo(json.dumps(browse.as_rows(table), ensure_ascii=False))
+        say_json(browse.as_rows(table))
     elif listing.table_file is None and listing.grid is None:
-        click.echo(browse.as_text(table, name, listing.limit))
+        say(browse.as_text(table, name, listing.limit))
 
 
 def _save(picture: Image.Image, out: Path) -> None:
     with store.replacing(out) as temporary:
         picture.save(temporary, "PNG")
-    click.echo(out)
+    say(out)

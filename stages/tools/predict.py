@@ -1,6 +1,5 @@
 """mac predict: predict classes and probabilities of image files, with ERM's head and another one."""
 
-import json
 from pathlib import Path
 
 import click
@@ -8,9 +7,10 @@ import click
 from pipeline import graph
 from pipeline.compute.device import pick
 from pipeline.compute.progress import log, track
-from pipeline.errors import MacError
+from pipeline.errors import MacError, printable
 from pipeline.store import write_csv
 from pipeline.tools.prediction import Pair, Prediction, listed, predict
+from stages.echo import say, say_json
 from stages.head_option import head_option
 from stages.options import data_option, device_option
 
@@ -39,7 +39,7 @@ def command(
     if pair.note:
         log.warning("%s", pair.note)
     cells, unreadable = [], 0
-    width = max(len(str(file)) for file in files)
+    width = max(len(printable(str(file))) for file in files)
     for found in track(predict(pair, files), "predict", len(files), "images"):
         if out is not None:
             cells.append(found.as_cells(pair))
@@ -47,12 +47,12 @@ def command(
             unreadable += 1
             log.warning("%s", found.error)
         if as_json:
-            click.echo(json.dumps(found.as_row(pair), ensure_ascii=False))
+            say_json(found.as_row(pair))
         elif found.probability is not None and out is None:
-            click.echo(f"{found.path!s:<{width}}  {_said(found, pair)}")
+            say(f"{printable(str(found.path)):<{width}}  {printable(_said(found, pair))}")
     if out is not None:
         write_csv(out, cells)
-        click.echo(out)
+        say(out)
     if unreadable:
         log.warning("%d of %d files cannot be read", unreadable, len(files))
     if unreadable == len(files):

@@ -1,5 +1,6 @@
 """params.yaml is checked as a whole; each stage gets its own part."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def test_yaml_1_2_numbers_are_numbers(tmp_path: Path) -> None:
     assert load(tmp_path / "params.yaml").of(RetrainParams).lr == 0.005
 
 
-WEIGHT = "Value error, should be a number ≥ 0, or auto"
+WEIGHT = "Value error, should be a number from 0 to 1,000,000, or auto"
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,30 @@ WEIGHT = "Value error, should be a number ≥ 0, or auto"
             "beta",
             float("inf"),
             f"params.yaml: retrain.beta: {WEIGHT}, found inf",
+        ),
+        (
+            "train",
+            "epochs",
+            10**30,
+            "params.yaml: train.epochs: Input should be less than or equal to 1000000",
+        ),
+        (
+            "train",
+            "seed",
+            2**63,
+            "params.yaml: train.seed: Input should be less than 9223372036854775808, found 9223372036854",
+        ),
+        (
+            "dataset",
+            "stored_size",
+            40000,
+            "params.yaml: dataset.stored_size: Input should be less than or equal to 4096, found 40000",
+        ),
+        (
+            "dataset",
+            "root",
+            "x" * 10**6,
+            "params.yaml: dataset.root: String should have at most 4096 characters",
         ),
         ("sweep", "seeds", 0, "params.yaml: sweep.seeds: Input should be greater than 0, found 0"),
         (
@@ -147,6 +172,70 @@ def test_a_file_that_is_none(tmp_path: Path, text: str | None, message: str) -> 
         load(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+def loaded_with(tmp_path: Path, old: str, new: str) -> str:
+    """What is wrong with the repository's params.yaml after a change; empty if nothing is."""
+    text = (REPOSITORY / "params.yaml").read_text()
+    assert old in text
+    (tmp_path / "params.yaml").write_bytes(text.replace(old, new, 1).encode("utf-8", "surrogatepass"))
+    try:
+        load(tmp_path / "params.yaml")
+    except MacError as error:
+        return str(error)
+    return ""
+
+
+VALUES = """
+    2020-99-99|2020-01-01T99:99:99Z|!!int x|!!int ''|!!float ''|!!bool x|!!binary '@'|!!timestamp x|!!omap [a]
+    !!python/object:os.system x|!foo bar|*nothing|'|@x|.inf|{[1]: 2}|- x
+"""
+LARGE_VALUES = ["0x" + "f" * 9000, "9" * 5000, "[" * 9000, "- " * 9000, "? " * 9000, "\0", "\ud800", "\t- x"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [*VALUES.strip().replace("\n", "|").split("|"), *LARGE_VALUES],
+    ids=lambda value: ascii(value[:20]),
+)
+def test_what_yaml_cannot_hold_is_one_line(tmp_path: Path, value: str) -> None:
+    for old, new in (("lr: 0.005", f"lr: {value}"), ("options: {}", f"options:\n    label: {value}")):
+        message = loaded_with(tmp_path, old, new)
+        assert message.startswith(f"{tmp_path}/params.yaml: ")
+        assert len(message.splitlines()) == 1
+
+
+def test_a_short_text_cannot_stand_for_a_huge_value(tmp_path: Path) -> None:
+    lists = "x0: &x0 lol\n"
+    merged = "x0: &x0 {key: 1}\n"
+    for level in range(1, 10):
+        ten = ", ".join([f"*x{level - 1}"] * 10)
+        lists += f"x{level}: &x{level} [{ten}]\n"
+        merged += f"x{level}: &x{level} {{<<: [{ten}]}}\n"
+    for text in (lists, merged, "a: &a [*a]", "a: [" + "1, " * 15_000 + "]"):
+        message = loaded_with(tmp_path, "model:", f"{text}\nmodel:")
+        assert "is more than 10000 values, aliases counted" in message
+    assert "more than 100000 bytes" in loaded_with(tmp_path, "model:", "#" * 100_000 + "\nmodel:")
+
+
+def test_an_alias_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    assert loaded_with(tmp_path, "root: data/raw/demo", "root: &root data/raw/demo") == ""
+    file = tmp_path / "params.yaml"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    load(file)
+
+
+def test_params_that_are_no_text_or_no_file(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text((REPOSITORY / "params.yaml").read_text(), encoding="utf-16")
+    with pytest.raises(MacError, match="params.yaml: is not UTF-8 text .*; save it as UTF-8$"):
+        load(file)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(MacError, match="params.yaml: is a named pipe, and no file"):
+        load(file)
+    with pytest.raises(MacError, match=f"{tmp_path}: is a folder, and no file"):
+        load(tmp_path)
 
 
 def test_a_stage_gets_the_keys_of_its_own_models_alone() -> None:

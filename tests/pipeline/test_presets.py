@@ -138,12 +138,19 @@ def test_set_changes_values_and_keeps_the_comments(tmp_path: Path) -> None:
     [
         (
             "retrain.alpha=-1",
-            "changed parameters: retrain.alpha: Value error, should be a number ≥ 0, or auto, found -1",
+            "changed parameters: retrain.alpha: Value error, should be a number from 0 to 1,000,000, or "
+            "auto, found -1",
         ),
         ("retrain.alhpa=1", "changed parameters: retrain.alhpa: unknown key"),
         ("retrian.alpha=1", "retrian.alpha=1: no block retrian; the blocks are dataset, model, train"),
         ("retrain.alpha", "retrain.alpha: expected key=value"),
         ("retrain.alpha=[", "retrain.alpha=[: is not YAML"),
+        (
+            "retrain.alpha=!!int x",
+            "retrain.alpha=!!int x: holds a value that cannot be read (invalid literal",
+        ),
+        ("train.epochs=1" + "0" * 30, "changed parameters: train.epochs: Input should be less than or equal"),
+        ("dataset.root=" + "[" * 2000, "[[[: is nested too deeply"),
         ("dataset.options.label=Hat", "changed parameters: dataset.options.label: unknown key"),
     ],
 )

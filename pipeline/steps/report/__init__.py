@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader
 
 from pipeline import store
 from pipeline.compute.context import Context
+from pipeline.errors import printable
 from pipeline.metrics import SIGNS
 from pipeline.project import Opened, Project
 from pipeline.results import diagnosis_table, judgement
@@ -44,6 +45,7 @@ def report(given: Opened, out: Path, _context: Context) -> None:
     environment = Environment(
         loader=PackageLoader("pipeline.steps.report", "page"),
         autoescape=True,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -245,6 +247,11 @@ def _numbers(path: Path, given: Opened, name: str) -> list[dict[str, float | Non
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
+
+
+def _visible(value: object) -> object:
+    """Text for the page without marks that would turn the direction of writing, and the like."""
+    return printable(value, kept="\n") if type(value) is str else value
 
 
 def _inline(value: object) -> str:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from pipeline.errors import printable
 from pipeline.steps.report.trade_offs import TradeOff
 
 ERM, MAC = "#8a6d3b", "#1f6f8b"
@@ -65,7 +66,8 @@ def _figure(width: float, height: float, rows: int = 1) -> Iterator[tuple[Figure
 def _drawing(figure: Figure, alt: str) -> Drawing:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return Drawing("data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode(), alt)
+    svg = printable(buffer.getvalue().decode(), kept="\n\t")  # XML cannot hold terminal codes
+    return Drawing("data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(), alt)
 
 
 def _percent(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:

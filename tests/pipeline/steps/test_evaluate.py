@@ -2,6 +2,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +131,15 @@ def test_erm_as_it_is_is_said_and_measured(own_artefacts: Project) -> None:
 def test_it_needs_no_pytorch() -> None:
     code = "import sys, pipeline.steps.evaluate; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_name_does_not_end_the_script_of_dvc_s_page(tmp_path: Path) -> None:
+    spec = replace(made_up.SPEC, classes=("</script><b>", "=1+1"), attributes=())
+    project = made_up.write(tmp_path, spec=spec)
+    with project.open(*NEEDS) as given:
+        evaluate(given, project.path("metrics"), project.path("plots"), cached.context(project.data))
+    files = [project.path("plots") / name for name in ("groups.csv", "confusion.csv")]
+    assert not any("<" in file.read_text() for file in files)
+    seen = {row["actual"] for row in csv.DictReader(files[1].read_text().splitlines())}
+    assert seen == {"‹/script>‹b>", "'=1+1"}
+    assert set(json.loads(project.path("metrics").read_text())["erm"]["test"]["classes"]) == set(spec.classes)

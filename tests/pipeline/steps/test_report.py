@@ -1,5 +1,6 @@
 """The page: complete, self-contained, escaped, and alive in a browser."""
 
+import base64
 import html
 import json
 import re
@@ -9,12 +10,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from pipeline import graph, selection
 from pipeline.compute.context import Context
-from pipeline.errors import MacError
+from pipeline.errors import MacError, printable
 from pipeline.params.examples import ExamplesParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.sweep import SweepParams
@@ -296,7 +298,14 @@ def test_it_says_so_when_retraining_does_harm() -> None:
     assert not verdict(metrics(0.6, 0.55))["apart"]
 
 
-NASTY = ("<script>alert(1)</script>", "\"quoted\" & 'single'", "鳥 $x_1$ été")
+NASTY = (
+    "<script>alert(1)</script>",
+    "\"quoted\" & 'single'",
+    "鳥 $x_1$ été",
+    "a\x1b[31mb\u202ec",
+    "</script><svg>",
+)
+SHOWN = (*NASTY[:3], "a\\x1b[31mb\\u202ec", NASTY[4])
 
 
 @pytest.fixture(scope="module")
@@ -317,17 +326,22 @@ def test_names_of_files_and_classes_are_escaped(nasty: Project) -> None:
     assert len(page.all("script")) == 1
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert "<img src=x" not in text
-    for name in NASTY:
+    assert printable(text, kept="\n\t") == text
+    for name in SHOWN:
         assert html.escape(name).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
         assert name in page.text
     assert "worst class" in page.text
 
 
 def test_figures_take_any_name() -> None:
-    groups = ["$\\frac{", "<b>", "鳥"]
-    drawing = figures.group_bars(groups, [0.5] * 3, [{"mean": 0.6, "std": 0.1}] * 3)
-    assert drawing.uri == figures.group_bars(groups, [0.5] * 3, [{"mean": 0.6, "std": 0.1}] * 3).uri
+    groups = ["$\\frac{", "</text><script>", "鳥", "a\x1b[31mb\u202ec", "&lt;", "_^{", "a\tb"]
+    count = len(groups)
+    drawing = figures.group_bars(groups, [0.5] * count, [{"mean": 0.6, "std": 0.1}] * count)
+    assert drawing.uri == figures.group_bars(groups, [0.5] * count, [{"mean": 0.6, "std": 0.1}] * count).uri
     assert "鳥: ERM 50.0, MaC 60.0" in drawing.alt
+    svg = ElementTree.fromstring(base64.b64decode(drawing.uri.partition(",")[2]))
+    texts = ["".join(node.itertext()).strip() for node in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert {*groups[:3], "a\\x1b[31mb\\u202ec", "&lt;", "_^{"} <= set(texts)
 
 
 def test_figures_say_in_words_what_they_show() -> None:

@@ -82,3 +82,50 @@ def test_a_failure_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -
         pass  # nothing was written
     assert path.read_text() == "before"
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_regular_file_is_opened_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("file", "link"):
+        with store.regular(tmp_path / name) as opened:
+            assert opened.read() == b"x"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to_pipe").symlink_to("pipe")
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        kinds = {"pipe": "a named pipe", "to_pipe": "a named pipe", "socket": "a socket", "": "a folder"}
+        for name, kind in {**kinds, "/dev/zero": "a device"}.items():
+            with pytest.raises(MacError, match=f"{name}: is {kind}, and no file; name a file"):
+                store.regular(tmp_path / name)
+    for name in ("nothing", "a\0b", "x" * 300):
+        with pytest.raises(OSError, match=r"No such file|null|too long"):
+            store.regular(tmp_path / name)
+
+
+def test_a_pipe_put_in_a_file_s_place_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    status = (tmp_path / "file").stat()
+    monkeypatch.setattr(Path, "stat", lambda _path: status)
+    with pytest.raises(MacError, match="pipe: is a named pipe"):
+        store.regular(tmp_path / "pipe")
+
+
+TEXTS = ["=1+1", "+cmd|' /C calc'!A0", "-x", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "=", "-1+1", "+1e5x"]
+
+
+def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
+    rows = [
+        {text: text, "x": value} for text, value in zip(["=1"] * 4, ["-1", "+2.5e-3", -1, -0.5], strict=True)
+    ]
+    store.write_csv(tmp_path / "x.csv", rows)
+    with (tmp_path / "x.csv").open(newline="") as file:
+        head, *found = csv.reader(file)
+    assert head == ["'=1", "x"]
+    assert found == [["'=1", "-1"], ["'=1", "+2.5e-3"], ["'=1", "-1"], ["'=1", "-0.5"]]
+    store.write_csv(tmp_path / "y.csv", [{"name": text} for text in [*TEXTS, "a=b", "it's", "", "犬"]])
+    with (tmp_path / "y.csv").open(newline="") as file:
+        names = [row["name"] for row in csv.DictReader(file)]
+    assert names == [*(f"'{text}" for text in TEXTS), "a=b", "it's", "", "犬"]

@@ -1,8 +1,10 @@
 """The card says the right thing of each head."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from pipeline.project import Project
 from pipeline.results.diagnosis import diagnose
@@ -22,14 +24,14 @@ def written(project: Project, name: str) -> str:
 def test_what_holds_for_every_head(artefacts: Project, name: str) -> None:
     text = written(artefacts, name)
     for words in (
-        "# model.pt\n",
-        "A shufflenet_v2_x0_5 that tells `landbird`, `waterbird` apart (TorchScript).",
+        "# `model.pt`\n",
+        "A `shufflenet_v2_x0_5` that tells `landbird`, `waterbird` apart (TorchScript).",
         "(N, 3, 64, 64) float32",
         "scaled to 72 × 72 pixels",
         "the middle 64 × 64 pixels",
         "minus (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225)",
         "It was compared.",
-        "Dataset `made up`; 12 test images: landbird_land 3, landbird_water 3",
+        "Dataset `made up`; 12 test images: `landbird_land` 3, `landbird_water` 3",
         "Spurious attribute: `land`, `water`.",
         "## Method",
         "## Results",
@@ -101,4 +103,25 @@ def test_a_dataset_whose_attribute_is_not_known(tmp_path_factory: pytest.TempPat
     project = made_up.write(tmp_path_factory.mktemp("unknown"), spec=replace(made_up.SPEC, attributes=()))
     text = written(project, "dfr")
     assert "Spurious attribute: none is known." in text
-    assert "12 test images: landbird 6, waterbird 6." in text
+    assert "12 test images: `landbird` 6, `waterbird` 6." in text
+
+
+@pytest.mark.parametrize(
+    "name", ["`", "a``b`", "<script>alert(1)</script>", "</code>", "```", "*_[x](y)_*", "a|b"]
+)
+def test_a_name_is_no_markup(name: str, tmp_path: Path) -> None:
+    spec = replace(made_up.SPEC, classes=(name, "other"), attributes=(f"{name}\x1b\n# x", "water"))
+    text = written(made_up.write(tmp_path, spec=spec), "mac")
+    tokens = MarkdownIt().parse(text)
+    assert {token.type for token in tokens} & {"html_block", "table_open"} == set()
+    spans, kinds = [], set()
+    for token in tokens:
+        for child in token.children or ():
+            kinds.add(child.type)
+            spans += [child.content] if child.type == "code_inline" else []
+    assert not kinds & {"html_inline", "link_open", "image"}
+    assert spans.count(name) == 2  # of what it tells apart, and in which order
+    assert f"{name}\\x1b\\n# x" in spans
+    assert [token.content for token in tokens if token.type == "heading_open"] == [""] * 6
+    (results,) = [token.content for token in tokens if token.type == "fence"]
+    assert f"{name}_water" in results

@@ -3,10 +3,16 @@
 import hashlib
 import io
 import re
+import shutil
+import socket
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +39,37 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/"
+
+
+class Hostile(Server):
+    """Answers every request with a body that never ends."""
+
+    first, step, pause, announced = 0, 1 << 20, 0.0, None
+
+    def __init__(self, **how: object) -> None:
+        super().__init__(Path())
+        self.__dict__ |= how
+        self.RequestHandlerClass = _Endless
+        self.sent = 0
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Endless(BaseHTTPRequestHandler):
+    server: Hostile
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        if self.server.announced is not None:
+            self.send_header("Content-Length", str(self.server.announced))
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(bytes(self.server.step))
+                self.server.sent += self.server.step
+                time.sleep(self.server.pause)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -189,6 +226,60 @@ def test_files_that_were_put_there_by_hand_are_checked_and_unpacked(server: Serv
     file.write_bytes(contents)
     fetch(server, "cifar10", folder)
     assert server.asked == []
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waterbirds with a published size of 1 MB, so that at most 2 MB are fetched."""
+    published = download.PUBLISHED["waterbirds"]
+    (remote,) = published.remotes
+    remotes = (replace(remote, megabytes=1),)
+    monkeypatch.setitem(download.PUBLISHED, "waterbirds", replace(published, remotes=remotes))
+    monkeypatch.setattr(download, "RETRIES", 0)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("announced", [None, 10**15, 10_000_000])
+def test_a_body_that_does_not_end_is_ended(announced: int | None, tmp_path: Path) -> None:
+    server = Hostile(announced=announced)
+    assert "sends more than 2 MB, so it is not the published file; by hand: put" in error_of(
+        server, "waterbirds", tmp_path / "d"
+    )
+    assert not list((tmp_path / "d").iterdir())
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_body_that_drips_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "SLOWEST", 0.2)
+    server = Hostile(step=1, pause=0.02)
+    message = error_of(server, "waterbirds", tmp_path / "d")
+    assert "sends less than 512 KB in 0 s; run this again to continue" in message
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_full_disk_is_told_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(9, 8, 1_000))
+    server = Hostile(announced=1_900_000)
+    assert "no space on the disk (0 MB are free" in error_of(server, "waterbirds", tmp_path / "d")
+    assert server.sent <= 8 << 20
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_a_killed_unpacking_left_is_removed(server: Server, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import os; print(os.getpid())"]
+    dead = int(subprocess.run(command, capture_output=True, check=True).stdout)
+    for name in (f".cifar-10-batches-py.{dead}@{socket.gethostname()}.tmp", ".unpacking.x1y2.tmp"):
+        (tmp_path / "d" / name / "half").mkdir(parents=True)
+    fetch(server, "cifar10", tmp_path / "d")
+    assert {path.name for path in (tmp_path / "d").iterdir()} == {
+        "cifar-10-batches-py",
+        "cifar-10-python.tar.gz",
+    }
 
 
 def waterbirds_archive(file: Path, *names: str) -> None:

@@ -59,7 +59,7 @@ def test_it_computes_what_the_model_computes(artefacts: Project, tmp_path: Path,
     out = tmp_path / f"model.{how}"
     checked = export(artefacts, name, out, how)  # type: ignore[arg-type]
     assert (checked.images, checked.difference <= TOLERANCE) == (20, True)
-    assert (tmp_path / "MODEL_CARD.md").read_text().startswith(f"# model.{how}\n")
+    assert (tmp_path / "MODEL_CARD.md").read_text().startswith(f"# `model.{how}`\n")
     model = model_of(artefacts, name)
     x = torch.randn(7, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

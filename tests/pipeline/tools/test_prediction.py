@@ -1,6 +1,8 @@
 """Predictions are what the cached features and the heads say."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +143,32 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
     ):
         with pytest.raises(MacError, match=message):
             listed([path])
+
+
+def test_what_is_no_image_file_is_told_and_does_not_hang(artefacts: Project, tmp_path: Path) -> None:
+    good = files_of(artefacts)[0]
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "folder.png").mkdir()
+    unreadable = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.png")
+    shutil.copy(good, unreadable)
+    odd = [tmp_path / name for name in ("-x.png", "a\nb\t'\".png", "=1+1.png", "[1].png", "x" * 240 + ".png")]
+    for file in odd:
+        shutil.copy(good, file)
+    names = [tmp_path / "pipe.png", tmp_path / "loop.png", tmp_path / "folder.png", Path("/dev/zero")]
+    pair = Pair.load(artefacts, "mac", CPU)
+    found = list(predict(pair, [*names, *listed([unreadable, *map(str, odd)])]))
+    reasons = [
+        "is a named pipe",
+        "Too many levels",
+        "is a folder",
+        "is a device",
+        "is not UTF-8 text; rename",
+    ]
+    for each, reason in zip(found, reasons, strict=False):
+        assert each.probability is None
+        assert reason in each.error
+        assert each.error.isprintable()
+    assert [each.path for each in found[5:]] == odd
+    assert all(each.probability is not None for each in found[5:])
+    assert r"a\udcff.png" in found[4].error
