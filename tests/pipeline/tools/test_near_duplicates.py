@@ -2,6 +2,7 @@
 
 import base64
 import io
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from PIL import Image, ImageEnhance
 from ruamel.yaml import YAML
 
+from pipeline.datasets.record import Dataset
+from pipeline.errors import MacError
+from pipeline.metrics import Groups
 from pipeline.tools import near_duplicates
 from pipeline.tools.near_duplicates import LIMIT, find
 from tests.conftest import Project, default_params
@@ -70,3 +74,10 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [str(image["src"]).removeprefix("data:image/jpeg;base64,") for image in page.all("img")]
     sizes = [Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures]
     assert sizes == [(96, 80), (70, 60)]
+
+
+def test_without_imagehash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imagehash", None)
+    dataset = Dataset(tmp_path, [], Groups(("a", "b"), ()))
+    with pytest.raises(MacError, match=r"need imagehash: pip install 'mac-robust\[duplicates\]'"):
+        near_duplicates.hash_images(dataset, "auto")
