@@ -110,7 +110,7 @@ def test_a_worker_killed_in_the_middle_of_a_block(two: DaskCluster, tmp_path: Pa
 
     thread = threading.Thread(target=kill)
     thread.start()
-    with Shards(tmp_path, "squares", 1) as shards:
+    with Shards(tmp_path, "squares", __name__) as shards:
         assert squares(shards, work, blocks(30, 3), two) == [i * i for i in range(30)]
     thread.join()
     assert len(list(begun.glob("6-*"))) == 2  # the block was begun again, in another process
@@ -123,7 +123,7 @@ def test_a_worker_that_hangs_or_is_stopped_is_started_anew(
     monkeypatch.setattr(cluster, "STALLED", 3.0)
     (tmp_path / "begun").mkdir()
     work = Squares(tmp_path / "begun", bad=6, how=how)
-    with Shards(tmp_path, "squares", 1) as shards:
+    with Shards(tmp_path, "squares", __name__) as shards:
         assert squares(shards, work, blocks(30, 3), two) == [i * i for i in range(30)]
     assert len(list((tmp_path / "begun").glob("6-*"))) == 2
 
@@ -132,10 +132,10 @@ def test_a_user_s_mistake_is_told_as_it_is_and_what_was_done_is_kept(
     two: DaskCluster, tmp_path: Path
 ) -> None:
     (tmp_path / "begun").mkdir()
-    with pytest.raises(MacError, match="row 6 is no good"), Shards(tmp_path, "squares", 1) as shards:
+    with pytest.raises(MacError, match="row 6 is no good"), Shards(tmp_path, "squares", __name__) as shards:
         squares(shards, Squares(tmp_path / "begun", bad=6, how="refuse"), blocks(9, 3), two)
     done = len(list(shards.folder.glob("*.safetensors")))
-    with Shards(tmp_path, "squares", 1) as shards:
+    with Shards(tmp_path, "squares", __name__) as shards:
         assert squares(shards, Squares(tmp_path / "begun"), blocks(9, 3), two) == [i * i for i in range(9)]
     assert len(list((tmp_path / "begun").iterdir())) <= 3 + 3 - done + 1
 
@@ -166,7 +166,7 @@ def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
         try:
             with cluster.connect(None, address, "cpu") as found:
                 found.client.wait_for_workers(1, timeout=60)
-                with pytest.raises(MacError, match=message), Shards(hidden, "a") as shards:
+                with pytest.raises(MacError, match=message), Shards(hidden, "a", __name__) as shards:
                     squares(shards, Squares(tmp_path), blocks(9, 3), found)
         finally:
             worker.kill()
