@@ -101,7 +101,7 @@ def _require_unedited(stage: Stage) -> None:
     """
     if changed := edited(f"pipeline.{stage.run.partition(':')[0]}"):
         raise MacError(
-            f"{stage.name}: {', '.join(changed)} changed while it ran, so its result may be of either version; "
+            f"{stage.name}: {', '.join(changed)} changed while it ran, so the result may be of either; "
             f"run it again (or 'dvc commit {stage.name}', if it is the same to you)"
         )
 

@@ -79,9 +79,11 @@ def test_work_goes_on_after_a_failure_and_a_damaged_shard_is_made_again(
     assert not shards.folder.exists()
 
 
-def test_another_fingerprint_is_another_folder(tmp_path: Path) -> None:
-    assert Shards(tmp_path, "a", __name__, {"k": 1}).folder != Shards(tmp_path, "a", __name__, {"k": 2}).folder
-    assert Shards(tmp_path, "a", __name__, {"k": 1}).folder == Shards(tmp_path, "a", __name__, {"k": 1}).folder
+def test_another_fingerprint_or_other_code_is_another_folder(tmp_path: Path) -> None:
+    shards = Shards(tmp_path, "a", __name__, {"k": 1})
+    assert shards.folder == Shards(tmp_path, "a", __name__, {"k": 1}).folder
+    assert shards.folder != Shards(tmp_path, "a", __name__, {"k": 2}).folder
+    assert shards.folder != Shards(tmp_path, "a", "pipeline.errors", {"k": 1}).folder
 
 
 def test_a_block_is_merged_while_later_ones_are_computed(tmp_path: Path) -> None:
