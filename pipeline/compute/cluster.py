@@ -337,25 +337,28 @@ class _Carrier(WorkerPlugin):
         Raises:
             MacError: names the worker.
         """
-        try:
-            with self._lock:
-                if self._function is None:
-                    self._function = self._begun()
+        with self._lock:
+            if self._function is None:
+                _require_same(self._code, code_of(type(self._work).__module__), self._where)
+                self._look_for_the_folder()
+                if "OMP_NUM_THREADS" not in os.environ:
+                    torch.set_num_threads(max(1, get_worker().state.nthreads))
+                with self._told():
+                    self._function = self._opened.enter_context(self._work.open())
+            with self._told():
                 return write_shard(self._function, block, path)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Name the worker in what it cannot do."""
+        try:
+            yield
         except MemoryError:
             raise MacError(f"{self._where}: memory ran out before the first block") from None
         except ImportError as error:
             raise MacError(f"{self._where}: {first_line(error)}; {SAME_PACKAGE}") from None
         except (MacError, OSError) as error:
             raise MacError(f"{error} ({self._where})") from None
-
-    def _begun(self) -> Callable[[Block], Arrays]:
-        """The work's function, if this worker can compute what the others compute."""
-        _require_same(self._code, code_of(type(self._work).__module__), self._where)
-        self._look_for_the_folder()
-        if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, get_worker().state.nthreads))
-        return self._opened.enter_context(self._work.open())
 
     def _look_for_the_folder(self) -> None:
         try:
@@ -364,7 +367,8 @@ class _Carrier(WorkerPlugin):
             seen = False
         if not seen:
             raise MacError(
-                f"{self._folder} is not seen: all workers need the same file system, under the same path"
+                f"{self._where} does not see {self._folder}: "
+                "all workers need the same file system, under the same path"
             )
 
 

@@ -187,7 +187,9 @@ HERE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.mark.parametrize(("resources", "kind"), [({"GPU": 1}, "cuda"), ({}, HERE)])
 def test_the_workers_kind_of_device_counts_not_this_process_s(resources: dict[str, int], kind: str) -> None:
-    with LocalCluster(n_workers=1, processes=False, resources=resources, dashboard_address=":0") as there:
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp", resources=resources, dashboard_address=":0"
+    ) as there:
         with cluster.connect(None, there.scheduler_address, "auto") as found:
             assert found.on.type == kind
         with cluster.connect(None, there.scheduler_address, "cpu") as found:
@@ -199,7 +201,9 @@ def test_the_workers_kind_of_device_counts_not_this_process_s(resources: dict[st
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what a worker without a GPU says")
 def test_a_command_without_a_gpu_sends_gpu_work_to_workers_that_declare_one(project: Project) -> None:
-    with LocalCluster(n_workers=1, processes=False, resources={"GPU": 1}, dashboard_address=":0") as there:
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp", resources={"GPU": 1}, dashboard_address=":0"
+    ) as there:
         said = project.fail("saliency", "--scheduler-address", there.scheduler_address)
     assert "device cuda: PyTorch sees no CUDA device here" in said  # which is the worker's answer
 
