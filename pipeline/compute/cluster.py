@@ -61,6 +61,7 @@ TOKEN = ".seen-by-all"
 WAITING = 60.0  # seconds between two log lines that say that there are no workers
 FILES = (64, 24)  # files that a cluster here has open: at first, and for each worker
 SAME_PACKAGE = "install the same mac-robust and packages there, and start it again"
+HERE = "127.0.0.1"
 SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "ucxx")
 # Dask logs every broken connection. What matters is also raised as an exception.
 LOGGERS = (
@@ -268,6 +269,7 @@ def _local(workers: int, kind: str) -> SpecCluster:
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = str(number)
         return {
+            "host": HERE,
             "nthreads": 1,
             "env": environment,
             "memory_limit": 0,
@@ -279,7 +281,7 @@ def _local(workers: int, kind: str) -> SpecCluster:
     _require_files(workers)
     # Without TLS, every user of this machine could run code in the workers.
     transport = {"security": Security.temporary(), "protocol": "tls://"}
-    addresses = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    addresses = {"host": HERE, "port": 0, "dashboard_address": f"{HERE}:0"}
     # Ctrl-C must reach this process only. A signal that is blocked here stays blocked in the threads that
     # start here, and in the workers that these threads start, now and later.
     resource_tracker.ensure_running()  # if multiprocessing started it later, it would unblock the signal

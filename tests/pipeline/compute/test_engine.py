@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.compute.engine import Arrays, Block, Shards, blocks, left_in
+from pipeline.compute import code
+from pipeline.compute.code import code_of
+from pipeline.compute.engine import Arrays, Block, Shards, blocks, left_in, write_shard
+from pipeline.errors import MacError
 
 
 def squares(block: Block) -> Arrays:
@@ -84,6 +87,33 @@ def test_another_fingerprint_or_other_code_is_another_folder(tmp_path: Path) -> 
     assert shards.folder == Shards(tmp_path, "a", __name__, {"k": 1}).folder
     assert shards.folder != Shards(tmp_path, "a", __name__, {"k": 2}).folder
     assert shards.folder != Shards(tmp_path, "a", "pipeline.errors", {"k": 1}).folder
+
+
+def test_what_other_code_has_done_is_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run is killed, a module is edited that the work's module imports, and the run goes on."""
+    module = "pipeline.steps.features"
+    with pytest.raises(RuntimeError, match="killed"), Shards(tmp_path, "squares", module) as shards:
+        merged(shards, Squares(fail_after=2), blocks(12, 3))
+    edited = code._LOADED["pipeline.network.convnet"] + b"# edited"
+    monkeypatch.setitem(code._LOADED, "pipeline.network.convnet", edited)
+    code_of.cache_clear()
+    again = Squares()
+    with caplog.at_level("INFO"), Shards(tmp_path, "squares", module) as anew:
+        merged(anew, again, blocks(12, 3))
+    code_of.cache_clear()
+    assert len(again.computed) == 4
+    assert f"squares: starts anew; the unfinished work in {shards.folder} (1 in all)" in caplog.text
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.")])
+def test_memory_that_runs_out_is_one_line(tmp_path: Path, error: Exception) -> None:
+    def function(_block: Block) -> Arrays:
+        raise error
+
+    with pytest.raises(MacError, match=r"^rows 3 to 5: memory ran out \("):
+        write_shard(function, Block(3, 6), tmp_path / "x")
 
 
 def test_a_block_is_merged_while_later_ones_are_computed(tmp_path: Path) -> None:
