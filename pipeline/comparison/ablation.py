@@ -13,6 +13,7 @@ from scipy import stats
 
 from pipeline import store
 from pipeline.compute.context import Context
+from pipeline.compute.device import hardware_of
 from pipeline.compute.engine import Shards
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
@@ -75,7 +76,7 @@ def ablation(
     known = with_foreground(given.file("images"), rows)
     # What is done is kept until all is done. The folder's name depends on all of the inputs.
     depends = (maps.model_dump(), features.model_dump(), given.digests("images", "erm"), rows.tolist())
-    with Shards(context.scratch, "ablation", __name__, *depends, context.hardware) as kept:
+    with Shards(context.scratch, "ablation", __name__, *depends, hardware_of(context)) as kept:
 
         def measured(
             folder: str, name: str, of: NDArray[np.int64], k: NDArray[np.int64] | None = None, **changes: str

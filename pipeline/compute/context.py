@@ -30,10 +30,3 @@ class Context:
         import torch
 
         return torch.device(self.device)
-
-    @property
-    def hardware(self) -> tuple[str, ...]:
-        """What computes: that of this process, or all that the workers have."""
-        from pipeline.compute.device import hardware
-
-        return (hardware(self.on),) if self.cluster is None else self.cluster.hardware

@@ -6,11 +6,15 @@ import re
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from pipeline.errors import MacError
 from pipeline.params.block import Precision
+
+if TYPE_CHECKING:
+    from pipeline.compute.context import Context
 
 
 def pick(name: str) -> torch.device:
@@ -85,6 +89,11 @@ def hardware(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     bfloat16 = ", bfloat16" if has_bfloat16(device) else ""
     return f"{_cpu_name()} ({torch.backends.cpu.get_cpu_capability()}{bfloat16})"
+
+
+def hardware_of(context: "Context") -> tuple[str, ...]:
+    """What a stage computes on: the `hardware` of this process, or all kinds that the workers have."""
+    return (hardware(context.on),) if context.cluster is None else context.cluster.hardware
 
 
 def training_on(device: torch.device) -> str:

@@ -159,7 +159,13 @@ def _shaping(params: MapParams) -> dict[str, object]:
 
 def _shards(name: str, work: "_Work", context: Context) -> Shards:
     pixels = None if work.pixels is None else work.pixels.tolist()
-    depends = (_shaping(work.params), work.reference.digests, context.hardware, work.rows.tolist(), pixels)
+    depends = (
+        _shaping(work.params),
+        work.reference.digests,
+        device.hardware_of(context),
+        work.rows.tolist(),
+        pixels,
+    )
     return Shards(context.scratch, name, __name__, *depends)
 
 
