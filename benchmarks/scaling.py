@@ -58,7 +58,7 @@ def main(architecture: str, count: int, many: int, repeats: int) -> None:
         project.write_erm(noise, architecture)
 
         def engine(cluster: Cluster | None) -> None:
-            with Shards(folder / "scratch", "nothing", 0) as shards:
+            with Shards(folder / "scratch", "nothing", __name__) as shards:
                 shards.map_blocks(Nothing(), blocks(many * ROWS, ROWS), lambda *_: None, cluster=cluster)
 
         times, nothing = {}, {"here": median(partial(engine, None), repeats)}

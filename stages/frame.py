@@ -6,6 +6,7 @@ runs the stage's function, records the time, and prints the result.
 
 import os
 import platform
+import sys
 import time
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline import graph, params_file
+from pipeline.compute.code import edited
 from pipeline.compute.context import Context
 from pipeline.compute.machine import usable_cores
+from pipeline.errors import MacError
 from pipeline.graph import Stage
 from pipeline.store.files import write_json
 from stages.echo import say
@@ -87,7 +90,21 @@ def run(
         context = Context(name, scratch_of(data), cluster)
         with _recorded(data, stage.name, name.partition(":")[0]), project.open(*stage.needs) as given:
             said: str | None = function(given, *outs, *models, context)
+            _require_unedited(stage)
     return said
+
+
+def _require_unedited(stage: Stage) -> None:
+    """Refuse a result if its code was edited meanwhile. DVC would note the new code as what made it.
+
+    Raises:
+        MacError: names the modules.
+    """
+    if changed := edited(f"pipeline.{stage.run.partition(':')[0]}"):
+        raise MacError(
+            f"{stage.name}: {', '.join(changed)} changed while it ran, so the result may be of either; "
+            f"run it again (or 'dvc commit {stage.name}', if it is the same to you)"
+        )
 
 
 def _device(stage: Stage, device: str) -> str:
@@ -119,6 +136,12 @@ def scratch_of(data: Path) -> Path:
     return Path(os.environ.get("MAC_SCRATCH") or data / "scratch")
 
 
+def _threads() -> int | None:
+    """How many threads PyTorch computes with in this process; None if the stage does not load it."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else torch.get_num_threads()
+
+
 @contextmanager
 def _recorded(data: Path, stage: str, device: str) -> Iterator[None]:
     """Write timings/<stage>.json if the block raises no exception. Artefacts hold no times."""
@@ -130,6 +153,7 @@ def _recorded(data: Path, stage: str, device: str) -> Iterator[None]:
         "seconds": round(time.monotonic() - start, 2),
         "device": device,
         "cores": usable_cores(),
+        "threads": _threads(),
         "python": platform.python_version(),
         "torch": version("torch"),
     }

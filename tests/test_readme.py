@@ -19,10 +19,9 @@ from tests.readme import COMMANDS, PAGES, TEXT, commands
 NOT_RUN = {
     "make test": "is what runs the tests",
     "make bench": "takes half an hour",
-    "dask scheduler --port 8786 &": "needs SLURM (the same on this machine is run)",
+    "dask scheduler --protocol tls": "needs SLURM (the same on this machine is run)",
     "sbatch": "needs SLURM",
-    "DASK_SCHEDULER_ADDRESS=tcp://": "needs SLURM or Kubernetes (the variable is tested)",
-    "kubectl": "needs Kubernetes",
+    "DASK_SCHEDULER_ADDRESS=tls://": "needs SLURM (the variable is tested)",
     "torchrun --nproc-per-node=8": "needs eight GPUs (two processes are run)",
     "mac download waterbirds": "needs the network (a server on this machine is used)",
     "make waterbirds": "needs Waterbirds, and half an hour",

@@ -13,6 +13,7 @@ from scipy import stats
 
 from pipeline import store
 from pipeline.compute.context import Context
+from pipeline.compute.device import hardware_of
 from pipeline.compute.engine import Shards
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
@@ -74,8 +75,8 @@ def ablation(
     pixels = np.concatenate([masks.rows("mask", each).sum((1, 2)) for each in blocks])
     known = with_foreground(given.file("images"), rows)
     # What is done is kept until all is done. The folder's name depends on all of the inputs.
-    fingerprint = (maps.model_dump(), features.model_dump(), given.digests("images", "erm"), rows.tolist())
-    with Shards(context.scratch, "ablation", *fingerprint) as kept:
+    depends = (maps.model_dump(), features.model_dump(), given.digests("images", "erm"), rows.tolist())
+    with Shards(context.scratch, "ablation", __name__, *depends, hardware_of(context)) as kept:
 
         def measured(
             folder: str, name: str, of: NDArray[np.int64], k: NDArray[np.int64] | None = None, **changes: str

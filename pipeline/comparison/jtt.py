@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.comparison import whole_network
 from pipeline.compute.context import Context
+from pipeline.compute.device import training_on
 from pipeline.compute.engine import Shards
 from pipeline.compute.progress import log
 from pipeline.metrics import seen
@@ -33,7 +34,8 @@ def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams,
     made_from = given.digests("images", "erm")
     reference = cache(partial(whole_network.reference, given, erm, context.on))
     train = partial(Training, given, criterion=selection.criterion, reference=reference, name="jtt")
-    with Shards(context.scratch, "jtt", params.model_dump(), selection.model_dump(), made_from) as shards:
+    depends = (params.model_dump(), selection.model_dump(), made_from, training_on(context.on))
+    with Shards(context.scratch, "jtt", __name__, *depends) as shards:
         first = train(erm.model, erm.inputs, short, context.on)
         first.to_end(shards.folder / "first.safetensors")
         errors = error_set(first)

@@ -50,8 +50,8 @@ def masktune(
         seen = highest(upsample(maps, erm.spec.input_size), params.sigmas)
         return torch.where(seen[:, None], 0, grid)
 
-    inputs = (params.model_dump(), selection.model_dump(), given.digests("images", "erm"))
-    with Shards(context.scratch, "masktune", *inputs) as shards:
+    depends = (params.model_dump(), selection.model_dump(), given.digests("images", "erm"))
+    with Shards(context.scratch, "masktune", __name__, *depends, device.training_on(on)) as shards:
         training = Training(
             *(given, made.model, made.inputs, tuned, on),
             start=erm,

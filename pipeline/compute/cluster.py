@@ -3,37 +3,53 @@
 All workers share a file system, and images, masks and shards go through it. Dask itself sends only names and
 numbers. A worker opens the work once. If a worker dies, another one computes its block. If no block is
 finished for a long time, the busy workers are restarted.
+
+Dask runs what it is sent: who reaches a scheduler can run any code in its workers. A cluster that is started
+here takes orders only from this process, by TLS with a key that is nowhere else.
 """
 
+import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
+import ssl
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask
 import torch
+from dask.utils import parse_timedelta
 from distributed import (
+    CancelledError,
     Client,
     KilledWorker,
     Nanny,
     Scheduler,
+    Security,
     SpecCluster,
     WorkerPlugin,
     as_completed,
     get_worker,
 )
+from distributed.comm.core import CommClosedError
+from distributed.comm.core import connect as open_comm
+from distributed.versions import VersionMismatchWarning
 
-from pipeline.compute.device import named, pick
+from pipeline.compute.code import Code, code_of, difference
+from pipeline.compute.device import hardware, named, pick
 from pipeline.compute.engine import Arrays, Block, Work, write_shard
 from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
@@ -42,10 +58,15 @@ from pipeline.errors import MacError, first_line
 STALLED = 900.0  # seconds without a finished block, then the busy workers are restarted
 FAILURES = 10  # how many workers may die of the same block
 TOKEN = ".seen-by-all"
-SAME_PACKAGE = "install the same mac-robust on all of them"
+WAITING = 60.0  # seconds between two log lines that say that there are no workers
+FILES = (64, 24)  # files that a cluster here has open: at first, and for each worker
+SAME_PACKAGE = "install the same mac-robust and packages there, and start it again"
+HERE = "127.0.0.1"
+SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "ucxx")
 # Dask logs every broken connection. What matters is also raised as an exception.
 LOGGERS = (
     "distributed",
+    "distributed.client",
     "distributed.http.proxy",
     "distributed.scheduler",
     "distributed.nanny",
@@ -63,9 +84,11 @@ def connect(workers: int | None, address: str | None, device: str) -> Iterator["
         device: what the workers compute on; names as for `pick`. `auto` is CUDA if a worker declares the
             resource `GPU`, or if all of them have CUDA; else it is the CPU.
 
+    Without any worker, it waits for the first one, and says so.
+
     Raises:
-        MacError: both `workers` and `address` are given, no scheduler answers, the workers do not have this
-            package, or there are more workers than GPUs.
+        MacError: both `workers` and `address` are given, no scheduler answers or it is lost, the workers do
+            not have this package, there are more workers than GPUs, or they cannot be started.
     """
     if workers is not None and address is not None:
         raise MacError(
@@ -73,14 +96,19 @@ def connect(workers: int | None, address: str | None, device: str) -> Iterator["
             "give one of them"
         )
     for name in LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         stack.enter_context(_quiet_when_interrupted())
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": FAILURES}))
+        security = None  # as Dask's configuration says
         if workers is not None:
             device = pick(device).type  # new workers have this machine's devices: no need to ask them
-            address = stack.enter_context(_local(workers, device)).scheduler_address
-        client = stack.enter_context(_client(address))
+            local = stack.enter_context(_local(workers, device))
+            address, security = local.scheduler_address, local.security
+        assert address is not None
+        stack.enter_context(_lost_is_told(address))
+        client = stack.enter_context(_client(address, security))
+        _wait_for_a_worker(client, address)
         log.info("Dask cluster of %d workers, dashboard: %s", len(_workers(client)), _dashboard(client))
         yield DaskCluster(client, _kind(client, device))
 
@@ -95,14 +123,90 @@ def _quiet_when_interrupted() -> Iterator[None]:
         raise
 
 
-def _client(address: str | None) -> Client:
+@contextmanager
+def _lost_is_told(address: str) -> Iterator[None]:
+    """Say in one line that the scheduler does not answer any more."""
     try:
-        return Client(address, timeout=dask.config.get("distributed.comm.timeouts.connect"))
-    except (OSError, ValueError) as error:
+        yield
+    except (CancelledError, asyncio.CancelledError, TimeoutError, CommClosedError):
         raise MacError(
-            f"scheduler {address}: no Dask scheduler answers ({first_line(error)}); "
-            "start one with 'dask scheduler'"
+            f"scheduler {address}: the connection is lost; if it has ended, start it and its workers again; "
+            "then the same command continues where it was"
         ) from None
+
+
+def _client(address: str, security: Security | None) -> Client:
+    """A connection to a scheduler.
+
+    Raises:
+        MacError: the address has no host and port, or no scheduler answers there.
+    """
+    _require_host_and_port(address)
+    timeout = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
+    try:
+        security = security or Security()
+        asyncio.run(asyncio.wait_for(_answer(address, timeout, security), timeout + 1))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", VersionMismatchWarning)
+            client = Client(address, timeout=timeout, security=security)
+    except Exception as error:  # what is there may be anything
+        raise MacError(
+            f"scheduler {address}: no Dask scheduler answers ({_reason(error)}); {_remedy(address, error)}"
+        ) from None
+    if any(issubclass(each.category, VersionMismatchWarning) for each in said):
+        log.warning("scheduler %s: %s", address, _other_versions(client))
+    return client
+
+
+def _require_host_and_port(address: str) -> None:
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    with suppress(ValueError):  # the port is no number, or too large
+        if parts.hostname and parts.port and parts.scheme in SCHEMES:
+            return
+    raise MacError(f"scheduler {address}: should be tcp://host:port or tls://host:port")
+
+
+async def _answer(address: str, timeout: float, security: Security) -> None:
+    """Wait until who listens there answers as Dask does. Dask's client would wait for ever."""
+    comm = await open_comm(address, timeout=timeout, **security.get_connection_args("client"))
+    await comm.close()
+
+
+def _reason(error: BaseException) -> str:
+    """Why there is no connection: its first cause."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "who listens there does not speak Dask's protocol"
+    while isinstance(error.__cause__, Exception) and not isinstance(error.__cause__, TimeoutError):
+        error = error.__cause__
+    return str(error) if isinstance(error, ssl.SSLError) else first_line(error)  # its numbers are its own
+
+
+def _remedy(address: str, error: BaseException) -> str:
+    if address.startswith("tls:") and isinstance(error, TypeError):  # Dask has no certificates to show
+        names = "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__TLS__CLIENT__CERT and …__TLS__CLIENT__KEY"
+        return f"name your certificates in {names}"
+    return "start one with 'dask scheduler', or correct the address"
+
+
+def _other_versions(client: Client) -> str:
+    """Where Python or a package that carries the work is another than here."""
+    asked: Any = client.get_versions()
+    here, there = asked["client"]["packages"], {"the scheduler": asked["scheduler"], **asked["workers"]}
+    said = []
+    for who, answer in there.items():
+        packages = answer["packages"] if answer else {}
+        names = [f"{name} {its}" for name, its in sorted(packages.items()) if its != here.get(name)]
+        if names:
+            said.append(f"{who} has {', '.join(names)}")
+    wanted = ", ".join(f"{name} {its}" for name, its in sorted(here.items()) if f" {name} " in " ".join(said))
+    return f"{said[0]}; here: {wanted}; use the same versions" if said else "other versions than here"
+
+
+def _wait_for_a_worker(client: Client, address: str) -> None:
+    while not _workers(client):
+        log.warning("scheduler %s has no workers; waiting for one: 'dask worker %s'", address, address)
+        with suppress(TimeoutError):
+            client.wait_for_workers(1, timeout=WAITING)
 
 
 def _dashboard(client: Client) -> str:
@@ -118,13 +222,32 @@ def _kind(client: Client, device: str) -> torch.device:
     workers = _workers(client)
     if _has_gpu(workers):
         return named("cuda")
-    try:
-        all_have_cuda = bool(workers) and all(client.run(torch.cuda.is_available).values())
-    except Exception as error:  # an import that fails in a worker is raised here too
-        raise MacError(
-            f"the workers cannot say what they compute on ({first_line(error)}); {SAME_PACKAGE}"
-        ) from error
-    return named("cuda" if all_have_cuda else "cpu")
+    return named("cuda" if all(_asked(client, torch.cuda.is_available).values()) else "cpu")
+
+
+def _asked(client: Client, function: Callable[..., Any], *arguments: object) -> dict[str, Any]:
+    """What a function of this package, or of PyTorch, says in every worker that computes, by address.
+
+    Raises:
+        MacError: it fails in one of them.
+    """
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    if _has_gpu(list(workers.values())):
+        workers = {address: worker for address, worker in workers.items() if "GPU" in worker["resources"]}
+    answers: dict[str, Any] = client.run(function, *arguments, workers=list(workers), on_error="return")
+    for address, answer in answers.items():
+        if isinstance(answer, MacError):
+            raise answer
+        if isinstance(answer, OSError):  # the worker is gone; another one will be asked when it computes
+            continue
+        if isinstance(answer, BaseException):
+            where = f"worker {address} on {workers[address]['host']}"
+            raise MacError(f"{where} has other code than this process ({first_line(answer)}); {SAME_PACKAGE}")
+    return {where: answer for where, answer in answers.items() if not isinstance(answer, OSError)}
+
+
+def _hardware(device: str) -> str:
+    return hardware(pick(device))
 
 
 def _local(workers: int, kind: str) -> SpecCluster:
@@ -146,14 +269,19 @@ def _local(workers: int, kind: str) -> SpecCluster:
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = str(number)
         return {
+            "host": HERE,
             "nthreads": 1,
             "env": environment,
             "memory_limit": 0,
             "resources": {"GPU": 1} if gpus else {},
             "silence_logs": 50,
+            **transport,
         }
 
-    addresses = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    _require_files(workers)
+    # Without TLS, every user of this machine could run code in the workers.
+    transport = {"security": Security.temporary(), "protocol": "tls://"}
+    addresses = {"host": HERE, "port": 0, "dashboard_address": f"{HERE}:0"}
     # Ctrl-C must reach this process only. A signal that is blocked here stays blocked in the threads that
     # start here, and in the workers that these threads start, now and later.
     resource_tracker.ensure_running()  # if multiprocessing started it later, it would unblock the signal
@@ -161,23 +289,44 @@ def _local(workers: int, kind: str) -> SpecCluster:
     try:
         return SpecCluster(
             workers={number: {"cls": Nanny, "options": options(number)} for number in range(workers)},
-            scheduler={"cls": Scheduler, "options": addresses},
+            scheduler={"cls": Scheduler, "options": addresses | transport},
+            security=transport["security"],
             silence_logs=50,
         )
+    except (OSError, RuntimeError) as error:
+        raise MacError(
+            f"workers: {workers} processes cannot be started ({_reason(error)}); ask for fewer"
+        ) from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class _Carrier(WorkerPlugin):
-    """Brings the work to every worker, also to later ones. A worker opens it for its first block."""
+def _require_files(workers: int) -> None:
+    """Let this process have as many files open as so many workers need, if the system allows it."""
+    needed = FILES[0] + FILES[1] * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise MacError(
+            f"workers: {workers} need {needed} open files, and {hard} are allowed here; "
+            "ask for fewer, or raise the limit ('ulimit -Hn')"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
-    def __init__(self, name: str, work: Work, folder: Path, token: str) -> None:
-        self.name, self._work, self._folder, self._token = name, work, folder, token
+
+class _Carrier(WorkerPlugin):
+    """Brings the work to every worker, also to later ones. A worker opens it for its first block.
+
+    A worker whose code of the work is other than `code` refuses.
+    """
+
+    def __init__(self, name: str, work: Work, code: Code, folder: Path, token: str) -> None:
+        self.name, self._work, self._code, self._folder, self._token = name, work, code, folder, token
 
     def setup(self, worker: Any) -> None:
         self._lock, self._opened = threading.Lock(), ExitStack()
         self._function: Callable[[Block], Arrays] | None = None
-        self._at = worker.address
+        self._where = f"worker {worker.address} on {socket.gethostname()}"
 
     def teardown(self, worker: Any) -> None:
         self._opened.close()
@@ -186,14 +335,32 @@ class _Carrier(WorkerPlugin):
         """Compute a block and write its shard.
 
         One block at a time, because the function itself uses all cores, or the GPU.
+
+        Raises:
+            MacError: names the worker.
         """
         with self._lock:
             if self._function is None:
+                _require_same(self._code, code_of(type(self._work).__module__), self._where)
                 self._look_for_the_folder()
                 if "OMP_NUM_THREADS" not in os.environ:
                     torch.set_num_threads(max(1, get_worker().state.nthreads))
-                self._function = self._opened.enter_context(self._work.open())
-            return write_shard(self._function, block, path)
+                with self._told():
+                    self._function = self._opened.enter_context(self._work.open())
+            with self._told():
+                return write_shard(self._function, block, path)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Name the worker in what it cannot do."""
+        try:
+            yield
+        except MemoryError:
+            raise MacError(f"{self._where}: memory ran out before the first block") from None
+        except ImportError as error:
+            raise MacError(f"{self._where}: {first_line(error)}; {SAME_PACKAGE}") from None
+        except (MacError, OSError) as error:
+            raise MacError(f"{error} ({self._where})") from None
 
     def _look_for_the_folder(self) -> None:
         try:
@@ -202,9 +369,15 @@ class _Carrier(WorkerPlugin):
             seen = False
         if not seen:
             raise MacError(
-                f"worker {self._at} on {socket.gethostname()} does not see {self._folder}: "
+                f"{self._where} does not see {self._folder}: "
                 "all workers need the same file system, under the same path"
             )
+
+
+def _require_same(here: Code, there: Code, where: str) -> None:
+    """Refuse a worker with other code than here."""
+    if differs := difference(here, there):
+        raise MacError(f"{where} has other code than this process ({differs}); {SAME_PACKAGE}")
 
 
 def _on_worker(name: str, block: Block, path: Path) -> Block:
@@ -224,34 +397,50 @@ class DaskCluster:
     client: Client
     on: torch.device
 
+    @cached_property
+    def hardware(self) -> tuple[str, ...]:
+        """What the workers compute on, that are here now; each model once."""
+        found = tuple(sorted(set(_asked(self.client, _hardware, str(self.on)).values())))
+        if len(found) > 1:
+            log.warning(
+                "the workers compute on %s: the bytes of the result depend on who computes which block",
+                " and ".join(found),
+            )
+        return found
+
     def compute(
         self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]
     ) -> None:
         """Compute the blocks in the workers, which write the shards. `done` is called after each block.
 
         Raises:
-            MacError: a block failed for a reason that a user can correct, or its workers died repeatedly.
+            MacError: a block failed for a reason that a user can correct, its workers died repeatedly, or a
+                worker has other code.
         """
         folder, token = next(iter(missing.values())).parent, uuid.uuid4().hex
         (folder / TOKEN).write_text(token)
         key = f"{name}-{token[:8]}"
+        module = type(work).__module__
+        code, hosts = code_of(module), self.client.scheduler_info(n_workers=-1)["workers"]
+        for address, its in _asked(self.client, code_of, module).items():
+            _require_same(code, its, f"worker {address} on {hosts[address]['host']}")
         try:
-            self.client.register_plugin(_Carrier(key, work, folder, token))
+            self.client.register_plugin(_Carrier(key, work, code, folder, token))
+        except CommClosedError:
+            raise
         except Exception as error:  # an error in a worker is raised here as a bare Exception
-            raise MacError(
-                f"{name}: the workers cannot take the work ({first_line(error)}); {SAME_PACKAGE}"
-            ) from error
+            raise MacError(f"{name}: a worker cannot take the work ({first_line(error)})") from error
         watch = _Watch(self.client)
         try:
             futures = self._submitted(key, missing)
             for future in as_completed(futures):
                 try:
                     done(future.result())
-                except KilledWorker:
-                    block = futures[future]
+                except KilledWorker as error:
+                    block, last = futures[future], error.last_worker.address
                     raise MacError(
-                        f"{name}: {FAILURES} workers died of rows {block.start} to {block.stop - 1}; "
-                        "did their memory run out?"
+                        f"{name}: {FAILURES} workers died of rows {block.start} to {block.stop - 1}, one at "
+                        f"{last}; did their memory run out? Use fewer on a machine"
                     ) from None
                 watch.seen()
                 future.release()
@@ -281,7 +470,7 @@ def _has_gpu(workers: list[dict[str, Any]]) -> bool:
 
 
 class _Watch:
-    """Restarts the busy workers if no block is finished for STALLED seconds.
+    """Restarts the busy workers if no block is finished for STALLED seconds; says it if there are none.
 
     Without this, one worker that hangs would stop all work.
     """
@@ -300,9 +489,20 @@ class _Watch:
         self._thread.join()
 
     def _watch(self) -> None:
+        said = -WAITING
         while not self._stopped.wait(min(5.0, STALLED / 4)):
-            if time.monotonic() - self._last > STALLED:
-                busy = [worker for worker, keys in self._client.processing().items() if keys]
-                log.warning("no block was finished for %.0f s; restarting %d workers", STALLED, len(busy))
-                self._client.restart_workers(busy, timeout=15, raise_for_error=False)
-                self.seen()
+            # Whether the scheduler is lost is seen by who waits for the blocks.
+            with suppress(OSError, CancelledError, asyncio.CancelledError):
+                now = time.monotonic()
+                if _workers(self._client):
+                    self._restart_if_stalled()
+                elif now - said >= WAITING:
+                    said = now
+                    log.warning("no workers are left; waiting for new ones")
+
+    def _restart_if_stalled(self) -> None:
+        if time.monotonic() - self._last > STALLED:
+            busy = [worker for worker, keys in self._client.processing().items() if keys]
+            log.warning("no block was finished for %.0f s; restarting %d workers", STALLED, len(busy))
+            self._client.restart_workers(busy, timeout=15, raise_for_error=False)
+            self.seen()

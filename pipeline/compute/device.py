@@ -1,14 +1,20 @@
 """Which device computes, and in which precision."""
 
 import ctypes
+import platform
 import re
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from pipeline.errors import MacError
 from pipeline.params.block import Precision
+
+if TYPE_CHECKING:
+    from pipeline.compute.context import Context
 
 
 def pick(name: str) -> torch.device:
@@ -72,6 +78,39 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported())
+
+
+def hardware(device: torch.device) -> str:
+    """What of this machine a forward pass depends on, bit by bit: the GPU, or the CPU and its instructions.
+
+    It does not depend on the number of threads. A training on a CPU does.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    bfloat16 = ", bfloat16" if has_bfloat16(device) else ""
+    return f"{_cpu_name()} ({torch.backends.cpu.get_cpu_capability()}{bfloat16})"
+
+
+def hardware_of(context: "Context") -> tuple[str, ...]:
+    """What a stage computes on: the `hardware` of this process, or all kinds that the workers have."""
+    return (hardware(context.on),) if context.cluster is None else context.cluster.hardware
+
+
+def training_on(device: torch.device) -> str:
+    """What of this process a training depends on, bit by bit: also the number of threads of a CPU."""
+    if device.type == "cuda":
+        return hardware(device)
+    return f"{hardware(device)}, {torch.get_num_threads()} threads"
+
+
+def _cpu_name() -> str:
+    """The name of the model of the CPU, if it can be found."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())  # ARM has no names there
 
 
 def dtype(device: torch.device, precision: Precision) -> torch.dtype:

@@ -6,18 +6,19 @@ Blocks are merged while later ones are still computed.
 
 A stage that was killed continues with the shards that it finds. A shard is a safetensors file; it is written
 under a temporary name and then renamed. The name of the scratch folder contains the fingerprint of everything
-that its shards depend on, and each shard contains the digest of its contents. So a shard that is found equals
-the one that would be computed. The bytes do not depend on where the work runs: in this process, or in the
-workers of `pipeline.compute.cluster`.
+that its shards depend on, the code too, and each shard contains the digest of its contents. So a shard that
+is found equals the one that would be computed. The bytes do not depend on where the work runs: in this
+process, or in the workers of `pipeline.compute.cluster`.
 """
 
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import threading
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from pipeline.compute.code import code_of
 from pipeline.compute.progress import Progress, log
 from pipeline.errors import MacError, first_line
 from pipeline.store import digest_of, replacing, tensor_errors
@@ -69,7 +71,14 @@ class Work(Protocol):
 
 
 class Cluster(Protocol):
-    """Other processes that compute instead of this one; see `pipeline.compute.cluster`."""
+    """Other processes that compute instead of this one; see `pipeline.compute.cluster`.
+
+    Attributes:
+        hardware: what they compute on; see `pipeline.compute.device.hardware`.
+    """
+
+    @property
+    def hardware(self) -> tuple[str, ...]: ...
 
     def compute(
         self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]
@@ -89,19 +98,33 @@ class Shards:
     Args:
         scratch: the folder in which it is made.
         name: the name of the computation.
+        module: the name of the module whose code computes, `__name__` of a stage's module.
         fingerprint: JSON-able values; if one of them is different, it is another computation.
     """
 
-    def __init__(self, scratch: Path, name: str, *fingerprint: object) -> None:
-        self.folder = scratch.resolve() / f"{name}-{digest_of(name, *fingerprint)[:16]}"
+    def __init__(self, scratch: Path, name: str, module: str, *fingerprint: object) -> None:
+        digest = digest_of(name, code_of(module), *fingerprint)
+        self.folder = scratch.resolve() / f"{name}-{digest[:16]}"
         self.name = name
 
     def __enter__(self) -> "Shards":
+        if not self.folder.exists():
+            self._say_what_does_not_fit()
         try:
             self._lock = _locked(self.folder)
         except OSError as error:
             raise MacError(f"{self.folder}: cannot be written ({first_line(error)})") from error
         return self
+
+    def _say_what_does_not_fit(self) -> None:
+        """Log that unfinished work of this name is there which cannot be taken up."""
+        others = list(self.folder.parent.glob(f"{self.name}-{'[0-9a-f]' * 16}"))
+        if left := [other for other in others if not _in_use(other)]:
+            log.info(
+                "%s: starts anew; the unfinished work in %s (%d in all) is of other code, inputs, parameters "
+                "or hardware",
+                *(self.name, left[-1], len(left)),
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
@@ -202,11 +225,30 @@ class _Merging:
 
 
 def write_shard(function: Callable[[Block], Arrays], block: Block, path: Path) -> Block:
-    """Compute a block and write its shard; returns the block."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in function(block).items()}
+    """Compute a block and write its shard; returns the block.
+
+    Raises:
+        MacError: memory ran out, or the shard cannot be written.
+    """
+    with _memory_is_told(block):
+        arrays = {name: np.ascontiguousarray(array) for name, array in function(block).items()}
     with replacing(path, durable=False) as temporary, tensor_errors():
         save_file(arrays, temporary, {"sha256": _digest(arrays)})
     return block
+
+
+@contextmanager
+def _memory_is_told(block: Block) -> Iterator[None]:
+    """Say in one line that memory ran out. PyTorch raises a RuntimeError for it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = first_line(error)
+        if isinstance(error, RuntimeError) and not re.search("can't allocate memory|out of memory", said):
+            raise
+        raise MacError(
+            f"rows {block.start} to {block.stop - 1}: memory ran out ({said}); free some of it"
+        ) from None
 
 
 def _digest(arrays: Arrays) -> str:

@@ -12,12 +12,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.compute.code import code_of, difference
 from pipeline.compute.progress import log
+from pipeline.errors import MacError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,27 @@ class Ranks:
         if self.count > 1:
             distributed.all_reduce(values)
         return values
+
+    def each(self, value: T) -> list[T]:
+        """The `value` of every process, in their order. It is pickled."""
+        if self.count == 1:
+            return [value]
+        found: list[T] = [value] * self.count
+        distributed.all_gather_object(found, value)
+        return found
+
+    def require_same_code(self, module: str) -> None:
+        """Refuse to train together with processes whose code of this module is another.
+
+        Raises:
+            MacError: in every process; names the first one that differs from process 0.
+        """
+        codes = self.each(code_of(module))
+        for number, code in enumerate(codes):
+            if differs := difference(codes[0], code):
+                raise MacError(
+                    f"process {number} has other code than process 0 ({differs}); start all of them anew"
+                )
 
     def wait(self) -> None:
         """Wait until all processes have reached this point."""

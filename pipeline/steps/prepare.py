@@ -52,7 +52,8 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
         dataset = replace(dataset, root=dataset.root.resolve())
     made = params.model_dump(exclude={"root", *POLICIES, *(["range"] if params.range == "auto" else [])})
     names = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
-    shards = Shards(context.scratch, "prepare", params.model_dump(exclude=POLICIES), _stamps(dataset))
+    depends = (params.model_dump(exclude=POLICIES), _stamps(dataset))
+    shards = Shards(context.scratch, "prepare", __name__, *depends)
     with shards, store.create(out, "images", SCHEMA, made, {}, **names) as artefact:
         merging = _Merging(artefact, dataset, params)
         cut = blocks(len(dataset.records), BLOCK)

@@ -178,8 +178,14 @@ def _shaping(params: MapParams) -> dict[str, object]:
 
 def _shards(name: str, work: "_Work", context: Context) -> Shards:
     pixels = None if work.pixels is None else work.pixels.tolist()
-    made_from = (work.reference.digests, context.on.type)
-    return Shards(context.scratch, name, _shaping(work.params), *made_from, work.rows.tolist(), pixels)
+    depends = (
+        _shaping(work.params),
+        work.reference.digests,
+        device.hardware_of(context),
+        work.rows.tolist(),
+        pixels,
+    )
+    return Shards(context.scratch, name, __name__, *depends)
 
 
 def _cut(work: "_Work", on: torch.device) -> list[Block]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline import store
 from pipeline.compute.context import Context
+from pipeline.compute.device import training_on
 from pipeline.compute.engine import Shards
 from pipeline.compute.ranks import ranks
 from pipeline.errors import MacError
@@ -54,8 +55,9 @@ def train(
     with ranks(context.on) as (together, on):
         training = Training(given, model, inputs, params, on, criterion=selection.criterion, ranks=together)
         made["selection"] = {"criterion": training.criterion}
-        others = {"processes": together.count, "keep_epochs": params.keep_epochs}
-        shards = Shards(context.scratch, "train", made, others, made_from)
+        together.require_same_code(__name__)
+        others = {"processes": together.each(training_on(on)), "keep_epochs": params.keep_epochs}
+        shards = Shards(context.scratch, "train", __name__, made, others, made_from)
         with shards if together.first else nullcontext():
             training.to_end(shards.folder / "checkpoint.safetensors")
             if together.first:

@@ -1,13 +1,16 @@
 """A stage reads what its entry in the list says, and nothing else."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from pipeline import graph
+from pipeline.compute import code
 from pipeline.project import Opened
 from tests.conftest import COMPARED, STAGES, Project
 
@@ -129,3 +132,17 @@ def test_a_stage_opens_what_it_declares_and_uses_all_of_it(
 
 def test_a_time_is_recorded_beside_the_artefacts(finished: Project) -> None:
     assert {path.stem for path in (finished.data / "timings").iterdir()} == set(STAGES)
+    assert (
+        json.loads((finished.data / "timings/train.json").read_text())["threads"] == torch.get_num_threads()
+    )
+
+
+def test_a_stage_whose_code_is_edited_while_it_runs_fails(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else DVC would note the new code as what made the artefact."""
+    now = {**code._LOADED, "pipeline.results.scores": b"# edited"}
+    monkeypatch.setattr(code, "_on_disk", lambda: now)
+    said = project.fail("evaluate")
+    assert "evaluate: pipeline.results.scores changed while it ran" in said
+    project.succeed("retrain")  # does not use it

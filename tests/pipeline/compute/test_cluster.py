@@ -2,24 +2,26 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
+import psutil
 import pytest
 import torch
-from distributed import LocalCluster
+from distributed import LocalCluster, Security
 
 from pipeline import graph
-from pipeline.compute import cluster
+from pipeline.compute import cluster, code
 from pipeline.compute.cluster import DaskCluster
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Shards, blocks
@@ -110,7 +112,7 @@ def test_a_worker_killed_in_the_middle_of_a_block(two: DaskCluster, tmp_path: Pa
 
     thread = threading.Thread(target=kill)
     thread.start()
-    with Shards(tmp_path, "squares", 1) as shards:
+    with Shards(tmp_path, "squares", __name__) as shards:
         assert squares(shards, work, blocks(30, 3), two) == [i * i for i in range(30)]
     thread.join()
     assert len(list(begun.glob("6-*"))) == 2  # the block was begun again, in another process
@@ -123,7 +125,7 @@ def test_a_worker_that_hangs_or_is_stopped_is_started_anew(
     monkeypatch.setattr(cluster, "STALLED", 3.0)
     (tmp_path / "begun").mkdir()
     work = Squares(tmp_path / "begun", bad=6, how=how)
-    with Shards(tmp_path, "squares", 1) as shards:
+    with Shards(tmp_path, "squares", __name__) as shards:
         assert squares(shards, work, blocks(30, 3), two) == [i * i for i in range(30)]
     assert len(list((tmp_path / "begun").glob("6-*"))) == 2
 
@@ -132,10 +134,10 @@ def test_a_user_s_mistake_is_told_as_it_is_and_what_was_done_is_kept(
     two: DaskCluster, tmp_path: Path
 ) -> None:
     (tmp_path / "begun").mkdir()
-    with pytest.raises(MacError, match="row 6 is no good"), Shards(tmp_path, "squares", 1) as shards:
+    with pytest.raises(MacError, match="row 6 is no good"), Shards(tmp_path, "squares", __name__) as shards:
         squares(shards, Squares(tmp_path / "begun", bad=6, how="refuse"), blocks(9, 3), two)
     done = len(list(shards.folder.glob("*.safetensors")))
-    with Shards(tmp_path, "squares", 1) as shards:
+    with Shards(tmp_path, "squares", __name__) as shards:
         assert squares(shards, Squares(tmp_path / "begun"), blocks(9, 3), two) == [i * i for i in range(9)]
     assert len(list((tmp_path / "begun").iterdir())) <= 3 + 3 - done + 1
 
@@ -166,7 +168,7 @@ def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
         try:
             with cluster.connect(None, address, "cpu") as found:
                 found.client.wait_for_workers(1, timeout=60)
-                with pytest.raises(MacError, match=message), Shards(hidden, "a") as shards:
+                with pytest.raises(MacError, match=message), Shards(hidden, "a", __name__) as shards:
                     squares(shards, Squares(tmp_path), blocks(9, 3), found)
         finally:
             worker.kill()
@@ -182,12 +184,114 @@ def test_what_cannot_be_connected_to_is_one_line() -> None:
                 pass
 
 
+NO_ADDRESSES = (
+    "host",
+    "",
+    "tcp://",
+    "tcp://host",
+    "tcp://host:port",
+    "tcp://host:99999",
+    "http://host:80",
+    "://:1",
+)
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+def test_an_address_without_host_and_port_is_one_line(address: str) -> None:
+    with pytest.raises(MacError, match="should be tcp://host:port or tls://host:port$"):
+        cluster._client(address, None)
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(64)], ids=["nothing", "http", "0"]
+)
+def test_what_is_no_scheduler_is_one_line_soon(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as stack:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    stack.enter_context(server.accept()[0]).sendall(said)
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with dask.config.set({"distributed.comm.timeouts.connect": "300ms"}):  # noqa: SIM117
+            with pytest.raises(MacError, match=f"^scheduler {address}: no Dask scheduler answers"):
+                cluster._client(address, None)
+
+
+def test_a_cluster_here_takes_orders_from_this_process_alone(two: DaskCluster) -> None:
+    address = two.client.scheduler.address
+    assert address.startswith("tls://")
+    with pytest.raises(MacError, match="name your certificates in DASK_DISTRIBUTED__COMM__TLS__CA_FILE"):
+        cluster._client(address, None)
+    with pytest.raises(MacError, match="no Dask scheduler answers"):
+        cluster._client(address.replace("tls", "tcp"), None)
+    with pytest.raises(MacError, match="no Dask scheduler answers.*certificate"):
+        cluster._client(address, Security.temporary())
+
+
+def listening() -> set[str]:
+    """The addresses at which this process listens."""
+    found = psutil.Process().net_connections("inet")
+    return {each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN}
+
+
+def test_a_cluster_here_listens_here_alone(two: DaskCluster) -> None:
+    assert listening() == {"127.0.0.1"}
+    assert set().union(*two.client.run(listening).values()) == {"127.0.0.1"}
+
+
+def test_workers_with_other_code_are_refused(
+    two: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process has read another source than its workers."""
+    monkeypatch.setitem(code._LOADED, "pipeline.store.hdf5", b"# another")
+    code.code_of.cache_clear()
+    said = r"has other code than this process \(pipeline.store.hdf5\)"
+    with pytest.raises(MacError, match=rf"^worker tls://127.0.0.1:\d+ on 127.0.0.1 {said}"):  # noqa: SIM117
+        with Shards(tmp_path, "squares", __name__) as shards:
+            squares(shards, Squares(tmp_path), blocks(9, 3), two)
+    code.code_of.cache_clear()
+    assert not list(tmp_path.glob("0-*"))  # no block was begun
+
+
+def test_too_few_files_are_raised_or_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(cluster.resource, "setrlimit", lambda _what, limits: set_to.append(limits))
+    monkeypatch.setattr(cluster.resource, "getrlimit", lambda _what: (64, 4096))
+    cluster._require_files(2)
+    assert set_to == [(112, 4096)]
+    monkeypatch.setattr(cluster.resource, "getrlimit", lambda _what: (100, 100))
+    with pytest.raises(MacError, match="^workers: 2 need 112 open files, and 100 are allowed here; "):
+        cluster._require_files(2)
+
+
+def test_a_scheduler_without_workers_and_one_that_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "begun").mkdir()
+    options: dict[str, Any] = {"processes": False, "protocol": "tcp", "dashboard_address": ":0"}
+    with LocalCluster(n_workers=0, **options) as there, caplog.at_level("WARNING"):
+        address = there.scheduler_address
+        threading.Timer(0.5, there.scale, [1]).start()
+        lost = f"^scheduler {address}: the connection is lost; .* continues where it was$"
+        with pytest.raises(MacError, match=lost), cluster.connect(None, address, "cpu") as found:
+            threading.Timer(0.5, there.close).start()
+            with Shards(tmp_path, "squares", __name__) as shards:
+                squares(shards, Squares(tmp_path / "begun", seconds=0.2), blocks(60, 3), found)
+    assert caplog.text.count(f"scheduler {address} has no workers; waiting for one") == 1
+    assert 0 < len(list(shards.folder.glob("*.safetensors"))) < 20
+
+
 HERE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.mark.parametrize(("resources", "kind"), [({"GPU": 1}, "cuda"), ({}, HERE)])
 def test_the_workers_kind_of_device_counts_not_this_process_s(resources: dict[str, int], kind: str) -> None:
-    with LocalCluster(n_workers=1, processes=False, resources=resources, dashboard_address=":0") as there:
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp", resources=resources, dashboard_address=":0"
+    ) as there:
         with cluster.connect(None, there.scheduler_address, "auto") as found:
             assert found.on.type == kind
         with cluster.connect(None, there.scheduler_address, "cpu") as found:
@@ -199,7 +303,9 @@ def test_the_workers_kind_of_device_counts_not_this_process_s(resources: dict[st
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what a worker without a GPU says")
 def test_a_command_without_a_gpu_sends_gpu_work_to_workers_that_declare_one(project: Project) -> None:
-    with LocalCluster(n_workers=1, processes=False, resources={"GPU": 1}, dashboard_address=":0") as there:
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp", resources={"GPU": 1}, dashboard_address=":0"
+    ) as there:
         said = project.fail("saliency", "--scheduler-address", there.scheduler_address)
     assert "device cuda: PyTorch sees no CUDA device here" in said  # which is the worker's answer
 

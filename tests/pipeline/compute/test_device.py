@@ -42,3 +42,12 @@ def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPa
         with device.autocast(CPU, "auto"):
             product = torch.ones(2, 2) @ torch.ones(2, 2)
         assert (product.dtype == torch.bfloat16) is has
+
+
+def test_the_hardware_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = device.hardware(CPU)
+    assert torch.backends.cpu.get_cpu_capability() in named
+    assert ("bfloat16" in named) == device.has_bfloat16(CPU)
+    assert device.training_on(CPU) == f"{named}, {torch.get_num_threads()} threads"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "NVIDIA H100")
+    assert device.hardware(torch.device("cuda")) == device.training_on(torch.device("cuda")) == "NVIDIA H100"

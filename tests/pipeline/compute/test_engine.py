@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.compute.engine import Arrays, Block, Shards, blocks, left_in
+from pipeline.compute import code
+from pipeline.compute.code import code_of
+from pipeline.compute.engine import Arrays, Block, Shards, blocks, left_in, write_shard
+from pipeline.errors import MacError
 
 
 def squares(block: Block) -> Arrays:
@@ -46,7 +49,7 @@ def values(found: list[tuple[Block, Arrays]]) -> list[int]:
 
 @pytest.mark.parametrize(("size", "threads"), [(3, 1), (3, 4), (100, 2)])
 def test_blocks_come_in_row_order_whatever_the_cut(tmp_path: Path, size: int, threads: int) -> None:
-    with Shards(tmp_path, "squares", 1) as shards:
+    with Shards(tmp_path, "squares", __name__) as shards:
         found = merged(shards, Squares(), blocks(10, size), threads)
     assert [block.start for block, _ in found] == list(range(0, 10, size))
     assert values(found) == [row**2 for row in range(10)]
@@ -67,11 +70,11 @@ def test_work_goes_on_after_a_failure_and_a_damaged_shard_is_made_again(
     tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     first, again = Squares(fail_after=2), Squares()
-    with pytest.raises(RuntimeError, match="killed"), Shards(tmp_path, "squares", 1) as shards:
+    with pytest.raises(RuntimeError, match="killed"), Shards(tmp_path, "squares", __name__) as shards:
         merged(shards, first, blocks(9, 3))
     done = sorted(shards.folder.glob("*.safetensors"))
     done[0].write_bytes(damage(done[0].read_bytes()))
-    with Shards(tmp_path, "squares", 1) as shards:
+    with Shards(tmp_path, "squares", __name__) as shards:
         found = merged(shards, again, blocks(9, 3))
         assert values(found) == [row**2 for row in range(9)]
     assert set(again.computed) == {0, 3, 6} - set(first.computed) | {int(done[0].name[:9])}
@@ -79,9 +82,38 @@ def test_work_goes_on_after_a_failure_and_a_damaged_shard_is_made_again(
     assert not shards.folder.exists()
 
 
-def test_another_fingerprint_is_another_folder(tmp_path: Path) -> None:
-    assert Shards(tmp_path, "a", {"k": 1}).folder != Shards(tmp_path, "a", {"k": 2}).folder
-    assert Shards(tmp_path, "a", {"k": 1}).folder == Shards(tmp_path, "a", {"k": 1}).folder
+def test_another_fingerprint_or_other_code_is_another_folder(tmp_path: Path) -> None:
+    shards = Shards(tmp_path, "a", __name__, {"k": 1})
+    assert shards.folder == Shards(tmp_path, "a", __name__, {"k": 1}).folder
+    assert shards.folder != Shards(tmp_path, "a", __name__, {"k": 2}).folder
+    assert shards.folder != Shards(tmp_path, "a", "pipeline.errors", {"k": 1}).folder
+
+
+def test_what_other_code_has_done_is_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run is killed, a module is edited that the work's module imports, and the run goes on."""
+    module = "pipeline.steps.features"
+    with pytest.raises(RuntimeError, match="killed"), Shards(tmp_path, "squares", module) as shards:
+        merged(shards, Squares(fail_after=2), blocks(12, 3))
+    edited = code._LOADED["pipeline.network.convnet"] + b"# edited"
+    monkeypatch.setitem(code._LOADED, "pipeline.network.convnet", edited)
+    code_of.cache_clear()
+    again = Squares()
+    with caplog.at_level("INFO"), Shards(tmp_path, "squares", module) as anew:
+        merged(anew, again, blocks(12, 3))
+    code_of.cache_clear()
+    assert len(again.computed) == 4
+    assert f"squares: starts anew; the unfinished work in {shards.folder} (1 in all)" in caplog.text
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.")])
+def test_memory_that_runs_out_is_one_line(tmp_path: Path, error: Exception) -> None:
+    def function(_block: Block) -> Arrays:
+        raise error
+
+    with pytest.raises(MacError, match=r"^rows 3 to 5: memory ran out \("):
+        write_shard(function, Block(3, 6), tmp_path / "x")
 
 
 def test_a_block_is_merged_while_later_ones_are_computed(tmp_path: Path) -> None:
@@ -99,7 +131,7 @@ def test_a_block_is_merged_while_later_ones_are_computed(tmp_path: Path) -> None
             )  # would wait for ever if merging began at the end
             return squares(block)
 
-    with Shards(tmp_path, "squares", 1) as shards:
+    with Shards(tmp_path, "squares", __name__) as shards:
         shards.map_blocks(Waits(), blocks(9, 3), lambda *_: first.set(), threads=2)
 
 
@@ -109,7 +141,7 @@ def test_a_failure_to_merge_ends_the_work_and_keeps_what_is_done(tmp_path: Path,
         if block.start == 3:
             raise OSError("No space left on device")
 
-    with pytest.raises(OSError, match="No space left"), Shards(tmp_path, "squares", 1) as shards:
+    with pytest.raises(OSError, match="No space left"), Shards(tmp_path, "squares", __name__) as shards:
         shards.map_blocks(Squares(), blocks(9, 3), full, threads)
     kept = {file.name for file in shards.folder.iterdir()}
     assert {"000000000-000000003.safetensors", "000000003-000000006.safetensors"} <= kept
@@ -119,7 +151,7 @@ def test_two_at_the_same_work_take_turns(tmp_path: Path) -> None:
     inside: list[str] = []
 
     def run(name: str) -> None:
-        with Shards(tmp_path, "squares", 1) as shards:
+        with Shards(tmp_path, "squares", __name__) as shards:
             inside.append(f"{name} in")
             merged(shards, Squares(), blocks(9, 3))
             time.sleep(0.1)
@@ -137,9 +169,9 @@ def test_two_at_the_same_work_take_turns(tmp_path: Path) -> None:
 
 def test_what_is_left_and_what_is_in_use(tmp_path: Path) -> None:
     assert left_in(tmp_path / "none") == []
-    with pytest.raises(RuntimeError), Shards(tmp_path, "broken", 1) as shards:
+    with pytest.raises(RuntimeError), Shards(tmp_path, "broken", __name__) as shards:
         merged(shards, Squares(fail_after=1), blocks(9, 3))
-    with Shards(tmp_path, "running", 1):
+    with Shards(tmp_path, "running", __name__):
         found = {left.path.name.split("-")[0]: left for left in left_in(tmp_path)}
         assert found["running"].in_use
         assert not found["broken"].in_use

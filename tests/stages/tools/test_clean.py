@@ -17,7 +17,7 @@ def said(data: Path, *options: str) -> str:
 def test_what_is_left_is_listed_and_removed(tmp_path: Path) -> None:
     assert f"{tmp_path / 'scratch'}: nothing left" in said(tmp_path)
     try:
-        with Shards(tmp_path / "scratch", "features", "some work") as shards:
+        with Shards(tmp_path / "scratch", "features", __name__) as shards:
             assert "in use" in said(tmp_path, "--remove")
             (shards.folder / "0.safetensors").write_bytes(b"done")
             raise KeyboardInterrupt
