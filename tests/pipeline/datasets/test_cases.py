@@ -25,6 +25,8 @@ def params(case: str, **options: object) -> DatasetParams:
         options={"metadata": None, **options},
         stored_size=64,
         to_stored="squash",
+        range="auto",
+        on_duplicates="fail",
         on_error="fail",
     )
 

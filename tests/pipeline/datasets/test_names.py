@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from pipeline.datasets import read
+from pipeline.datasets.listing import image_files
 from pipeline.datasets.record import Dataset
-from pipeline.datasets.sources import image_files, inside, open_image
+from pipeline.datasets.sources import inside, open_image
 from pipeline.errors import MacError
 from pipeline.params.dataset import DatasetParams
 
-ODD = ["a b", "-rf", "=1+1", "a\x1b[31mb", "\u202egnp", "<b>", "'\"", "a\tb", "犬", "$\\frac$", "x" * 200]
+ODD = ["a b", "-rf", "=1+1", "a\x1b[31mb", "\u202egnp", "<b>", "'\"", "c\td", "犬", "$\\frac$", "x" * 200]
 
 
 def tree(root: Path, *classes: str, file: str = "{}.png") -> Path:
@@ -27,7 +28,11 @@ def tree(root: Path, *classes: str, file: str = "{}.png") -> Path:
 
 def read_from(root: Path, **options: Any) -> Dataset:
     params = {"name": "folder", "root": str(root), "options": {"metadata": None, **options}}
-    return read(DatasetParams(**params, stored_size=4, to_stored="squash", on_error="fail"))
+    return read(
+        DatasetParams(
+            **params, stored_size=4, to_stored="squash", range="auto", on_duplicates="fail", on_error="fail"
+        )
+    )
 
 
 def message_of(root: Path, **options: Any) -> str:
@@ -56,7 +61,7 @@ def test_names_that_are_not_utf_8_are_told_before_any_work(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("name", "wrong"),
-    [("a\nb", "has a line break"), ("a\u2028b", "has a line break"), ("x" * 201, "has over 200 characters")],
+    [("a\nb", "is no line of text"), ("a\u2028b", "is no line of text"), ("x" * 201, "has over 200 characters")],
 )
 def test_the_name_of_a_class_is_a_line(name: str, wrong: str, tmp_path: Path) -> None:
     assert f"of a class or attribute {wrong}; rename it" in message_of(tree(tmp_path / "tree", "cat", name))

@@ -33,6 +33,8 @@ def params(root: Path, paths: list[str], on_error: str = "fail") -> DatasetParam
         options={"metadata": "m.csv"},
         stored_size=4,
         to_stored="squash",
+        range="auto",
+        on_duplicates="fail",
         on_error=on_error,  # type: ignore[arg-type]
     )
 
