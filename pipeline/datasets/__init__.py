@@ -30,20 +30,22 @@ def read(params: DatasetParams) -> Dataset:
     """The records of the dataset that `params` names.
 
     Raises:
-        MacError: the metadata are not as the reader expects, a split or class has no images, or most images
+        MacError: the metadata are not as the reader expects, a split or class has no images, or half of the files
             are not there. With `on_error: skip`, it is only noted that they are not.
     """
     reader = READERS[params.name]
     dataset: Dataset = reader.read(Path(params.root), reader.Options(**params.options))
     dataset.check()
-    names = [record.image.name for record in dataset.records if isinstance(record.image, ImageFile)]
+    sources = [record.image for record in dataset.records]
+    sources += [record.foreground for record in dataset.records if record.foreground]
+    names = [source.name for source in sources if isinstance(source, ImageFile)]
     missing = Paths(dataset.root).missing(names)
     if not missing:
         return dataset
     first = dataset.root / missing[0]
-    said = f"{len(missing)} of {len(names)} images are not there, such as {first}"
+    said = f"{len(missing)} of {len(names)} files are not there, such as {first}"
     if remedy := alike(first):
         said += f"; {remedy}"
-    if params.on_error == "fail" and 2 * len(missing) > len(names):
+    if params.on_error == "fail" and 2 * len(missing) >= len(names):
         raise MacError(f"{dataset.root}: {said}; correct the paths, which start at dataset.root")
     return replace(dataset, notes=(*dataset.notes, said))
