@@ -30,8 +30,8 @@ def read(params: DatasetParams) -> Dataset:
     """The records of the dataset that `params` names.
 
     Raises:
-        MacError: the metadata are not as the reader expects, a split or class has no images, or half of the files
-            are not there. With `on_error: skip`, it is only noted that they are not.
+        MacError: the metadata are not as the reader expects, a split or class has no images, or half of the
+            files are not there. With `on_error: skip`, it is only noted that they are not.
     """
     reader = READERS[params.name]
     dataset: Dataset = reader.read(Path(params.root), reader.Options(**params.options))
