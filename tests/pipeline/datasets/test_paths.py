@@ -20,8 +20,8 @@ SPLITS = ("train", "train", "val", "val", "test", "test")
 def params(root: Path, paths: list[str], on_error: str = "fail") -> DatasetParams:
     """A table of these paths, filled up with those of other images."""
     (root / "img").mkdir(exist_ok=True)
-    for name in (*range(10), "caf\u00e9", "back\\slash"):
-        Image.new("RGB", (4, 4)).save(root / "img" / f"{name}.png")
+    for number, name in enumerate((*range(10), "caf\u00e9", "back\\slash")):
+        Image.new("RGB", (4, 4), (20 * number, 0, 0)).save(root / "img" / f"{name}.png")
     paths += [f"img/{number}.png" for number in range(4, 10)][: 6 - len(paths)]
     rows = [
         f"{path},{'ab'[n % 2]},{split}\n" for n, (path, split) in enumerate(zip(paths, SPLITS, strict=True))
