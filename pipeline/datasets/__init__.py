@@ -30,9 +30,14 @@ def read(params: DatasetParams) -> Dataset:
     """The records of the dataset that `params` names.
 
     Raises:
+<<<<<<< HEAD
         MacError: the metadata are not as the reader expects, a split or class has no images, a name of a
             class or attribute is no line of text, or most images are not there. With `on_error: skip`, it is
             only noted that they are not.
+=======
+        MacError: the metadata are not as the reader expects, a split or class has no images, or half of the
+            files are not there. With `on_error: skip`, it is only noted that they are not.
+>>>>>>> data
     """
     reader = READERS[params.name]
     try:
@@ -41,14 +46,16 @@ def read(params: DatasetParams) -> Dataset:
         where = params.root if error.filename is None else error.filename
         raise MacError(f"dataset.root: {where}: cannot be read ({first_line(error)})") from None
     dataset.check()
-    names = [record.image.name for record in dataset.records if isinstance(record.image, ImageFile)]
+    sources = [record.image for record in dataset.records]
+    sources += [record.foreground for record in dataset.records if record.foreground]
+    names = [source.name for source in sources if isinstance(source, ImageFile)]
     missing = Paths(dataset.root).missing(names)
     if not missing:
         return dataset
     first = dataset.root / missing[0]
-    said = f"{len(missing)} of {len(names)} images are not there, such as {first}"
+    said = f"{len(missing)} of {len(names)} files are not there, such as {first}"
     if remedy := alike(first):
         said += f"; {remedy}"
-    if params.on_error == "fail" and 2 * len(missing) > len(names):
+    if params.on_error == "fail" and 2 * len(missing) >= len(names):
         raise MacError(f"{dataset.root}: {said}; correct the paths, which start at dataset.root")
     return replace(dataset, notes=(*dataset.notes, said))

@@ -20,8 +20,8 @@ SPLITS = ("train", "train", "val", "val", "test", "test")
 def params(root: Path, paths: list[str], on_error: str = "fail") -> DatasetParams:
     """A table of these paths, filled up with those of other images."""
     (root / "img").mkdir(exist_ok=True)
-    for name in (*range(10), "caf\u00e9", "back\\slash"):
-        Image.new("RGB", (4, 4)).save(root / "img" / f"{name}.png")
+    for number, name in enumerate((*range(10), "caf\u00e9", "back\\slash")):
+        Image.new("RGB", (4, 4), (20 * number, 0, 0)).save(root / "img" / f"{name}.png")
     paths += [f"img/{number}.png" for number in range(4, 10)][: 6 - len(paths)]
     rows = [
         f"{path},{'ab'[n % 2]},{split}\n" for n, (path, split) in enumerate(zip(paths, SPLITS, strict=True))
@@ -61,13 +61,13 @@ def test_paths_of_windows_are_read_where_the_file_is(tmp_path: Path) -> None:
         ("IMG\\0.png", "is there, which differs in the separators of Windows and upper and lower case"),
         ("C:\\img\\0.png", "it has the separators of Windows"),
         ("..\\img\\0.png", "it has the separators of Windows"),
-        ("pictures/0.png", "images are not there, such as"),
+        ("pictures/0.png", "files are not there, such as"),
     ],
 )
 def test_a_path_that_is_not_there_is_told_with_what_is(tmp_path: Path, path: str, told: str) -> None:
     dataset = read(params(tmp_path, [path]))
     assert len(dataset.notes) == 1
-    assert f"1 of 6 images are not there, such as {tmp_path / path}" in dataset.notes[0]
+    assert f"1 of 6 files are not there, such as {tmp_path / path}" in dataset.notes[0]
     assert told in dataset.notes[0]
     with pytest.raises(MacError, match="No such file") as error:
         dataset.records[0].image.load(tmp_path)
@@ -79,7 +79,7 @@ def test_a_table_whose_paths_are_wrong_is_told_at_once(
 ) -> None:
     wrong = [f"images/{number}.png" for number in range(4)]
     with pytest.raises(
-        MacError, match="4 of 6 images are not there, such as .*images/0.png; correct the paths"
+        MacError, match="4 of 6 files are not there, such as .*images/0.png; correct the paths"
     ):
         read(params(tmp_path, list(wrong)))
     few, out = params(tmp_path, wrong[:2], "skip"), tmp_path / "images.h5"
@@ -89,7 +89,7 @@ def test_a_table_whose_paths_are_wrong_is_told_at_once(
         pytest.raises(MacError, match="no readable image|no training readable"),
     ):
         prepare(nothing(tmp_path), out, few, Context("cpu", tmp_path / "scratch"))
-    assert caplog.text.count("2 of 6 images are not there") == 1
+    assert caplog.text.count("2 of 6 files are not there") == 1
     one = params(tmp_path, ["img/0.png", "img/1.png", "img/2.png", "img/3.png", "gone.png"], "skip")
     rows = (tmp_path / "m.csv").read_text().splitlines()
     (tmp_path / "m.csv").write_text("\n".join([*rows, "img/8.png,a,test"]) + "\n")

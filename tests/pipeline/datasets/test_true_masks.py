@@ -142,7 +142,7 @@ def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def photo(file: Path, size: tuple[int, int], orientation: int) -> None:
     exif = Image.Exif()
     exif[true_masks.ORIENTATION] = orientation
-    Image.new("RGB", size, (0, 0, 255)).save(file, exif=exif)
+    Image.new("RGB", size).save(file, exif=exif)
 
 
 def test_a_mask_drawn_before_exif_turned_its_image_is_told(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_odd_masks_are_told_by_class_and_inspect_counts_them(
     Image.new("RGB", (40, 32)).save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:200])
     for number, mask in enumerate(["good", "none", "all", "none", "good", "good", "", "none"]):
-        Image.new("RGB", (40, 32), (25 * number, 90, 0)).save(tmp_path / f"{number}.jpg")
+        Image.new("RGB", (40, 32), (25 * number, 200, 0)).save(tmp_path / f"{number}.jpg")
         split = ("train", "val", "test")[number // 2 % 3]
         rows.append(f"{number}.jpg,{'ab'[number % 2]},{split},{mask and mask + '.png'}")
     rows += ["turned.jpg,a,train,good.png", "cut.jpg,b,train,none.png"]
