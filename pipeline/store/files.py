@@ -194,7 +194,8 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequenc
     """
     names = list(columns if columns is not None else rows[0])
     lines = [_line(names)]
-    lines += [_line([row[name] for name in names]) for row in rows]
+    for row in rows:
+        lines.append(_line([row[name] for name in names]))
     write_text(path, "".join(lines))
 
 
