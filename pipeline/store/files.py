@@ -207,9 +207,9 @@ def _line(cells: Sequence[object]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, completely or not at all."""
+    """Write a text file, completely or not at all. Bytes of a name that are not UTF-8 are escaped."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def regular(path: Path) -> BinaryIO:
