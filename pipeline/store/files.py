@@ -194,7 +194,8 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequenc
     """
     names = list(columns if columns is not None else rows[0])
     lines = [_line(names)]
-    lines += [_line([row[name] for name in names]) for row in rows]
+    for row in rows:
+        lines.append(_line([row[name] for name in names]))
     write_text(path, "".join(lines))
 
 
@@ -206,9 +207,9 @@ def _line(cells: Sequence[object]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, completely or not at all."""
+    """Write a text file, completely or not at all. Bytes of a name that are not UTF-8 are escaped."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def regular(path: Path) -> BinaryIO:

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.compute import device
 from pipeline.datasets.listing import image_files
 from pipeline.datasets.sources import check_name
-from pipeline.errors import MacError
+from pipeline.errors import MacError, first_line
 from pipeline.method import xgradcam
 from pipeline.method.knee import at_knee
 from pipeline.method.maps import mean_of_mirrored
@@ -196,7 +196,10 @@ def listed(paths: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in paths:
-        found |= dict.fromkeys(_files_of(path))
+        try:
+            found |= dict.fromkeys(_files_of(path))
+        except OSError as error:  # a name that is too long, a folder that may not be entered
+            raise MacError(f"{path}: cannot be read ({first_line(error)})") from None
     return list(found)
 
 

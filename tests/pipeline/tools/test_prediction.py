@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from pipeline import store
 from pipeline.errors import MacError
 from pipeline.method import xgradcam
 from pipeline.project import Project
@@ -172,3 +173,8 @@ def test_what_is_no_image_file_is_told_and_does_not_hang(artefacts: Project, tmp
     assert [each.path for each in found[5:]] == odd
     assert all(each.probability is not None for each in found[5:])
     assert r"a\udcff.png" in found[4].error
+    store.write_csv(tmp_path / "out.csv", [each.as_cells(pair) for each in found])
+    written = [row["path"] for row in store.read_csv(tmp_path / "out.csv", "")]
+    assert written[4:] == [rf"{tmp_path}/a\udcff.png", *map(str, odd)]
+    with pytest.raises(MacError, match="cannot be read .File name too long"):
+        listed(["x" * 300])
