@@ -76,7 +76,9 @@ def ablation(
     known = with_foreground(given.file("images"), rows)
     # What is done is kept until all is done. The folder's name depends on all of the inputs.
     depends = (maps.model_dump(), features.model_dump(), given.digests("images", "erm"), rows.tolist())
-    with Shards(context.scratch, "ablation", __name__, *depends, hardware_of(context)) as kept:
+    with Shards(
+        context.scratch, "ablation", __name__, *depends, hardware_of(context.on, context.workers)
+    ) as kept:
 
         def measured(
             folder: str, name: str, of: NDArray[np.int64], k: NDArray[np.int64] | None = None, **changes: str

@@ -30,3 +30,8 @@ class Context:
         import torch
 
         return torch.device(self.device)
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """The hardware of the cluster's workers, each kind once; empty without a cluster."""
+        return () if self.cluster is None else self.cluster.hardware

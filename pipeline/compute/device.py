@@ -6,15 +6,11 @@ import re
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from pipeline.errors import MacError
 from pipeline.params.block import Precision
-
-if TYPE_CHECKING:
-    from pipeline.compute.context import Context
 
 
 def pick(name: str) -> torch.device:
@@ -91,9 +87,9 @@ def hardware(device: torch.device) -> str:
     return f"{_cpu_name()} ({torch.backends.cpu.get_cpu_capability()}{bfloat16})"
 
 
-def hardware_of(context: "Context") -> tuple[str, ...]:
-    """What a stage computes on: the `hardware` of this process, or all kinds that the workers have."""
-    return (hardware(context.on),) if context.cluster is None else context.cluster.hardware
+def hardware_of(device: torch.device, workers: tuple[str, ...]) -> tuple[str, ...]:
+    """What a stage computes on: all kinds of `hardware` that its workers have; without any, that of here."""
+    return workers or (hardware(device),)
 
 
 def training_on(device: torch.device) -> str:

@@ -69,7 +69,12 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
 
         def kept(name: str, part: _Part) -> Shards:
             """Finished blocks of a part, which are kept until the artefact is complete."""
-            depends = (params.model_dump(), made_from, device.hardware_of(context), part.views)
+            depends = (
+                params.model_dump(),
+                made_from,
+                device.hardware_of(context.on, context.workers),
+                part.views,
+            )
             return stack.enter_context(Shards(context.scratch, f"features-{name}", __name__, *depends))
 
         original = intervened = None

@@ -181,7 +181,7 @@ def _shards(name: str, work: "_Work", context: Context) -> Shards:
     depends = (
         _shaping(work.params),
         work.reference.digests,
-        device.hardware_of(context),
+        device.hardware_of(context.on, context.workers),
         work.rows.tolist(),
         pixels,
     )
