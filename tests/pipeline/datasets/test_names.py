@@ -61,7 +61,11 @@ def test_names_that_are_not_utf_8_are_told_before_any_work(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("name", "wrong"),
-    [("a\nb", "is no line of text"), ("a\u2028b", "is no line of text"), ("x" * 201, "has over 200 characters")],
+    [
+        ("a\nb", "is no line of text"),
+        ("a\u2028b", "is no line of text"),
+        ("x" * 201, "has over 200 characters"),
+    ],
 )
 def test_the_name_of_a_class_is_a_line(name: str, wrong: str, tmp_path: Path) -> None:
     assert f"of a class or attribute {wrong}; rename it" in message_of(tree(tmp_path / "tree", "cat", name))
