@@ -59,9 +59,12 @@ class HeldOutSplit:
         return replace(split, criterion=chooses)
 
     def correct(self, heads: Heads) -> NDArray[np.bool_]:
-        """Whether each head is right about each row, (S, K, n)."""
+        """Whether each head is right about each row, (S, K, n); one that is not finite is right about none.
+
+        So it is not preferred to others.
+        """
         correct = heads.logits(self.features).argmax(-1) == self.label
-        return np.asarray(correct.cpu().numpy())
+        return np.asarray((correct & heads.finite()[..., None]).cpu().numpy())
 
     def accuracy(self, heads: Heads) -> Accuracy:
         """The accuracy of each head in each group or class, (S, K, names)."""

@@ -14,6 +14,7 @@ from pipeline.compute.machine import usable_cores
 from pipeline.errors import MacError, first_line
 
 if TYPE_CHECKING:
+    from pipeline.params.model import ModelParams
     from pipeline.tools.estimate import Need
 
 # PyTorch is imported inside functions, so that a broken PyTorch can be reported.
@@ -131,7 +132,7 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
         params = params_file.load(params_path)
     except (MacError, ImportError) as error:
         return [Finding("error", "parameters", first_line(error))], []
-    findings = [Finding("ok", "parameters", str(params_path)), *_weights(params.of(ModelParams).weights)]
+    findings = [Finding("ok", "parameters", str(params_path)), *_weights(params.of(ModelParams))]
     dataset = params.of(DatasetParams)
     if Path(dataset.root).as_posix() == PAINTED and not Path(PAINTED).exists():
         found = f"{dataset.root}: not painted yet; 'dvc repro' or 'mac demo' does that"
@@ -161,14 +162,23 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
     return findings, estimates
 
 
-def _weights(weights: str) -> Iterator[Finding]:
-    """If the weights are a file, check that it is there."""
-    if not Path(weights).suffix:
+def _weights(params: "ModelParams") -> Iterator[Finding]:
+    """Check that a file fits the architecture, or that named weights exist. Nothing is downloaded."""
+    if params.weights == "none":
         return
-    if Path(weights).is_file():
-        yield Finding("ok", "weights", weights)
+    try:
+        from pipeline.network import classifier
+        from pipeline.network.weights import named_weights
+        from pipeline.params.model import weights_file
+
+        if weights_file(params.weights):
+            classifier.build(params.architecture, 1, params.weights)
+        else:
+            named_weights(params.architecture, params.weights)
+    except (MacError, ImportError, RuntimeError) as error:
+        yield Finding("error", "weights", first_line(error))
     else:
-        yield Finding("error", "weights", weights, "model.weights: no such file")
+        yield Finding("ok", "weights", params.weights)
 
 
 def _disk(data: Path, needed: float) -> Finding:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from pipeline.params.model import ModelParams
 from pipeline.project import Project
 from pipeline.store import SPLITS
 from pipeline.tools import checks
@@ -95,8 +96,8 @@ def test_what_is_wrong_is_named(own_artefacts: Project) -> None:
     )
     findings, estimates = checks.project(params, data, "cpu")
     found = by_name(findings)
-    weights = Finding("error", "weights", "nowhere.safetensors", "model.weights: no such file")
-    assert found["weights"] == weights
+    message = "model.weights: nowhere.safetensors: no such file or directory"
+    assert found["weights"] == Finding("error", "weights", message)
     assert found["dataset"].state == "error"
     assert "nowhere" in found["dataset"].found
     assert not estimates
@@ -104,6 +105,24 @@ def test_what_is_wrong_is_named(own_artefacts: Project) -> None:
     findings, _ = checks.project(params, data, "cpu")
     assert [(each.state, each.what) for each in findings] == [("error", "parameters")]
     assert "params.yaml: dataset: " in findings[0].found
+
+
+@pytest.mark.parametrize(
+    ("weights", "found"),
+    [
+        ("IMAGENET1K_V1", ("ok", "IMAGENET1K_V1")),
+        (
+            "IMAGENET1K_V9",
+            ("error", "model.weights: 'IMAGENET1K_V9' is neither none, nor a file, nor torchvision "),
+        ),
+        ("weights.tar", ("error", "model.weights: weights.tar: no such file or directory")),
+    ],
+)
+def test_weights_are_checked_without_a_download(weights: str, found: tuple[str, str]) -> None:
+    architecture = ModelParams(architecture="shufflenet_v2_x0_5", weights=weights)
+    (finding,) = checks._weights(architecture)
+    assert (finding.state, finding.what) == (found[0], "weights")
+    assert finding.found.startswith(found[1])
 
 
 def test_what_is_wrong_with_the_network_is_not_blamed_on_the_dataset(own_artefacts: Project) -> None:
