@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import selection
+from pipeline.compute.progress import log
 from pipeline.last_layer.heads import Heads
 from pipeline.metrics import Accuracy, Grouping, Groups
 from pipeline.params.selection import CriterionName
@@ -56,6 +57,9 @@ class HeldOutSplit:
         split, attribute = cls.to_measure(features, "val", on), features["val/attribute"][:]
         logits, label = erm.logits(features["val/original"][:])[0], features["val/label"][:]
         chooses = selection.criterion(criterion, Groups.of(features), label, attribute, logits)
+        if chooses.kind in ("error group", "environment") and not chooses.count.all():
+            empty = ", ".join(np.array(chooses.names)[chooses.count == 0])
+            log.warning("selection.criterion: no validation image is in %s; the others choose", empty)
         return replace(split, criterion=chooses)
 
     def correct(self, heads: Heads) -> NDArray[np.bool_]:

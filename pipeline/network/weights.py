@@ -3,7 +3,6 @@
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 import torchvision
@@ -11,7 +10,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import MacError, first_line
-from pipeline.params.model import weights_file
 
 State = Mapping[str, object]
 
@@ -26,6 +24,12 @@ _NO_WEIGHTS = {
     b"version https://git-lfs": "a pointer of Git LFS, not the file; run 'git lfs pull'",
     b"{": "JSON text; download the file itself",
 }
+
+
+def weights_file(weights: str) -> Path | None:
+    """The file that `model.weights` names: it has a suffix or a folder. None: the weights have a name."""
+    path = Path(weights)
+    return path if path.suffix or len(path.parts) > 1 else None
 
 
 def torchvision_network(architecture: str, weights: str, head: Sequence[str]) -> nn.Module:
@@ -123,15 +127,15 @@ def _read(path: Path) -> object:
             return load_file(path)
         _require_no_torchscript(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:
-        raise MacError(
-            f"model.weights: {path}: cannot be read: it has Python objects, such as a whole model, which may "
-            "run any code; save the model's state_dict() alone"
-        ) from None
     except MacError:
         raise
     except Exception as error:
-        raise MacError(f"model.weights: {path}: cannot be read ({first_line(error)})") from None
+        reason = f"({first_line(error)})"
+        if type(error).__name__ == "UnpicklingError":
+            reason = (
+                "as it has Python objects, such as a whole model, which may run any code; save a state_dict()"
+            )
+        raise MacError(f"model.weights: {path}: cannot be read {reason}") from None
 
 
 def _require_no_torchscript(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 PRECISION = "number format of the network; auto: bfloat16 if the hardware computes in it, else float32"
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], Field(description=PRECISION)]
@@ -21,6 +21,16 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     block: ClassVar[str]
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse true and false for a number, which would be 1 and 0."""
+        is_truth_value = cls.model_fields[info.field_name or ""].annotation is bool
+        listed = value if isinstance(value, list) else [value]
+        if not is_truth_value and any(isinstance(each, bool) for each in listed):
+            raise ValueError("should not be true or false")
+        return value
 
 
 class NoOptions(Block):

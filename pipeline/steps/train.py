@@ -11,8 +11,9 @@ from pipeline.compute.engine import Shards
 from pipeline.compute.ranks import ranks
 from pipeline.errors import MacError
 from pipeline.network.training import Training, as_numpy
+from pipeline.network.weights import weights_file
 from pipeline.params.inputs import InputParams, misfit
-from pipeline.params.model import ModelParams, weights_file
+from pipeline.params.model import ModelParams
 from pipeline.params.selection import SelectionParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Opened

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +16,16 @@ from stages.head_option import head_option
 from stages.options import data_option, device_option
 
 
+class _TopK(click.FloatRange):
+    """K of the core. 1 is one pixel, and 1.0 is refused, as in params.yaml."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number == 1 and value != "1":
+            self.fail(f"{value} is one pixel or all of them; write 1, or a share below 1", param, ctx)
+        return number
+
+
 @click.command("explain")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
@@ -23,7 +34,7 @@ from stages.options import data_option, device_option
 @click.option("--target", help="Class that the maps explain.  [default: that of the second head]")
 @click.option(
     "--top-k",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_TopK(min=0, min_open=True),
     help="K of the core.  [default: as in masks.h5]",
 )
 @click.option(

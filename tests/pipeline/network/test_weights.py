@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.errors import MacError
-from pipeline.network.weights import torchvision_network
-from pipeline.params.model import weights_file
+from pipeline.network.weights import torchvision_network, weights_file
 
 State = dict[str, Tensor]
 Form = Callable[[State], Any]
@@ -122,7 +121,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
 
     torch.save({"conv1.weight": Evil()}, tmp_path / "weights.pth")
     with pytest.raises(
-        MacError, match="has Python objects, such as a whole model, which may run any code; save"
+        MacError, match="has Python objects, such as a whole model, which may run any code; save a"
     ):
         build(tmp_path / "weights.pth")
     assert not (tmp_path / "owned").exists()

@@ -1,5 +1,7 @@
 import csv
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.errors import MacError
 from pipeline.params.retrain import RetrainParams
 from pipeline.project import Project
 from pipeline.results import diagnosis_table, tables
@@ -130,3 +133,20 @@ def test_erm_as_it_is_is_said_and_measured(own_artefacts: Project) -> None:
 def test_it_needs_no_pytorch() -> None:
     code = "import sys, pipeline.steps.evaluate; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_error_leaves_both_outputs_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, (metrics, plots) = retrained(tmp_path), (tmp_path / "metrics.json", tmp_path / "plots")
+    metrics.write_text("old")
+    plots.mkdir()
+    (plots / "old.csv").touch()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pipeline.store.write_csv", full)
+    with project.open(*NEEDS) as given, pytest.raises(MacError, match=r"cannot be written \(No space left"):
+        evaluate(given, metrics, plots, cached.context(tmp_path))
+    assert metrics.read_text() == "old"
+    assert [file.name for file in plots.iterdir()] == ["old.csv"]
+    assert not list(tmp_path.glob(".*.tmp"))
