@@ -5,7 +5,10 @@ import gc
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
+from functools import partial
 from typing import Any
 
 import click
@@ -58,6 +61,8 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, partial(_terminate, os.getpid()))
         try:
             return super().invoke(ctx)
         except MacError as error:
@@ -71,6 +76,14 @@ class _Commands(click.Group):
             sys.exit(130)
         finally:
             gc.freeze()  # no garbage collection at exit: with torch, it takes half a second
+
+
+def _terminate(process: int, *_: object) -> None:
+    """End as after an error, so that no temporary file stays. SLURM sends this signal before it kills."""
+    if os.getpid() != process:  # a forked worker has nothing to clean
+        os._exit(143)
+    click.echo("Terminated; the same command continues where it was.", err=True)
+    sys.exit(143)
 
 
 def _said(error: OSError) -> str:

@@ -105,10 +105,12 @@ def create_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, to fill. It replaces `path` if the block raises no exception.
 
     Raises:
-        MacError: the folder cannot be written, or the disk is full. An old folder at `path` is unchanged.
-            The block's own OSErrors are taken for errors of writing.
+        MacError: the folder cannot be written, the disk is full, or `path` is a file. An old folder at
+            `path` is unchanged. The block's own OSErrors are taken for errors of writing.
     """
     temporary = _temporary(path)
+    if path.exists() and not path.is_dir():
+        raise MacError(f"{path}: is no folder; choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path)

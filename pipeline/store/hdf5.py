@@ -186,7 +186,10 @@ class Artefact:
         self.provenance = Provenance.checked(params, made_from, digest)
 
     def __getitem__(self, name: str) -> h5py.Dataset:
-        return _Dataset(self.file[name].id, f"{self.path}: dataset '{name}'", self._remedy)
+        found = self.file[name]
+        if not isinstance(found, h5py.Dataset):  # the group of previews
+            return found
+        return _Dataset(found.id, f"{self.path}: dataset '{name}'", self._remedy)
 
     def __contains__(self, name: str) -> bool:
         return name in self.file

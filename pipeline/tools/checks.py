@@ -14,6 +14,8 @@ from pipeline.compute.machine import usable_cores
 from pipeline.errors import MacError, first_line
 
 if TYPE_CHECKING:
+    import torch
+
     from pipeline.params.model import ModelParams
     from pipeline.tools.estimate import Need
 
@@ -104,6 +106,7 @@ def _dvc() -> Iterator[Finding]:
         remedy = "the stages run one by one as 'mac <stage>'; pip install 'mac-robust[dvc]'"
         yield Finding("warning", "DVC", "not installed", remedy)
         return
+    yield from _repository(Path.cwd())
     said = subprocess.run([sys.executable, "-m", "dvc", "version"], capture_output=True, text=True).stdout
     told = dict(line.split(": ", 1) for line in said.splitlines() if ": " in line)
     links = told.get("Cache types")
@@ -114,6 +117,21 @@ def _dvc() -> Iterator[Finding]:
     else:
         remedy = "put .dvc/cache on the same file system as data (dvc cache dir)"
         yield Finding("warning", "DVC cache", "can only copy: every artefact lies on the disk twice", remedy)
+
+
+def _repository(folder: Path) -> Iterator[Finding]:
+    """A remedy if DVC cannot run in a folder, such as an unpacked archive of the source."""
+    parents = [folder, *folder.parents]
+    repository = next((each for each in parents if (each / ".dvc").is_dir()), None)
+    if repository is None:
+        remedy = "'git init' and 'dvc init' make one; the stages also run one by one as 'mac <stage>'"
+        yield Finding("warning", "DVC repository", "none here, so 'dvc repro' cannot run", remedy)
+        return
+    config = repository / ".dvc" / "config"
+    written = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    if "no_scm = true" not in written.lower() and not any((each / ".git").exists() for each in parents):
+        remedy = "'git init', or 'dvc config core.no_scm true'"
+        yield Finding("warning", "DVC repository", f"{repository} is in no git repository", remedy)
 
 
 def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], "list[Need]"]:
@@ -153,13 +171,21 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
         from pipeline.compute.device import pick
         from pipeline.tools.estimate import needs
 
-        on = pick(device)
+        if (on := _picked(pick, device)) is None:
+            return findings, []  # `machine` says why
         estimates = needs(params, read_in, decoding, on)
     except (MacError, ImportError, RuntimeError) as error:
         return [*findings, Finding("error", "network", f"{architecture}: {first_line(error)}")], []
     findings.append(Finding("ok", "network", f"{architecture}: computes on {on}"))
     findings.append(_disk(data, sum(each.bytes for each in estimates)))
     return findings, estimates
+
+
+def _picked(pick: "Callable[[str], torch.device]", device: str) -> "torch.device | None":
+    try:
+        return pick(device)
+    except MacError:
+        return None
 
 
 def _weights(params: "ModelParams") -> Iterator[Finding]:

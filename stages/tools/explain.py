@@ -14,6 +14,7 @@ from pipeline.tools.explanation import explain
 from pipeline.tools.prediction import Pair
 from stages.head_option import head_option
 from stages.options import data_option, device_option
+from stages.outputs import check_output
 
 
 class _TopK(click.FloatRange):
@@ -62,6 +63,7 @@ def command(
     device: str,
 ) -> None:
     """Draw where ERM and another head look in each of IMAGES, the core, and the probabilities of both."""
+    check_output(out, images)
     project = graph.project(data)
     pair = Pair.load(project, other, pick(device))
     sides: Sequence[Side] = [side or "core"] * len(pair.classes)

@@ -8,6 +8,7 @@ from pipeline import graph
 from pipeline.tools.export import CARD, FORMATS, Format, export
 from pipeline.tools.heads import MAC, NAMES
 from stages.options import data_option
+from stages.outputs import check_output
 
 
 @click.command("export")
@@ -23,6 +24,7 @@ from stages.options import data_option
 @data_option
 def command(how: Format, out: Path, model: str, data: Path) -> None:
     """Write a classifier as one file, compare it with PyTorch, and put a model card beside it."""
+    check_output(out)
     checked = export(graph.project(data), model, out, how)
     difference = f"logits within {checked.difference:.1e} of PyTorch's, relative to their terms"
     click.echo(f"{out} ({checked.images} images: {difference}), {out.with_name(CARD)}")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline import presets
+from stages.outputs import check_output
 
 
 def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -43,5 +44,6 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 def command(preset: str, changes: tuple[str, ...], file: Path, force: bool) -> None:
     """Write the params.yaml of PRESET. A comment gives the source of every value."""
+    check_output(file)
     presets.write(preset, file, list(changes), force)
     click.echo(f"wrote {file}; next: dvc repro")

@@ -39,8 +39,9 @@ def test_what_a_killed_process_left_goes_and_what_others_are_writing_stays(
         f".y.h5.{dead}@{here}.tmp",
         "x.h5.tmp",
     ]
-    for name in [*left, *others, "x.h5"]:
+    for name in left + others:
         (tmp_path / name).touch()
+    (tmp_path / "x.h5").touch() if making is store.replacing else (tmp_path / "x.h5").mkdir()
     with making(tmp_path / "x.h5") as temporary:
         if making is store.replacing:
             temporary.touch()
@@ -118,7 +119,7 @@ def _write_often(path: Path, times: int) -> None:
 
 
 @pytest.mark.parametrize("exchanges", [True, False])
-@pytest.mark.parametrize("kind", ["nothing", "folder", "file", "link"])
+@pytest.mark.parametrize("kind", ["nothing", "folder", "link"])
 def test_a_folder_replaces_whatever_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool, kind: str
 ) -> None:
@@ -131,8 +132,6 @@ def test_a_folder_replaces_whatever_was_there(
     if kind == "folder":
         path.mkdir()
         (path / "old").touch()
-    elif kind == "file":
-        path.touch()
     elif kind == "link":
         path.symlink_to(other)
     with store.create_folder(path) as folder:
@@ -140,6 +139,13 @@ def test_a_folder_replaces_whatever_was_there(
     assert [file.name for file in path.parent.rglob("*")] == ["x", "new"]
     assert not path.is_symlink()
     assert (other / "kept").exists()
+
+
+def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("kept")
+    with pytest.raises(MacError, match="x: is no folder; choose another name"):
+        store.create_folder(tmp_path / "x").__enter__()
+    assert (tmp_path / "x").read_text() == "kept"
 
 
 def test_a_folder_that_cannot_be_renamed_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,30 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cuda:9" in device.found
 
 
+def test_a_device_that_is_not_there_is_told_once(
+    own_artefacts: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    findings, estimates = checks.project(params_of(own_artefacts), own_artefacts.data, "cuda:9")
+    assert [(each.state, each.what) for each in findings] == [("ok", "parameters"), ("ok", "dataset")]
+    assert not estimates
+
+
+def test_a_folder_without_git_or_dvc_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    (found,) = checks._repository(folder)
+    assert (found.state, found.found) == ("warning", "none here, so 'dvc repro' cannot run")
+    (tmp_path / ".dvc").mkdir()
+    (found,) = checks._repository(folder)
+    assert (found.state, found.found) == ("warning", f"{tmp_path} is in no git repository")
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = True\n")
+    assert not list(checks._repository(folder))
+    (tmp_path / ".dvc" / "config").write_text("")
+    (tmp_path / ".git").mkdir()
+    assert not list(checks._repository(folder))
+
+
 def test_a_package_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     found = by_name(list(checks.machine("cpu")))["HDF5"]
