@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from pipeline import graph
 from pipeline.project import Opened
+from stages import frame
 from tests.conftest import COMPARED, STAGES, Project
 
 BOTH = (*STAGES, *COMPARED)
@@ -127,3 +128,13 @@ def test_a_stage_opens_what_it_declares_and_uses_all_of_it(
 
 def test_a_time_is_recorded_beside_the_artefacts(finished: Project) -> None:
     assert {path.stem for path in (finished.data / "timings").iterdir()} == set(STAGES)
+
+
+def test_a_time_that_cannot_be_recorded_fails_no_stage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "timings").touch()
+    with frame._recorded(tmp_path, "train", "cpu"):
+        pass
+    message = f"train is done, but its time is not recorded: {tmp_path}/timings/train.json: cannot be written"
+    assert caplog.messages[0].startswith(message)

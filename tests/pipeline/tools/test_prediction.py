@@ -1,6 +1,7 @@
 """Predictions are what the cached features and the heads say."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.errors import MacError
 from pipeline.method import xgradcam
 from pipeline.project import Project
 from pipeline.results.choice import NOT_RETRAINED
-from pipeline.store import SPLITS
+from pipeline.store import SPLITS, FittedHeads
 from pipeline.tools import prediction
 from pipeline.tools.heads import artefact_of, named_head
 from pipeline.tools.prediction import Pair, listed, predict
@@ -141,3 +142,12 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
     ):
         with pytest.raises(MacError, match=message):
             listed([path])
+
+
+def test_logits_that_are_not_finite_are_no_answer(artefacts: Project) -> None:
+    pair = Pair.load(artefacts, "mac", CPU)
+    bad = replace(
+        pair.heads[1], head=FittedHeads(pair.heads[1].head.weight * np.nan, pair.heads[1].head.bias)
+    )
+    with pytest.raises(MacError, match=r"MaC: its logits are NaN or infinite; train it again"):
+        list(predict(replace(pair, heads=(pair.heads[0], bad)), files_of(artefacts)))
