@@ -148,7 +148,7 @@ def parse(values: Any, where: str) -> Params:
 
 def _checked(model: type[T], values: Any, where: str, prefix: tuple[str, ...]) -> T:
     try:
-        return model.model_validate(values)
+        return model.model_validate(values, context={"as_written": True})
     except ValidationError as error:
         first, *others = error.errors()
         names = [str(name) for name in (*prefix, *first["loc"]) if name != "function-after"]

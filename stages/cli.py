@@ -1,15 +1,20 @@
 """The `mac` command. A subcommand is imported only when it is called, because its libraries may be slow."""
 
+import errno
 import gc
 import importlib
 import logging
+import os
+import signal
 import sys
+import threading
+from functools import partial
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from pipeline.errors import MacError
+from pipeline.errors import MacError, first_line
 from pipeline.graph import STAGES
 from stages.echo import Formatter
 
@@ -57,15 +62,35 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, partial(_terminate, os.getpid()))
         try:
             return super().invoke(ctx)
         except MacError as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # as in 'mac … | head': click ends in silence
+                raise
+            raise click.ClickException(_said(error)) from None
         except KeyboardInterrupt:
             click.echo("Interrupted; the same command continues where it was.", err=True)
             sys.exit(130)
         finally:
             gc.freeze()  # no garbage collection at exit: with torch, it takes half a second
+
+
+def _terminate(process: int, *_: object) -> None:
+    """End as after an error, so that no temporary file stays. SLURM sends this signal before it kills."""
+    if os.getpid() != process:  # a forked worker has nothing to clean
+        os._exit(143)
+    click.echo("Terminated; the same command continues where it was.", err=True)
+    sys.exit(143)
+
+
+def _said(error: OSError) -> str:
+    """One line for an error that the system raised: a mistake of no program, and often of no person."""
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return str(MacError(f"{where}{first_line(error)}"))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -21,6 +21,7 @@ from pipeline import graph, params_file
 from pipeline.compute.code import edited
 from pipeline.compute.context import Context
 from pipeline.compute.machine import usable_cores
+from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.graph import Stage
 from pipeline.store.files import write_json
@@ -157,4 +158,7 @@ def _recorded(data: Path, stage: str, device: str) -> Iterator[None]:
         "python": platform.python_version(),
         "torch": version("torch"),
     }
-    write_json(data / "timings" / f"{stage}.json", record)
+    try:
+        write_json(data / "timings" / f"{stage}.json", record)
+    except MacError as error:  # what the stage makes is there
+        log.warning("%s is done, but its time is not recorded: %s", stage, error)

@@ -43,6 +43,9 @@ def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams,
             "jtt: %d of %d training images are wrong after %d epochs",
             *(len(errors), len(first.rows), params.first_epochs),
         )
+        note = _without_errors(given, first, errors)
+        if note:
+            log.warning("jtt: %s; lower jtt.first_epochs", note)
         rows = upweighted(first.rows, errors, params.upweight)
         second = train(erm.model, erm.inputs, long, context.on, rows=rows)
         second.to_end(shards.folder / "second.safetensors")
@@ -53,8 +56,15 @@ def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams,
             "epoch": second.history.best_epoch,
         }
         labels = seen("validation, to choose", second.criterion, given.erm_labels)
-        about = whole_network.About("jtt", "JTT", "Liu et al. 2021", labels, chosen)
+        about = whole_network.About("jtt", "JTT", "Liu et al. 2021", labels, chosen, note)
         whole_network.write(out, second, second.best, about, params.model_dump())
+
+
+def _without_errors(given: Opened, first: Training, errors: NDArray[np.int64]) -> str:
+    """The classes whose images the first model gets all right, so that none counts more; often empty."""
+    found = set(first.label[errors].tolist())
+    missing = [name for label, name in enumerate(given.groups.classes) if label not in found]
+    return f"no training image of {', '.join(missing)} is in the error set" if missing else ""
 
 
 def error_set(training: Training) -> NDArray[np.int64]:

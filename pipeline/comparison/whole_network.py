@@ -50,6 +50,7 @@ class About:
         source: who published it.
         labels: the group labels that it sees.
         chosen: its settings, which are shown.
+        note: a remark on its row.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class About:
     source: str
     labels: Labels
     chosen: dict[str, object]
+    note: str = ""
 
 
 def write(out: Path, training: Training, state: Tensors, about: About, params: dict[str, Any]) -> None:
@@ -80,7 +82,7 @@ def write(out: Path, training: Training, state: Tensors, about: About, params: d
         "labels": about.labels,
         "sign": SIGNS[about.labels],
         "chosen": about.chosen,
-        "note": "",
+        "note": about.note,
         "seeds": 1,
     }
     made = {**params, "criterion": training.criterion}

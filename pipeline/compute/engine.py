@@ -18,9 +18,10 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -310,18 +311,27 @@ def left_in(scratch: Path) -> list[Left]:
     """All scratch folders, the one with the oldest change first."""
     if not scratch.is_dir():
         return []
-    found = [_left(folder) for folder in scratch.iterdir() if folder.is_dir()]
+    ours = re.compile(r".+-[0-9a-f]{16}")  # MAC_SCRATCH may name a folder with other things in it
+    folders = [folder for folder in scratch.iterdir() if folder.is_dir() and ours.fullmatch(folder.name)]
+    found = [_left(folder) for folder in folders]
     return sorted(found, key=lambda left: left.changed)
 
 
 def _left(folder: Path) -> Left:
-    stats = [file.stat() for file in folder.rglob("*") if file.is_file()]
-    changed = max([folder.stat().st_mtime, *(stat.st_mtime for stat in stats)])
+    stats = []
+    for file in (folder, *folder.rglob("*")):
+        with suppress(OSError):  # it may be removed at this moment
+            stats.append(file.stat())
+    changed = max((stat.st_mtime for stat in stats), default=0.0)
+    stats = [stat for stat in stats if S_ISREG(stat.st_mode)]
     return Left(folder, sum(stat.st_size for stat in stats), changed, _in_use(folder))
 
 
 def _in_use(folder: Path) -> bool:
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # of another user, who alone can tell; or gone
+        return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

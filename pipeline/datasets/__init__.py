@@ -29,15 +29,10 @@ READERS: dict[str, Any] = {
 def read(params: DatasetParams) -> Dataset:
     """The records of the dataset that `params` names.
 
-        Raises:
-    <<<<<<< HEAD
-            MacError: the metadata are not as the reader expects, a split or class has no images, a name of a
-                class or attribute is no line of text, or most images are not there. With `on_error: skip`, it is
-                only noted that they are not.
-    =======
-            MacError: the metadata are not as the reader expects, a split or class has no images, or half of the
-                files are not there. With `on_error: skip`, it is only noted that they are not.
-    >>>>>>> data
+    Raises:
+        MacError: the metadata are not as the reader expects, a split or class has no images, a name of a
+            class or attribute is no line of text, or half of the files are not there. With `on_error: skip`,
+            it is only noted that they are not.
     """
     reader = READERS[params.name]
     try:

@@ -50,6 +50,10 @@ class Heads:
         weight = self.weight.unflatten(0, (-1, members)).mean(1)
         return Heads(weight, self.bias.unflatten(0, (-1, members)).mean(1))
 
+    def finite(self) -> Tensor:
+        """Whether all of a head's values are finite, (S, K) bool."""
+        return self.weight.isfinite().flatten(2).all(2) & self.bias.isfinite().all(2)
+
     def logits(self, features: Tensor) -> Tensor:
         """(N, D) to (S, K, N, C), in one matrix product."""
         flat = F.linear(features, self.weight.flatten(0, 2), self.bias.flatten())

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import selection
+from pipeline.compute.progress import log
 from pipeline.last_layer.heads import Heads
 from pipeline.metrics import Accuracy, Grouping, Groups
 from pipeline.params.selection import CriterionName
@@ -56,12 +57,18 @@ class HeldOutSplit:
         split, attribute = cls.to_measure(features, "val", on), features["val/attribute"][:]
         logits, label = erm.logits(features["val/original"][:])[0], features["val/label"][:]
         chooses = selection.criterion(criterion, Groups.of(features), label, attribute, logits)
+        if chooses.kind in ("error group", "environment") and not chooses.count.all():
+            empty = ", ".join(np.array(chooses.names)[chooses.count == 0])
+            log.warning("selection.criterion: no validation image is in %s; the others choose", empty)
         return replace(split, criterion=chooses)
 
     def correct(self, heads: Heads) -> NDArray[np.bool_]:
-        """Whether each head is right about each row, (S, K, n)."""
+        """Whether each head is right about each row, (S, K, n); one that is not finite is right about none.
+
+        So it is not preferred to others.
+        """
         correct = heads.logits(self.features).argmax(-1) == self.label
-        return np.asarray(correct.cpu().numpy())
+        return np.asarray((correct & heads.finite()[..., None]).cpu().numpy())
 
     def accuracy(self, heads: Heads) -> Accuracy:
         """The accuracy of each head in each group or class, (S, K, names)."""

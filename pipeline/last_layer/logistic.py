@@ -9,6 +9,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
 from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.method import NotApplicableError
 from pipeline.last_layer.scale import Scale
 from pipeline.store import FittedHeads
 
@@ -23,8 +24,15 @@ _SOLVERS: dict[Penalty, dict[str, Any]] = {
 
 
 def standardised(features: Tensor, scale: Scale) -> NDArray[np.float64]:
-    """Raw features (n, D) to standardised ones, float64."""
-    return ((features - scale.mean) / scale.deviation).cpu().numpy().astype(np.float64)
+    """Raw features (n, D) to standardised ones, float64.
+
+    Raises:
+        NotApplicableError: they overflow.
+    """
+    found = ((features - scale.mean) / scale.deviation).cpu().numpy().astype(np.float64)
+    if not np.isfinite(found).all():
+        raise NotApplicableError("the features are too large to be standardised")
+    return found
 
 
 def regression(

@@ -61,7 +61,7 @@ def fit(
         weigh: how much each row of a batch counts (`adam` only).
 
     Raises:
-        MacError: the loss is not finite.
+        MacError: the loss, or a head, is not finite.
     """
     scale = Scale.of(views.original) if params.standardize else None
     if scale:
@@ -69,8 +69,14 @@ def fit(
     if params.init == "zeros":
         start = Heads(torch.zeros_like(start.weight), torch.zeros_like(start.bias))
     if params.solver == "lbfgs":
-        return _solved(views, validation, start.bias.shape[-1], params, settings, scale)
-    return _best_epochs(views, validation, start, params, settings, scale, weigh)
+        retrained = _solved(views, validation, start.bias.shape[-1], params, settings, scale)
+    else:
+        retrained = _best_epochs(views, validation, start, params, settings, scale, weigh)
+    if not retrained.heads.finite().all():  # the last step may do it, which no loss shows
+        raise MacError(
+            "retrain: a head is NaN or infinite after its fit; lower retrain.lr or raise retrain.l2"
+        )
+    return retrained
 
 
 def as_it_is(validation: HeldOutSplit, erm: Heads) -> Retrained:

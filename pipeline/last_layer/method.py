@@ -86,12 +86,21 @@ class Cached:
         """The rows for a method that learns where ERM fails, (M,) bool, and a note.
 
         They are the rows that ERM was not trained on. If there are none, they are all rows, and the note says
-        so.
+        so. It also says how many classes have no row among them.
         """
         if self.unseen.any():
-            return self.unseen, ""
+            return self.unseen, self.lacking(self.unseen)
         note = "on images that ERM was trained on: none was held out (train.hold_out)"
         return torch.ones_like(self.unseen), note
+
+    def lacking(self, rows: Tensor) -> str:
+        """A note on how many classes have no image among some rows, (M,) bool; empty if all have."""
+        missing = self.classes - len(self.views.label[rows].unique())
+        return (
+            f"{missing} of {self.classes} classes have no image among those that it learns from"
+            if missing
+            else ""
+        )
 
 
 def _early(erm: ModelFolder, places: NDArray[np.int64], on: torch.device) -> dict[int, Tensor]:

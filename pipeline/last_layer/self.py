@@ -52,6 +52,10 @@ def fit(cached: Cached) -> Fitted:
     worst, mean = cached.validation.scores(heads)
     best = prefer(worst[0], mean[0])
     epoch, n, lr = settings[best]
+    missing = len(label.unique()) - len(label[weight[best] > 0].unique())
+    if missing:
+        alone = f"{missing} of {cached.classes} classes have no image in the disagreement set"
+        note = f"{note}; {alone}" if note else alone
     return Fitted(heads.of_setting(best), {"epoch": epoch, "n": n, "lr": lr}, note)
 
 

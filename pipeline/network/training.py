@@ -241,7 +241,11 @@ class Training:
 
     @torch.no_grad()
     def logits(self, rows: NDArray[np.int64]) -> Tensor:
-        """The model's logits of each row without augmentation, (n, classes) float32 on the CPU."""
+        """The model's logits of each row without augmentation, (n, classes) float32 on the CPU.
+
+        Raises:
+            MacError: they are not finite.
+        """
         self.model.eval()
         batches = [rows[start : start + EVAL_BATCH] for start in range(0, len(rows), EVAL_BATCH)]
         found = []
@@ -250,7 +254,12 @@ class Training:
             with device.autocast(self.on, self.params.precision):
                 logits = self.model(x)
             found.append(logits.float().cpu())
-        return torch.cat(found)
+        together = torch.cat(found)
+        if not together.isfinite().all():  # the last step of an epoch may do it, which no loss shows
+            raise MacError(
+                f"{self.name}: the logits are NaN or infinite after epoch {self.epoch}; lower {self.name}.lr"
+            )
+        return together
 
     def spec(self) -> ModelSpec:
         """How to build the model, and how an image file becomes its input."""

@@ -1,6 +1,7 @@
 """torchvision's networks, with weights by name or from a file."""
 
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +11,25 @@ from torch import Tensor, nn
 
 from pipeline.errors import MacError, first_line
 
-_FILES = (".safetensors", ".pth", ".pt")
+State = Mapping[str, object]
+
+# The keys under which programs keep a state dict in a checkpoint.
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights", "params")
+_TORCH = (b"PK", b"\x80")  # how files of torch.save begin: a zip archive, or a pickle
+# How files begin that are often saved in place of weights, and what they are.
+_NO_WEIGHTS = {
+    b"<!doctype": "a web page; download the file itself",
+    b"<html": "a web page; download the file itself",
+    b"<?xml": "a web page; download the file itself",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file; run 'git lfs pull'",
+    b"{": "JSON text; download the file itself",
+}
+
+
+def weights_file(weights: str) -> Path | None:
+    """The file that `model.weights` names: it has a suffix or a folder. None: the weights have a name."""
+    path = Path(weights)
+    return path if path.suffix or len(path.parts) > 1 else None
 
 
 def torchvision_network(architecture: str, weights: str, head: Sequence[str]) -> nn.Module:
@@ -19,16 +38,17 @@ def torchvision_network(architecture: str, weights: str, head: Sequence[str]) ->
     Args:
         architecture: a torchvision model name, such as `resnet50`.
         weights: `none`; a torchvision weights name (`IMAGENET1K_V2`, `DEFAULT`), downloaded by torchvision;
-            or the path of a .safetensors, .pth or .pt file in torchvision's layout.
+            or the path of a .safetensors or .pth file in torchvision's layout. The tensors may be in a
+            checkpoint's `state_dict` or `model`, and their names may begin alike, as with `module.`.
         head: modules that are not used. Their tensors in the file are ignored, and may be missing.
 
     Raises:
-        MacError: unknown architecture or weights, or a file that does not fit.
+        MacError: unknown architecture or weights, or a file that does not fit, or has values that are not
+            finite.
     """
-    if architecture not in torchvision.models.list_models(module=torchvision.models):
-        raise MacError(f"model.architecture: '{architecture}' is not a torchvision model")
-    is_file = Path(weights).suffix in _FILES
-    named = None if weights == "none" or is_file else _named(architecture, weights)
+    _require_known(architecture)
+    file = weights_file(weights)
+    named = None if weights == "none" or file else named_weights(architecture, weights)
     try:
         network: nn.Module = torchvision.models.get_model(architecture, weights=named)
     except OSError as error:  # no network: urllib's URLError is an OSError
@@ -36,50 +56,130 @@ def torchvision_network(architecture: str, weights: str, head: Sequence[str]) ->
             f"model.weights: {weights} of {architecture} could not be downloaded ({error}); "
             "give the path of a local file"
         ) from None
-    if is_file:
-        _fill(network, Path(weights), head)
+    if file:
+        _fill(network, file, head)
     return network
 
 
-def _named(architecture: str, weights: str) -> object:
-    """torchvision's own weights with this name."""
+def _require_known(architecture: str) -> None:
+    if architecture not in torchvision.models.list_models(module=torchvision.models):
+        raise MacError(f"model.architecture: '{architecture}' is not a torchvision model")
+
+
+def named_weights(architecture: str, weights: str) -> object:
+    """torchvision's own weights with this name.
+
+    Raises:
+        MacError: the architecture has none of this name.
+    """
+    _require_known(architecture)
     known = torchvision.models.get_model_weights(architecture)
     try:
         return known[weights]
     except KeyError:
         names = ", ".join(each.name for each in known)
         raise MacError(
-            f"model.weights: '{weights}' is neither none, nor a .safetensors/.pth file, "
+            f"model.weights: '{weights}' is neither none, nor a file, "
             f"nor torchvision weights of {architecture} ({names})"
         ) from None
 
 
 def _fill(network: nn.Module, path: Path, head: Sequence[str]) -> None:
     """Fill a network, except its head, from a weights file in torchvision's layout."""
-    state = _read(path)
     not_used = tuple(f"{name}." for name in head)
     wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(not_used)}
+    state = _without_prefix(_unwrapped(_read(path), path), list(wanted), path)
     for name, tensor in wanted.items():
-        if name not in state and name.endswith("num_batches_tracked"):
+        found = state.get(name)
+        if found is None and name.endswith("num_batches_tracked"):
             continue
-        if name not in state or state[name].shape != tensor.shape:
-            found = tuple(state[name].shape) if name in state else "nothing"
+        if not isinstance(found, Tensor) or found.shape != tensor.shape:
+            what = tuple(found.shape) if isinstance(found, Tensor) else "nothing"
             raise MacError(
-                f"model.weights: {path}: '{name}' should be {tuple(tensor.shape)}, found {found}; "
+                f"model.weights: {path}: '{name}' should be {tuple(tensor.shape)}, found {what}; "
                 "the file is of another architecture"
             )
-    for name in wanted.keys() & state.keys():
-        wanted[name].copy_(state[name])
+        if found.is_floating_point() < tensor.is_floating_point() or found.layout != tensor.layout:
+            kind = f"{found.dtype} ({found.layout})"
+            raise MacError(f"model.weights: {path}: '{name}' should be {tensor.dtype}, found {kind}")
+        if not found.to(tensor.dtype).isfinite().all():
+            raise MacError(f"model.weights: {path}: '{name}' has values that are NaN or infinite; use others")
+        tensor.copy_(found)
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise MacError(f"model.weights: {path}: no such file")
+def _read(path: Path) -> object:
+    """What is in a file of safetensors or of `torch.save`."""
     try:
-        if path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise MacError(f"model.weights: {path}: {first_line(error).lower()}") from None
+    if not start:
+        raise MacError(f"model.weights: {path}: is empty; copy or download it again")
+    is_safetensors = start[8:9] == b"{"
+    for beginning, what in _NO_WEIGHTS.items():
+        if start.lstrip().lower().startswith(beginning) and not is_safetensors:
+            raise MacError(f"model.weights: {path}: is {what}")
+    if not is_safetensors and not start.startswith(_TORCH):
+        raise MacError(f"model.weights: {path}: is neither a safetensors file nor one of torch.save")
+    try:
+        if is_safetensors:
             return load_file(path)
-        state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
+        _require_no_torchscript(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except MacError:
+        raise
     except Exception as error:
-        reason = first_line(error)
-        raise MacError(f"model.weights: {path}: cannot be read as {path.suffix} ({reason})") from None
+        reason = f"({first_line(error)})"
+        if type(error).__name__ == "UnpicklingError":
+            reason = (
+                "as it has Python objects, such as a whole model, which may run any code; save a state_dict()"
+            )
+        raise MacError(f"model.weights: {path}: cannot be read {reason}") from None
+
+
+def _require_no_torchscript(path: Path) -> None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise MacError(
+                    f"model.weights: {path}: is TorchScript; save the model's state_dict() instead"
+                )
+
+
+def _unwrapped(found: object, path: Path) -> State:
+    """The state dict in what was read: it itself, or what a checkpoint has under a known key."""
+    while isinstance(found, Mapping):
+        inner = [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]
+        if not inner:
+            break
+        found = inner[0]
+    if isinstance(found, Mapping) and any(isinstance(value, Tensor) for value in found.values()):
+        return {str(name): value for name, value in found.items()}
+    what = f"but a value of the type {type(found).__name__}"
+    if isinstance(found, Tensor):
+        what = f"but one tensor {tuple(found.shape)}"
+    elif isinstance(found, Mapping):
+        keys = ", ".join(f"'{key}'" for key in list(found)[:5])
+        what = f"but {keys or 'nothing'}"
+    raise MacError(f"model.weights: {path}: has no tensors by name, {what}; save a state_dict()")
+
+
+def _without_prefix(state: State, wanted: Sequence[str], path: Path) -> State:
+    """The state dict with what all names of the network begin with cut off, such as `module.`."""
+    prefixes = list(_prefixes(state, wanted))
+    if len(prefixes) > 1 and "" not in prefixes:
+        found = ", ".join(f"'{prefix}…'" for prefix in prefixes)
+        raise MacError(f"model.weights: {path}: has several networks ({found}); save one of them alone")
+    if not prefixes or "" in prefixes:
+        return state
+    return {name.removeprefix(prefixes[0]): value for name, value in state.items()}
+
+
+def _prefixes(state: State, wanted: Sequence[str]) -> Iterator[str]:
+    """What the names of a network begin with, for each network in a state dict that has all its names."""
+    needed = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    for name in map(str, state):
+        prefix = name.removesuffix(needed[0])
+        if prefix != name and all(f"{prefix}{each}" in state for each in needed):
+            yield prefix

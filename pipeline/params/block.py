@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from pipeline.setting import LARGE
 
@@ -25,6 +25,16 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=4096)
 
     block: ClassVar[str]
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse true and false for a number, which would be 1 and 0."""
+        is_truth_value = cls.model_fields[info.field_name or ""].annotation is bool
+        listed = value if isinstance(value, list) else [value]
+        if not is_truth_value and any(isinstance(each, bool) for each in listed):
+            raise ValueError("should not be true or false")
+        return value
 
 
 class NoOptions(Block):

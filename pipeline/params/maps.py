@@ -2,9 +2,16 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from pipeline.params.block import Block, Precision, Seed
+
+
+def _as_written(value: object, info: ValidationInfo) -> object:
+    """Refuse 1.0 in params.yaml: 1 is one pixel, and 0.999 is a share. Elsewhere all numbers are floats."""
+    if info.context and isinstance(value, float) and value == 1:
+        raise ValueError("is one pixel or all of them; write 1, or a share below 1 such as 0.99")
+    return value
 
 
 def _top_k(value: float) -> float:
@@ -37,8 +44,9 @@ class MapParams(Block):
         description="what sets K. top_k: the key top_k; knee: each image has its own, at the knee of ERM's "
         "loss on the K highest pixels alone (DaC), and the key is not read"
     )
-    top_k: Annotated[float, AfterValidator(_top_k)] = Field(
-        description="K: number of pixels in the mask; or, in (0, 1), their share of the image"
+    top_k: Annotated[float, BeforeValidator(_as_written), AfterValidator(_top_k)] = Field(
+        description="K: number of pixels in the mask; or, in (0, 1), their share of the image; 1 is one "
+        "pixel, and 1.0 is refused"
     )
     side: Literal["core", "rest", "auto"] = Field(
         description="core: the mask is the K highest pixels; rest: it is all the others, for data where the "

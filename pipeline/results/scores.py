@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import MacError
 from pipeline.metrics import Grouping, as_dict, over_seeds
 from pipeline.project import Opened
 from pipeline.results.robust_coverage import robust_coverage
@@ -19,6 +20,9 @@ def head_scores(given: Opened, heads: FittedHeads, split: str) -> dict[str, Any]
     Args:
         given: images and features.
         split: `val` or `test`.
+
+    Raises:
+        MacError: a logit is not finite.
     """
     features = given.file("features")
     logits = heads.logits(features[f"{split}/original"][:])
@@ -39,7 +43,12 @@ def scores(
     Returns:
         `{mean, std}` over the classifiers of each metric of `metrics.as_dict` and of `quality`, and of
         `robust_coverage`; and `worst_group_interval`, or `worst_class_interval`, `{low, high}`.
+
+    Raises:
+        MacError: a logit is not finite, so there is no answer.
     """
+    if not np.isfinite(logits).all():
+        raise MacError("the logits of a head are NaN or infinite; lower its learning rate and train it again")
     correct = logits.argmax(-1) == label
     each = []
     for accuracy, of_one in zip(grouping.accuracy(correct), logits, strict=True):

@@ -82,11 +82,14 @@ def _fit_all(cached: Cached, params: BaselinesParams) -> tuple[dict[str, Fitted]
     for name in track(params.methods, "baselines", len(params.methods), "methods"):
         method = METHODS[name]
         try:
-            fitted[name] = method.fit(cached)
+            found = method.fit(cached)
+            if not found.heads.finite().all():
+                raise NotApplicableError("its head is NaN or infinite after the fit on these features")
         except NotApplicableError as reason:
             left_out[name] = {"title": method.title, "reason": str(reason)}
             log.warning("%s is left out: %s", method.title, reason)
         else:
+            fitted[name] = found
             log.info("%s: fitted", method.title)
     return fitted, left_out
 

@@ -25,6 +25,7 @@ from pipeline.compute import device
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Merge, Shards, blocks
 from pipeline.compute.progress import log
+from pipeline.errors import MacError
 from pipeline.method import interventions
 from pipeline.method.draws import Draws, Views
 from pipeline.network import classifier
@@ -222,8 +223,18 @@ class _Network:
 
     @torch.no_grad()
     def features(self, x: Tensor) -> NDArray[np.float32]:
-        """φ, (B, D)."""
-        return self.model.features(x).cpu().numpy()
+        """φ, (B, D).
+
+        Raises:
+            MacError: they are not finite.
+        """
+        found = self.model.features(x).cpu().numpy()
+        if not np.isfinite(found).all():
+            model = self.given.model("erm").path
+            raise MacError(
+                f"features: they are NaN or infinite; the model in {model} has diverged, lower train.lr"
+            )
+        return np.asarray(found)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pipeline.compute.engine import Shards
 from pipeline.compute.ranks import ranks
 from pipeline.errors import MacError
 from pipeline.network.training import Training, as_numpy
+from pipeline.network.weights import weights_file
 from pipeline.params.inputs import InputParams, misfit
 from pipeline.params.model import ModelParams
 from pipeline.params.selection import SelectionParams
@@ -45,8 +46,8 @@ def train(
     """
     _require_room(given, inputs)
     made_from = given.digests("images")
-    if Path(model.weights).is_file():
-        made_from["weights"] = store.file_digest(Path(model.weights))
+    if (weights := weights_file(model.weights)) and weights.is_file():
+        made_from["weights"] = store.file_digest(weights)
     made = {
         "model": model.model_dump(),
         "train": params.model_dump(exclude={"keep_epochs"}),  # the model is the same, whatever is kept

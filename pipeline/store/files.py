@@ -1,6 +1,7 @@
 """Writes files and folders completely or not at all: under a temporary name, synced, then renamed."""
 
 import csv
+import ctypes
 import errno
 import io
 import json
@@ -28,9 +29,12 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
             used, and can be made again.
 
     Raises:
-        MacError: the folder cannot be written, or the disk is full. An old file at `path` is unchanged.
+        MacError: the folder cannot be written, the disk is full, or `path` is a folder or a device. An old
+            file at `path` is unchanged. The block's own OSErrors are taken for errors of writing.
     """
     temporary = _temporary(path)
+    if _is_special(path):
+        raise MacError(f"{path}: is no file; choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if durable:
@@ -43,12 +47,17 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
             sync(path.parent)
     except OSError as error:
         _remove(temporary)
-        if "read data" in str(error):  # from HDF5, about a file that the block reads, not about `path`
-            raise
         raise MacError(f"{path}: cannot be written ({first_line(error)})") from error
     except BaseException:
         _remove(temporary)
         raise
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is a folder or a device. A rename would replace even /dev/null, and the link /dev/stdout."""
+    folder = path.parent.resolve()
+    is_device = folder == Path("/dev") or Path("/proc") in folder.parents
+    return is_device or (path.exists() and not path.is_file())
 
 
 def _temporary(path: Path) -> Path:
@@ -57,17 +66,21 @@ def _temporary(path: Path) -> Path:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove temporary files beside `path` that killed processes of this machine left."""
+    """Remove what killed processes of this machine left beside `path`.
+
+    If such a process was killed between the two renames of `_move_into_place`, the old folder is put back.
+    """
     name, host = re.escape(path.name), re.escape(socket.gethostname())
-    temporary = re.compile(rf"\.{name}\.(\d+)@{host}(\.ballast)?\.tmp")
+    left = re.compile(rf"\.{name}\.(\d+)@{host}(\.ballast)?\.(tmp|old)")
     for file in path.parent.iterdir():
-        found = temporary.fullmatch(file.name)
-        if found is None or _is_alive(int(found[1])):
+        found = left.fullmatch(file.name)
+        # In containers every run may have the same number: what has ours is not ours yet.
+        if found is None or (int(found[1]) != os.getpid() and _is_alive(int(found[1]))):
             continue
-        if file.is_dir():
-            shutil.rmtree(file, ignore_errors=True)
-        else:
-            _remove(file)
+        if found[3] == "old" and not os.path.lexists(path):
+            with suppress(OSError):
+                file.rename(path)
+        _remove(file)
 
 
 def _is_alive(process: int) -> bool:
@@ -81,6 +94,9 @@ def _is_alive(process: int) -> bool:
 
 
 def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there and can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         path.unlink()
 
@@ -90,9 +106,12 @@ def create_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, to fill. It replaces `path` if the block raises no exception.
 
     Raises:
-        MacError: the folder cannot be written, or the disk is full. An old folder at `path` is unchanged.
+        MacError: the folder cannot be written, the disk is full, or `path` is a file. An old folder at
+            `path` is unchanged. The block's own OSErrors are taken for errors of writing.
     """
     temporary = _temporary(path)
+    if path.exists() and not path.is_dir():
+        raise MacError(f"{path}: is no folder; choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path)
@@ -100,16 +119,80 @@ def create_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.iterdir():
             sync(file)
-        replaced = temporary.with_suffix(".old")
-        if path.exists():
-            path.rename(replaced)
-        temporary.rename(path)
+        sync(temporary)
+        _move_into_place(temporary, path)
         sync(path.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         raise MacError(f"{path}: cannot be written ({first_line(error)})") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)  # or what it was exchanged with
+
+
+def _move_into_place(folder: Path, path: Path) -> None:
+    """Rename `folder` to `path`. What was at `path` is then at `folder`, or removed.
+
+    A reader sees the old folder or the new one. Other processes may do the same at the same time: the last
+    one wins.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            folder.rename(path)  # nothing is there, or an empty folder
+            return
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+        try:
+            if not _exchanged(folder, path):
+                _rename_twice(folder, path)
+            return
+        except OSError as error:
+            if error.errno not in (*_TAKEN, errno.ENOENT):  # another process was faster
+                raise
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+
+_ATTEMPTS = 100
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # what renaming a folder to a taken name raises
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange the names of two files or folders in one step; false if it cannot be done here.
+
+    Raises:
+        FileNotFoundError: one is missing.
+    """
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux
+    if renameat2 is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
+    if renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return True
+    if ctypes.get_errno() == errno.ENOENT:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return False  # NFS, for one
+
+
+def _rename_twice(folder: Path, path: Path) -> None:
+    """Move what is at `path` away, and rename `folder` to it. In between there is a moment without any.
+
+    A process that is killed in this moment leaves the old folder, and the next `create_folder` puts it back.
+    """
+    replaced = folder.with_suffix(".old")
+    try:
+        path.rename(replaced)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # a folder in a lower layer of overlayfs
+            raise
+        shutil.copytree(path, replaced, symlinks=True)
+        shutil.rmtree(path)
+    try:
+        folder.rename(path)
+    except OSError:
+        with suppress(OSError):
+            replaced.rename(path)
+        raise
+    finally:
+        _remove(replaced)
 
 
 @contextmanager

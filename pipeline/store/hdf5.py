@@ -1,5 +1,6 @@
 """HDF5 artefacts: `create` writes one with the datasets of a schema, `open_artefact` opens and checks it."""
 
+import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -106,7 +107,27 @@ def create(
 
 
 def _new_file(path: Path) -> h5py.File:
-    return h5py.File(path, "w", libver=("v108", "v108"), userblock_size=SEAL)
+    return h5py.File(path, "w", libver=("v108", "v108"), userblock_size=SEAL, locking=False)
+
+
+def _to_read(path: Path) -> h5py.File:
+    """The file, open for reading without a lock: artefacts are replaced, never changed.
+
+    So they can be read while a viewer has them open, and on file systems without locks.
+    """
+    return h5py.File(path, "r", locking=False)
+
+
+def _is_open_for_writing(path: Path) -> bool:
+    """Whether another program holds HDF5's lock for writing. It has changed the file's first bytes then."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # no locks on this file system
+            pass
+    return False
 
 
 def _seal(digest: str) -> bytes:
@@ -126,17 +147,49 @@ def stated_digest(path: Path) -> str | None:
     return digest if start == _seal(digest) else None
 
 
+class _Dataset(h5py.Dataset):  # type: ignore[misc] # h5py has no types
+    """A dataset that says of which file it is if it cannot be read.
+
+    The caller may be writing another file, and would take an OSError for an error of that one.
+    """
+
+    def __init__(self, bound: h5py.h5d.DatasetID, name: str, remedy: str) -> None:
+        super().__init__(bound)
+        self._where, self._remedy = name, remedy
+
+    def __getitem__(self, rows: Any, new_dtype: Any = None) -> Any:
+        with self._read():
+            return super().__getitem__(rows, new_dtype)
+
+    def read_direct(self, dest: NDArray[Any], source_sel: Any = None, dest_sel: Any = None) -> None:
+        with self._read():
+            super().read_direct(dest, source_sel, dest_sel)
+
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise MacError(
+                f"{self._where}: damaged, its data cannot be read ({first_line(error)}); {self._remedy}"
+            ) from error
+
+
 class Artefact:
     """A checked HDF5 artefact, open for reading. Index it by dataset name: `artefact["label"][:]`."""
 
-    def __init__(self, path: Path, file: h5py.File, digest: str) -> None:
+    def __init__(self, path: Path, file: h5py.File, digest: str, remedy: str) -> None:
         self.path = path
         self.file = file
+        self._remedy = remedy
         params, made_from = json.loads(file.attrs["params"]), json.loads(file.attrs["made_from"])
         self.provenance = Provenance.checked(params, made_from, digest)
 
     def __getitem__(self, name: str) -> h5py.Dataset:
-        return self.file[name]
+        found = self.file[name]
+        if not isinstance(found, h5py.Dataset):  # the group of previews
+            return found
+        return _Dataset(found.id, f"{self.path}: dataset '{name}'", self._remedy)
 
     def __contains__(self, name: str) -> bool:
         return name in self.file
@@ -151,7 +204,7 @@ class Artefact:
 
     def rows(self, name: str, rows: NDArray[np.integer]) -> NDArray[Any]:
         """The given rows of a dataset, in the given order. Repeats are allowed; each row is read once."""
-        dataset = self.file[name]
+        dataset = self[name]
         unique, inverse = np.unique(rows, return_inverse=True)
         values = np.empty((len(unique), *dataset.shape[1:]), dataset.dtype)
         # Neighbouring rows are read as slices: h5py's own indexing by lists is far slower.
@@ -179,8 +232,9 @@ def open_artefact(
         digest: the digest that it must have.
 
     Raises:
-        MacError: it is missing, no artefact, truncated, damaged, incomplete, or of another kind or version;
-            or a dataset is missing or has the wrong shape. One line names file, dataset and remedy.
+        MacError: it is missing, no artefact, truncated, damaged, incomplete, of another kind or version,
+            or open for writing elsewhere; or a dataset is missing or has the wrong shape. One line names
+            file, dataset and remedy.
     """
     if not path.is_file():
         raise MacError(f"{path}: no such file; {remedy}")
@@ -190,31 +244,28 @@ def open_artefact(
             raise MacError(f"{path}: is no MaC artefact, or damaged; {remedy}")
         if not _is_remembered(path):
             if file_digest(path, SEAL) != sealed:
+                if _is_open_for_writing(path):
+                    raise BlockingIOError
                 raise MacError(
                     f"{path}: truncated or damaged, its contents are not what was written; {remedy}"
                 )
             _remember(path)
-        file = h5py.File(path, "r")
+        file = _to_read(path)
+    except BlockingIOError:  # from HDF5 too, if the environment makes it lock files
+        raise MacError(f"{path}: another program has it open for writing; close it there first") from None
     except OSError as error:
         raise MacError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from None
     with file:
         try:
             _check(path, kind, schema, file, remedy)
-            artefact = Artefact(path, file, sealed)
+            artefact = Artefact(path, file, sealed, remedy)
         except _BROKEN as error:
             raise MacError(
                 f"{path}: damaged ({type(error).__name__}: {first_line(error)}); {remedy}"
             ) from None
         if digest is not None and artefact.digest != digest:
             raise MacError(f"{path}: was replaced while it was in use; run the same command again")
-        try:
-            yield artefact
-        except OSError as error:
-            if "HDF5" in str(error) or "synchronously" in str(error):
-                raise MacError(
-                    f"{path}: damaged, its data cannot be read ({first_line(error)}); {remedy}"
-                ) from error
-            raise
+        yield artefact
 
 
 # The exceptions that h5py raises for a file with a damaged structure.
@@ -236,7 +287,7 @@ def stated_kind(path: Path) -> str | None:
         sealed = stated_digest(path)
         if sealed is None or (not _is_remembered(path) and file_digest(path, SEAL) != sealed):
             return None
-        with h5py.File(path, "r") as file:
+        with _to_read(path) as file:
             return str(file.attrs["schema"])
     except _BROKEN:
         return None

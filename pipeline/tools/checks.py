@@ -14,6 +14,9 @@ from pipeline.compute.machine import usable_cores
 from pipeline.errors import MacError, first_line
 
 if TYPE_CHECKING:
+    import torch
+
+    from pipeline.params.model import ModelParams
     from pipeline.tools.estimate import Need
 
 # PyTorch is imported inside functions, so that a broken PyTorch can be reported.
@@ -103,6 +106,7 @@ def _dvc() -> Iterator[Finding]:
         remedy = "the stages run one by one as 'mac <stage>'; pip install 'mac-robust[dvc]'"
         yield Finding("warning", "DVC", "not installed", remedy)
         return
+    yield from _repository(Path.cwd())
     said = subprocess.run([sys.executable, "-m", "dvc", "version"], capture_output=True, text=True).stdout
     told = dict(line.split(": ", 1) for line in said.splitlines() if ": " in line)
     links = told.get("Cache types")
@@ -113,6 +117,21 @@ def _dvc() -> Iterator[Finding]:
     else:
         remedy = "put .dvc/cache on the same file system as data (dvc cache dir)"
         yield Finding("warning", "DVC cache", "can only copy: every artefact lies on the disk twice", remedy)
+
+
+def _repository(folder: Path) -> Iterator[Finding]:
+    """A remedy if DVC cannot run in a folder, such as an unpacked archive of the source."""
+    parents = [folder, *folder.parents]
+    repository = next((each for each in parents if (each / ".dvc").is_dir()), None)
+    if repository is None:
+        remedy = "'git init' and 'dvc init' make one; the stages also run one by one as 'mac <stage>'"
+        yield Finding("warning", "DVC repository", "none here, so 'dvc repro' cannot run", remedy)
+        return
+    config = repository / ".dvc" / "config"
+    written = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    if "no_scm = true" not in written.lower() and not any((each / ".git").exists() for each in parents):
+        remedy = "'git init', or 'dvc config core.no_scm true'"
+        yield Finding("warning", "DVC repository", f"{repository} is in no git repository", remedy)
 
 
 def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], "list[Need]"]:
@@ -131,7 +150,7 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
         params = params_file.load(params_path)
     except (MacError, ImportError) as error:
         return [Finding("error", "parameters", first_line(error))], []
-    findings = [Finding("ok", "parameters", str(params_path)), *_weights(params.of(ModelParams).weights)]
+    findings = [Finding("ok", "parameters", str(params_path)), *_weights(params.of(ModelParams))]
     dataset = params.of(DatasetParams)
     if Path(dataset.root).as_posix() == PAINTED and not Path(PAINTED).exists():
         found = f"{dataset.root}: not painted yet; 'dvc repro' or 'mac demo' does that"
@@ -153,7 +172,8 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
         from pipeline.compute.device import pick
         from pipeline.tools.estimate import needs
 
-        on = pick(device)
+        if (on := _picked(pick, device)) is None:
+            return findings, []  # `machine` says why
         estimates = needs(params, read_in, decoding, on)
     except (MacError, ImportError, RuntimeError) as error:
         return [*findings, Finding("error", "network", f"{architecture}: {first_line(error)}")], []
@@ -162,14 +182,29 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
     return findings, estimates
 
 
-def _weights(weights: str) -> Iterator[Finding]:
-    """If the weights are a file, check that it is there."""
-    if not Path(weights).suffix:
+def _picked(pick: "Callable[[str], torch.device]", device: str) -> "torch.device | None":
+    try:
+        return pick(device)
+    except MacError:
+        return None
+
+
+def _weights(params: "ModelParams") -> Iterator[Finding]:
+    """Check that a file fits the architecture, or that named weights exist. Nothing is downloaded."""
+    if params.weights == "none":
         return
-    if Path(weights).is_file():
-        yield Finding("ok", "weights", weights)
+    try:
+        from pipeline.network import classifier
+        from pipeline.network.weights import named_weights, weights_file
+
+        if weights_file(params.weights):
+            classifier.build(params.architecture, 1, params.weights)
+        else:
+            named_weights(params.architecture, params.weights)
+    except (MacError, ImportError, RuntimeError) as error:
+        yield Finding("error", "weights", first_line(error))
     else:
-        yield Finding("error", "weights", weights, "model.weights: no such file")
+        yield Finding("ok", "weights", params.weights)
 
 
 def _disk(data: Path, needed: float) -> Finding:

@@ -1,18 +1,22 @@
 """Writes a classifier as one file for other programs (ONNX, TorchScript or safetensors), with a model card.
 
+The same head gives the same bytes, and they say nothing of the machine, the process or the folders here.
 The file is compared with PyTorch before it gets its final name.
 """
 
+import io
 import json
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pipeline import store
@@ -138,6 +142,8 @@ def _onnx(model: Classifier, example: Tensor, about: Mapping[str, str], path: Pa
     assert program is not None
     proto = program.model_proto
     onnx.helper.set_model_props(proto, dict(about))
+    for node in [*proto.graph.node, *chain.from_iterable(function.node for function in proto.functions)]:
+        node.ClearField("metadata_props")  # which lines of which files on this machine made it
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
@@ -152,18 +158,46 @@ def _torchscript(model: Classifier, example: Tensor, about: Mapping[str, str], p
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(model, example)
         extra = {"spec.json": json.dumps(about, ensure_ascii=False)}
-        torch.jit.save(traced, path, _extra_files=extra)
+        # PyTorch names the archive's inner folder after the file, and ends the process on a full disk.
+        archive = io.BytesIO()
+        torch.jit.save(traced, archive, _extra_files=extra)
+        path.write_bytes(_without_stack_traces(archive))
         loaded = torch.jit.load(path)
     return torch.no_grad()(lambda x: torch.as_tensor(loaded(x)))
 
 
+def _without_stack_traces(archive: io.BytesIO) -> bytes:
+    """A TorchScript file without the records that say which lines of which files on this machine traced it.
+
+    Its serialization_id goes too, a digest of all records.
+    """
+    kept = io.BytesIO()
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(kept, "w") as target:
+        for name in source.namelist():
+            if not name.endswith((".debug_pkl", ".data/serialization_id")):
+                target.writestr(zipfile.ZipInfo(name), source.read(name))  # dated 1980
+    return kept.getvalue()
+
+
 def _safetensors(model: Classifier, example: Tensor, about: Mapping[str, str], path: Path) -> Computed:
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, path, dict(about))
-    path.chmod(0o644)  # safetensors makes files that only the owner can read
+    path.write_bytes(_with_metadata(save(state), about))
     again = classifier.build(json.loads(about["architecture"]), len(json.loads(about["classes"])))
     again.load_state_dict(load_file(path))
     return torch.no_grad()(again.eval())
+
+
+def _with_metadata(file: bytes, about: Mapping[str, str]) -> bytes:
+    """A safetensors file with metadata. The library writes them in another order every time.
+
+    The format is the header's length (8 bytes, little endian), the header (JSON, padded with spaces), and the
+    tensors: https://huggingface.co/docs/safetensors
+    """
+    start = 8 + int.from_bytes(file[:8], "little")
+    tensors = json.loads(file[8:start])
+    header = json.dumps({"__metadata__": dict(about), **tensors}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[start:]
 
 
 _WRITERS: dict[Format, Callable[[Classifier, Tensor, Mapping[str, str], Path], Computed]] = {

@@ -81,12 +81,19 @@ class Pair:
 
     @torch.no_grad()
     def probabilities(self, state: State) -> NDArray[np.float32]:
-        """The probabilities of the two heads for each image, (B, 2, classes)."""
+        """The probabilities of the two heads for each image, (B, 2, classes).
+
+        Raises:
+            MacError: a logit is not finite, so there is no answer.
+        """
         both = FittedHeads(
             np.concatenate([each.head.weight for each in self.heads]),
             np.concatenate([each.head.bias for each in self.heads]),
         )
         logits = both.logits(self.model.trunk.pool(state).cpu().numpy())
+        for each, of_one in zip(self.heads, logits, strict=True):
+            if not np.isfinite(of_one).all():
+                raise MacError(f"{each.title}: its logits are NaN or infinite; train it again ('mac --help')")
         return np.asarray(softmax(logits, -1).swapaxes(0, 1))
 
     def maps(self, state: State, label: int, mirrored: State | None = None) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,17 @@ from pipeline.tools.prediction import Pair
 from stages.echo import say
 from stages.head_option import head_option
 from stages.options import data_option, device_option
+from stages.outputs import check_output
+
+
+class _TopK(click.FloatRange):
+    """K of the core. 1 is one pixel, and 1.0 is refused, as in params.yaml."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number == 1 and value != "1":
+            self.fail(f"{value} is one pixel or all of them; write 1, or a share below 1", param, ctx)
+        return number
 
 
 @click.command("explain")
@@ -24,7 +36,7 @@ from stages.options import data_option, device_option
 @click.option("--target", help="Class that the maps explain.  [default: that of the second head]")
 @click.option(
     "--top-k",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_TopK(min=0, min_open=True),
     help="K of the core.  [default: as in masks.h5]",
 )
 @click.option(
@@ -52,6 +64,7 @@ def command(
     device: str,
 ) -> None:
     """Draw where ERM and another head look in each of IMAGES, the core, and the probabilities of both."""
+    check_output(out, images)
     project = graph.project(data)
     pair = Pair.load(project, other, pick(device))
     sides: Sequence[Side] = [side or "core"] * len(pair.classes)

@@ -9,6 +9,7 @@ from pipeline.tools.export import CARD, FORMATS, Format, export
 from pipeline.tools.heads import MAC, NAMES
 from stages.echo import say
 from stages.options import data_option
+from stages.outputs import check_output
 
 
 @click.command("export")
@@ -24,6 +25,7 @@ from stages.options import data_option
 @data_option
 def command(how: Format, out: Path, model: str, data: Path) -> None:
     """Write a classifier as one file, compare it with PyTorch, and put a model card beside it."""
+    check_output(out)
     checked = export(graph.project(data), model, out, how)
     difference = f"logits within {checked.difference:.1e} of PyTorch's, relative to their terms"
     say(f"{out} ({checked.images} images: {difference}), {out.with_name(CARD)}")

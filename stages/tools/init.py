@@ -6,6 +6,7 @@ import click
 
 from pipeline import presets
 from stages.echo import say
+from stages.outputs import check_output
 
 
 def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -44,5 +45,6 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 def command(preset: str, changes: tuple[str, ...], file: Path, force: bool) -> None:
     """Write the params.yaml of PRESET. A comment gives the source of every value."""
+    check_output(file)
     presets.write(preset, file, list(changes), force)
     say(f"wrote {file}; next: dvc repro")

@@ -9,6 +9,7 @@ import pytest
 from pipeline.errors import MacError
 from pipeline.params.dataset import DatasetParams
 from pipeline.params.fit import FitParams
+from pipeline.params.maps import MapParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params_file import blocks, load, parse
 from tests.conftest import REPOSITORY, default_params
@@ -106,6 +107,15 @@ WEIGHT = "Value error, should be a number from 0 to 1,000,000, or auto"
             1.5,
             "params.yaml: saliency.top_k: Value error, should be a whole number of pixels, or a fraction",
         ),
+        (
+            "saliency",
+            "top_k",
+            1.0,
+            "params.yaml: saliency.top_k: Value error, is one pixel or all of them; write 1, or a share",
+        ),
+        ("saliency", "top_k", True, "params.yaml: saliency.top_k: Value error, should not be true or false"),
+        ("train", "epochs", True, "params.yaml: train.epochs: Value error, should not be true or false"),
+        ("sweep", "alphas", [1, False], "params.yaml: sweep.alphas: Value error, should not be true or"),
         (
             "train",
             "crop_scale",
@@ -278,3 +288,12 @@ def test_the_reader_s_own_options() -> None:
     values["dataset"]["options"] = {"label": "Hat"}
     with pytest.raises(MacError, match="^params.yaml: dataset.options.label: unknown key, found 'Hat'$"):
         parse(values, "params.yaml")
+
+
+@pytest.mark.parametrize("top_k", [1, 2.0, 0.999, 15000])
+def test_one_pixel_and_shares_are_taken_as_they_are(top_k: float) -> None:
+    values = default_params()
+    values["saliency"]["top_k"] = top_k
+    params = parse(values, "here")
+    assert params.of(MapParams).top_k == top_k
+    assert MapParams.model_validate(params.of(MapParams).model_dump()).top_k == top_k

@@ -1,9 +1,11 @@
+import errno
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from stages.cli import COMMANDS, main
@@ -82,3 +84,53 @@ def test_completing_a_command_s_name_imports_nothing_heavy() -> None:
     assert "'stages.cli'" in loaded
     for module in ("torch", "torchvision", "h5py", "numpy", "dask"):
         assert f"'{module}'" not in loaded
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(errno.EACCES, "no", "data/x"), "Error: data/x: Permission denied"),
+        (OSError(errno.ENOSPC, "no"), "Error: No space left on device"),
+        (OSError("of a library\nin two lines"), "Error: of a library"),
+    ],
+)
+def test_an_error_of_the_system_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, line: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("stages.tools.clean.left_in", fail)
+    result = CliRunner().invoke(main, ["clean"])
+    assert (result.exit_code, result.output.strip()) == (1, line)
+
+
+def test_a_signal_to_end_leaves_no_temporary_file(tmp_path: Path) -> None:
+    """SLURM sends it some time before it kills."""
+    code = f"""
+import pathlib, sys, time
+from click import command
+from pipeline import store
+import stages.cli
+out = pathlib.Path({str(tmp_path)!r})
+@command()
+def slow():
+    with store.create_folder(out / "folder"), store.replacing(out / "file") as file:
+        file.touch()
+        print(flush=True)
+        time.sleep(60)
+stages.cli.COMMANDS["slow"] = "wait"
+sys.modules["stages.tools.slow"] = type("Module", (), {{"command": slow}})
+stages.cli.main(["slow"])
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=-1, stderr=-1, text=True, cwd=REPOSITORY
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert len(list(tmp_path.iterdir())) == 2
+        process.terminate()
+        _, error = process.communicate()
+    assert process.returncode == 143
+    assert error == "Terminated; the same command continues where it was.\n"
+    assert not list(tmp_path.iterdir())

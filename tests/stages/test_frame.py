@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from pipeline import graph
 from pipeline.compute import code
 from pipeline.project import Opened
+from stages import frame
 from tests.conftest import COMPARED, STAGES, Project
 
 BOTH = (*STAGES, *COMPARED)
@@ -146,3 +147,13 @@ def test_a_stage_whose_code_is_edited_while_it_runs_fails(
     said = project.fail("evaluate")
     assert "evaluate: pipeline.results.scores changed while it ran" in said
     project.succeed("retrain")  # does not use it
+
+
+def test_a_time_that_cannot_be_recorded_fails_no_stage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "timings").touch()
+    with frame._recorded(tmp_path, "train", "cpu"):
+        pass
+    message = f"train is done, but its time is not recorded: {tmp_path}/timings/train.json: cannot be written"
+    assert caplog.messages[0].startswith(message)

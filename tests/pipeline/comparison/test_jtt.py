@@ -78,3 +78,14 @@ def test_the_second_training_sees_the_error_set_more_often(
     assert np.flatnonzero(counts == 3).tolist() == sorted(errors)
     assert (first.params.epochs, second.params.epochs) == (1, 2)
     assert first.params.batch_size == second.params.batch_size == tiny.TRAIN.batch_size
+
+
+def test_an_empty_error_set_is_told(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pipeline.comparison.jtt.error_set", lambda first: first.rows[:0])
+    with project.open("images", "erm") as given:
+        jtt(given, tmp_path / "jtt", PARAMS, AUTO, tiny.context(tmp_path))
+    note = "no training image of landbird, waterbird is in the error set"
+    assert json.loads((tmp_path / "jtt" / "metrics.json").read_text())["note"] == note
+    assert f"jtt: {note}; lower jtt.first_epochs" in caplog.messages

@@ -68,7 +68,7 @@ def test_names_that_are_not_utf_8_are_told_before_any_work(tmp_path: Path) -> No
     ],
 )
 def test_the_name_of_a_class_is_a_line(name: str, wrong: str, tmp_path: Path) -> None:
-    assert f"of a class or attribute {wrong}; rename it" in message_of(tree(tmp_path / "tree", "cat", name))
+    assert f"{wrong}; rename it" in message_of(tree(tmp_path / "tree", "cat", name))
     splits = ["train", "train", "val", "test"]
     rows = [f'{n}.png,{"ab"[n % 2]},{split},"{name}"' for n, split in enumerate(splits)]
     (tmp_path / "m.csv").write_text("\n".join(["path,label,split,where", *rows]))

@@ -59,3 +59,24 @@ def test_a_split_of_the_file_goes_by_class_where_an_attribute_is_unknown(tmp_pat
         np.testing.assert_array_equal(val.label, features["val/label"][:])
     assert (val.grouping.kind, val.grouping.names) == ("class", list(made.CLASSES))
     assert (test.grouping.kind, test.grouping.names) == ("group", list(made.GROUPS))
+
+
+def test_a_head_that_is_not_finite_is_right_about_nothing(cached: Cached) -> None:
+    weight, bias = cached.erm.weight.clone(), cached.erm.bias.clone()
+    weight[..., 0, 3], bias[..., 0] = torch.nan, torch.inf
+    heads = Heads.joined([cached.erm, Heads(weight, cached.erm.bias), Heads(cached.erm.weight, bias)], axis=1)
+    right = cached.validation.correct(heads).sum(-1)
+    assert right.tolist() == [[int(cached.validation.correct(cached.erm).sum()), 0, 0]]
+    assert heads.finite().tolist() == [[True, False, False]]
+
+
+def test_an_error_group_without_images_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    project = made.write_signed(tmp_path, erm=1, original=1, masked=1, combined=1)  # ERM is always right
+    with project.open("features", "erm") as given:
+        erm = given.model("erm").head()
+        HeldOutSplit.to_choose(given.file("features"), CPU, erm, "error_groups")
+        empty = "landbird_wrong, waterbird_wrong"
+        message = f"selection.criterion: no validation image is in {empty}; the others choose"
+        assert caplog.messages == [message]
+        HeldOutSplit.to_choose(given.file("features"), CPU, erm, "worst_class")
+    assert caplog.messages == [message]

@@ -85,6 +85,24 @@ def test_all_rows_are_taken_where_there_are_few_and_a_note_says_that_erm_saw_the
     assert "none was held out" in found.note
 
 
+def test_a_class_without_images_to_learn_from_is_told(
+    cached: Cached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = torch.from_numpy(made.early([3], 60)["logits"][0])
+    unseen = cached.views.label == 1
+    found = self.fit(replace(cached, unseen=unseen, early={3: logits}))
+    assert found.note == "1 of 2 classes have no image among those that it learns from"
+    # In 20 rows of each class, those of class 1 disagree the most; 20 rows are taken.
+    places = [torch.where(cached.views.label == c)[0][:20] for c in (0, 1)]
+    unseen = torch.zeros_like(unseen)
+    unseen[torch.cat(places)] = True
+    early = cached.erm.logits(cached.views.original)[0, 0].clone()
+    early[places[1]] = early[places[1]].flip(1) * 9
+    monkeypatch.setattr(self, "SIZES", (20,))
+    found = self.fit(replace(cached, unseen=unseen, early={3: early}))
+    assert found.note == "1 of 2 classes have no image in the disagreement set"
+
+
 def test_equal_rows_keep_their_order_and_a_class_may_be_missing() -> None:
     early = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 0.0], [2.0, 0.0]])
     assert self.by_disagreement(early, torch.zeros(4, 2)).tolist() == [1, 3, 0, 2]

@@ -148,6 +148,13 @@ def test_it_says_where_the_loss_is_not_finite(given: Opened) -> None:
         run.train_epoch()
 
 
+def test_a_last_step_that_diverges_is_told_though_the_loss_before_it_is_finite(given: Opened) -> None:
+    run = started(given, {"lr": 1e30, "batch_size": 64}, name="jtt")
+    message = "jtt: the logits are NaN or infinite after epoch 1; lower jtt.lr"
+    with pytest.raises(MacError, match=message):
+        run.train_epoch()
+
+
 def test_it_starts_from_a_model_with_that_model_s_normalization(given: Opened, tmp_path: Path) -> None:
     first = started(given)
     first.train_epoch()

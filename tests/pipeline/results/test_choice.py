@@ -1,5 +1,6 @@
 """The sentence that says why a setting was chosen."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -162,3 +163,19 @@ def test_a_sweep_that_had_no_l2_to_pick_is_refused_where_l2_is_auto(own_artefact
         pytest.raises(MacError, match="sweep: metrics.json does not state l2; run 'mac sweep'$"),
     ):
         Choice.by_sweep(given, "auto")
+
+
+@pytest.mark.parametrize("value", ["much", True, [1], -1, float("nan"), {}])
+def test_a_setting_that_is_no_number_is_refused(own_artefacts: Project, value: object) -> None:
+    file = own_artefacts.path("retrained") / "model.json"
+    about = json.loads(file.read_text())
+    about["params"]["beta"] = value
+    file.write_text(json.dumps(about))
+    message = r"retrained: model.json: beta is .*, not a number ≥ 0; run 'mac retrain' again"
+    with own_artefacts.open("retrained") as given, pytest.raises(MacError, match=message):
+        Choice.of_retrained(given)
+    file = own_artefacts.path("sweep") / "metrics.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "alpha": value}))
+    message = r"sweep: metrics.json: alpha is .*, not a number ≥ 0; run 'mac sweep' again"
+    with own_artefacts.open("sweep") as given, pytest.raises(MacError, match=message):
+        Choice.by_sweep(given, 0.0)

@@ -5,6 +5,8 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from pipeline.errors import MacError
+from pipeline.metrics import Groups
 from pipeline.results.scores import _auroc, head_scores, quality, scores, worst_group_interval
 from pipeline.store import FittedHeads
 from tests import cached
@@ -89,3 +91,12 @@ def test_scores_of_several_heads_are_those_of_each(tmp_path: Path) -> None:
     assert found["ece"]["mean"] == pytest.approx(np.mean(eces))
     low, high = worst_group_interval(correct, 2 * label + attribute)
     assert found["worst_group_interval"] == {"low": low, "high": high}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_finite_have_no_metrics(bad: float) -> None:
+    logits, label = np.zeros((1, 4, 2)), np.array([0, 1, 0, 1])
+    logits[0, 3, 1] = bad
+    grouping = Groups(("a", "b"), ()).grouping(label, label)
+    with pytest.raises(MacError, match="the logits of a head are NaN or infinite; lower its learning rate"):
+        scores(logits, label, grouping, grouping)

@@ -119,3 +119,25 @@ def test_where_l2_is_auto_each_method_with_this_penalty_chooses_its_own(tmp_path
             assert "l2" not in row["chosen"]
             tried[l2] = row["val"]["worst_group"]["mean"], row["val"]["raw_mean"]["mean"]
         assert chosen[name]["l2"] == max(tried, key=lambda l2: tried[l2])
+
+
+@pytest.mark.parametrize(
+    ("scale", "name", "reason"),
+    [
+        (1e25, "self", "its head is NaN or infinite after the fit"),
+        (1e37, "dfr", "the features are too large to be standardised"),
+    ],
+)
+def test_a_method_that_diverges_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: float, name: str, reason: str
+) -> None:
+    rows = cached.rows
+
+    def large(count: int, seed: int) -> tuple[Any, Any, Any]:
+        x, label, attribute = rows(count, seed)
+        return x * np.float32(scale), label, attribute
+
+    monkeypatch.setattr(cached, "rows", large)
+    _, metrics = run(cached.write(tmp_path, kept=[1]), ["erm", name])
+    assert list(metrics["methods"]) == ["erm"]
+    assert metrics["left_out"][name]["reason"].startswith(reason)

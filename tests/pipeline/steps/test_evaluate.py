@@ -1,5 +1,7 @@
 import csv
+import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.errors import MacError
 from pipeline.params.retrain import RetrainParams
 from pipeline.project import Project
 from pipeline.results import diagnosis_table, tables
@@ -143,3 +146,20 @@ def test_a_name_does_not_end_the_script_of_dvc_s_page(tmp_path: Path) -> None:
     seen = {row["actual"] for row in csv.DictReader(files[1].read_text().splitlines())}
     assert seen == {"‹/script>‹b>", "'=1+1"}
     assert set(json.loads(project.path("metrics").read_text())["erm"]["test"]["classes"]) == set(spec.classes)
+
+
+def test_an_error_leaves_both_outputs_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, (metrics, plots) = retrained(tmp_path), (tmp_path / "metrics.json", tmp_path / "plots")
+    metrics.write_text("old")
+    plots.mkdir()
+    (plots / "old.csv").touch()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pipeline.store.write_csv", full)
+    with project.open(*NEEDS) as given, pytest.raises(MacError, match=r"cannot be written \(No space left"):
+        evaluate(given, metrics, plots, cached.context(tmp_path))
+    assert metrics.read_text() == "old"
+    assert [file.name for file in plots.iterdir()] == ["old.csv"]
+    assert not list(tmp_path.glob(".*.tmp"))

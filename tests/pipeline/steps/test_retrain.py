@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from pipeline.errors import MacError
-from pipeline.last_layer import adam
+from pipeline.last_layer import adam, mac
 from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.views import Views
 from pipeline.method import interventions, pairing
 from pipeline.network import classifier
@@ -201,6 +203,19 @@ def test_a_diverging_fit_is_one_line_and_the_earlier_model_stays(tmp_path: Path)
     with pytest.raises(MacError, match=pattern):
         run(project, project.path("retrained"), params(lr=1e38))
     assert (project.path("retrained") / "model.safetensors").read_bytes() == before
+
+
+def test_a_last_step_that_diverges_is_told_though_the_loss_before_it_is_finite(tmp_path: Path) -> None:
+    project = cached.write(tmp_path)
+    with project.open("features", "erm") as given:
+        features, erm = given.file("features"), given.model("erm").head()
+        made = params(lr=1e38, epochs=1)
+        views = Views.of(features, made, CPU)
+        one_batch = replace(views, batch=torch.zeros_like(views.batch))
+        validation = HeldOutSplit.to_choose(features, CPU, erm, "auto")
+        message = "retrain: a head is NaN or infinite after its fit; lower retrain.lr or raise retrain.l2"
+        with pytest.raises(MacError, match=message):
+            mac.fit(one_batch, validation, Heads.of(erm), made, [Setting(0.0, 0.0)])
 
 
 EPOCHS, ALPHA, BETA, LR, TOP_K = 3, 2.0, 3.0, 0.005, 0.25

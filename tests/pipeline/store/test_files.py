@@ -1,4 +1,6 @@
 import csv
+import errno
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -11,6 +13,7 @@ import pytest
 
 from pipeline import store
 from pipeline.errors import MacError
+from pipeline.store import files
 
 
 def test_a_csv_cell_may_hold_anything(tmp_path: Path) -> None:
@@ -28,7 +31,8 @@ def test_what_a_killed_process_left_goes_and_what_others_are_writing_stays(
     command = [sys.executable, "-c", "import os; print(os.getpid())"]
     dead = int(subprocess.run(command, capture_output=True, check=True).stdout)
     here = socket.gethostname()
-    left = [f".x.h5.{dead}@{here}.tmp", f".x.h5.{dead}@{here}.ballast.tmp"]
+    left = [f".x.h5.{dead}@{here}.{end}" for end in ("tmp", "ballast.tmp", "old")]
+    left.append(f".x.h5.{os.getpid()}@{here}.ballast.tmp")  # a container gives every run the same number
     others = [
         f".x.h5.{os.getppid()}@{here}.tmp",
         f".x.h5.{dead}@elsewhere.tmp",
@@ -37,6 +41,7 @@ def test_what_a_killed_process_left_goes_and_what_others_are_writing_stays(
     ]
     for name in left + others:
         (tmp_path / name).touch()
+    (tmp_path / "x.h5").touch() if making is store.replacing else (tmp_path / "x.h5").mkdir()
     with making(tmp_path / "x.h5") as temporary:
         if making is store.replacing:
             temporary.touch()
@@ -129,3 +134,102 @@ def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
     with (tmp_path / "y.csv").open(newline="") as file:
         names = [row["name"] for row in csv.DictReader(file)]
     assert names == [*(f"'{text}" for text in TEXTS), "a=b", "it's", "", "犬"]
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_processes_that_write_the_same_folder_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    if not exchanges:
+        monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    _write_often(tmp_path / "x", 1)
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_write_often, args=(tmp_path / "x", 15)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    missing = 0
+    while any(process.is_alive() for process in processes):
+        missing += not (tmp_path / "x").exists()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert {file.name for file in tmp_path.rglob("*")} == {"x", "one", "two"}
+    assert (tmp_path / "x" / "one").read_text() == (tmp_path / "x" / "two").read_text()
+    assert missing == 0 or not exchanges
+
+
+def _write_often(path: Path, times: int) -> None:
+    for _ in range(times):
+        with store.create_folder(path) as folder:
+            for name in ("one", "two"):
+                (folder / name).write_text(str(os.getpid()))
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+@pytest.mark.parametrize("kind", ["nothing", "folder", "link"])
+def test_a_folder_replaces_whatever_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool, kind: str
+) -> None:
+    if not exchanges:
+        monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    path, other = tmp_path / "here" / "x", tmp_path / "other"
+    for folder in (path.parent, other):
+        folder.mkdir()
+    (other / "kept").touch()
+    if kind == "folder":
+        path.mkdir()
+        (path / "old").touch()
+    elif kind == "link":
+        path.symlink_to(other)
+    with store.create_folder(path) as folder:
+        (folder / "new").touch()
+    assert [file.name for file in path.parent.rglob("*")] == ["x", "new"]
+    assert not path.is_symlink()
+    assert (other / "kept").exists()
+
+
+def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("kept")
+    with pytest.raises(MacError, match="x: is no folder; choose another name"):
+        store.create_folder(tmp_path / "x").__enter__()
+    assert (tmp_path / "x").read_text() == "kept"
+
+
+def test_a_folder_that_cannot_be_renamed_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a lower layer of overlayfs, in a container."""
+    path, rename = tmp_path / "x", Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self == path:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return rename(self, target)
+
+    _write_often(path, 1)
+    monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    monkeypatch.setattr(Path, "rename", refuse)
+    with store.create_folder(path) as folder:
+        (folder / "new").touch()
+    assert [file.name for file in tmp_path.rglob("*")] == ["x", "new"]
+
+
+def test_a_folder_that_a_killed_process_had_moved_away_is_put_back(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    old = tmp_path / f".x.{dead.pid}@{socket.gethostname()}.old"
+    old.mkdir()
+    (old / "old").touch()
+    with pytest.raises(RuntimeError), store.create_folder(tmp_path / "x"):
+        raise RuntimeError
+    assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")] == ["x", "x/old"]
+
+
+@pytest.mark.parametrize("out", ["/dev/fd/1", "fifo", "folder", "link"])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, out: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "fifo")
+    path = tmp_path / out
+    with pytest.raises(MacError, match=f"{out}: is no file; choose another name"):
+        store.write_text(path, "x")
+    assert {file.name for file in tmp_path.iterdir()} == {"fifo", "folder", "link"}
+    assert (tmp_path / "link").is_symlink()

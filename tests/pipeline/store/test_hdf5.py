@@ -1,5 +1,8 @@
+import hashlib
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +19,11 @@ from pipeline.schemas import images
 from pipeline.schemas.masks import SCHEMA
 from pipeline.store import hdf5
 from tests.conftest import edited
+
+
+def _digest_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
 
 REMEDY = "run 'mac saliency'"
 
@@ -196,3 +204,37 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         pass
     with pytest.raises(MacError, match="cannot be written"), store.create_folder(tmp_path / "file" / "erm"):
         pass
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_a_file_that_another_program_has_open(masks: Path, mode: str) -> None:
+    """A reader does not matter. A writer has changed the file's first bytes, and changes them back."""
+    code = f"import h5py; f = h5py.File({str(masks)!r}, {mode!r}); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as viewer:
+        assert viewer.stdout is not None
+        viewer.stdout.readline()
+        if mode == "r":
+            with opened(masks) as artefact:
+                assert artefact["row"][:].tolist() == [0, 1, 2, 3]
+        else:
+            with pytest.raises(MacError, match=r"masks.h5: another program has it open for writing; close"):
+                opened(masks).__enter__()
+        viewer.communicate(b"\n")
+    with opened(masks) as artefact:
+        assert artefact["row"][:].tolist() == [0, 1, 2, 3]
+
+
+def test_an_error_of_reading_is_not_told_as_one_of_the_file_that_is_written(
+    masks: Path, tmp_path: Path
+) -> None:
+    with h5py.File(masks) as file:
+        place = file["mask"].id.get_chunk_info(0).byte_offset
+    damaged = bytearray(masks.read_bytes())
+    damaged[place : place + 8] = bytes(8)  # in gzip's data
+    damaged[: hdf5.SEAL] = hdf5._seal(_digest_of(damaged[hdf5.SEAL :]))
+    masks.write_bytes(damaged)
+    message = r"masks.h5: dataset 'mask': damaged, its data cannot be read"
+    for read in (lambda file: file["mask"][:], lambda file: file.rows("mask", np.array([0]))):
+        other = store.create_folder(tmp_path / "other")
+        with pytest.raises(MacError, match=message), opened(masks) as artefact, other:
+            read(artefact)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from pipeline.params.model import ModelParams
 from pipeline.project import Project
 from pipeline.store import SPLITS
 from pipeline.tools import checks
@@ -66,6 +67,30 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cuda:9" in device.found
 
 
+def test_a_device_that_is_not_there_is_told_once(
+    own_artefacts: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    findings, estimates = checks.project(params_of(own_artefacts), own_artefacts.data, "cuda:9")
+    assert [(each.state, each.what) for each in findings] == [("ok", "parameters"), ("ok", "dataset")]
+    assert not estimates
+
+
+def test_a_folder_without_git_or_dvc_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    (found,) = checks._repository(folder)
+    assert (found.state, found.found) == ("warning", "none here, so 'dvc repro' cannot run")
+    (tmp_path / ".dvc").mkdir()
+    (found,) = checks._repository(folder)
+    assert (found.state, found.found) == ("warning", f"{tmp_path} is in no git repository")
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = True\n")
+    assert not list(checks._repository(folder))
+    (tmp_path / ".dvc" / "config").write_text("")
+    (tmp_path / ".git").mkdir()
+    assert not list(checks._repository(folder))
+
+
 def test_a_package_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     found = by_name(list(checks.machine("cpu")))["HDF5"]
@@ -95,8 +120,8 @@ def test_what_is_wrong_is_named(own_artefacts: Project) -> None:
     )
     findings, estimates = checks.project(params, data, "cpu")
     found = by_name(findings)
-    weights = Finding("error", "weights", "nowhere.safetensors", "model.weights: no such file")
-    assert found["weights"] == weights
+    message = "model.weights: nowhere.safetensors: no such file or directory"
+    assert found["weights"] == Finding("error", "weights", message)
     assert found["dataset"].state == "error"
     assert "nowhere" in found["dataset"].found
     assert not estimates
@@ -104,6 +129,24 @@ def test_what_is_wrong_is_named(own_artefacts: Project) -> None:
     findings, _ = checks.project(params, data, "cpu")
     assert [(each.state, each.what) for each in findings] == [("error", "parameters")]
     assert "params.yaml: dataset: " in findings[0].found
+
+
+@pytest.mark.parametrize(
+    ("weights", "found"),
+    [
+        ("IMAGENET1K_V1", ("ok", "IMAGENET1K_V1")),
+        (
+            "IMAGENET1K_V9",
+            ("error", "model.weights: 'IMAGENET1K_V9' is neither none, nor a file, nor torchvision "),
+        ),
+        ("weights.tar", ("error", "model.weights: weights.tar: no such file or directory")),
+    ],
+)
+def test_weights_are_checked_without_a_download(weights: str, found: tuple[str, str]) -> None:
+    architecture = ModelParams(architecture="shufflenet_v2_x0_5", weights=weights)
+    (finding,) = checks._weights(architecture)
+    assert (finding.state, finding.what) == (found[0], "weights")
+    assert finding.found.startswith(found[1])
 
 
 def test_what_is_wrong_with_the_network_is_not_blamed_on_the_dataset(own_artefacts: Project) -> None:

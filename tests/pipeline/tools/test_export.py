@@ -1,9 +1,14 @@
 """An exported file computes what the model computes, and says how its input is made."""
 
 import json
+import resource
+import socket
 import warnings
+import zipfile
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +21,11 @@ from pipeline.network.backbone import MeanPooled
 from pipeline.network.classifier import Classifier
 from pipeline.project import Project
 from pipeline.results.choice import NOT_RETRAINED
-from pipeline.tools.export import _WRITERS, FORMATS, TOLERANCE, export
+from pipeline.spec import ModelSpec
+from pipeline.tools.export import _WRITERS, FORMATS, TOLERANCE, Format, export
 from pipeline.tools.model import load_model
 from tests import made_up
+from tests.conftest import REPOSITORY
 
 
 def model_of(project: Project, name: str) -> Classifier:
@@ -71,6 +78,65 @@ def test_it_computes_what_the_model_computes(artefacts: Project, tmp_path: Path,
     assert json.loads(about["input_size"]) == 64
     assert json.loads(about["normalization"])["mean"] == list(made_up.SPEC.normalization.mean)
     assert json.loads(about["head"]) == name
+
+
+def test_the_same_head_gives_the_same_bytes(artefacts: Project, tmp_path: Path) -> None:
+    """In the order of the specification; the library's own writer shuffles the metadata."""
+    files = [tmp_path / name / "model.safetensors" for name in ("one", "two")]
+    for file in files:
+        export(artefacts, "erm", file, "safetensors")
+    one, two = (file.read_bytes() for file in files)
+    assert one == two
+    length = int.from_bytes(one[:8], "little")
+    assert length % 8 == 0
+    header = json.loads(one[8 : 8 + length])
+    assert list(header["__metadata__"]) == [*(field.name for field in fields(ModelSpec)), "head", "digest"]
+
+
+def test_a_torchscript_file_says_nothing_of_this_machine(artefacts: Project, tmp_path: Path) -> None:
+    """What PyTorch adds are the name of the file, lines of code, and a digest of these."""
+    export(artefacts, "erm", tmp_path / "cow.pt", "torchscript")
+    written = (tmp_path / "cow.pt").read_bytes()
+    here = (f"@{socket.gethostname()}", "cow", "site-packages", str(REPOSITORY), "test_export.py")
+    assert [name for name in here if name.encode() in written] == []
+    with zipfile.ZipFile(tmp_path / "cow.pt") as archive:
+        records = archive.infolist()
+    assert {record.filename.partition("/")[0] for record in records} == {"archive"}
+    assert {record.date_time for record in records} == {(1980, 1, 1, 0, 0, 0)}
+    assert not [record for record in records if "serialization_id" in record.filename]
+
+
+@pytest.mark.parametrize("how", FORMATS)
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    artefacts: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Format
+) -> None:
+    """The limit on the size of a file stands for the disk. PyTorch's own writer would end this process."""
+    if how == "onnx":
+        pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+        monkeypatch.setattr("torch.onnx.export", lambda *_, **__: _Exported())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))  # Python ignores SIGXFSZ
+    try:
+        with pytest.raises(MacError, match=r"model.pt: cannot be written \(File too large\)"):
+            export(artefacts, "erm", tmp_path / "model.pt", how)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+class _Exported:
+    """Like the result of `torch.onnx.export`: the identity, and weights of 2^17 bytes."""
+
+    @property
+    def model_proto(self) -> Any:
+        from onnx import TensorProto, helper
+
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 2]) for name in ("x", "y")]
+        unused = helper.make_tensor("unused", TensorProto.FLOAT, [1 << 15], [0.0] * (1 << 15))
+        graph = helper.make_graph(
+            [helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:], [unused]
+        )
+        return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 18)])
 
 
 def test_what_is_missing_is_named_and_nothing_is_written(own_artefacts: Project, tmp_path: Path) -> None:

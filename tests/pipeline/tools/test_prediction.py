@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.errors import MacError
 from pipeline.method import xgradcam
 from pipeline.project import Project
 from pipeline.results.choice import NOT_RETRAINED
-from pipeline.store import SPLITS
+from pipeline.store import SPLITS, FittedHeads
 from pipeline.tools import prediction
 from pipeline.tools.heads import artefact_of, named_head
 from pipeline.tools.prediction import Pair, listed, predict
@@ -178,3 +179,12 @@ def test_what_is_no_image_file_is_told_and_does_not_hang(artefacts: Project, tmp
     assert written[4:] == [rf"{tmp_path}/a\udcff.png", *map(str, odd)]
     with pytest.raises(MacError, match="cannot be read .File name too long"):
         listed(["x" * 300])
+
+
+def test_logits_that_are_not_finite_are_no_answer(artefacts: Project) -> None:
+    pair = Pair.load(artefacts, "mac", CPU)
+    bad = replace(
+        pair.heads[1], head=FittedHeads(pair.heads[1].head.weight * np.nan, pair.heads[1].head.bias)
+    )
+    with pytest.raises(MacError, match=r"MaC: its logits are NaN or infinite; train it again"):
+        list(predict(replace(pair, heads=(pair.heads[0], bad)), files_of(artefacts)))

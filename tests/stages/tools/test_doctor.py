@@ -39,5 +39,5 @@ def test_what_is_wrong_is_named_and_fails(own_artefacts: project.Project) -> Non
     params = params_of(own_artefacts, model__weights="nowhere.safetensors", dataset__root=nowhere)
     result = Project(params.parent).run("doctor", "--device", "cpu")
     assert result.exit_code == 1
-    assert "error    weights: nowhere.safetensors; model.weights: no such file" in result.stdout
+    assert "error    weights: model.weights: nowhere.safetensors: no such file or directory" in result.stdout
     assert "nowhere" in result.stdout.partition("error    dataset:")[2]
