@@ -89,6 +89,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("exchanges", [True, False])
 def test_processes_that_write_the_same_folder_do_not_disturb_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
