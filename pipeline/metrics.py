@@ -239,13 +239,15 @@ def as_dict(accuracy: Accuracy, split: Grouping, training: Grouping | None) -> d
         `worst_group`, `raw_mean`, `adjusted_mean` and `groups.<name>`, each a float in [0, 1]. Groups without
         rows are left out. If attributes of the split are unknown, there are `worst_class` and
         `classes.<name>` instead of `worst_group` and `groups.<name>`. There is an adjusted mean only if the
-        groups of both splits are known.
+        groups of both splits are known, and they share one.
     """
     many = "groups" if split.kind == "group" else "classes"
     worst, mean = split.scores(accuracy)
     metrics: dict[str, Any] = {f"worst_{split.kind}": worst.item(), "raw_mean": mean.item()}
     if training and split.kind == training.kind == "group":
-        metrics["adjusted_mean"] = weighted_mean(accuracy, training.count).item()
+        adjusted = weighted_mean(accuracy, training.count).item()
+        if not math.isnan(adjusted):
+            metrics["adjusted_mean"] = adjusted
     by_name = zip(split.names, accuracy.tolist(), strict=True)
     metrics[many] = {name: value for name, value in by_name if not np.isnan(value)}
     return metrics

@@ -128,3 +128,10 @@ def test_metrics_over_seeds_give_mean_and_sample_deviation() -> None:
     }
     assert merged["groups"]["landbird_land"]["mean"] == pytest.approx(0.6)  # type: ignore[index]
     assert over_seeds(heads[:1])["worst_group"] == {"mean": 0.5, "std": 0.0}
+
+
+def test_without_a_group_of_the_training_split_there_is_no_adjusted_mean() -> None:
+    groups = Groups(("a", "b"), ("c", "d"))
+    split, training = (groups.grouping(np.array([label]), np.array([label])) for label in (0, 1))
+    found = as_dict(np.array([0.5, np.nan, np.nan, np.nan]), split, training)
+    assert found == {"worst_group": 0.5, "raw_mean": 0.5, "groups": {"a_c": 0.5}}

@@ -136,6 +136,7 @@ def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
     assert names == [*(f"'{text}" for text in TEXTS), "a=b", "it's", "", "犬"]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("exchanges", [True, False])
 def test_processes_that_write_the_same_folder_do_not_disturb_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
