@@ -1,6 +1,7 @@
 """A small project, run once through all stages, that tests read or copy."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ from pipeline.params_file import Params, parse
 from pipeline.project import Opened
 from pipeline.schemas import features, masks
 from pipeline.store import hdf5
+from pipeline.store.models import sealed
 from stages.cli import main
 
 REPOSITORY = Path(__file__).parent.parent
@@ -134,12 +136,20 @@ def erased(project: Project, folder: Path, splits: str) -> Project:
 @contextmanager
 def edited(path: Path, *, sealed: bool = False) -> Iterator[h5py.File]:
     """Change an artefact in place: it still passes for what was written or, `sealed`, for another one."""
+    checks = hdf5._note(path).read_text().partition("\n")[2]
     with h5py.File(path, "r+") as file:
         yield file
     if sealed:
         with path.open("r+b") as whole:
             whole.write(hdf5._seal(store.file_digest(path, hdf5.SEAL)))
-    hdf5._remember(path)
+    hdf5._note(path).write_text(f"{hdf5._state(path)}\n{checks}")
+
+
+def restate(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what the model.json in a folder states, and seal it again."""
+    about = json.loads((folder / "model.json").read_text())
+    change(about)
+    (folder / "model.json").write_text(json.dumps(sealed(about)))
 
 
 def assert_same_masks_features_and_heads(one: Project, other: Project) -> None:

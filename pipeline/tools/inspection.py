@@ -17,7 +17,9 @@ from pipeline.errors import MacError
 from pipeline.metrics import Groups
 from pipeline.results import diagnosis_table, sheets, tables
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
-from pipeline.tools.single import PREVIEWS, datasets, open_single
+from pipeline.tools.single import open_single
+
+PREVIEWS = "preview"  # the group of masks.h5 with pictures for HDF viewers
 
 
 def describe(path: Path) -> str:
@@ -61,9 +63,9 @@ def as_dict(path: Path) -> dict[str, Any]:
             return about | {"spec": asdict(folder.spec)} | _provenance(folder.provenance)
         artefact = given.file(kind.name)
         about["datasets"] = {}
-        for name, dataset in datasets(artefact).items():
-            shape = {"dtype": str(dataset.dtype), "shape": list(dataset.shape)}
-            about["datasets"][name] = shape | {"about": str(dataset.attrs.get("about", ""))}
+        for name in artefact:
+            shape = {"dtype": str(artefact[name].dtype), "shape": list(artefact[name].shape)}
+            about["datasets"][name] = shape | {"about": artefact.about(name)}
         return about | _provenance(artefact.provenance)
 
 
@@ -131,13 +133,14 @@ def _indented(values: Mapping[str, Any]) -> list[str]:
 
 def _dataset_lines(artefact: Artefact) -> list[str]:
     lines = ["datasets"]
-    for name, dataset in datasets(artefact).items():
-        axes = zip(dataset.dims, dataset.shape, strict=True)
-        dims = ", ".join(f"{dim.label} {length}" for dim, length in axes)
+    for name in artefact:
+        dataset = artefact[name]
+        axes = zip(artefact.axes(name), dataset.shape, strict=True)
+        dims = ", ".join(f"{axis} {length}" for axis, length in axes)
         dtype = "utf-8" if dataset.dtype.kind == "S" else str(dataset.dtype)
-        lines.append(f"  {name:<16} {dtype:<8} ({dims}): {dataset.attrs.get('about', '')}")
-    if PREVIEWS in artefact:
-        lines.append(f"  {PREVIEWS + '/':<16} {len(artefact[PREVIEWS])} pictures for HDF viewers")
+        lines.append(f"  {name:<16} {dtype:<8} ({dims}): {artefact.about(name)}")
+    if pictures := artefact.count_of_group(PREVIEWS):
+        lines.append(f"  {PREVIEWS + '/':<16} {pictures} pictures for HDF viewers")
     return lines
 
 

@@ -125,7 +125,7 @@ def test_a_dataset_that_lies_in_another_file_is_refused(
         other["row"] = masks["row"][:]
         del masks["row"]
         masks["row"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "row")
-    message = r"masks.h5: dataset 'row' is in another file; run 'mac saliency'"
+    message = r"masks.h5: dataset 'row' is in another file, or behind a link; run 'mac saliency'"
     with pytest.raises(MacError, match=message), own_artefacts.open("masks"):
         pass
 

@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 from pipeline import store
 from pipeline.errors import MacError
 from pipeline.spec import ModelSpec, Normalization
+from tests.conftest import restate
 
 SPEC = ModelSpec(
     architecture="x",
@@ -68,11 +68,8 @@ def test_further_tensors_are_part_of_it(tmp_path: Path) -> None:
     ],
 )
 def test_a_model_whose_spec_says_what_it_should_not(model: Path, key: str, value: object) -> None:
-    description = model / "model.json"
-    about = json.loads(description.read_text())
-    about["spec"][key] = value
-    description.write_text(json.dumps(about))
-    with pytest.raises(MacError, match=r"model.json: damaged .*; run 'mac train'"):
+    restate(model, lambda about: about["spec"].update({key: value}))
+    with pytest.raises(MacError, match=rf"model.json: damaged .*{key}.*; run 'mac train'"):
         store.open_model(model, "erm", REMEDY)
 
 
@@ -86,13 +83,12 @@ def test_a_model_that_was_replaced_while_it_was_in_use(model: Path) -> None:
 @pytest.mark.parametrize("file", ["model.safetensors", "model.json"])
 def test_a_truncated_model(model: Path, file: str) -> None:
     os.truncate(model / file, (model / file).stat().st_size // 2)
-    with pytest.raises(MacError, match=rf"{file}: (damaged|truncated).*run 'mac train'"):
+    with pytest.raises(MacError, match=rf"{file}: (is not JSON|truncated).*run 'mac train'"):
         store.open_model(model, "erm", REMEDY)
 
 
 def test_a_model_whose_description_leaves_the_tensors_out(model: Path) -> None:
-    description = model / "model.json"
-    description.write_text(json.dumps({**json.loads(description.read_text()), "files": {}}))
+    restate(model, lambda about: about["files"].clear())
     with pytest.raises(MacError, match=r"model.json: damaged .*model.safetensors.*run 'mac train'"):
         store.open_model(model, "erm", REMEDY)
 
