@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -255,8 +255,9 @@ def mutate_tensors(tensors: dict[str, Any], rng: random.Random) -> None:
     elif how == 2:
         tensors["extra"] = np.zeros(3, np.float32)
     elif how == 3:
+        array = np.atleast_1d(array)
         shapes = [array[..., None], array[None], array.reshape(-1), array[:0], array[..., :-1], array.T]
-        tensors[name] = rng.choice(shapes) if array.ndim else np.zeros(2, array.dtype)
+        tensors[name] = rng.choice(shapes)
     elif how == 4:
         dtype = rng.choice([np.float64, np.float16, np.int64, np.bool_, np.uint8, np.int8])
         with np.errstate(all="ignore"):

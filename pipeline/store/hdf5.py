@@ -154,14 +154,16 @@ class Artefact:
         names: these names.
     """
 
-    def __init__(self, path: Path, kind: str, file: h5py.File, schema: Schema, digest: str) -> None:
+    def __init__(
+        self, path: Path, kind: str, file: h5py.File, schema: Schema, digest: str, remedy: str
+    ) -> None:
         """Check the structure of a file.
 
         Raises:
             ValueError: something is not as the schema says.
         """
         self.path = path
-        self._file, self._schema = file, schema
+        self._file, self._schema, self._remedy = file, schema, remedy
         _require_kind(kind, file)
         params, made_from = self.attribute("params"), self.attribute("made_from")
         self.provenance = Provenance.checked(params, made_from, digest)
@@ -182,9 +184,16 @@ class Artefact:
             raise ValueError("has no class")
 
     def __getitem__(self, name: str) -> h5py.Dataset:
+        """A dataset.
+
+        Raises:
+            MacError: it is not there, as an optional one may not be.
+        """
+        if name not in self._datasets:
+            raise MacError(f"{self.path}: has no dataset '{name}'; {self._remedy}")
         return self._datasets[name]
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._datasets
 
     def __iter__(self) -> Iterator[str]:
@@ -210,14 +219,19 @@ class Artefact:
         """The names of a dataset's axes."""
         return [_axis(dim) for dim in self._schema[name].dims]
 
-    def count_of_group(self, name: str) -> int:
-        """How many members a group has, which the schema does not name. They are not opened."""
-        is_there = _link(self._file.id, name) == h5py.h5l.TYPE_HARD
-        return len(h5py.h5g.open(self._file.id, name.encode())) if is_there else 0
+    def count_of_group(self, name: str) -> int | None:
+        """How many members a group has, which the schema does not name; None if it is not there.
+
+        They are not opened.
+        """
+        if _link(self._file.id, name) != h5py.h5l.TYPE_HARD:
+            return None
+        place = h5py.h5o.open(self._file.id, name.encode())
+        return len(place) if isinstance(place, h5py.h5g.GroupID) else None
 
     def rows(self, name: str, rows: NDArray[np.integer]) -> NDArray[Any]:
         """The given rows of a dataset, in the given order. Repeats are allowed; each row is read once."""
-        dataset = self._datasets[name]
+        dataset = self[name]
         unique, inverse = np.unique(rows, return_inverse=True)
         values = np.empty((len(unique), *dataset.shape[1:]), dataset.dtype)
         # Neighbouring rows are read as slices: h5py's own indexing by lists is far slower.
@@ -280,7 +294,7 @@ def open_artefact(
         raise MacError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from None
     with file:
         try:
-            artefact = Artefact(path, kind, file, schema, sealed)
+            artefact = Artefact(path, kind, file, schema, sealed, remedy)
             if not is_known:
                 artefact.require_values()
                 _remember(path, schema)

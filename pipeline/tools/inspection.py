@@ -16,6 +16,7 @@ from pipeline import graph, store
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
 from pipeline.results import diagnosis_table, sheets, tables
+from pipeline.schemas import tables as declared
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
 from pipeline.tools.single import open_single
 
@@ -85,15 +86,23 @@ def _table_of(found: dict[str, Any], path: Path) -> str:
     """The table of a metrics.json of evaluate, baselines or ablation."""
     try:
         if "methods" in found:
+            _require_declared(found, "baselines")
             return tables.of_baselines(found)
         if "differences" in found:
+            _require_declared(found, "ablation")
             return tables.of_ablation(found)
         if {"erm", "mac"} <= found.keys():
             _require_current(found, path)
+        _require_declared(found, "metrics")
         return f"{tables.of_metrics(found)}\n\n{diagnosis_table.in_words(found['diagnosis'])}"
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise MacError(f"{path}: is no metrics.json of evaluate, baselines or ablation ({reason})") from None
+
+
+def _require_declared(found: Mapping[str, Any], kind: str) -> None:
+    if problem := declared.problem(found, kind):
+        raise ValueError(problem)
 
 
 def _require_current(found: Mapping[str, Any], path: Path) -> None:
@@ -113,7 +122,8 @@ def _model_lines(folder: ModelFolder) -> list[str]:
             lines.append(f"  {name}: {tensor.shape}")
     metrics = folder.path / "metrics.json"
     if metrics.is_file():
-        lines += ["", "metrics", *(f"  {line}" for line in metrics.read_text(encoding="utf-8").splitlines())]
+        said = json.dumps(_read_metrics(metrics), indent=2, ensure_ascii=False)
+        lines += ["", "metrics", *(f"  {line}" for line in said.splitlines())]
     return lines
 
 
@@ -139,7 +149,8 @@ def _dataset_lines(artefact: Artefact) -> list[str]:
         dims = ", ".join(f"{axis} {length}" for axis, length in axes)
         dtype = "utf-8" if dataset.dtype.kind == "S" else str(dataset.dtype)
         lines.append(f"  {name:<16} {dtype:<8} ({dims}): {artefact.about(name)}")
-    if pictures := artefact.count_of_group(PREVIEWS):
+    pictures = artefact.count_of_group(PREVIEWS)
+    if pictures is not None:
         lines.append(f"  {PREVIEWS + '/':<16} {pictures} pictures for HDF viewers")
     return lines
 
