@@ -19,29 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.agreement import DisagreementError, require_agreement
 from pipeline.errors import MacError
 from pipeline.kind import Kind
 from pipeline.metrics import Grouping, Groups, Labels, seen_by_erm
 from pipeline.schemas import tables
 from pipeline.schemas.models import fields_of
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
-
-_MODELS = ("erm", "retrained", "baselines", "jtt", "masktune")
-
-
-def _of_models(axis: str) -> tuple[str, ...]:
-    return tuple(f"{name}/{axis}" for name in _MODELS)
-
-
-# Axes that have the same length wherever they are.
-ALIKE = (
-    ("images/classes", *_of_models("class"), "masks/class", "features/classes"),
-    ("images/height", "images/width", *_of_models("stored_size")),
-    (*_of_models("input_size"), "masks/height", "masks/width", "examples/height", "examples/width"),
-    (*_of_models("feature"), "features/feature", "examples/feature"),
-    ("masks/position", "features/train position"),
-    ("masks/val position", "features/masked position"),
-)
 
 
 @dataclass(frozen=True)
@@ -121,7 +105,11 @@ class Project:
             found = {name: self._opened(name, wanted.get(name), stack) for name in names}
             for name, artefact in found.items():
                 self._require(name, artefact.provenance.made_from, found)
-            self._require_alike(found)
+            try:
+                require_agreement(found)
+            except DisagreementError as error:
+                remedy = self.kinds[error.name].remedy
+                raise MacError(f"{self.path(error.name)}: {error}; {remedy} again") from None
             yield Opened(self, found)
 
     def _opened(self, name: str, digest: str | None, stack: ExitStack) -> "Artefact | ModelFolder | Table":
@@ -145,48 +133,6 @@ class Project:
                     f"{self.path(name)}: was made from other {source} (digest {digest[:12]}) than those here "
                     f"(digest {here[:12]}); {self.kinds[name].remedy} again"
                 )
-
-    def _require_alike(self, found: "Mapping[str, Artefact | ModelFolder | Table]") -> None:
-        """That what several artefacts state is the same, and that the codes of one are in the others.
-
-        They have the digests of what they were made from. But whoever changes one can state any digest.
-        """
-        lengths: dict[str, int] = {}
-        for name, artefact in found.items():
-            if not isinstance(artefact, Table):
-                lengths |= {f"{name}/{axis}": length for axis, length in artefact.lengths.items()}
-        for axes in ALIKE:
-            known = {axis: lengths[axis] for axis in axes if axis in lengths}
-            if len(set(known.values())) > 1:
-                said = ", ".join(f"{axis} {length}" for axis, length in known.items())
-                last = list(known)[-1].partition("/")[0]
-                raise MacError(
-                    f"{self.path(last)}: does not belong to the other artefacts, whose sizes differ ({said}); "
-                    f"{self.kinds[last].remedy} again"
-                )
-        for names in ("classes", "attributes"):
-            self._require_same_names(found, names)
-        for name, artefact in found.items():
-            if isinstance(artefact, Artefact):
-                try:
-                    artefact.require_values(lengths)
-                except ValueError as error:
-                    raise MacError(f"{artefact.path}: {error}; {self.kinds[name].remedy} again") from None
-
-    def _require_same_names(self, found: Mapping[str, Any], what: str) -> None:
-        first = None
-        for name, artefact in found.items():
-            names = getattr(artefact.spec, what) if isinstance(artefact, ModelFolder) else None
-            if isinstance(artefact, Artefact):
-                names = artefact.names.get(what)
-            if names is None:
-                continue
-            if first is not None and names != first[1]:
-                raise MacError(
-                    f"{self.path(name)}: has other {what} than {self.path(first[0])}; "
-                    f"{self.kinds[name].remedy} again"
-                )
-            first = first or (name, names)
 
     def _stated_digest(self, name: str) -> str | None:
         """The digest that an artefact states, without opening it; None if it is missing or states none."""

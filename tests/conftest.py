@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +137,13 @@ def erased(project: Project, folder: Path, splits: str) -> Project:
 @contextmanager
 def edited(path: Path, *, sealed: bool = False) -> Iterator[h5py.File]:
     """Change an artefact in place: it still passes for what was written or, `sealed`, for another one."""
-    checks = hdf5._note(path).read_text().partition("\n")[2]
     with h5py.File(path, "r+") as file:
+        schema = import_module(f"pipeline.schemas.{file.attrs['schema']}").SCHEMA
         yield file
     if sealed:
         with path.open("r+b") as whole:
             whole.write(hdf5._seal(store.file_digest(path, hdf5.SEAL)))
-    hdf5._note(path).write_text(f"{hdf5._state(path)}\n{checks}")
+    hdf5._remember(path, schema)
 
 
 def restate(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

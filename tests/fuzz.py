@@ -142,11 +142,25 @@ def _odd(rng: random.Random) -> Any:
     nested: Any = 1
     for _ in range(60):
         nested = [nested]
-    return rng.choice(
-        [None, True, False, 0, 1, -1, 2, 7, 0.5, 1e308, -1e308, 1e-320, float("nan"), float("inf"), 10**9]
-        + [10**25, -(2**63), "", "x", "\ud800", "a\nb", "<b>", "x" * 5000, "\x00", "nan", "1", "../../x"]
-        + [[], {}, [[]], [None], {"": None}, {"mean": "x", "std": None}, nested, [1, 2, 3], ["a", "a"]]
-    )
+    numbers = [
+        0,
+        1,
+        -1,
+        2,
+        7,
+        0.5,
+        1e308,
+        -1e308,
+        1e-320,
+        float("nan"),
+        float("inf"),
+        10**9,
+        10**25,
+        -(2**63),
+    ]
+    texts = ["", "x", "\ud800", "a\nb", "<b>", "x" * 5000, "\x00", "nan", "1", "../../x"]
+    holders = [[], {}, [[]], [None], {"": None}, {"mean": "x", "std": None}, nested, [1, 2, 3], ["a", "a"]]
+    return rng.choice([None, True, False, *numbers, *texts, *holders])
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
@@ -279,12 +293,11 @@ def mutate_tensors(tensors: dict[str, Any], rng: random.Random) -> None:
 
 def _odd_type(rng: random.Random) -> Any:
     pair = np.dtype([("a", np.int64), ("b", np.float32)])
-    return rng.choice(
-        [np.int8, np.int16, np.int32, np.uint8, np.uint64, np.float16, np.float32, np.float64, np.complex64]
-        + [np.dtype(">i8"), np.dtype(">f4"), np.dtype("S10"), h5py.string_dtype(), pair, h5py.ref_dtype]
-        + [h5py.regionref_dtype, h5py.vlen_dtype(np.int32), h5py.enum_dtype({"A": 0, "B": 7}, np.int8)]
-        + [np.bool_, h5py.opaque_dtype("M8[s]"), np.dtype((np.int64, (2,)))]
-    )
+    numbers = [np.int8, np.int16, np.int32, np.uint8, np.uint64, np.float16, np.float32, np.float64]
+    others = [np.complex64, np.bool_, np.dtype(">i8"), np.dtype(">f4"), np.dtype("S10"), h5py.string_dtype()]
+    references = [h5py.ref_dtype, h5py.regionref_dtype, h5py.vlen_dtype(np.int32), h5py.opaque_dtype("M8[s]")]
+    enum = h5py.enum_dtype({"A": 0, "B": 7}, np.int8)
+    return rng.choice([*numbers, *others, *references, pair, enum, np.dtype((np.int64, (2,)))])
 
 
 def _datasets(file: h5py.File) -> list[str]:
@@ -573,7 +586,7 @@ def _run(*arguments: str) -> None:
         raise result.exception
     if result.exit_code:
         lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-        assert result.exit_code == 1 and len(lines) == 1, result.stderr
+        assert (result.exit_code, len(lines)) == (1, 1), result.stderr
         raise MacError(lines[0])
 
 

@@ -382,7 +382,7 @@ STATED: dict[str, dict[str, Any]] = {
 
 
 def problem(values: Mapping[str, Any], kind: str) -> str:
-    """What is wrong with the values of a metrics.json; empty if nothing is, or if its kind is not declared."""
+    """What is wrong with the values of a metrics.json; empty if nothing is, or if it is not declared."""
     return _problem(TABLES[kind].model_validate, values) if kind in TABLES else ""
 
 

@@ -451,7 +451,7 @@ def _dataset(file: h5py.File, name: str, field: Field, lengths: dict[str, int]) 
 
 
 def _require_form(name: str, field: Field, dataset: h5py.h5d.DatasetID) -> None:
-    """The type and the number of axes, and that the values lie in this file as they are, or packed by gzip."""
+    """The type and the number of axes, and that the values lie in this file: as they are, or gzipped."""
     made, kind = dataset.get_create_plist(), dataset.get_type()
     layout, filters = made.get_layout(), made.get_nfilters()
     if layout not in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED) or made.get_external_count():

@@ -188,16 +188,16 @@ def _require_tensors(tensors: Mapping[str, NDArray[Any]], fields: Schema, length
     Raises:
         ValueError: one is missing, has the wrong type or shape, or a value that it cannot have.
     """
-    for name, field in fields.items():
+    for name, each in fields.items():
         if name not in tensors:
-            if field.optional:
+            if each.optional:
                 continue
             raise ValueError(f"tensor '{name}' is missing")
         tensor = tensors[name]
-        if tensor.dtype != np.dtype(field.dtype) or tensor.ndim != len(field.dims):
+        if tensor.dtype != np.dtype(each.dtype) or tensor.ndim != len(each.dims):
             found = f"{tensor.dtype} {tensor.shape}"
-            raise ValueError(f"tensor '{name}' is {found}, expected {field.dtype} {field.dims}")
-        if problem := field.misfit(tensor.shape, lengths) or field.problem(tensor, lengths):
+            raise ValueError(f"tensor '{name}' is {found}, expected {each.dtype} {each.dims}")
+        if problem := each.misfit(tensor.shape, lengths) or each.problem(tensor, lengths):
             raise ValueError(f"tensor '{name}' {problem}")
     for name, tensor in tensors.items():
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():

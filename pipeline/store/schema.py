@@ -1,4 +1,4 @@
-"""How the contents of an artefact are declared: the datasets of an HDF5 file, the tensors of a model folder."""
+"""How the contents of an artefact are declared: the datasets of an HDF5 file, the tensors of a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
