@@ -222,6 +222,12 @@ class Difference(_Checked):
     low: Number
     high: Number
 
+    @model_validator(mode="after")
+    def _around(self) -> "Difference":
+        if not self.low <= self.mean <= self.high:
+            raise ValueError("low, mean and high are not in this order")
+        return self
+
 
 class Ablation(_Checked):
     """metrics.json of ablation."""

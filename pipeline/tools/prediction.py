@@ -80,12 +80,21 @@ class Pair:
 
     @torch.no_grad()
     def probabilities(self, state: State) -> NDArray[np.float32]:
-        """The probabilities of the two heads for each image, (B, 2, classes)."""
+        """The probabilities of the two heads for each image, (B, 2, classes).
+
+        Raises:
+            MacError: the network's answer is not finite.
+        """
         both = FittedHeads(
             np.concatenate([each.head.weight for each in self.heads]),
             np.concatenate([each.head.bias for each in self.heads]),
         )
         logits = both.logits(self.model.trunk.pool(state).cpu().numpy())
+        if not np.isfinite(logits).all():
+            titles = " or ".join(each.title for each in self.heads)
+            raise MacError(
+                f"the network has no finite answer ({titles}): its weights are damaged, or not trained"
+            )
         return np.asarray(softmax(logits, -1).swapaxes(0, 1))
 
     def maps(self, state: State, label: int, mirrored: State | None = None) -> list[Tensor]:
