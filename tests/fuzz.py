@@ -11,6 +11,7 @@ The artefacts are the made-up project's. None says what it was made from, so the
 
 import argparse
 import csv
+import gc
 import io
 import json
 import os
@@ -124,11 +125,10 @@ def reseal_model(folder: Path, about: dict[str, Any] | None = None) -> None:
 def copied(project: Project, name: str, folder: Path) -> Project:
     """A copy in which the artefact `name` can be changed; the other files are links to those of `project`."""
     source = project.data.parent
-    shutil.copytree(source, folder, copy_function=os.link)
+    ignored = shutil.ignore_patterns("raw", ".*.verified", "scratch", "plots")
+    shutil.copytree(source, folder, ignore=ignored, copy_function=os.link)
+    (folder / "raw").symlink_to(source / "raw")
     own = graph.project(folder / "data")
-    for root in ("data", "."):
-        for note in (folder / root).glob(".*.verified"):
-            note.unlink()
     path = own.path(name)
     for file in path.iterdir() if path.is_dir() else [path]:
         content = file.read_bytes()
@@ -773,6 +773,7 @@ def main() -> None:
     table, bad = [], 0
     with tempfile.TemporaryDirectory() as folder:
         project = build(Path(folder) / "made")
+        gc.freeze()  # so that a child does not copy what it does not change
         for name in chosen.kinds:
             start, count = time.monotonic(), Counter[str]()
             as_it_is = apart(project, name, AS_IT_IS, Path(folder) / name, chosen.quick)
