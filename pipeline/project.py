@@ -23,7 +23,6 @@ from pipeline.agreement import DisagreementError, require_agreement
 from pipeline.errors import MacError
 from pipeline.kind import Kind
 from pipeline.metrics import Grouping, Groups, Labels, seen_by_erm
-from pipeline.schemas import tables
 from pipeline.schemas.models import fields_of
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
 
@@ -56,6 +55,11 @@ class Table:
         return cls(path, values, made)
 
 
+def _tables() -> Any:
+    """`schemas.tables`, imported now. So no stage depends on it: what it checks changes no result."""
+    return import_module("pipeline.schemas.tables")
+
+
 def read_table(file: Path, kind: str, remedy: str) -> dict[str, Any]:
     """A metrics.json of a kind of artefact, as `schemas.tables` declares it.
 
@@ -63,7 +67,7 @@ def read_table(file: Path, kind: str, remedy: str) -> dict[str, Any]:
         MacError: it cannot be read, or is not as declared.
     """
     values = store.read_json(file, remedy)
-    if problem := tables.problem(values, kind):
+    if problem := _tables().problem(values, kind):
         raise MacError(f"{file}: damaged ({problem}); {remedy}")
     return values
 
@@ -217,7 +221,8 @@ class Opened:
         """
         file, remedy = self._artefacts[name].path / file_name, self.project.kinds[name].remedy
         try:
-            return tables.rows_of(store.read_csv(file, remedy), name, file_name)
+            rows: list[dict[str, Any]] = _tables().rows_of(store.read_csv(file, remedy), name, file_name)
+            return rows
         except ValueError as error:
             raise MacError(f"{file}: damaged ({error}); {remedy}") from None
 
@@ -230,7 +235,7 @@ class Opened:
         artefact = self.file(name)
         try:
             value = artefact.attribute(key)
-            if problem := tables.problem_of_stated(value, name, key):
+            if problem := _tables().problem_of_stated(value, name, key):
                 raise ValueError(f"{key}: {problem}")
         except ValueError as error:
             raise MacError(f"{artefact.path}: damaged ({error}); {self.project.kinds[name].remedy}") from None
@@ -252,7 +257,7 @@ class Opened:
                 found = found[key]
         except (LookupError, TypeError):
             raise MacError(f"{artefact.path}:{file} does not state {stated}; {remedy}") from None
-        if problem := tables.problem_of_stated(found, name, stated):
+        if problem := _tables().problem_of_stated(found, name, stated):
             raise MacError(
                 f"{artefact.path}:{file} states {stated} that it cannot have ({problem}); {remedy}"
             )
