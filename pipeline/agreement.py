@@ -62,6 +62,10 @@ def require_agreement(found: Mapping[str, Any]) -> None:
         except ValueError as error:
             raise DisagreementError(name, str(error)) from None
     _require_rows(files)
+    if "images" in files and "training image" in getattr(models.get("erm"), "lengths", {}):
+        count = int((files["images"]["split"][:] == SPLITS.index("train")).sum())
+        if models["erm"].lengths["training image"] != count:
+            raise DisagreementError("erm", f"its early logits are not those of {count} training images")
 
 
 def _require_lengths(found: Mapping[str, Artefact | ModelFolder]) -> dict[str, int]:

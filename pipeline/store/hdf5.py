@@ -6,6 +6,7 @@ and nothing is opened that the schema does not name. What is checked, and what i
 
 import json
 import math
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -132,7 +133,9 @@ def _seal(digest: str) -> bytes:
 
 
 def stated_digest(path: Path) -> str | None:
-    """The digest that the file states; None if it has no seal, or cannot be read."""
+    """The digest that the file states; None if it has no seal, cannot be read, or is no regular file."""
+    if not path.is_file():
+        return None
     try:
         with path.open("rb") as file:
             start = file.read(SEAL)
@@ -347,19 +350,24 @@ def _note(path: Path) -> Path:
 
 def _state(path: Path) -> str:
     """What changes with the file. Whoever packs a file cannot choose its ctime and inode here."""
-    stat = path.stat()
-    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+    now = path.stat()
+    return f"{now.st_size} {now.st_mtime_ns} {now.st_ctime_ns} {now.st_ino}"
 
 
 def _remember(path: Path, schema: Schema) -> None:
     """Note beside the file that its contents are checked. They are read again only if it changes."""
+    note = _note(path)
     with suppress(OSError):  # without the note, the contents are read every time
-        _note(path).write_text(f"{_state(path)}\n{_checks(schema)}")
+        note.unlink(missing_ok=True)  # it may be a link that came with the file
+        with note.open("x") as new:
+            new.write(f"{_state(path)}\n{_checks(schema)}")
 
 
 def _is_remembered(path: Path, schema: Schema | None = None) -> bool:
     """Whether the file's bytes were checked; and its values, if a schema is given."""
     try:
+        if not stat.S_ISREG(_note(path).lstat().st_mode):
+            return False
         state, _, checks = _note(path).read_text().partition("\n")
         return state == _state(path) and (schema is None or checks == _checks(schema))
     except (OSError, UnicodeDecodeError):

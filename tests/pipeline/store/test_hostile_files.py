@@ -269,6 +269,7 @@ def test_what_is_no_file_is_refused_at_once(path: Path) -> None:
             store.open_artefact(there, "masks", masks.SCHEMA, REMEDY).__enter__()
         with pytest.raises(MacError, match="is no file"):
             store.read_json(there, "")
+        assert store.stated_kind(there) is None
 
 
 def test_a_note_that_came_with_the_file_is_not_believed(path: Path) -> None:
@@ -283,6 +284,20 @@ def test_a_note_that_came_with_the_file_is_not_believed(path: Path) -> None:
     hdf5._note(path).write_text(note)
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
     said_of(path)
+
+
+def test_a_note_that_is_a_link_or_a_pipe_is_replaced(path: Path) -> None:
+    note, other = hdf5._note(path), path.parent / "precious"
+    other.write_text("precious")
+    note.unlink()
+    note.symlink_to(other)
+    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
+        assert not note.is_symlink()
+    assert other.read_text() == "precious"
+    note.unlink()
+    os.mkfifo(note)
+    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
+        assert note.is_file()
 
 
 def test_a_note_of_other_checks_is_not_believed(path: Path) -> None:
