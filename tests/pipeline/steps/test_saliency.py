@@ -330,8 +330,8 @@ def test_previews_are_hdf5_images(made: Project) -> None:
 def test_a_diverged_model_is_told(project: Project) -> None:
     with project.open("erm") as given:
         tensors = given.model("erm").read()
-    convolutions = [name for name, tensor in tensors.items() if tensor.ndim == 4]
-    tensors |= {name: np.full_like(tensors[name], 3e38) for name in convolutions}
+    variances = [name for name in tensors if name.endswith("running_var")]
+    tensors |= {name: np.full_like(tensors[name], -1) for name in variances}
     untrained.write_erm(project, tensors)
     project.path("masks").unlink()
     with pytest.raises(MacError, match="the map of row 0 is not finite; the model in .*erm has diverged"):
