@@ -14,7 +14,7 @@ import dask.array as da
 from pipeline.store import SPLITS
 from pipeline.tools.browse import as_rows, browse
 from pipeline.tools.model import load_model
-from pipeline.tools.single import datasets, open_single
+from pipeline.tools.single import open_single
 
 __all__ = ["images_table", "load_model", "masks_table", "open_features", "open_images", "open_masks"]
 
@@ -44,10 +44,8 @@ class Arrays(Mapping[str, da.Array]):
         self.params = artefact.provenance.params
         self.made_from = artefact.provenance.made_from
         self.digest = artefact.digest
-        self._attribute = artefact.attribute
-        self._arrays: dict[str, da.Array] = {}
-        for name, dataset in datasets(artefact).items():
-            self._arrays[name] = da.from_array(dataset, name=False)
+        self._names = artefact.names
+        self._arrays = {name: da.from_array(artefact[name], name=False) for name in artefact}
 
     def __getitem__(self, name: str) -> da.Array:
         array: da.Array = self._arrays[name]
@@ -62,7 +60,7 @@ class Arrays(Mapping[str, da.Array]):
     @property
     def classes(self) -> list[str]:
         """The names of the classes; images.h5 and features.h5 have them."""
-        return list(self._attribute("classes"))
+        return list(self._names["classes"])
 
     def close(self) -> None:
         """Close the file. After this, the arrays cannot be read."""

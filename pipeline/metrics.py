@@ -126,7 +126,7 @@ class Groups:
     @classmethod
     def of(cls, artefact: Artefact) -> "Groups":
         """The groups of images.h5 or features.h5."""
-        return cls(tuple(artefact.attribute("classes")), tuple(artefact.attribute("attributes")))
+        return cls(artefact.names["classes"], artefact.names["attributes"])
 
     @property
     def names(self) -> list[str]:

@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.agreement import DisagreementError, require_agreement
 from pipeline.errors import MacError
 from pipeline.kind import Kind
 from pipeline.metrics import Grouping, Groups, Labels, seen_by_erm
+from pipeline.schemas.models import fields_of
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
 
 
@@ -38,19 +40,36 @@ class Table:
         return self.provenance.digest
 
     @classmethod
-    def read(cls, path: Path, remedy: str) -> "Table":
-        """Read metrics.json in the folder `path`.
+    def read(cls, path: Path, kind: Kind) -> "Table":
+        """Read metrics.json in the folder `path`, and check that it is as `schemas.tables` declares.
 
         Raises:
-            MacError: it cannot be read, or does not say what it was made from.
+            MacError: it cannot be read, does not say what it was made from, or is not as declared.
         """
-        file = path / "metrics.json"
-        values = store.read_json(file, remedy)
+        file, remedy = path / "metrics.json", kind.remedy
+        values = read_table(file, kind.name, remedy)
         try:
             made = Provenance.checked({}, values.get("made_from"), store.file_digest(file))
         except ValueError as error:
             raise MacError(f"{file}: damaged ({error}); {remedy}") from None
         return cls(path, values, made)
+
+
+def _tables() -> Any:
+    """`schemas.tables`, imported now. So no stage depends on it: what it checks changes no result."""
+    return import_module("pipeline.schemas.tables")
+
+
+def read_table(file: Path, kind: str, remedy: str) -> dict[str, Any]:
+    """A metrics.json of a kind of artefact, as `schemas.tables` declares it.
+
+    Raises:
+        MacError: it cannot be read, or is not as declared.
+    """
+    values = store.read_json(file, remedy)
+    if problem := _tables().problem(values, kind):
+        raise MacError(f"{file}: damaged ({problem}); {remedy}")
+    return values
 
 
 @dataclass(frozen=True)
@@ -90,6 +109,11 @@ class Project:
             found = {name: self._opened(name, wanted.get(name), stack) for name in names}
             for name, artefact in found.items():
                 self._require(name, artefact.provenance.made_from, found)
+            try:
+                require_agreement(found)
+            except DisagreementError as error:
+                remedy = self.kinds[error.name].remedy
+                raise MacError(f"{self.path(error.name)}: {error}; {remedy} again") from None
             yield Opened(self, found)
 
     def _opened(self, name: str, digest: str | None, stack: ExitStack) -> "Artefact | ModelFolder | Table":
@@ -98,9 +122,9 @@ class Project:
             schema = import_module(f"pipeline.schemas.{name}").SCHEMA
             return stack.enter_context(store.open_artefact(path, name, schema, kind.remedy, digest))
         if kind.form == "model":
-            return store.open_model(path, name, kind.remedy, digest)
+            return store.open_model(path, name, kind.remedy, digest, fields_of)
         if kind.form == "table":
-            return Table.read(path, kind.remedy)
+            return Table.read(path, kind)
         raise ValueError(f"{name} is not for opening")
 
     def _require(self, name: str, made_from: Mapping[str, str], found: Mapping[str, Any]) -> None:
@@ -173,21 +197,70 @@ class Opened:
         """The digests of some of them, which an artefact made from them notes."""
         return {name: self._artefacts[name].digest for name in names}
 
+    def metrics(self, name: str) -> dict[str, Any]:
+        """The metrics.json in a model folder, as `schemas.tables` declares it.
+
+        Raises:
+            MacError: it cannot be read, is not as declared, or has methods without heads.
+        """
+        folder, remedy = self.model(name), self.project.kinds[name].remedy
+        file = folder.path / "metrics.json"
+        values = read_table(file, name, remedy)
+        for method, row in values.get("methods", {}).items():
+            if folder.lengths.get(f"seed of {method}") != row["seeds"]:
+                raise MacError(
+                    f"{file}: has {row['seeds']} heads of {method}, other than its tensors; {remedy}"
+                )
+        return values
+
+    def rows_of_csv(self, name: str, file_name: str) -> list[dict[str, Any]]:
+        """The rows of a CSV file in a folder, as `schemas.tables` declares them.
+
+        Raises:
+            MacError: it cannot be read, or is not as declared.
+        """
+        file, remedy = self._artefacts[name].path / file_name, self.project.kinds[name].remedy
+        try:
+            rows: list[dict[str, Any]] = _tables().rows_of(store.read_csv(file, remedy), name, file_name)
+            return rows
+        except ValueError as error:
+            raise MacError(f"{file}: damaged ({error}); {remedy}") from None
+
+    def attribute(self, name: str, key: str) -> Any:
+        """A root attribute of an HDF5 artefact.
+
+        Raises:
+            MacError: it is missing, or is not as `schemas.tables` declares it.
+        """
+        artefact = self.file(name)
+        try:
+            value = artefact.attribute(key)
+            if problem := _tables().problem_of_stated(value, name, key):
+                raise ValueError(f"{key}: {problem}")
+        except ValueError as error:
+            raise MacError(f"{artefact.path}: damaged ({error}); {self.project.kinds[name].remedy}") from None
+        return value
+
     def stated(self, name: str, *keys: str) -> Any:
         """A parameter that an artefact was made with, or a value in a table's metrics.json, by its keys.
 
         Raises:
-            MacError: the artefact does not state it.
+            MacError: the artefact does not state it, or states what it cannot be.
         """
         artefact = self._artefacts[name]
         found: Any = artefact.values if isinstance(artefact, Table) else artefact.provenance.params
+        files = {ModelFolder: " model.json", Table: " metrics.json"}
+        file, remedy = files.get(type(artefact), ""), self.project.kinds[name].remedy
+        stated = ".".join(keys)
         try:
             for key in keys:
                 found = found[key]
         except (LookupError, TypeError):
-            files = {ModelFolder: " model.json", Table: " metrics.json"}
-            file, remedy = files.get(type(artefact), ""), self.project.kinds[name].remedy
-            raise MacError(f"{artefact.path}:{file} does not state {'.'.join(keys)}; {remedy}") from None
+            raise MacError(f"{artefact.path}:{file} does not state {stated}; {remedy}") from None
+        if problem := _tables().problem_of_stated(found, name, stated):
+            raise MacError(
+                f"{artefact.path}:{file} states {stated} that it cannot have ({problem}); {remedy}"
+            )
         return found
 
     @property

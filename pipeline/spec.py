@@ -7,17 +7,41 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Pixels = Annotated[int, Field(gt=0)]
+MOST_PIXELS = 16_384  # the longest side of an image
+MOST_NAMES = 100_000  # classes, or attributes
+LONGEST_NAME = 1000  # characters
+
+# Pixels are in [0, 1], so what brings them to a mean of 0 and a deviation of 1 is not far from there.
+Mean = Annotated[float, Field(ge=-10, le=10)]
+Deviation = Annotated[float, Field(ge=1e-4, le=1000)]
+White = Annotated[float, Field(gt=0, le=1e9)]
+Pixels = Annotated[int, Field(gt=0, le=MOST_PIXELS)]
+
+
+def checked_names(values: object, what: str) -> tuple[str, ...]:
+    """Names of classes or attributes, that a file says.
+
+    Args:
+        what: `classes` or `attributes`, for the message.
+
+    Raises:
+        ValueError: they are no list of different names.
+    """
+    if not isinstance(values, (list, tuple)) or not all(isinstance(each, str) for each in values):
+        raise ValueError(f"{what}: is no list of names")
+    if len(values) > MOST_NAMES or any(not 0 < len(each) <= LONGEST_NAME for each in values):
+        raise ValueError(f"{what}: has an empty name, one that is too long, or too many names")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{what}: has the same name twice")
+    return tuple(values)
 
 
 @dataclass(frozen=True)
 class Normalization:
     """(pixel − mean) / std, for pixels in [0, 1]; red, green, blue."""
 
-    mean: tuple[Number, Number, Number]
-    std: tuple[Positive, Positive, Positive]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Deviation, Deviation, Deviation]
 
 
 # The statistics that torchvision's ImageNet weights were trained with.
@@ -46,7 +70,7 @@ class ModelSpec:
     input_size: Pixels
     to_input: Literal["center_crop", "resize"]
     normalization: Normalization
-    range: Literal["auto"] | Positive = "auto"
+    range: Literal["auto"] | White = "auto"
 
     def as_json(self) -> dict[str, Any]:
         """JSON-able values for `from_json`. A range that is auto is left out."""
@@ -63,11 +87,14 @@ class ModelSpec:
             ValueError: the values are not those of a spec.
         """
         try:
-            spec = _adapter().validate_json(json.dumps(values), strict=True)
+            spec = _adapter().validate_json(json.dumps(values, ensure_ascii=False), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(name) for name in first["loc"]) or "spec"
             raise ValueError(f"{key}: {first['msg']}") from None
+        if not checked_names(spec.classes, "classes"):
+            raise ValueError("classes: is empty")
+        checked_names(spec.attributes, "attributes")
         if spec.to_input == "center_crop" and spec.input_size > spec.stored_size:
             raise ValueError(f"input_size: {spec.input_size} is more than stored_size, {spec.stored_size}")
         return spec

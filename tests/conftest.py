@@ -1,11 +1,13 @@
 """A small project, run once through all stages, that tests read or copy."""
 
 import csv
+import json
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from pipeline.params_file import Params, parse
 from pipeline.project import Opened
 from pipeline.schemas import features, masks
 from pipeline.store import hdf5
+from pipeline.store.models import sealed
 from stages.cli import main
 
 REPOSITORY = Path(__file__).parent.parent
@@ -135,11 +138,19 @@ def erased(project: Project, folder: Path, splits: str) -> Project:
 def edited(path: Path, *, sealed: bool = False) -> Iterator[h5py.File]:
     """Change an artefact in place: it still passes for what was written or, `sealed`, for another one."""
     with h5py.File(path, "r+") as file:
+        schema = import_module(f"pipeline.schemas.{file.attrs['schema']}").SCHEMA
         yield file
     if sealed:
         with path.open("r+b") as whole:
             whole.write(hdf5._seal(store.file_digest(path, hdf5.SEAL)))
-    hdf5._remember(path)
+    hdf5._remember(path, schema)
+
+
+def restate(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what the model.json in a folder states, and seal it again."""
+    about = json.loads((folder / "model.json").read_text())
+    change(about)
+    (folder / "model.json").write_text(json.dumps(sealed(about)))
 
 
 def assert_same_masks_features_and_heads(one: Project, other: Project) -> None:

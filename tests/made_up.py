@@ -111,7 +111,8 @@ def write_compared(project: Project) -> None:
                 store.write_model(out, name, erm.read(), erm.spec, {}, made_from)
                 store.write_json(out / "metrics.json", {"made_from": made_from, **row})
         scores = head_scores(given, erm.head(), "test")
-        masks_of = [{"name": name, "seeds": 1, "test": scores} for name in ("xgradcam (MaC)", "true masks")]
+        picked = {"alpha": 1.0, "beta": 2.0, "criterion": "groups", "seeds": 1, "test": scores}
+        masks_of = [{"name": name, **picked} for name in ("xgradcam (MaC)", "true masks")]
         found = {
             "made_from": made_from,
             "pixels": 1024,

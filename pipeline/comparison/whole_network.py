@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from pipeline import store
+from pipeline.errors import MacError, first_line
 from pipeline.metrics import SIGNS, Labels
 from pipeline.network.checkpoint import Tensors
 from pipeline.network.training import Training, as_numpy
@@ -28,10 +30,20 @@ class ErmParams:
 
     @classmethod
     def of(cls, given: Opened) -> "ErmParams":
-        """The parameters of the opened ERM model. A training with them keeps no early epoch."""
-        made = given.model("erm").provenance.params
-        train = TrainParams(**made["train"], keep_epochs=[])
-        return cls(ModelParams(**made["model"]), InputParams(**made["input"]), train)
+        """The parameters of the opened ERM model. A training with them keeps no early epoch.
+
+        Raises:
+            MacError: it does not state them, or they are of another version.
+        """
+        made = {key: given.stated("erm", key) for key in ("model", "input", "train")}
+        try:
+            train = TrainParams(**{**made["train"], "keep_epochs": []})
+            return cls(ModelParams(**made["model"]), InputParams(**made["input"]), train)
+        except (TypeError, ValidationError) as error:
+            file, remedy = given.model("erm").path / "model.json", given.project.kinds["erm"].remedy
+            raise MacError(
+                f"{file}: states parameters that it cannot have ({first_line(error)}); {remedy}"
+            ) from None
 
 
 def reference(given: Opened, made: ErmParams, on: torch.device) -> Tensor:

@@ -62,9 +62,9 @@ class Cached:
         """From images.h5, erm and features.h5; `criterion` chooses on the validation split."""
         images, erm, features = given.file("images"), given.model("erm"), given.file("features")
         grouping = given.groups.grouping(features["train/label"][:], features["train/attribute"][:])
-        trained = erm.provenance.params["train"]
+        hold_out, seed = (given.stated("erm", "train", key) for key in ("hold_out", "seed"))
         training = given.rows("train")
-        left_out = training[unseen_by_erm(images["label"][:][training], trained["hold_out"], trained["seed"])]
+        left_out = training[unseen_by_erm(images["label"][:][training], hold_out, seed)]
         return cls(
             views=Views.of(features, params, on, interventions=False),
             group=torch.from_numpy(grouping.index).to(on) if grouping.kind == "group" else None,

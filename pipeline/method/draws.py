@@ -98,7 +98,7 @@ class Draws:
         partners = {"combined": drawn(ANOTHER, same_class=False)}
         lacking = np.setdiff1d(own, theirs)
         if len(lacking):
-            names = ", ".join(images.attribute("classes")[code] for code in lacking)
+            names = ", ".join(images.names["classes"][code] for code in lacking)
             log.warning("the retraining set has no %s, so the diagnosis has no dependence", names)
         else:
             partners["combined_same"] = drawn(SAME, same_class=True)

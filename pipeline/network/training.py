@@ -269,7 +269,7 @@ class Training:
             classes=groups.classes,
             attributes=groups.attributes,
             stored_size=self.images["image"].shape[1],
-            to_stored=self.images.provenance.params["to_stored"],
+            to_stored=self.given.stated("images", "to_stored"),
             input_size=self.inputs.input_size,
             to_input=self.inputs.to_input,
             normalization=self.model.trunk.normalization,

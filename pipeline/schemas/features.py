@@ -1,15 +1,17 @@
 """features.h5: φ of all views of the retraining set, and of the validation and test images."""
 
-from pipeline.store.schema import Field
+from pipeline.store.schema import Between, Codes, Field
 
 
 def _split(split: str) -> dict[str, Field]:
     rows = f"{split} position"
     return {
         f"{split}/original": Field("float32", (rows, "feature"), "φ(x) of the original images"),
-        f"{split}/label": Field("int64", (rows,), "class"),
-        f"{split}/attribute": Field("int64", (rows,), "spurious attribute; -1 unknown"),
-        f"{split}/row": Field("int64", (rows,), "row in images.h5"),
+        f"{split}/label": Field("int64", (rows,), "class", values=Codes("classes")),
+        f"{split}/attribute": Field(
+            "int64", (rows,), "spurious attribute; -1 unknown", values=Codes("attributes", or_unknown=True)
+        ),
+        f"{split}/row": Field("int64", (rows,), "row in images.h5", values=Codes("images/row", unique=True)),
     }
 
 
@@ -19,7 +21,13 @@ def _views_of_validation() -> dict[str, Field]:
     drawn = ("val draw", "masked position")
     about = "validation images with a mask, position in val/"
     return {
-        "val/position": Field("int64", ("masked position",), about, optional=True),
+        "val/position": Field(
+            "int64",
+            ("masked position",),
+            about,
+            optional=True,
+            values=Codes("val position", unique=True),
+        ),
         "val/masked": Field("float32", views, "φ of the core alone, filled with b", optional=True),
         "val/rest": Field("float32", views, "φ of the rest alone, filled with b", optional=True),
         "val/combined": Field("float32", views, "φ of the combined views", optional=True),
@@ -29,12 +37,24 @@ def _views_of_validation() -> dict[str, Field]:
             "φ of the core on an image of the same class; absent if train/ lacks a class of these images",
             optional=True,
         ),
-        "val/train_partner": Field("int32", drawn, "partner of combined, position in train/", optional=True),
-        "val/train_partner_same": Field(
-            "int32", drawn, "partner of combined_same, position in train/; absent likewise", optional=True
+        "val/train_partner": Field(
+            "int32",
+            drawn,
+            "partner of combined, position in train/",
+            optional=True,
+            values=Codes("train position"),
         ),
-        "val/batch": Field("int32", drawn, "the image's batch in the draw", optional=True),
-        "val/fill": Field("float32", (*drawn, 3), "fill b, in [0, 1]", optional=True),
+        "val/train_partner_same": Field(
+            "int32",
+            drawn,
+            "partner of combined_same, position in train/; absent likewise",
+            optional=True,
+            values=Codes("train position"),
+        ),
+        "val/batch": Field(
+            "int32", drawn, "the image's batch in the draw", optional=True, values=Codes("masked position")
+        ),
+        "val/fill": Field("float32", (*drawn, 3), "fill b, in [0, 1]", optional=True, values=Between(0, 1)),
     }
 
 
@@ -42,9 +62,19 @@ SCHEMA = {
     **_split("train"),
     "train/masked": Field("float32", ("draw", "train position", "feature"), "φ of the masked views"),
     "train/combined": Field("float32", ("draw", "train position", "feature"), "φ of the combined views"),
-    "train/partner": Field("int32", ("draw", "train position"), "partner j, position in train/"),
-    "train/batch": Field("int32", ("draw", "train position"), "the image's batch in the draw"),
-    "train/fill": Field("float32", ("draw", "train position", 3), "fill b, in [0, 1]"),
+    "train/partner": Field(
+        "int32",
+        ("draw", "train position"),
+        "partner j, position in train/",
+        values=Codes("train position"),
+    ),
+    "train/batch": Field(
+        "int32",
+        ("draw", "train position"),
+        "the image's batch in the draw",
+        values=Codes("train position"),
+    ),
+    "train/fill": Field("float32", ("draw", "train position", 3), "fill b, in [0, 1]", values=Between(0, 1)),
     "train/intervened": Field(
         "bool",
         ("train position",),

@@ -29,12 +29,14 @@ from pipeline.store.models import (
     write_model,
 )
 from pipeline.store.provenance import VERSION, Provenance, digest_of, file_digest
-from pipeline.store.schema import SPLITS, Field, Schema
+from pipeline.store.schema import SPLITS, Between, Codes, Field, Schema
 
 __all__ = [
     "SPLITS",
     "VERSION",
     "Artefact",
+    "Between",
+    "Codes",
     "Field",
     "FittedHeads",
     "ModelFolder",

@@ -12,6 +12,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -224,6 +225,55 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def decoded(text: str | bytes) -> Any:
+    """The value of JSON text that may come from anyone.
+
+    Raises:
+        ValueError: it is no JSON; or it is nested too deeply, has a number that is too long, a name twice in
+            one object, or half of a character.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_without_repeats, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _require_plain(value)
+    return value
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
+def _require_plain(value: object) -> None:
+    """Raise a ValueError if a value is nested too deeply, or has text that cannot be written."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        if not all(_is_text(each) for each in level if isinstance(each, str)):
+            raise ValueError("a text has half of a character, or a zero byte")
+        objects = [each for each in level if isinstance(each, dict)]
+        lists = [each for each in level if isinstance(each, list)]
+        if not objects and not lists:
+            return
+        level = list(chain(*objects, *(each.values() for each in objects), *lists))
+    raise ValueError("it is nested too deeply")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """The object in a JSON file.
 
@@ -231,9 +281,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         MacError: it cannot be read, or holds no JSON object. The message ends with `remedy`, what to do.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MacError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+        found = decoded(_read(path, remedy))
     except ValueError as error:
         raise MacError(f"{path}: is not JSON ({first_line(error)}); {remedy}") from None
     if not isinstance(found, dict):
@@ -245,13 +293,42 @@ def read_csv(path: Path, remedy: str) -> list[dict[str, str]]:
     """The rows of a CSV file with a header, each with its cells by column.
 
     Raises:
-        MacError: it cannot be read. The message ends with `remedy`, what to do.
+        MacError: it cannot be read, or its rows are not as long as its header. The message ends with
+            `remedy`, what to do.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        header, *rows = csv.reader(io.StringIO(_read(path, remedy), newline=""), strict=True)
+        if len(set(header)) < len(header):
+            raise ValueError("two columns have one name")
+        return [dict(zip(header, row, strict=True)) for row in rows]
+    except (csv.Error, ValueError) as error:
+        raise MacError(f"{path}: is not CSV ({first_line(error)}); {remedy}") from None
+
+
+def _read(path: Path, remedy: str) -> str:
+    """The text of a file that may come from anyone.
+
+    Raises:
+        MacError: it cannot be read, is no file, is too large, or is no text.
+    """
+    if path.exists() and not path.is_file():
+        raise MacError(f"{path}: is no file; {remedy}")
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_TEXT + 1)
     except OSError as error:
         raise MacError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    if len(content) > _MOST_TEXT:
+        raise MacError(f"{path}: has more than {_MOST_TEXT >> 20} MiB; {remedy}")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MacError(f"{path}: is no UTF-8 text ({error.reason}); {remedy}") from None
+
+
+_MOST_TEXT = 64 << 20  # bytes of a JSON or CSV file
+_MOST_DIGITS = 300  # of a whole number; a float has no more
+_DEEPEST = 32  # levels of JSON
 
 
 _FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")

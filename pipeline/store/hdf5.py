@@ -1,7 +1,13 @@
-"""HDF5 artefacts: `create` writes one with the datasets of a schema, `open_artefact` opens and checks it."""
+"""HDF5 artefacts: `create` writes one with the datasets of a schema, `open_artefact` opens and checks it.
+
+A file may come from anyone. So it is opened in one place, its structure is checked before any value is read,
+and nothing is opened that the schema does not name. What is checked, and what is not, is in SECURITY.md.
+"""
 
 import fcntl
 import json
+import math
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -13,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MacError, first_line
-from pipeline.store.files import ballast, replacing, sync
-from pipeline.store.provenance import VERSION, Provenance, file_digest
-from pipeline.store.schema import Field, Schema
+from pipeline.spec import checked_names
+from pipeline.store.files import ballast, decoded, replacing, sync
+from pipeline.store.provenance import VERSION, Provenance, digest_of, file_digest
+from pipeline.store.schema import NAMES, Codes, Field, Schema
 
 SEAL = 512  # bytes of the HDF5 user block
 
@@ -55,7 +62,12 @@ class Writer:
 def _describe(dataset: h5py.Dataset, field: Field) -> None:
     dataset.attrs["about"] = field.about
     for axis, dim in enumerate(field.dims):
-        dataset.dims[axis].label = dim if isinstance(dim, str) else "channel"
+        dataset.dims[axis].label = _axis(dim)
+
+
+def _axis(dim: str | int) -> str:
+    """The name of an axis; one of a fixed length has the channels of an image."""
+    return dim if isinstance(dim, str) else "channel"
 
 
 @contextmanager
@@ -75,7 +87,8 @@ def create(
         attributes: further root attributes (class names and the like), JSON-able.
 
     Raises:
-        MacError: the folder cannot be written, or the disk is full. An old file at `path` is unchanged.
+        MacError: the folder cannot be written, the disk is full, or a value is not what the schema allows,
+            such as a NaN. An old file at `path` is unchanged.
     """
     with replacing(path) as temporary:
         try:
@@ -88,6 +101,7 @@ def create(
                     for name, value in attributes.items():
                         file.attrs[name] = json.dumps(value, ensure_ascii=False)
                     yield Writer(file, schema)
+                    _require_values_to_write(path, schema, file)
                     file.attrs["complete"] = True
                     file.flush()
                 except BaseException:
@@ -103,7 +117,7 @@ def create(
             written.result()
         with temporary.open("r+b") as sealed:
             sealed.write(_seal(digest))
-    _remember(path)
+    _remember(path, schema)
 
 
 def _new_file(path: Path) -> h5py.File:
@@ -140,9 +154,14 @@ def _seal(digest: str) -> bytes:
 
 
 def stated_digest(path: Path) -> str | None:
-    """The digest that the file states; None if it has no seal."""
-    with path.open("rb") as file:
-        start = file.read(SEAL)
+    """The digest that the file states; None if it has no seal, cannot be read, or is no regular file."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            start = file.read(SEAL)
+    except OSError:
+        return None
     digest = start.partition(b"bytes: ")[2][:64].decode("ascii", "replace")
     return digest if start == _seal(digest) else None
 
@@ -176,31 +195,91 @@ class _Dataset(h5py.Dataset):  # type: ignore[misc] # h5py has no types
 
 
 class Artefact:
-    """A checked HDF5 artefact, open for reading. Index it by dataset name: `artefact["label"][:]`."""
+    """A checked HDF5 artefact, open for reading. Index it by dataset name: `artefact["label"][:]`.
 
-    def __init__(self, path: Path, file: h5py.File, digest: str, remedy: str) -> None:
+    It has the datasets that its schema names. Whatever else is in the file is not opened.
+
+    Attributes:
+        path: the file.
+        provenance: what it was made from.
+        lengths: the length of each axis, and of the names in `classes` and `attributes`.
+        names: these names.
+    """
+
+    def __init__(
+        self, path: Path, kind: str, file: h5py.File, schema: Schema, digest: str, remedy: str
+    ) -> None:
+        """Check the structure of a file.
+
+        Raises:
+            ValueError: something is not as the schema says.
+        """
         self.path = path
-        self.file = file
-        self._remedy = remedy
-        params, made_from = json.loads(file.attrs["params"]), json.loads(file.attrs["made_from"])
+        self._file, self._schema, self._remedy = file, schema, remedy
+        _require_kind(kind, file)
+        params, made_from = self.attribute("params"), self.attribute("made_from")
         self.provenance = Provenance.checked(params, made_from, digest)
+        self.lengths: dict[str, int] = {}
+        self._datasets: dict[str, h5py.Dataset] = {}
+        for name, field in schema.items():
+            found = _dataset(file, name, field, self.lengths)
+            if found is not None:
+                self._datasets[name] = _Dataset(found.id, f"{path}: dataset '{name}'", remedy)
+            elif not field.optional:
+                raise ValueError(f"dataset '{name}' is missing")
+        self.names: dict[str, tuple[str, ...]] = {}
+        numbered = {each.values.of for each in schema.values() if isinstance(each.values, Codes)}
+        for name in numbered.intersection(NAMES):
+            self.names[name] = checked_names(self.attribute(name), name)
+            self.lengths[name] = len(self.names[name])
+        if "classes" in self.names and not self.names["classes"]:
+            raise ValueError("has no class")
 
     def __getitem__(self, name: str) -> h5py.Dataset:
-        found = self.file[name]
-        if not isinstance(found, h5py.Dataset):  # the group of previews
-            return found
-        return _Dataset(found.id, f"{self.path}: dataset '{name}'", self._remedy)
+        """A dataset.
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.file
+        Raises:
+            MacError: it is not there, as an optional one may not be.
+        """
+        if name not in self._datasets:
+            raise MacError(f"{self.path}: has no dataset '{name}'; {self._remedy}")
+        return self._datasets[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._datasets
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._datasets)
 
     @property
     def digest(self) -> str:
         return self.provenance.digest
 
     def attribute(self, name: str) -> Any:
-        """A root attribute that was given to `create`."""
-        return json.loads(self.file.attrs[name])
+        """A root attribute that was given to `create`.
+
+        Raises:
+            ValueError: it is missing, or is not what `create` writes.
+        """
+        return decoded(_text(self._file, name))
+
+    def about(self, name: str) -> str:
+        """What a dataset holds, in one line."""
+        return self._schema[name].about
+
+    def axes(self, name: str) -> list[str]:
+        """The names of a dataset's axes."""
+        return [_axis(dim) for dim in self._schema[name].dims]
+
+    def count_of_group(self, name: str) -> int | None:
+        """How many members a group has, which the schema does not name; None if it is not there.
+
+        They are not opened.
+        """
+        if _link(self._file.id, name) != h5py.h5l.TYPE_HARD:
+            return None
+        place = h5py.h5o.open(self._file.id, name.encode())
+        return len(place) if isinstance(place, h5py.h5g.GroupID) else None
 
     def rows(self, name: str, rows: NDArray[np.integer]) -> NDArray[Any]:
         """The given rows of a dataset, in the given order. Repeats are allowed; each row is read once."""
@@ -216,6 +295,23 @@ class Artefact:
                 dataset.read_direct(values, there, here)
         return values[inverse]
 
+    def require_values(self, lengths: Mapping[str, int] | None = None) -> None:
+        """Read values, and check that they are what the schema allows.
+
+        Args:
+            lengths: the lengths of other artefacts' axes, `<artefact>/<axis>`. If they are given, only the
+                codes of these axes are read.
+
+        Raises:
+            ValueError: a value is not.
+        """
+        for name, dataset in self._datasets.items():
+            field = self._schema[name]
+            if lengths is None:
+                _require_values(name, field, dataset, self.lengths)
+            elif isinstance(field.values, Codes) and field.values.of in lengths:
+                _require_values(name, field, dataset, lengths)
+
 
 @contextmanager
 def open_artefact(
@@ -223,7 +319,7 @@ def open_artefact(
 ) -> Iterator[Artefact]:
     """Open an HDF5 artefact and check it.
 
-    Its layout is checked every time; its contents only if the file is new or has changed.
+    Its structure is checked every time; its bytes and values only if the file is new or has changed.
 
     Args:
         kind: its name, such as `images`.
@@ -232,24 +328,21 @@ def open_artefact(
         digest: the digest that it must have.
 
     Raises:
-        MacError: it is missing, no artefact, truncated, damaged, incomplete, of another kind or version,
-            or open for writing elsewhere; or a dataset is missing or has the wrong shape. One line names
-            file, dataset and remedy.
+        MacError: it is missing, no artefact, truncated, damaged, incomplete, of another kind or version, or
+            open for writing elsewhere; or a dataset is missing, has the wrong form or a wrong value, or lies
+            in another file. One line names file, dataset and remedy.
     """
     if not path.is_file():
-        raise MacError(f"{path}: no such file; {remedy}")
+        what = "is no file" if path.exists() else "no such file"
+        raise MacError(f"{path}: {what}; {remedy}")
     try:
-        sealed = stated_digest(path)
+        sealed, is_known = stated_digest(path), _is_remembered(path, schema)
         if sealed is None:
             raise MacError(f"{path}: is no MaC artefact, or damaged; {remedy}")
-        if not _is_remembered(path):
-            if file_digest(path, SEAL) != sealed:
-                if _is_open_for_writing(path):
-                    raise BlockingIOError
-                raise MacError(
-                    f"{path}: truncated or damaged, its contents are not what was written; {remedy}"
-                )
-            _remember(path)
+        if not is_known and file_digest(path, SEAL) != sealed:
+            if _is_open_for_writing(path):
+                raise BlockingIOError
+            raise MacError(f"{path}: truncated or damaged, its contents are not what was written; {remedy}")
         file = _to_read(path)
     except BlockingIOError:  # from HDF5 too, if the environment makes it lock files
         raise MacError(f"{path}: another program has it open for writing; close it there first") from None
@@ -257,8 +350,12 @@ def open_artefact(
         raise MacError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from None
     with file:
         try:
-            _check(path, kind, schema, file, remedy)
-            artefact = Artefact(path, file, sealed, remedy)
+            artefact = Artefact(path, kind, file, schema, sealed, remedy)
+            if not is_known:
+                artefact.require_values()
+                _remember(path, schema)
+        except ValueError as error:  # from here, or from h5py
+            raise MacError(f"{path}: {first_line(error)}; {remedy}") from None
         except _BROKEN as error:
             raise MacError(
                 f"{path}: damaged ({type(error).__name__}: {first_line(error)}); {remedy}"
@@ -288,7 +385,7 @@ def stated_kind(path: Path) -> str | None:
         if sealed is None or (not _is_remembered(path) and file_digest(path, SEAL) != sealed):
             return None
         with _to_read(path) as file:
-            return str(file.attrs["schema"])
+            return _text(file, "schema")
     except _BROKEN:
         return None
 
@@ -298,77 +395,211 @@ def _note(path: Path) -> Path:
 
 
 def _state(path: Path) -> str:
-    stat = path.stat()
-    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+    """What changes with the file. Whoever packs a file cannot choose its ctime and inode here."""
+    now = path.stat()
+    return f"{now.st_size} {now.st_mtime_ns} {now.st_ctime_ns} {now.st_ino}"
 
 
-def _remember(path: Path) -> None:
+def _remember(path: Path, schema: Schema) -> None:
     """Note beside the file that its contents are checked. They are read again only if it changes."""
+    note = _note(path)
     with suppress(OSError):  # without the note, the contents are read every time
-        _note(path).write_text(_state(path))
+        note.unlink(missing_ok=True)  # it may be a link that came with the file
+        with note.open("x") as new:
+            new.write(f"{_state(path)}\n{_checks(schema)}")
 
 
-def _is_remembered(path: Path) -> bool:
+def _is_remembered(path: Path, schema: Schema | None = None) -> bool:
+    """Whether the file's bytes were checked; and its values, if a schema is given."""
     try:
-        return _note(path).read_text() == _state(path)
+        if not stat.S_ISREG(_note(path).lstat().st_mode):
+            return False
+        state, _, checks = _note(path).read_text().partition("\n")
+        return state == _state(path) and (schema is None or checks == _checks(schema))
     except (OSError, UnicodeDecodeError):
         return False
 
 
-def _check(path: Path, kind: str, schema: Schema, file: h5py.File, remedy: str) -> None:
-    found = file.attrs.get("schema")
+def _checks(schema: Schema) -> str:
+    """Another text if anything else is checked."""
+    return digest_of(VERSION, list(map(repr, schema.items())))
+
+
+# --- The structure of a file, by HDF5's own functions: h5py's follow links and read labels unasked ---------
+
+
+def _require_kind(kind: str, file: h5py.File) -> None:
+    found = _text(file, "schema") if h5py.h5a.exists(file.id, b"schema") else "no MaC artefact"
     if found != kind:
-        raise MacError(f"{path}: holds '{found or 'no MaC artefact'}', expected {kind}; {remedy}")
-    if file.attrs.get("version") != VERSION:
-        version = file.attrs.get("version")
-        raise MacError(f"{path}: schema version {version}, this program reads {VERSION}; {remedy}")
-    if not file.attrs.get("complete", False):
-        raise MacError(f"{path}: incomplete; {remedy}")
-    lengths: dict[str, int] = {}
-    for name, field in schema.items():
-        if name in file:
-            _check_dataset(path, name, field, file[name], lengths, remedy)
-        elif not field.optional:
-            raise MacError(f"{path}: dataset '{name}' is missing; {remedy}")
+        raise ValueError(f"holds '{found}', expected {kind}")
+    version = _scalar(file, "version")
+    if version != VERSION:
+        raise ValueError(f"schema version {version}, this program reads {VERSION}")
+    if _scalar(file, "complete") != 1:
+        raise ValueError("incomplete")
 
 
-def _check_dataset(
-    path: Path, name: str, field: Field, dataset: object, lengths: dict[str, int], remedy: str
-) -> None:
-    """`lengths` has the lengths of the axes that were seen so far, by name."""
-    if not isinstance(dataset, h5py.Dataset):
-        raise MacError(f"{path}: '{name}' is not a dataset; {remedy}")
-    if dataset.is_virtual or dataset.external or Path(dataset.file.filename) != path:
-        raise MacError(f"{path}: dataset '{name}' is in another file; {remedy}")
-    is_right = dataset.dtype.kind == "S" if field.dtype == "utf-8" else dataset.dtype == np.dtype(field.dtype)
-    if not is_right or dataset.ndim != len(field.dims):
-        found = f"{dataset.dtype} {dataset.shape}"
-        raise MacError(f"{path}: dataset '{name}' is {found}, expected {field.dtype} {field.dims}; {remedy}")
-    for dim, length in zip(field.dims, dataset.shape, strict=True):
-        expected = dim if isinstance(dim, int) else lengths.setdefault(dim, length)
-        if length != expected:
-            raise MacError(
-                f"{path}: dataset '{name}' has {length} along '{dim}', expected {expected}; {remedy}"
+def _attribute(file: h5py.File, name: str) -> h5py.h5a.AttrID:
+    if not h5py.h5a.exists(file.id, name.encode()):
+        raise ValueError(f"attribute '{name}' is missing")
+    found = h5py.h5a.open(file.id, name.encode())
+    if found.get_space().get_simple_extent_type() != h5py.h5s.SCALAR:
+        raise ValueError(f"attribute '{name}' is no single value")
+    return found
+
+
+def _text(file: h5py.File, name: str) -> str:
+    kind = _attribute(file, name).get_type()
+    if not isinstance(kind, h5py.h5t.TypeStringID) or kind.get_size() > _MOST_TEXT:
+        raise ValueError(f"attribute '{name}' is no text")
+    found = file.attrs[name]
+    text = found.decode() if isinstance(found, bytes) else str(found)
+    if len(text) > _MOST_TEXT:
+        raise ValueError(f"attribute '{name}' is too long")
+    return text
+
+
+def _scalar(file: h5py.File, name: str) -> int:
+    """A number or a truth value."""
+    kind = _attribute(file, name).get_type()
+    if not isinstance(kind, (h5py.h5t.TypeIntegerID, h5py.h5t.TypeEnumID)):
+        raise ValueError(f"attribute '{name}' is no number")
+    return int(file.attrs[name])
+
+
+def _link(group: h5py.h5g.GroupID, name: str) -> int | None:
+    """The kind of a link in a group; None if it is not there."""
+    key = name.encode()
+    return group.links.get_info(key).type if group.links.exists(key) else None
+
+
+def _dataset(file: h5py.File, name: str, field: Field, lengths: dict[str, int]) -> h5py.Dataset | None:
+    """A dataset, after its structure is checked; None if it is not there.
+
+    Args:
+        lengths: the lengths of the axes that were seen so far, by name; those of this one are added.
+
+    Raises:
+        ValueError: it is not as the schema says, or lies elsewhere.
+    """
+    group, _, last = name.rpartition("/")  # the schemas have groups, and none within another
+    kinds = (
+        {group: h5py.h5o.TYPE_GROUP, last: h5py.h5o.TYPE_DATASET} if group else {last: h5py.h5o.TYPE_DATASET}
+    )
+    place = file.id
+    for each, kind in kinds.items():
+        link = _link(place, each)
+        if link is None:
+            return None
+        if link != h5py.h5l.TYPE_HARD:
+            raise ValueError(f"dataset '{name}' is in another file, or behind a link")
+        if h5py.h5o.get_info(place, each.encode()).type != kind:
+            raise ValueError(f"'{each}' is not a {'dataset' if each == last else 'group'}")
+        place = h5py.h5o.open(place, each.encode())
+    _require_form(name, field, place)
+    shape = place.shape
+    if problem := field.misfit(shape, lengths):
+        raise ValueError(f"dataset '{name}' {problem}")
+    _require_storage(name, field, place, file)
+    return h5py.Dataset(place)
+
+
+def _require_form(name: str, field: Field, dataset: h5py.h5d.DatasetID) -> None:
+    """The type and the number of axes, and that the values lie in this file: as they are, or gzipped."""
+    made, kind = dataset.get_create_plist(), dataset.get_type()
+    layout, filters = made.get_layout(), made.get_nfilters()
+    if layout not in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED) or made.get_external_count():
+        raise ValueError(f"dataset '{name}' is in another file")
+    allowed = [[]] if field.layout != "gzip" else [[], [h5py.h5z.FILTER_DEFLATE]]
+    if [made.get_filter(number)[0] for number in range(filters)] not in allowed:
+        raise ValueError(f"dataset '{name}' is packed by filters that MaC does not use")
+    if field.dtype == "utf-8":
+        is_right = isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
+    else:
+        is_right = kind.equal(h5py.h5t.py_create(np.dtype(field.dtype), logical=True))
+    axes = dataset.get_space().get_simple_extent_ndims()
+    if not is_right or kind.committed() or axes != len(field.dims):
+        raise ValueError(
+            f"dataset '{name}' is {_said(kind)} with {axes} axes, expected {field.dtype} {field.dims}"
+        )
+
+
+def _said(kind: h5py.h5t.TypeID) -> str:
+    try:
+        return f"{kind.dtype}"
+    except (TypeError, ValueError, RuntimeError):
+        return "of no known type"
+
+
+def _require_storage(name: str, field: Field, dataset: h5py.h5d.DatasetID, file: h5py.File) -> None:
+    """That all of a dataset is there: what it says it has, its file can hold and does hold.
+
+    So no more memory is taken for its rows than it can fill.
+    """
+    shape, item = dataset.shape, dataset.get_type().get_size()
+    whole, row = item * math.prod(shape), item * math.prod(shape[1:])
+    stored, most = dataset.get_storage_size(), file.id.get_filesize()
+    packed = bool(dataset.get_create_plist().get_nfilters())
+    if whole > most * (_DEFLATE if packed else 1) or stored > most:
+        raise ValueError(f"dataset '{name}' says that it has {whole} bytes, more than the file can hold")
+    if packed and row > _MOST_PER_ROW:
+        raise ValueError(f"dataset '{name}' has rows of {row} bytes, more than {_MOST_PER_ROW}")
+    if dataset.get_create_plist().get_layout() == h5py.h5d.CHUNKED:
+        chunks = dataset.get_create_plist().get_chunk()
+        if chunks != (1, *shape[1:]):
+            raise ValueError(f"dataset '{name}' has chunks of {chunks}, expected one for each row")
+        if dataset.get_num_chunks() != shape[0]:
+            raise ValueError(
+                f"dataset '{name}' lacks rows: {dataset.get_num_chunks()} of {shape[0]} are there"
             )
-    _bound(path, name, dataset, remedy)
-
-
-def _bound(path: Path, name: str, dataset: h5py.Dataset, remedy: str) -> None:
-    """Refuse a dataset that claims to be larger than its file can hold, before memory is allocated for it."""
-    most = path.stat().st_size * (_DEFLATE if dataset.compression else 1)
-    too_large = dataset.nbytes > most
-    if dataset.chunks:
-        chunk, whole = (np.prod(shape[1:], dtype=object) for shape in (dataset.chunks, dataset.shape))
-        too_large = too_large or chunk > whole
-    if too_large:
-        raise MacError(
-            f"{path}: dataset '{name}' says that it has {dataset.nbytes} bytes, more than the file can hold; "
-            f"{remedy}"
-        )
-    if dataset.chunks and dataset.chunks[0] != 1:
-        raise MacError(
-            f"{path}: dataset '{name}' has chunks of {dataset.chunks[0]} rows, expected 1; {remedy}"
-        )
+    if not packed and stored != whole:
+        raise ValueError(f"dataset '{name}' has {stored} of its {whole} bytes")
 
 
 _DEFLATE = 1100  # the most bytes that gzip can pack into one, rounded up
+_MOST_PER_ROW = 1 << 28  # bytes of a packed row: a mask of 16,384 × 16,384 pixels
+_MOST_TEXT = 1 << 22  # bytes of an attribute
+
+
+# --- Values -----------------------------------------------------------------------------------------------
+
+
+def _require_values(name: str, field: Field, dataset: h5py.Dataset, lengths: Mapping[str, int]) -> None:
+    """Raise a ValueError if a value is not what the schema allows. Values are read in blocks."""
+    if field.dtype == "uint8" or not dataset.size:
+        return  # pixels: all of them are allowed
+    at_once = isinstance(field.values, Codes) and field.values.unique
+    for values in (dataset[:],) if at_once else _blocks(dataset):
+        if problem := field.problem(values, lengths):
+            raise ValueError(f"dataset '{name}' {problem}")
+
+
+def _blocks(dataset: h5py.Dataset) -> Iterator[NDArray[Any]]:
+    """All values, in blocks of no more than 16 MiB; a row of the last axes is not cut."""
+    shape, item, axis = dataset.shape, dataset.dtype.itemsize, 0
+    while axis < len(shape) - 1 and item * math.prod(shape[axis + 1 :]) > _BLOCK:
+        axis += 1
+    step = max(1, _BLOCK // (item * math.prod(shape[axis + 1 :])))
+    for index in np.ndindex(shape[:axis]):
+        for start in range(0, shape[axis], step):
+            yield dataset[(*index, slice(start, start + step))]
+
+
+_BLOCK = 16 << 20
+
+
+def _require_values_to_write(path: Path, schema: Schema, file: h5py.File) -> None:
+    """Raise a MacError if a value that is to be written could not be read again."""
+    file.flush()
+    written = {name: (field, file[name]) for name, field in schema.items() if name in file}
+    lengths: dict[str, int] = {}
+    for field, dataset in written.values():
+        lengths |= zip(map(_axis, field.dims), dataset.shape, strict=True)
+    lengths |= {name: len(json.loads(file.attrs[name])) for name in NAMES if name in file.attrs}
+    for name, (field, dataset) in written.items():
+        if field.dtype == "bool":
+            continue
+        try:
+            _require_values(name, field, dataset, lengths)
+        except ValueError as error:
+            raise MacError(f"{path}: cannot be written: {error}") from None

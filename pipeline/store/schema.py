@@ -1,14 +1,64 @@
-"""How the contents of an HDF5 artefact are declared."""
+"""How the contents of an artefact are declared: the datasets of an HDF5 file, the tensors of a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 SPLITS = ("train", "val", "test")  # in the order of the codes 0, 1, 2
+NAMES = ("classes", "attributes")  # the root attributes of an HDF5 file that are lists of names
+LARGEST = 1e9  # the largest magnitude of a number that this method can have computed
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Whole numbers that each stand for one of several things.
+
+    Attributes:
+        of: what they number: an axis of the same artefact, or one of NAMES; or `<artefact>/<axis>`, the axis
+            of another artefact, which is compared when both are opened together.
+        or_unknown: whether −1 may stand for what is not known.
+        unique: whether each may be there only once.
+    """
+
+    of: str
+    or_unknown: bool = False
+    unique: bool = False
+
+    def problem(self, values: NDArray[Any], lengths: Mapping[str, int]) -> str:
+        """What is wrong with some values; empty if nothing is.
+
+        Args:
+            lengths: the lengths of axes, by name; one that is not known is not compared.
+        """
+        lowest, most = -1 if self.or_unknown else 0, lengths.get(self.of, np.iinfo(np.int32).max)
+        if values.min() < lowest or values.max() >= most:
+            return f"has {_odd(values, lowest, most - 1)}, expected {lowest} to {most - 1} ({self.of})"
+        if self.unique and len(np.unique(values)) < values.size:
+            return "has the same number twice"
+        return ""
+
+
+@dataclass(frozen=True)
+class Between:
+    """Numbers from `low` to `high`."""
+
+    low: float
+    high: float
+
+    def problem(self, values: NDArray[Any]) -> str:
+        """What is wrong with some values; empty if nothing is."""
+        if values.min() >= self.low - _ROUNDING and values.max() <= self.high + _ROUNDING:
+            return ""
+        return f"has {_odd(values, self.low, self.high)}, expected {self.low:g} to {self.high:g}"
 
 
 @dataclass(frozen=True)
 class Field:
-    """A dataset of an HDF5 artefact.
+    """A dataset of an HDF5 artefact, or a tensor.
 
     Attributes:
         dtype: NumPy dtype, or `utf-8` for strings.
@@ -17,6 +67,9 @@ class Field:
         about: what it holds, in one line.
         layout: `contiguous`; `rows`: one chunk for each row; `gzip`: the same, compressed.
         optional: whether it may be absent.
+        values: the values that it may have; None for all of its dtype. Floating-point numbers are finite, and
+            no larger than LARGEST, in any case.
+        empty: whether it may have no rows.
     """
 
     dtype: str
@@ -24,6 +77,53 @@ class Field:
     about: str
     layout: str = "contiguous"
     optional: bool = False
+    values: Codes | Between | None = None
+    empty: bool = False
+
+    def misfit(self, shape: tuple[int, ...], lengths: dict[str, int]) -> str:
+        """What is wrong with a shape of the right number of axes; empty if nothing is.
+
+        Args:
+            lengths: the lengths of the axes that were seen so far, by name; those of this field are added.
+        """
+        for axis, (dim, length) in enumerate(zip(self.dims, shape, strict=True)):
+            if length == 0 and not (self.empty and axis == 0):
+                return f"is empty along '{dim}'"
+            expected = dim if isinstance(dim, int) else lengths.setdefault(dim, length)
+            if length != expected:
+                return f"has {length} along '{dim}', expected {expected}"
+        return ""
+
+    def problem(self, values: NDArray[Any], lengths: Mapping[str, int]) -> str:
+        """What is wrong with some of its values, one or more; empty if nothing is.
+
+        Args:
+            lengths: the lengths of axes, by name.
+        """
+        if values.dtype.kind == "b" and values.view(np.uint8).max() > 1:
+            return "has a truth value that is neither 0 nor 1"
+        if values.dtype.kind == "f" and not np.abs(values).max() <= LARGEST:
+            return f"has {_odd(values, -LARGEST, LARGEST)}, expected finite numbers up to {LARGEST:g}"
+        if values.dtype.kind == "S":
+            return _undecodable(values)
+        if isinstance(self.values, Codes):
+            return self.values.problem(values, lengths)
+        return "" if self.values is None else self.values.problem(values)
+
+
+def _odd(values: NDArray[Any], low: float, high: float) -> object:
+    """The first value outside of a range."""
+    flat = values.reshape(-1)
+    return flat[int(np.argmin((flat >= low) & (flat <= high)))]
+
+
+def _undecodable(values: NDArray[Any]) -> str:
+    try:
+        for value in values.reshape(-1).tolist():
+            value.decode()
+    except UnicodeDecodeError:
+        return "has a text that is not UTF-8"
+    return ""
 
 
 Schema = Mapping[str, Field]

@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline.errors import MacError, printable
+from pipeline.errors import printable
 from pipeline.project import Opened
 from pipeline.results import judgement, tables
 from pipeline.results.diagnosis import diagnose
 from pipeline.spec import ModelSpec
 from pipeline.steps.evaluate import measure
-from pipeline.tools.heads import ERM, MAC, NamedHead, baselines_metrics
+from pipeline.tools.heads import ERM, MAC, NamedHead
 
 _STORED = {"squash": "scaled", "center_crop": "the largest square in the middle, scaled"}
 _INPUT = {"center_crop": "the middle", "resize": "scaled to"}
@@ -39,7 +39,7 @@ def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) ->
     Raises:
         MacError: metrics.json of baselines is damaged.
     """
-    spec, dataset = given.model("erm").spec, given.file("images").provenance.params["name"]
+    spec, dataset = given.model("erm").spec, given.stated("images", "name")
     test = given.grouping("test")
     counts = [f"{_code(name)} {n}" for name, n in zip(test.names, test.count, strict=True)]
     lines = [
@@ -143,16 +143,12 @@ def _results(given: Opened, head: NamedHead) -> Iterator[str]:
 
 def _table(given: Opened, head: NamedHead) -> str:
     """The methods' table with ERM and this method, and the accuracy by group of this method."""
-    found = baselines_metrics(given)["methods"]
+    found = given.metrics("baselines")["methods"]
     methods = {name: row for name, row in found.items() if name in (ERM, head.name)}
-    try:
-        lines = [tables.of_baselines({"methods": methods, "left_out": {}}), ""]
-        test: dict[str, Any] = methods[head.name]["test"]
-        _, many = tables.worst_of(test)
-        lines += [f"{name:<24}{100 * accuracy['mean']:>16.2f}" for name, accuracy in test[many].items()]
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        file, remedy = given.model("baselines").path / "metrics.json", given.project.kinds["baselines"].remedy
-        raise MacError(f"{file}: damaged ({type(error).__name__}: {error}); {remedy}") from None
+    lines = [tables.of_baselines({"methods": methods, "left_out": {}}), ""]
+    test: dict[str, Any] = methods[head.name]["test"]
+    _, many = tables.worst_of(test)
+    lines += [f"{name:<24}{100 * accuracy['mean']:>16.2f}" for name, accuracy in test[many].items()]
     return "\n".join(lines)
 
 

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from pipeline import store
 from pipeline.errors import MacError
-from pipeline.metrics import SIGNS
 from pipeline.params.baselines import MethodName
 from pipeline.project import Opened
 from pipeline.results.choice import Choice
@@ -97,23 +95,6 @@ def named_head(given: Opened, name: str) -> NamedHead:
     return _baseline(given, name)
 
 
-def baselines_metrics(given: Opened) -> dict[str, Any]:
-    """The values in metrics.json of baselines. `methods` and `left_out` are mappings.
-
-    Args:
-        given: baselines.
-
-    Raises:
-        MacError: the file is missing or damaged.
-    """
-    file, remedy = given.model("baselines").path / "metrics.json", given.project.kinds["baselines"].remedy
-    found = store.read_json(file, remedy)
-    for key in ("methods", "left_out"):
-        if not isinstance(found.get(key), dict):
-            raise MacError(f"{file}: damaged ('{key}' is missing, or is no mapping); {remedy}")
-    return found
-
-
 def _require_fitted(given: Opened, name: str, metrics: Mapping[str, Any]) -> None:
     """If a method was not fitted, raise an error that says why."""
     folder, remedy = given.model("baselines").path, given.project.kinds["baselines"].remedy
@@ -129,31 +110,26 @@ def _require_fitted(given: Opened, name: str, metrics: Mapping[str, Any]) -> Non
 
 def _baseline(given: Opened, name: str) -> NamedHead:
     """The head of a method that stage baselines fitted."""
-    folder, remedy = given.model("baselines"), given.project.kinds["baselines"].remedy
-    file = folder.path / "metrics.json"
-    metrics, tensors = baselines_metrics(given), folder.read()
+    folder = given.model("baselines")
+    metrics, tensors = given.metrics("baselines"), folder.read()
     _require_fitted(given, name, metrics)
     about = metrics["methods"][name]
-    try:
-        heads = FittedHeads(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
-        if about["labels"] not in SIGNS:
-            raise ValueError(f"labels: {about['labels']}")
-        number = int(about["head_seed"])
-        return NamedHead(
-            name=name,
-            title=about["title"],
-            source=about["source"],
-            labels=about["labels"],
-            chosen=_of_head(about["chosen"], number),
-            note=about["note"],
-            head=heads[number],
-            count=len(heads),
-            digest=folder.digest,
-        )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise MacError(f"{file}: damaged ({type(error).__name__}: {error}); {remedy}") from None
+    heads, number = FittedHeads(tensors[f"{name}.weight"], tensors[f"{name}.bias"]), about["head_seed"]
+    return NamedHead(
+        name=name,
+        title=about["title"],
+        source=about["source"],
+        labels=about["labels"],
+        chosen=_of_head(about["chosen"], number),
+        note=about["note"],
+        head=heads[number],
+        count=len(heads),
+        digest=folder.digest,
+    )
 
 
 def _of_head(chosen: Mapping[str, Any], number: int) -> dict[str, Any]:
     """The settings chosen for one head. A list has one value for each head."""
-    return {key: value[number] if isinstance(value, list) else value for key, value in chosen.items()}
+    return {
+        key: value[number] if isinstance(value, list) and value else value for key, value in chosen.items()
+    }

@@ -17,8 +17,11 @@ from pipeline.errors import MacError
 from pipeline.metrics import Groups
 from pipeline.results import diagnosis_table, sheets, tables
 from pipeline.results.blocks import in_blocks
+from pipeline.schemas import tables as declared
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
-from pipeline.tools.single import PREVIEWS, datasets, open_single
+from pipeline.tools.single import open_single
+
+PREVIEWS = "preview"  # the group of masks.h5 with pictures for HDF viewers
 
 
 def describe(path: Path) -> str:
@@ -62,9 +65,9 @@ def as_dict(path: Path) -> dict[str, Any]:
             return about | {"spec": asdict(folder.spec)} | _provenance(folder.provenance)
         artefact = given.file(kind.name)
         about["datasets"] = {}
-        for name, dataset in datasets(artefact).items():
-            shape = {"dtype": str(dataset.dtype), "shape": list(dataset.shape)}
-            about["datasets"][name] = shape | {"about": str(dataset.attrs.get("about", ""))}
+        for name in artefact:
+            shape = {"dtype": str(artefact[name].dtype), "shape": list(artefact[name].shape)}
+            about["datasets"][name] = shape | {"about": artefact.about(name)}
         return about | _provenance(artefact.provenance)
 
 
@@ -84,15 +87,23 @@ def _table_of(found: dict[str, Any], path: Path) -> str:
     """The table of a metrics.json of evaluate, baselines or ablation."""
     try:
         if "methods" in found:
+            _require_declared(found, "baselines")
             return tables.of_baselines(found)
         if "differences" in found:
+            _require_declared(found, "ablation")
             return tables.of_ablation(found)
         if {"erm", "mac"} <= found.keys():
             _require_current(found, path)
+        _require_declared(found, "metrics")
         return f"{tables.of_metrics(found)}\n\n{diagnosis_table.in_words(found['diagnosis'])}"
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise MacError(f"{path}: is no metrics.json of evaluate, baselines or ablation ({reason})") from None
+
+
+def _require_declared(found: Mapping[str, Any], kind: str) -> None:
+    if problem := declared.problem(found, kind):
+        raise ValueError(problem)
 
 
 def _require_current(found: Mapping[str, Any], path: Path) -> None:
@@ -112,7 +123,8 @@ def _model_lines(folder: ModelFolder) -> list[str]:
             lines.append(f"  {name}: {tensor.shape}")
     metrics = folder.path / "metrics.json"
     if metrics.is_file():
-        lines += ["", "metrics", *(f"  {line}" for line in metrics.read_text(encoding="utf-8").splitlines())]
+        said = json.dumps(_read_metrics(metrics), indent=2, ensure_ascii=False)
+        lines += ["", "metrics", *(f"  {line}" for line in said.splitlines())]
     return lines
 
 
@@ -132,13 +144,15 @@ def _indented(values: Mapping[str, Any]) -> list[str]:
 
 def _dataset_lines(artefact: Artefact) -> list[str]:
     lines = ["datasets"]
-    for name, dataset in datasets(artefact).items():
-        axes = zip(dataset.dims, dataset.shape, strict=True)
-        dims = ", ".join(f"{dim.label} {length}" for dim, length in axes)
+    for name in artefact:
+        dataset = artefact[name]
+        axes = zip(artefact.axes(name), dataset.shape, strict=True)
+        dims = ", ".join(f"{axis} {length}" for axis, length in axes)
         dtype = "utf-8" if dataset.dtype.kind == "S" else str(dataset.dtype)
-        lines.append(f"  {name:<16} {dtype:<8} ({dims}): {dataset.attrs.get('about', '')}")
-    if PREVIEWS in artefact:
-        lines.append(f"  {PREVIEWS + '/':<16} {len(artefact[PREVIEWS])} pictures for HDF viewers")
+        lines.append(f"  {name:<16} {dtype:<8} ({dims}): {artefact.about(name)}")
+    pictures = artefact.count_of_group(PREVIEWS)
+    if pictures is not None:
+        lines.append(f"  {PREVIEWS + '/':<16} {pictures} pictures for HDF viewers")
     return lines
 
 

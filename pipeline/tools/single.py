@@ -4,14 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
-
 from pipeline import graph
 from pipeline.kind import Kind
 from pipeline.project import Opened, Project
-from pipeline.store import Artefact
-
-PREVIEWS = "preview"  # the group of masks.h5 with pictures for HDF viewers
 
 
 @contextmanager
@@ -34,15 +29,3 @@ def open_single(path: Path, name: str | None = None) -> Iterator[tuple[Kind, Ope
     kind = project.kinds[name] if name else project.kind_of(path)
     with Project(path.parent, {kind.name: kind}, {kind.name: path}).open(kind.name) as given:
         yield kind, given
-
-
-def datasets(artefact: Artefact) -> dict[str, h5py.Dataset]:
-    """All datasets of an HDF5 artefact by name, without the pictures for HDF viewers."""
-    found: dict[str, h5py.Dataset] = {}
-
-    def visit(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith(f"{PREVIEWS}/"):
-            found[name] = item
-
-    artefact.file.visititems(visit)
-    return found

@@ -1,6 +1,5 @@
 """Artefacts that an earlier version wrote, without what was added since: one line that says what to do."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from pipeline.steps.baselines import baselines
 from pipeline.steps.retrain import retrain
 from tests import cached
 from tests.cached import AUTO, FIT
-from tests.conftest import edited
+from tests.conftest import edited, restate
 
 
 def test_what_is_stated_is_found_and_what_is_not_is_named(tmp_path: Path) -> None:
@@ -29,10 +28,7 @@ def test_what_is_stated_is_found_and_what_is_not_is_named(tmp_path: Path) -> Non
 
 def test_an_erm_that_does_not_state_what_chose_it(tmp_path: Path) -> None:
     project, context = cached.write(tmp_path), cached.context(tmp_path)
-    file = project.path("erm") / "model.json"
-    about = json.loads(file.read_text())
-    del about["params"]["selection"]
-    file.write_text(json.dumps(about))
+    restate(project.path("erm"), lambda about: about["params"].pop("selection"))
     message = r"erm: model.json does not state selection.criterion; run 'mac train'$"
     params, llr = RetrainParams(**FIT.model_dump(), alpha=1.0, beta=2.0), BaselinesParams(methods=["llr"])
     with project.open("images", "erm", "features") as given:

@@ -11,7 +11,8 @@ import pytest
 from pipeline import graph
 from pipeline import project as artefacts
 from pipeline.errors import MacError
-from tests.conftest import Project, edited
+from tests import made_up
+from tests.conftest import Project, edited, restate
 
 
 def test_what_was_opened_is_there_and_nothing_else(finished: Project) -> None:
@@ -80,10 +81,7 @@ def test_what_is_no_artefact_has_no_kind(finished: Project, tmp_path: Path) -> N
 
 def test_a_changed_normalization_makes_another_model(own_artefacts: artefacts.Project) -> None:
     """What was made with the old one does not belong to it."""
-    file = own_artefacts.path("erm") / "model.json"
-    about = json.loads(file.read_text())
-    about["spec"]["normalization"]["mean"] = [0.5, 0.5, 0.5]
-    file.write_text(json.dumps(about))
+    restate(own_artefacts.path("erm"), lambda about: about["spec"]["normalization"].update(mean=[0.5] * 3))
     message = "masks.h5: was made from other erm .* run 'mac saliency' again"
     with pytest.raises(MacError, match=message), own_artefacts.open("images", "masks"):
         pass
@@ -109,9 +107,9 @@ def test_a_table_has_a_digest_that_others_can_be_made_from(own_artefacts: artefa
     file.write_text(json.dumps({**json.loads(file.read_text()), "alpha": 7}))
     with own_artefacts.open("sweep") as given:
         assert given.digests("sweep") != before
-    ablation = own_artefacts.path("ablation")
-    ablation.mkdir(parents=True)
-    (ablation / "metrics.json").write_text(json.dumps({"made_from": before}))
+    made_up.write_compared(own_artefacts)
+    file = own_artefacts.path("ablation") / "metrics.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "made_from": before}))
     message = "ablation: was made from other sweep .* run 'mac ablation' again"
     for names in (("ablation",), ("sweep", "ablation")):
         with pytest.raises(MacError, match=message), own_artefacts.open(*names):
@@ -125,7 +123,7 @@ def test_a_dataset_that_lies_in_another_file_is_refused(
         other["row"] = masks["row"][:]
         del masks["row"]
         masks["row"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "row")
-    message = r"masks.h5: dataset 'row' is in another file; run 'mac saliency'"
+    message = r"masks.h5: dataset 'row' is in another file, or behind a link; run 'mac saliency'"
     with pytest.raises(MacError, match=message), own_artefacts.open("masks"):
         pass
 

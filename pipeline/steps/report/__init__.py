@@ -11,9 +11,9 @@ from jinja2 import Environment, PackageLoader
 
 from pipeline import store
 from pipeline.compute.context import Context
-from pipeline.errors import printable
+from pipeline.errors import MacError, printable
 from pipeline.metrics import SIGNS
-from pipeline.project import Opened, Project
+from pipeline.project import Opened, Project, read_table
 from pipeline.results import diagnosis_table, judgement
 from pipeline.results.choice import Choice
 from pipeline.results.diagnosis import diagnose
@@ -57,12 +57,12 @@ def _contents(given: Opened) -> dict[str, Any]:
     """The values for the page's template."""
     metrics, confusion = measure(given)
     erm, retrained = given.model("erm"), given.model("retrained")
-    baselines = _metrics_of(given, "baselines")
-    coverage = given.file("examples").attribute("coverage")
+    baselines = given.metrics("baselines")
+    coverage = given.attribute("examples", "coverage")
     choice = Choice.of_retrained(given)
     pairs = [(row["actual"], row["predicted"]) for row in confusion]
     return {
-        "dataset": f"{given.file('images').provenance.params['name']}",
+        "dataset": given.stated("images", "name"),
         "architecture": erm.spec.architecture,
         "metrics": metrics,
         "verdict": verdict(metrics),
@@ -81,7 +81,7 @@ def _contents(given: Opened) -> dict[str, Any]:
         "choice": choice,
         **_sweep(given),
         "learning_curves": figures.learning_curves(
-            _history(given, "erm"), _spoken(erm.provenance.params["selection"]["criterion"])
+            given.rows_of_csv("erm", "history.csv"), _spoken(given.stated("erm", "selection", "criterion"))
         ),
         **_retraining_curves(given, choice),
         "cards": gallery(given),
@@ -151,7 +151,7 @@ def timings(project: Project, compared: bool) -> dict[str, dict[str, Any]]:
         is_compared = kind.path.startswith("comparison/")
         if is_report or (is_compared and not compared) or not file.is_file():
             continue
-        found[kind.stage] = store.read_json(file, kind.remedy)
+        found[kind.stage] = read_table(file, "timings", f"{kind.remedy}, or remove the file")
     return found
 
 
@@ -176,13 +176,13 @@ def _methods(
     given: Opened, metrics: Mapping[str, Any], choice: Choice, baselines: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Table 2: ERM first, then MaC, then the others."""
-    made = given.model("retrained").provenance.params
-    chosen = {**choice.numbers, "solver": made["solver"]} if choice.setting else {}
+    labels = given.stated("retrained", "labels")
+    chosen = {**choice.numbers, "solver": given.stated("retrained", "solver")} if choice.setting else {}
     mac = {
         "title": "MaC",
         "source": "this pipeline",
-        "labels": made["labels"],
-        "sign": SIGNS[made["labels"]],
+        "labels": labels,
+        "sign": SIGNS[labels],
         "chosen": chosen,
         "note": "" if choice.setting else choice.reason,
         "seeds": metrics["seeds"],
@@ -191,8 +191,20 @@ def _methods(
     }
     rows = dict(baselines)
     first = [rows.pop("erm")] if "erm" in rows else []
-    others = [_metrics_of(given, name) for name in WHOLE_NETWORK if name in given]
-    return [*first, mac, *rows.values(), *others]
+    found = [*first, mac, *rows.values()]
+    found += [given.metrics(name) for name in WHOLE_NETWORK if name in given]
+    for row in found:
+        _require_same_metrics(metrics["erm"]["test"], row["test"], f"{row['title']} of Table 2")
+    return found
+
+
+def _require_same_metrics(erm: Mapping[str, Any], other: Mapping[str, Any], of: str) -> None:
+    """Raise an error if a method was measured by other groups than ERM is here."""
+    if lacking := [key for key in (worst_of(erm)[0], "adjusted_mean") if key in erm and key not in other]:
+        raise MacError(
+            f"report: the results of {of} have no {', '.join(lacking)}, and so belong to other images; run "
+            "'mac baselines' and 'dvc repro data/comparison/dvc.yaml' again"
+        )
 
 
 def _retraining_curves(given: Opened, choice: Choice) -> dict[str, Any]:
@@ -200,18 +212,19 @@ def _retraining_curves(given: Opened, choice: Choice) -> dict[str, Any]:
     why = ""
     if choice.setting is None:
         why = f"{choice.reason}."
-    elif given.model("retrained").provenance.params["solver"] == "lbfgs":
+    elif given.stated("retrained", "solver") == "lbfgs":
         why = "L-BFGS solves for the head outright: there are no epochs."
-    spoken = _spoken(given.model("retrained").provenance.params["criterion"])
-    curves = None if why else figures.retraining_curves(_history(given, "retrained"), spoken)
-    return {"retraining_curves": curves, "no_curves": why}
+    if why:
+        return {"retraining_curves": None, "no_curves": why}
+    history, spoken = given.rows_of_csv("retrained", "history.csv"), given.stated("retrained", "criterion")
+    return {"retraining_curves": figures.retraining_curves(history, _spoken(spoken)), "no_curves": why}
 
 
 def _sweep(given: Opened) -> dict[str, Any]:
     """What the sweep picked, its figure, and what its scores on validation are, in words."""
     table = given.table("sweep")
     spoken = _spoken(table.values["criterion"])
-    maps = figures.sweep_maps(_numbers(table.path / "mean.csv", given, "sweep"), spoken)
+    maps = figures.sweep_maps(given.rows_of_csv("sweep", "mean.csv"), spoken)
     return {"sweep": table.values, "sweep_spoken": spoken, "sweep_maps": maps}
 
 
@@ -225,24 +238,6 @@ def _ablation(given: Opened) -> dict[str, Any]:
         return {"ablation": None, "ablation_figure": None}
     found = given.table("ablation").values
     return {"ablation": found, "ablation_figure": figures.differences(found["differences"])}
-
-
-def _metrics_of(given: Opened, name: str) -> dict[str, Any]:
-    """The metrics.json in a model folder."""
-    return store.read_json(given.model(name).path / "metrics.json", given.project.kinds[name].remedy)
-
-
-def _history(given: Opened, name: str) -> list[dict[str, str]]:
-    """The history.csv in a model folder."""
-    return store.read_csv(given.model(name).path / "history.csv", given.project.kinds[name].remedy)
-
-
-def _numbers(path: Path, given: Opened, name: str) -> list[dict[str, float | None]]:
-    """The rows of a CSV file that holds numbers; None for an empty cell."""
-    rows = []
-    for row in store.read_csv(path, given.project.kinds[name].remedy):
-        rows.append({key: float(value) if value else None for key, value in row.items()})
-    return rows
 
 
 def _percent(value: float) -> str:

@@ -16,6 +16,7 @@ from pipeline.params.selection import SelectionParams
 from pipeline.project import Project
 from tests import made_up, tiny
 from tests.cached import AUTO
+from tests.conftest import restate
 
 JTT = JttParams(first_epochs=1, upweight=3, epochs=1, lr=0.02, weight_decay=0.01)
 PARAMS = MaskTuneParams(sigmas=0.5, lr=0.001)
@@ -62,10 +63,7 @@ def test_it_sees_the_group_labels_that_erm_saw(project: Project, tmp_path: Path)
     """Their best epoch by groups made ERM; no label is read after that."""
     shutil.copytree(project.data, tmp_path / "data")
     chosen = graph.project(tmp_path / "data")
-    file = chosen.path("erm") / "model.json"
-    about = json.loads(file.read_text())
-    about["params"]["train"]["select"] = "best"
-    file.write_text(json.dumps(about))
+    restate(chosen.path("erm"), lambda about: about["params"]["train"].update(select="best"))
     by_errors = SelectionParams(criterion="soft_errors")
     with chosen.open("images", "erm") as given:
         masktune(given, chosen.path("masktune"), PARAMS, by_errors, tiny.context(tmp_path))

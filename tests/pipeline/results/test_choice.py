@@ -150,11 +150,9 @@ def test_what_metrics_json_has_is_said(values: tuple[Any, ...], words: str) -> N
 def test_a_sweep_that_does_not_say_why_is_refused(own_artefacts: Project) -> None:
     file = own_artefacts.path("sweep") / "metrics.json"
     file.write_text(file.read_text().replace('"reason"', '"other"'))
-    with (
-        own_artefacts.open("sweep") as given,
-        pytest.raises(MacError, match="sweep: metrics.json does not state reason; run 'mac sweep'$"),
-    ):
-        Choice.by_sweep(given, 0.0)
+    message = r"sweep/metrics.json: damaged \(does not state reason\); run 'mac sweep'$"
+    with pytest.raises(MacError, match=message), own_artefacts.open("sweep"):
+        pass
 
 
 def test_a_sweep_that_had_no_l2_to_pick_is_refused_where_l2_is_auto(own_artefacts: Project) -> None:

@@ -135,7 +135,9 @@ def test_the_training_part_is_the_same_without_the_validation_views(project: Pro
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
     with project.open("features") as given:
-        assert sorted(given.file("features")["val"]) == ["attribute", "label", "original", "row"]
+        assert [name for name in given.file("features") if name.startswith("val/")] == [
+            f"val/{name}" for name in ("original", "label", "attribute", "row")
+        ]
 
 
 def test_validation_images_of_one_label_have_partners_too(project: Project) -> None:
@@ -154,9 +156,18 @@ def test_without_a_class_in_the_retraining_set_none_has_a_partner_of_the_same(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Classes are cat, dog and cow; the only cow is a validation image."""
+    classes = ("cat", "dog", "cow")
     with edited(project.path("images")) as file:
-        file.attrs["classes"] = json.dumps(["cat", "dog", "cow"])
+        file.attrs["classes"] = json.dumps(classes)
         file["label"][93] = 2
+    with project.open("erm") as given:
+        tensors = given.model("erm").read()
+    tensors |= {
+        name: np.concatenate([tensors[name], tensors[name][:1]]) for name in ("head.weight", "head.bias")
+    }
+    untrained.write_erm(project, tensors, classes=classes)
+    with edited(project.path("masks")) as file:
+        file.attrs["made_from"] = "{}"
     caplog.set_level("WARNING", logger="mac")
     make_features(project)
     assert "the retraining set has no cow, so the diagnosis has no dependence" in caplog.text
@@ -164,7 +175,7 @@ def test_without_a_class_in_the_retraining_set_none_has_a_partner_of_the_same(
     assert found["val/combined"].shape[:2] == (2, 24)
     assert (found["train/label"][found["val/train_partner"]] != found["val/label"]).all()
     with project.open("features") as given:
-        assert not {"combined_same", "train_partner_same"} & set(given.file("features")["val"])
+        assert not {"val/combined_same", "val/train_partner_same"} & set(given.file("features"))
 
 
 def test_only_images_with_a_mask_have_views_and_are_partners(project: Project) -> None:

@@ -33,6 +33,7 @@ from pipeline.steps.report.trade_offs import trade_offs
 from pipeline.steps.retrain import retrain
 from pipeline.steps.sweep import sweep
 from tests import cached, made_up
+from tests.conftest import restate
 from tests.page import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -244,12 +245,12 @@ def test_artefacts_that_do_not_belong_together_are_refused(reported: Project, tm
     project = graph.project(tmp_path / "data")
     before = text_of(project)
     model = project.path("baselines") / "model.json"
-    found = json.loads(model.read_text())
-    model.write_text(json.dumps(found | {"made_from": {"features": "0" * 64}}))
+    sealed = model.read_text()
+    restate(model.parent, lambda about: about.update(made_from={"features": "0" * 64}))
     message = "baselines: was made from other features .* run 'mac baselines' again"
     with pytest.raises(MacError, match=message):
         show(project)
-    model.write_text(json.dumps(found))
+    model.write_text(sealed)
     (project.path("baselines") / "metrics.json").unlink()
     with pytest.raises(MacError, match=r"metrics.json: cannot be read \(No such file .* run 'mac baselines'"):
         show(project)

@@ -348,7 +348,7 @@ def test_a_diverged_model_is_told(project: Project) -> None:
     tensors["head.weight"] = np.full_like(tensors["head.weight"], np.nan)
     untrained.write_erm(project, tensors)
     project.path("masks").unlink()
-    with pytest.raises(MacError, match="the map of row 0 is not finite; the model in .*erm has diverged"):
+    with pytest.raises(MacError, match="tensor 'head.weight' has nan, expected finite .*; run 'mac train'"):
         make(project)
 
 

@@ -52,11 +52,11 @@ def write_project(data: Path) -> Project:
     return project
 
 
-def write_erm(project: Project, tensors: dict[str, Any]) -> None:
-    """The model folder erm/ with these tensors."""
+def write_erm(project: Project, tensors: dict[str, Any], **names: tuple[str, ...]) -> None:
+    """The model folder erm/ with these tensors, and perhaps with other `classes`."""
     spec = ModelSpec(
         architecture="shufflenet_v2_x0_5",
-        **NAMES,
+        **(NAMES | names),
         stored_size=STORED,
         to_stored="squash",
         input_size=SIDE,

@@ -9,7 +9,9 @@ import pytest
 
 from pipeline import store
 from pipeline.errors import MacError
+from pipeline.schemas.models import fields_of
 from pipeline.spec import ModelSpec, Normalization
+from tests.conftest import restate
 
 SPEC = ModelSpec(
     architecture="x",
@@ -81,11 +83,8 @@ def test_further_tensors_are_part_of_it(tmp_path: Path) -> None:
     ],
 )
 def test_a_model_whose_spec_says_what_it_should_not(model: Path, key: str, value: object) -> None:
-    description = model / "model.json"
-    about = json.loads(description.read_text())
-    about["spec"][key] = value
-    description.write_text(json.dumps(about))
-    with pytest.raises(MacError, match=r"model.json: damaged .*; run 'mac train'"):
+    restate(model, lambda about: about["spec"].update({key: value}))
+    with pytest.raises(MacError, match=rf"model.json: damaged .*{key}.*; run 'mac train'"):
         store.open_model(model, "erm", REMEDY)
 
 
@@ -99,13 +98,12 @@ def test_a_model_that_was_replaced_while_it_was_in_use(model: Path) -> None:
 @pytest.mark.parametrize("file", ["model.safetensors", "model.json"])
 def test_a_truncated_model(model: Path, file: str) -> None:
     os.truncate(model / file, (model / file).stat().st_size // 2)
-    with pytest.raises(MacError, match=rf"{file}: (damaged|truncated).*run 'mac train'"):
+    with pytest.raises(MacError, match=rf"{file}: (is not JSON|truncated).*run 'mac train'"):
         store.open_model(model, "erm", REMEDY)
 
 
 def test_a_model_whose_description_leaves_the_tensors_out(model: Path) -> None:
-    description = model / "model.json"
-    description.write_text(json.dumps({**json.loads(description.read_text()), "files": {}}))
+    restate(model, lambda about: about["files"].clear())
     with pytest.raises(MacError, match=r"model.json: damaged .*model.safetensors.*run 'mac train'"):
         store.open_model(model, "erm", REMEDY)
 
@@ -127,3 +125,74 @@ def test_a_folder_is_replaced_whole_or_not_at_all(model: Path) -> None:
         (folder / "new").write_text("")
     assert [p.name for p in model.iterdir()] == ["new"]
     assert [p.name for p in model.parent.iterdir()] == ["erm"]
+
+
+def test_swapped_classes_are_seen(model: Path) -> None:
+    """They would swap the predictions: no digest but the file's own seal covers them."""
+    description = model / "model.json"
+    about = json.loads(description.read_text())
+    about["spec"]["classes"].reverse()
+    description.write_text(json.dumps(about))
+    with pytest.raises(MacError, match=r"model.json: damaged .*not what was written.*; run 'mac train'"):
+        store.open_model(model, "erm", REMEDY)
+    del about["seal"]
+    description.write_text(json.dumps(about))
+    with pytest.raises(MacError, match=r"model.json: states no digest of itself .*; run 'mac train' again"):
+        store.open_model(model, "erm", REMEDY)
+
+
+def test_the_digest_that_others_note_is_of_spec_and_files_alone(model: Path) -> None:
+    before = store.open_model(model, "erm", REMEDY).digest
+    restate(model, lambda about: about["params"].update(k=2))
+    assert store.open_model(model, "erm", REMEDY).digest == before
+
+
+SHAPE = "tensor 'head.{}' has 3 along 'class', expected 2"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"head.weight": np.full((2, 3), np.nan, np.float32)}, "tensor 'head.weight' has nan"),
+        ({"head.bias": np.array([0, np.inf], np.float32)}, "tensor 'head.bias' has inf"),
+        ({"trunk.x": np.array([np.nan], np.float32)}, "tensor 'trunk.x' has a number that is not finite"),
+        ({"head.weight": np.ones((3, 3), np.float32)}, SHAPE.format("weight")),
+        ({"head.bias": np.ones(3, np.float32)}, SHAPE.format("bias")),
+        ({"head.bias": np.ones(2)}, "tensor 'head.bias' is float64"),
+        ({"head.weight": np.ones((2, 0), np.float32)}, "tensor 'head.weight' is empty along 'feature'"),
+    ],
+)
+def test_tensors_that_are_sealed_and_cannot_be(
+    tmp_path: Path, tensors: dict[str, np.ndarray], message: str
+) -> None:
+    all_of = {"head.weight": np.ones((2, 3), np.float32), "head.bias": np.zeros(2, np.float32), **tensors}
+    with store.create_folder(tmp_path / "erm") as folder:
+        store.write_model(folder, "erm", all_of, SPEC, {}, {})
+    with pytest.raises(MacError, match=rf"model.safetensors: damaged \({message}.*; run 'mac train'"):
+        store.open_model(tmp_path / "erm", "erm", REMEDY, fields=fields_of)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("classes", []),
+        ("classes", ["cat", "cat"]),
+        ("classes", ["cat", ""]),
+        ("classes", ["cat", "x" * 2000]),
+        ("attributes", ["a", "a"]),
+        ("stored_size", 10**9),
+        ("input_size", 0),
+        ("input_size", 10**400),
+    ],
+)
+def test_a_spec_that_is_sealed_and_cannot_be(model: Path, key: str, value: object) -> None:
+    restate(model, lambda about: about["spec"].update({key: value}))
+    with pytest.raises(MacError, match=rf"model.json: (damaged .*{key}|is not JSON).*; run 'mac train'"):
+        store.open_model(model, "erm", REMEDY)
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "metrics.json"])
+def test_files_outside_of_the_folder_are_not_read(model: Path, name: str) -> None:
+    restate(model, lambda about: about["files"].update({name: "0" * 64}))
+    with pytest.raises(MacError, match=r"model.json: damaged .*is no file of tensors in this folder"):
+        store.open_model(model, "erm", REMEDY)

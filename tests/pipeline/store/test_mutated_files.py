@@ -23,7 +23,7 @@ def make(folder: Path) -> dict[str, Path]:
         artefact.write("cam", np.ones((4, 2, 2), np.float32))
         artefact.create("mask", (4, 8, 8))[...] = True
         artefact.write("channel_mean", np.full((4, 3), 0.5, np.float32))
-    names = {"classes": ["a", "b"], "attributes": ["c"]}
+    names = {"classes": ["a", "b"], "attributes": ["c", "d"]}
     with store.create(paths["images"], "images", images.SCHEMA, {}, {}, **names) as artefact:
         for name in ("label", "attribute", "split"):
             artefact.write(name, np.arange(3) % 2)

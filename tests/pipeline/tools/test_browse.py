@@ -123,8 +123,9 @@ def test_masks_that_cannot_be_compared(artefacts: Project, own_artefacts: Projec
     shutil.copy(own_artefacts.path("masks"), tmp_path / "theirs.h5")
     with edited(tmp_path / "theirs.h5", sealed=True) as file:
         file["row"][...] = file["row"][:] + 16
-    with pytest.raises(MacError, match=r"theirs.h5: has none of the images of .*masks\.h5"):
+    with pytest.raises(MacError, match=r"theirs.h5: has rows in row that are not of train"):
         browse.browse(masks, tmp_path / "theirs.h5")
+    shutil.copy(own_artefacts.path("masks"), tmp_path / "theirs.h5")
     with edited(tmp_path / "theirs.h5", sealed=True) as file:
         for name in ("mask", "val/mask"):
             small = file[name][:, :32, :32]

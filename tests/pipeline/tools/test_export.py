@@ -176,7 +176,9 @@ def test_without_its_card_no_file_is_written(own_artefacts: Project, tmp_path: P
     found = json.loads(metrics.read_text())
     del found["methods"]["dfr"]["test"]
     metrics.write_text(json.dumps(found))
-    with pytest.raises(MacError, match="metrics.json: damaged .KeyError: 'test'.; run 'mac baselines'"):
+    with pytest.raises(
+        MacError, match="metrics.json: damaged .does not state methods.dfr.test.; run 'mac baselines'"
+    ):
         export(own_artefacts, "dfr", out / "model.safetensors", "safetensors")
     assert not list(out.iterdir())
 

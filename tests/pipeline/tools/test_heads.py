@@ -10,6 +10,7 @@ from pipeline.project import Project
 from pipeline.results.choice import NOT_RETRAINED
 from pipeline.tools.heads import NAMES, NamedHead, artefact_of, named_head
 from tests import made_up
+from tests.conftest import restate
 
 
 def head(project: Project, name: str) -> NamedHead:
@@ -43,13 +44,10 @@ def test_mac_can_be_erm_as_it_is(own_artefacts: Project) -> None:
 
 
 def test_erm_that_was_chosen_by_its_best_epoch_saw_group_labels(own_artefacts: Project) -> None:
-    file = own_artefacts.path("erm") / "model.json"
-    about = json.loads(file.read_text())
-    about["params"]["train"]["select"] = "best"
-    file.write_text(json.dumps(about))
+    erm = own_artefacts.path("erm")
+    restate(erm, lambda about: about["params"]["train"].update(select="best"))
     assert head(own_artefacts, "erm").labels == "validation, to choose"
-    about["params"]["selection"]["criterion"] = "soft_errors"
-    file.write_text(json.dumps(about))
+    restate(erm, lambda about: about["params"]["selection"].update(criterion="soft_errors"))
     assert head(own_artefacts, "erm").labels == "none"
 
 
@@ -95,7 +93,7 @@ def test_damaged_metrics_of_the_baselines(own_artefacts: Project, key: str, valu
     file = own_artefacts.path("baselines") / "metrics.json"
     found = json.loads(file.read_text())
     file.write_text(json.dumps(found | {key: value}))
-    with pytest.raises(MacError, match=f"metrics.json: damaged .'{key}' is missing, .* run 'mac baselines'"):
+    with pytest.raises(MacError, match=f"metrics.json: damaged .{key}: .* run 'mac baselines'"):
         head(own_artefacts, "dfr")
 
 
@@ -126,7 +124,6 @@ def test_a_damaged_entry_of_a_method(own_artefacts: Project, key: str, value: An
 def test_a_parameter_that_model_json_does_not_state(
     own_artefacts: Project, name: str, params: dict[str, Any], message: str
 ) -> None:
-    file = own_artefacts.path(artefact_of(name)) / "model.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"params": params}))
+    restate(own_artefacts.path(artefact_of(name)), lambda about: about.update(params=params))
     with pytest.raises(MacError, match=message):
         head(own_artefacts, name)

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from pipeline.network.inputs import normalize, to_input_grid
 from pipeline.project import Project
 from pipeline.tools.model import Transform, load_model
 from tests import made_up
+from tests.conftest import restate
 
 
 def first_image(project: Project) -> Path:
@@ -102,9 +102,8 @@ def test_an_image_goes_through_the_steps_of_the_stages() -> None:
 def test_the_normalisation_is_the_one_in_model_json(own_artefacts: Project) -> None:
     folder, file = own_artefacts.path("retrained"), first_image(own_artefacts)
     model, before = load_model(folder)
-    about = json.loads((folder / "model.json").read_text())
-    about["spec"]["normalization"] = {"mean": [0.0, 0.0, 0.0], "std": [2.0, 4.0, 8.0]}
-    (folder / "model.json").write_text(json.dumps(about))
+    to_grid = {"mean": [0.0, 0.0, 0.0], "std": [2.0, 4.0, 8.0]}
+    restate(folder, lambda about: about["spec"].update(normalization=to_grid))
     again, after = load_model(folder)
     grid = after.pixels(file)
     expected = grid / torch.tensor([2.0, 4.0, 8.0]).view(3, 1, 1) / 255

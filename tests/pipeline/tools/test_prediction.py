@@ -1,6 +1,5 @@
 """Predictions are what the cached features and the heads say."""
 
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -22,6 +21,7 @@ from pipeline.tools import prediction
 from pipeline.tools.heads import artefact_of, named_head
 from pipeline.tools.prediction import Pair, listed, predict
 from tests import made_up
+from tests.conftest import restate
 
 CPU = torch.device("cpu")
 
@@ -89,17 +89,13 @@ def test_a_head_that_is_erm_s_own_is_said(own_artefacts: Project) -> None:
 def test_the_normalisation_is_the_one_in_model_json(own_artefacts: Project) -> None:
     files = files_of(own_artefacts)[:2]
     before = [each.probability for each in predict(Pair.load(own_artefacts, "mac", CPU), files)]
-    file = own_artefacts.path("erm") / "model.json"
-    about = json.loads(file.read_text())
-    about["spec"]["normalization"]["mean"][0] += 0.5
-    file.write_text(json.dumps(about))
+    shifted = {"mean": [0.985, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    restate(own_artefacts.path("erm"), lambda about: about["spec"].update(normalization=shifted))
     with pytest.raises(MacError, match="retrained: was made from other erm"):
         Pair.load(own_artefacts, "mac", CPU)
-    file = own_artefacts.path("retrained") / "model.json"
-    about = json.loads(file.read_text())
     with own_artefacts.open("erm") as given:
-        about["made_from"]["erm"] = given.model("erm").digest
-    file.write_text(json.dumps(about))
+        digest = given.model("erm").digest
+    restate(own_artefacts.path("retrained"), lambda about: about["made_from"].update(erm=digest))
     after = [each.probability for each in predict(Pair.load(own_artefacts, "mac", CPU), files)]
     for one, other in zip(before, after, strict=True):
         assert one is not None
@@ -121,13 +117,10 @@ def test_the_artefacts_of_a_pair_belong_together(own_artefacts: Project) -> None
         Pair.load(own_artefacts, "erm", CPU)
     with pytest.raises(MacError, match="cow: no method has this name"):
         Pair.load(own_artefacts, "cow", CPU)
-    file = own_artefacts.path("retrained") / "model.json"
-    about = json.loads(file.read_text())
-    about["made_from"]["erm"] = "0" * 64
-    file.write_text(json.dumps(about))
+    restate(own_artefacts.path("retrained"), lambda about: about["made_from"].update(erm="0" * 64))
     with pytest.raises(MacError, match="retrained: was made from other erm"):
         Pair.load(own_artefacts, "mac", CPU)
-    file.unlink()
+    (own_artefacts.path("retrained") / "model.json").unlink()
     with pytest.raises(MacError, match="model.json: no such file; run 'mac retrain'"):
         Pair.load(own_artefacts, "mac", CPU)
 

@@ -6,7 +6,7 @@ from pipeline.errors import MacError
 from pipeline.project import Project
 from pipeline.schemas.masks import SCHEMA
 from pipeline.store import stated_digest
-from pipeline.tools.single import datasets, open_single
+from pipeline.tools.single import open_single
 from tests.conftest import edited
 
 
@@ -47,6 +47,6 @@ def test_pictures_for_viewers_are_no_datasets(own_artefacts: Project) -> None:
         file["preview/row_0"] = [1, 2]
     with open_single(own_artefacts.path("masks")) as (_, given):
         masks = given.file("masks")
-        assert set(datasets(masks)) == {name for name in SCHEMA if name in masks}
+        assert set(masks) == {name for name in SCHEMA if name in masks}
     with open_single(own_artefacts.path("features")) as (_, given):
-        assert "train/masked" in datasets(given.file("features"))
+        assert "train/masked" in list(given.file("features"))

@@ -1,0 +1,122 @@
+"""Whether artefacts that are opened together agree in sizes, names, and rows.
+
+Each has the digests of what it was made from. But whoever changes one can state any digest. So what one says
+of another is compared with it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.store import SPLITS, Artefact, ModelFolder
+
+_MODELS = ("erm", "retrained", "baselines", "jtt", "masktune")
+
+
+def _of_models(axis: str) -> tuple[str, ...]:
+    return tuple(f"{name}/{axis}" for name in _MODELS)
+
+
+# Axes that have the same length wherever they are; a number is the length.
+ALIKE: tuple[tuple[str | int, ...], ...] = (
+    ("images/classes", *_of_models("class"), "masks/class", "features/classes"),
+    ("images/height", "images/width", *_of_models("stored_size")),
+    (*_of_models("input_size"), "masks/height", "masks/width", "examples/height", "examples/width"),
+    (*_of_models("feature"), "features/feature", "examples/feature"),
+    ("masks/position", "features/train position"),
+    ("masks/val position", "features/masked position"),
+    (5, "examples/picture"),
+)
+
+
+class DisagreementError(Exception):
+    """What is wrong with an artefact.
+
+    Attributes:
+        name: the artefact.
+    """
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(what)
+        self.name = name
+
+
+def require_agreement(found: Mapping[str, Any]) -> None:
+    """Compare opened artefacts with each other.
+
+    Args:
+        found: the artefacts by name; tables are not looked at.
+
+    Raises:
+        DisagreementError: they contradict each other.
+    """
+    files = {name: each for name, each in found.items() if isinstance(each, Artefact)}
+    models = {name: each for name, each in found.items() if isinstance(each, ModelFolder)}
+    lengths = _require_lengths({**files, **models})
+    _require_names(files, models)
+    for name, file in files.items():
+        try:
+            file.require_values(lengths)
+        except ValueError as error:
+            raise DisagreementError(name, str(error)) from None
+    _require_rows(files)
+    if "images" in files and "training image" in getattr(models.get("erm"), "lengths", {}):
+        count = int((files["images"]["split"][:] == SPLITS.index("train")).sum())
+        if models["erm"].lengths["training image"] != count:
+            raise DisagreementError("erm", f"its early logits are not those of {count} training images")
+
+
+def _require_lengths(found: Mapping[str, Artefact | ModelFolder]) -> dict[str, int]:
+    """Compare the lengths of axes; return all of them, as `<artefact>/<axis>`."""
+    lengths: dict[str | int, int] = {}
+    for name, artefact in found.items():
+        lengths |= {f"{name}/{axis}": length for axis, length in artefact.lengths.items()}
+    for axes in ALIKE:
+        known = {axis: axis if isinstance(axis, int) else lengths.get(axis) for axis in axes}
+        known = {axis: length for axis, length in known.items() if length is not None}
+        if len(set(known.values())) > 1:
+            said = ", ".join(f"{axis} {length}" for axis, length in known.items() if axis != length)
+            last = str(list(known)[-1]).partition("/")[0]
+            raise DisagreementError(last, f"does not belong to the other artefacts: {said}")
+    return {str(axis): length for axis, length in lengths.items()}
+
+
+def _require_names(files: Mapping[str, Artefact], models: Mapping[str, ModelFolder]) -> None:
+    """The names of classes and attributes are the same wherever they are."""
+    for what in ("classes", "attributes"):
+        names = {name: file.names[what] for name, file in files.items() if what in file.names}
+        names |= {name: getattr(model.spec, what) for name, model in models.items()}
+        for name, each in names.items():
+            if each != next(iter(names.values())):
+                raise DisagreementError(name, f"has other {what} than {next(iter(names))}")
+
+
+def _require_rows(files: Mapping[str, Artefact]) -> None:
+    """The rows, labels and attributes in features.h5 are those of images.h5; of masks.h5, the rows."""
+    images, masks, features = (files.get(name) for name in ("images", "masks", "features"))
+    if images and features:
+        split = images["split"][:]
+        for code, name in enumerate(SPLITS):
+            rows = features[f"{name}/row"][:]
+            whole = rows if name == "train" else np.flatnonzero(split == code)  # training: perhaps not all
+            same = np.array_equal(rows, whole) and bool((split[rows] == code).all())
+            for column in ("label", "attribute"):
+                same = same and np.array_equal(features[f"{name}/{column}"][:], images[column][:][rows])
+            if not same:
+                raise DisagreementError("features", f"its rows of {name}/ are not those of images.h5")
+    for prefix, code in (("", 0), ("val/", 1)):
+        if not masks or f"{prefix}row" not in masks:
+            continue
+        rows = masks[f"{prefix}row"][:]
+        if images and not (images["split"][:][rows] == code).all():
+            raise DisagreementError("masks", f"has rows in {prefix}row that are not of {SPLITS[code]}")
+        if features and not np.array_equal(rows, _rows_with_masks(features, prefix)):
+            raise DisagreementError("features", f"its images are not those of {prefix}row in masks.h5")
+
+
+def _rows_with_masks(features: Artefact, prefix: str) -> NDArray[np.int64]:
+    """The rows of images.h5 whose masked views are in features.h5."""
+    rows: NDArray[np.int64] = features[f"{prefix or 'train/'}row"][:]
+    return rows[features["val/position"][:]] if prefix else rows

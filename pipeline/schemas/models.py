@@ -1,0 +1,43 @@
+"""What is in the sets of tensors of each kind of model folder, besides the tensors of a trunk."""
+
+from pipeline.store.schema import Codes, Field, Schema
+
+_CLASSIFIER = {
+    "head.weight": Field("float32", ("class", "feature"), "the last layer, W"),
+    "head.bias": Field("float32", ("class",), "the last layer, b"),
+}
+_HEADS = {
+    "weight": Field("float32", ("seed", "class", "feature"), "W of the head of each seed"),
+    "bias": Field("float32", ("seed", "class"), "b of the head of each seed"),
+}
+_EARLY = {
+    "epoch": Field("int64", ("kept",), "the epochs that were kept", values=Codes("epochs", unique=True)),
+    "logits": Field("float32", ("kept", "training image", "class"), "ERM's logits after each of them"),
+    "erm": Field("int64", (), "ERM's own epoch", optional=True, values=Codes("epochs")),
+}
+
+# The sets of each kind. A set that is not here, or is not there, is optional but for `model`.
+SETS: dict[str, dict[str, Schema]] = {
+    "erm": {"model": _CLASSIFIER, "early": _EARLY},
+    "retrained": {"model": _CLASSIFIER, "head": _HEADS},
+    "jtt": {"model": _CLASSIFIER},
+    "masktune": {"model": _CLASSIFIER},
+}
+
+
+def fields_of(kind: str, tensors: str, names: list[str]) -> Schema:
+    """What the tensors of a set should be.
+
+    Args:
+        kind: the kind of model folder.
+        tensors: the name of the set.
+        names: the names of its tensors; those of baselines begin with the names of the methods.
+    """
+    if kind != "baselines":
+        return SETS.get(kind, {}).get(tensors, {})
+    fields: dict[str, Field] = {}
+    for method in dict.fromkeys(name.rpartition(".")[0] for name in names):
+        seed = f"seed of {method}"
+        fields[f"{method}.weight"] = Field("float32", (seed, "class", "feature"), "W of its heads")
+        fields[f"{method}.bias"] = Field("float32", (seed, "class"), "b of its heads")
+    return fields

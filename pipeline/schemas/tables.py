@@ -1,0 +1,439 @@
+"""What is in each metrics.json and in the CSV files beside it, and in what artefacts state of themselves.
+
+The values are checked and used as they are: a file may come from anyone, and what is not as declared here is
+refused before it is shown.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from pipeline.params.baselines import MethodName
+from pipeline.params.maps import MapParams
+from pipeline.params.selection import Criterion
+from pipeline.params.train import TrainParams
+
+_ABSENT: Any = None  # of a key that may be absent, and is not None where it is there
+MOST_ROWS = 20_000  # of a CSV file that is drawn
+
+Text = Annotated[str, Field(max_length=10_000)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Number = Annotated[float, Field(ge=-1e12, le=1e12)]
+Weight = Annotated[float, Field(ge=0, le=1e12)]
+Labels = Literal["none", "validation, to choose", "validation, to train", "training, to train"]
+
+
+def _share(value: float) -> float:
+    if not -1e-6 <= value <= 1 + 1e-6:
+        raise ValueError("should be in [0, 1]")
+    return value
+
+
+def _share_or_nan(value: float) -> float:
+    return value if math.isnan(value) else _share(value)
+
+
+Share = Annotated[float, AfterValidator(_share)]
+ShareOrNaN = Annotated[float, AfterValidator(_share_or_nan)]
+
+
+class _Checked(BaseModel):
+    """Values with these keys, and perhaps more."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Spread(_Checked):
+    """A metric over several heads."""
+
+    mean: ShareOrNaN
+    std: ShareOrNaN
+
+
+class Interval(_Checked):
+    """The ends of an interval."""
+
+    low: Share
+    high: Share
+
+
+class _Scores(_Checked):
+    """That there are the metrics of groups or those of classes."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Any:
+        of = "group" if self._has("worst_group") else "class"
+        many = "groups" if of == "group" else "classes"
+        for key in (f"worst_{of}", many, f"worst_{of}_interval"):
+            if not self._has(key):
+                raise ValueError(f"{key} is missing")
+        return self
+
+    def _has(self, key: str) -> bool:
+        return key in self.model_fields_set
+
+
+class Scores(_Scores):
+    """The metrics of heads on a split (`results.scores.scores`). What is None is absent."""
+
+    raw_mean: Spread
+    robust_coverage: Spread
+    balanced_accuracy: Spread
+    ece: Spread
+    adjusted_mean: Spread = _ABSENT
+    auroc: Spread = _ABSENT
+    worst_group: Spread = _ABSENT
+    worst_class: Spread = _ABSENT
+    groups: Annotated[dict[str, Spread], Field(min_length=1)] = _ABSENT
+    classes: Annotated[dict[str, Spread], Field(min_length=1)] = _ABSENT
+    worst_group_interval: Interval = _ABSENT
+    worst_class_interval: Interval = _ABSENT
+
+
+class ErmScores(_Scores):
+    """The metrics of ERM's head: numbers."""
+
+    raw_mean: ShareOrNaN
+    robust_coverage: Share
+    balanced_accuracy: Share
+    ece: Share
+    adjusted_mean: ShareOrNaN = _ABSENT
+    auroc: Share = _ABSENT
+    worst_group: Share = _ABSENT
+    worst_class: Share = _ABSENT
+    groups: Annotated[dict[str, Share], Field(min_length=1)] = _ABSENT
+    classes: Annotated[dict[str, Share], Field(min_length=1)] = _ABSENT
+    worst_group_interval: Interval = _ABSENT
+    worst_class_interval: Interval = _ABSENT
+
+
+def _kind(scores: Scores | ErmScores) -> tuple[set[str], set[str]]:
+    """The keys of the metrics, and the names of the groups or classes."""
+    names = scores.groups if "groups" in scores.model_fields_set else scores.classes
+    return scores.model_fields_set, set(names)
+
+
+class Row(_Checked):
+    """A method in the comparison."""
+
+    title: Text
+    source: Text
+    labels: Labels
+    sign: Text
+    chosen: dict[str, Any]
+    note: Text
+    seeds: Annotated[int, Field(ge=1, le=10_000)]
+    val: Scores
+    test: Scores
+
+
+class LastLayerRow(Row):
+    """A method of the last layer."""
+
+    head_seed: Count
+
+    @model_validator(mode="after")
+    def _has_this_head(self) -> "LastLayerRow":
+        if self.head_seed >= self.seeds:
+            raise ValueError("head_seed: there is no such head")
+        for value in self.chosen.values():
+            if isinstance(value, list) and len(value) not in (0, self.seeds):
+                raise ValueError("chosen: has not one value for each head")
+        return self
+
+
+class LeftOut(_Checked):
+    """A method that cannot be fitted."""
+
+    title: Text
+    reason: Text
+
+
+class Baselines(_Checked):
+    """metrics.json of baselines."""
+
+    methods: Annotated[dict[MethodName, LastLayerRow], Field(min_length=1)]
+    left_out: dict[MethodName, LeftOut]
+
+    @model_validator(mode="after")
+    def _alike(self) -> "Baselines":
+        _require_alike([row.test for row in self.methods.values()])
+        return self
+
+
+class SweepScores(_Checked):
+    """The accuracies of a setting."""
+
+    val_worst: Share
+    val_mean: ShareOrNaN
+    test_worst: Share
+    test_mean: ShareOrNaN
+
+
+class Sweep(SweepScores):
+    """metrics.json of sweep."""
+
+    alpha: Weight | None
+    beta: Weight | None
+    l2: Weight | None = None
+    picked: Literal["erm", "setting"]
+    picked_by: Literal["criterion", "diagnosis"] = "criterion"
+    criterion: Criterion
+    reason: Text
+    erm: SweepScores
+    plain: SweepScores
+
+    @model_validator(mode="after")
+    def _one_setting(self) -> "Sweep":
+        if {self.alpha is None, self.beta is None, self.picked == "erm"} not in ({True}, {False}):
+            raise ValueError("alpha, beta and picked contradict each other")
+        return self
+
+
+class OfMasks(_Checked):
+    """A kind of mask in the ablation."""
+
+    name: Text
+    alpha: Weight
+    beta: Weight
+    l2: Weight = _ABSENT
+    seeds: Annotated[int, Field(ge=1, le=10_000)]
+    test: Scores
+
+
+class Difference(_Checked):
+    """Two kinds of mask, compared."""
+
+    name: Text
+    mean: Annotated[float, Field(ge=-1, le=1)]
+    low: Number
+    high: Number
+
+    @model_validator(mode="after")
+    def _around(self) -> "Difference":
+        if not self.low <= self.mean <= self.high:
+            raise ValueError("low, mean and high are not in this order")
+        return self
+
+
+class Ablation(_Checked):
+    """metrics.json of ablation."""
+
+    pixels: Count
+    settings: Text
+    masks: Annotated[list[OfMasks], Field(min_length=1, max_length=100)]
+    differences: Annotated[list[Difference], Field(min_length=1, max_length=100)]
+
+    @model_validator(mode="after")
+    def _alike(self) -> "Ablation":
+        _require_alike([row.test for row in self.masks])
+        if len({"l2" in row.model_fields_set for row in self.masks}) > 1:
+            raise ValueError("masks: only some have l2")
+        return self
+
+
+class Setting(_Checked):
+    """What MaC's heads were fitted with."""
+
+    alpha: Weight | None
+    beta: Weight | None
+    l2: Weight | None = None
+    chosen_by: Literal["params", "sweep", "sweep_l2"]
+
+    @model_validator(mode="after")
+    def _one_setting(self) -> "Setting":
+        if (self.alpha is None) != (self.beta is None):
+            raise ValueError("alpha and beta contradict each other")
+        return self
+
+
+class Metrics(_Checked):
+    """metrics.json of evaluate, without the diagnosis."""
+
+    erm: dict[Literal["val", "test"], ErmScores]
+    mac: dict[Literal["val", "test"], Scores]
+    count: dict[Literal["val", "test"], dict[str, Count]]
+    seeds: Annotated[int, Field(ge=1, le=10_000)]
+    setting: Setting
+
+    @model_validator(mode="after")
+    def _alike(self) -> "Metrics":
+        for held_out in (self.erm, self.mac, self.count):
+            if "test" not in held_out:
+                raise ValueError("test is missing")
+        if _kind(self.erm["test"]) != _kind(self.mac["test"]):
+            raise ValueError("erm and mac have other metrics")
+        if not _kind(self.erm["test"])[1] <= set(self.count["test"]):
+            raise ValueError("count: lacks a group")
+        return self
+
+
+class Timing(_Checked):
+    """The last run of a stage."""
+
+    seconds: Weight
+    device: Text
+    cores: Count
+
+
+def _require_alike(rows: Sequence[Scores]) -> None:
+    """Raise a ValueError if some rows have other metrics than the first."""
+    if any(_kind(row) != _kind(rows[0]) for row in rows):
+        raise ValueError("not all have the same metrics")
+
+
+# A cell of a CSV file: text, such as 0.5; an empty one is None.
+def _cell(value: Any) -> Any:
+    return None if value == "" else value
+
+
+class _Cells(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class SweepRow(_Cells):
+    """A row of sweep/mean.csv."""
+
+    alpha: Annotated[Weight | None, BeforeValidator(_cell)]
+    beta: Annotated[Weight | None, BeforeValidator(_cell)]
+    l2: Annotated[Weight | None, BeforeValidator(_cell)] = None
+    val_worst: Share
+    val_mean: ShareOrNaN
+    test_worst: Share
+    test_mean: ShareOrNaN
+    picked: Annotated[int, Field(ge=0, le=1)]
+
+
+class EpochRow(_Cells):
+    """A row of erm/history.csv."""
+
+    epoch: Annotated[int, Field(ge=0, le=10**9)]
+    val_worst: Share
+    val_mean: ShareOrNaN
+
+
+class SeedRow(EpochRow):
+    """A row of retrained/history.csv."""
+
+    seed: Annotated[int, Field(ge=0, le=2**63)]
+
+
+# metrics.json of each kind of artefact; `metrics` is the file of evaluate.
+TABLES: dict[str, type[BaseModel]] = {
+    "baselines": Baselines,
+    "sweep": Sweep,
+    "ablation": Ablation,
+    "jtt": Row,
+    "masktune": Row,
+    "metrics": Metrics,
+    "timings": Timing,
+}
+# The CSV files that are read, by kind of artefact and name.
+ROWS: dict[tuple[str, str], type[_Cells]] = {
+    ("sweep", "mean.csv"): SweepRow,
+    ("erm", "history.csv"): EpochRow,
+    ("retrained", "history.csv"): SeedRow,
+}
+
+
+class Coverage(_Checked):
+    """A row of the attribute `coverage` of examples.h5."""
+
+    group: Text
+    n: Annotated[int, Field(ge=1, le=2**53)]
+    map_fg: Number
+    map_bg: Number
+    mask_fg: Share
+    mask_bg: Share
+
+
+def _declared(field: FieldInfo) -> Any:
+    """The type of a parameter, with its limits."""
+    return Annotated[field.annotation, field]
+
+
+# What is used of the parameters that artefacts state: their types by kind of artefact and key.
+STATED: dict[str, dict[str, Any]] = {
+    "images": {"name": Text, "to_stored": Literal["squash", "center_crop"]},
+    "erm": {
+        "selection.criterion": Criterion,
+        **{f"train.{key}": _declared(field) for key, field in TrainParams.model_fields.items()},
+    },
+    "masks": {key: _declared(field) for key, field in MapParams.model_fields.items()},
+    "retrained": {
+        "alpha": Weight | None,
+        "beta": Weight | None,
+        "l2": Weight | None,
+        "chosen_by": Literal["params", "sweep", "sweep_l2"],
+        "reason": Text,
+        "labels": Labels,
+        "solver": Literal["adam", "lbfgs"],
+        "criterion": Criterion,
+    },
+    "examples": {"coverage": Annotated[list[Coverage], Field(max_length=1_000_000)]},
+}
+
+
+def problem(values: Mapping[str, Any], kind: str) -> str:
+    """What is wrong with the values of a metrics.json; empty if nothing is, or if it is not declared."""
+    return _problem(TABLES[kind].model_validate, values) if kind in TABLES else ""
+
+
+def problem_of_stated(value: object, kind: str, key: str) -> str:
+    """What is wrong with a value that an artefact states; empty if nothing is, or if it is not declared."""
+    return _problem(_adapter(kind, key).validate_python, value) if key in STATED.get(kind, {}) else ""
+
+
+def rows_of(cells: Sequence[Mapping[str, str]], kind: str, name: str) -> list[dict[str, Any]]:
+    """The rows of a CSV file, with numbers where numbers are.
+
+    Raises:
+        ValueError: one is not as declared.
+    """
+    if not 0 < len(cells) <= MOST_ROWS:
+        raise ValueError(f"has {len(cells)} rows")
+    rows = []
+    for number, row in enumerate(cells, 2):
+        try:
+            rows.append(ROWS[kind, name].model_validate(row, strict=False).model_dump())
+        except ValidationError as error:
+            raise ValueError(f"line {number}: {_said(error)}") from None
+    if kind == "sweep":
+        erm = [row["alpha"] is None or row["beta"] is None for row in rows]
+        if sum(erm) != 1 or len(rows) < 2 or sum(row["picked"] for row in rows) != 1:
+            raise ValueError("should have one row of ERM, others, and one row that is picked")
+    return rows
+
+
+@cache
+def _adapter(kind: str, key: str) -> TypeAdapter[Any]:
+    return TypeAdapter(STATED[kind][key])
+
+
+def _problem(check: Callable[..., object], value: object) -> str:
+    try:
+        check(value, strict=True)
+    except ValidationError as error:
+        return _said(error)
+    return ""
+
+
+def _said(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(name) for name in first["loc"])
+    if first["type"] == "missing":
+        return f"does not state {place}"
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
