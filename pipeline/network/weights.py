@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import MacError, first_line
+from pipeline.store import regular
 
 State = Mapping[str, object]
 
@@ -110,7 +111,7 @@ def _fill(network: nn.Module, path: Path, head: Sequence[str]) -> None:
 def _read(path: Path) -> object:
     """What is in a file of safetensors or of `torch.save`."""
     try:
-        with path.open("rb") as file:
+        with regular(path) as file:
             start = file.read(64)
     except OSError as error:
         raise MacError(f"model.weights: {path}: {first_line(error).lower()}") from None

@@ -9,6 +9,7 @@ import click
 from pipeline.tools import checks
 from stages.echo import say, say_json
 from stages.options import data_option, device_option, params_option
+from stages.outputs import check_output
 
 
 @click.command("doctor")
@@ -30,7 +31,8 @@ def command(params_path: Path, data: Path, device: str, page: Path | None, as_js
     if page is not None:
         from pipeline.tools import near_duplicates
 
-        click.echo(near_duplicates.report(params_path, page))
+        check_output(page)
+        say(near_duplicates.report(params_path, page))
         return
     of_machine = list(checks.machine(device))
     of_project, estimates = checks.project(params_path, data, device)

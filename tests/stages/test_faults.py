@@ -86,7 +86,11 @@ def test_images_replaced_between_stages(project: Project) -> None:
 
 def test_bad_params_are_told_before_any_work(project: Project) -> None:
     project.set(retrain__alpha="much")
-    assert "params.yaml: retrain.alpha: Value error, should be a number ≥ 0" in project.fail("prepare")
+    message = "params.yaml: retrain.alpha: Value error, should be a number from 0 to 1,000,000, or auto"
+    assert message in project.fail("prepare")
+        "params.yaml: retrain.alpha: Value error, should be a number from 0 to 1,000,000, or auto"
+        in project.fail("prepare")
+    )
 
 
 def start(

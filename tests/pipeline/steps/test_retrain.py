@@ -201,7 +201,7 @@ def test_a_diverging_fit_is_one_line_and_the_earlier_model_stays(tmp_path: Path)
     before = (project.path("retrained") / "model.safetensors").read_bytes()
     pattern = r"retrain: the loss is (nan|inf) in epoch \d+, batch \d+, seed \d+; lower retrain.lr"
     with pytest.raises(MacError, match=pattern):
-        run(project, project.path("retrained"), params(lr=1e38))
+        run(project, project.path("retrained"), params().model_copy(update={"lr": 1e38}))
     assert (project.path("retrained") / "model.safetensors").read_bytes() == before
 
 
@@ -209,7 +209,7 @@ def test_a_last_step_that_diverges_is_told_though_the_loss_before_it_is_finite(t
     project = cached.write(tmp_path)
     with project.open("features", "erm") as given:
         features, erm = given.file("features"), given.model("erm").head()
-        made = params(lr=1e38, epochs=1)
+        made = params(epochs=1).model_copy(update={"lr": 1e38})
         views = Views.of(features, made, CPU)
         one_batch = replace(views, batch=torch.zeros_like(views.batch))
         validation = HeldOutSplit.to_choose(features, CPU, erm, "auto")
