@@ -1,11 +1,9 @@
 """Which α, β and l2 MaC's heads are fitted with, and why; or that ERM's head stays as it is."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.errors import MacError
 from pipeline.metrics import Accuracy, better
 from pipeline.project import Opened
 from pipeline.selection import SPOKEN, SPOKEN_MEAN
@@ -54,15 +52,12 @@ class Choice:
             l2: retrain.l2. A number is used as it is.
 
         Raises:
-            MacError: its metrics.json does not say it, or says no numbers.
+            MacError: its metrics.json does not say it.
         """
-        names = ("alpha", "beta", "l2") if l2 == "auto" else ("alpha", "beta")
-        found = {name: given.stated("sweep", name) for name in names}
-        _require_numbers(found, f"{given.table('sweep').path}: metrics.json", "run 'mac sweep' again")
-        reason = given.stated("sweep", "reason")
+        alpha, beta, reason = (given.stated("sweep", name) for name in ("alpha", "beta", "reason"))
         if l2 == "auto":
-            return cls(**found, chosen_by="sweep_l2", reason=reason)
-        return cls(**found, l2=l2, chosen_by="sweep", reason=reason)
+            return cls(alpha, beta, given.stated("sweep", "l2"), "sweep_l2", reason)
+        return cls(alpha, beta, l2, "sweep", reason)
 
     @classmethod
     def of_retrained(cls, given: Opened) -> "Choice":
@@ -72,11 +67,9 @@ class Choice:
             given: retrained.
 
         Raises:
-            MacError: its model.json does not say it, or says no numbers.
+            MacError: its model.json does not say it.
         """
-        found = {each.name: given.stated("retrained", each.name) for each in fields(cls)}
-        _require_numbers(found, f"{given.model('retrained').path}: model.json", "run 'mac retrain' again")
-        return cls(**found)
+        return cls(**{each.name: given.stated("retrained", each.name) for each in fields(cls)})
 
     @property
     def setting(self) -> Candidate:
@@ -96,15 +89,6 @@ class Choice:
         """For metrics.json: α, β, l2 if it was to be picked, and what chose them."""
         names = names_of(l2=self.chosen_by == "sweep_l2")
         return {name: getattr(self, name) for name in (*names, "chosen_by")}
-
-
-def _require_numbers(found: Mapping[str, object], where: str, remedy: str) -> None:
-    """Refuse a value of a setting that is neither None nor a finite number ≥ 0."""
-    for name in Setting._fields:
-        value = found.get(name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-        if value is not None and not is_number:
-            raise MacError(f"{where}: {name} is {value!r}, not a number ≥ 0; {remedy}")
 
 
 def names_of(l2: bool) -> tuple[str, ...]:
