@@ -128,7 +128,9 @@ def _lost_is_told(address: str) -> Iterator[None]:
     """Say in one line that the scheduler does not answer any more."""
     try:
         yield
-    except (CancelledError, asyncio.CancelledError, TimeoutError, CommClosedError):
+    except (CancelledError, asyncio.CancelledError, asyncio.TimeoutError, CommClosedError) as error:
+        if isinstance(error, OSError) and error.errno:  # of a file system
+            raise
         raise MacError(
             f"scheduler {address}: the connection is lost; if it has ended, start it and its workers again; "
             "then the same command continues where it was"
@@ -174,9 +176,9 @@ async def _answer(address: str, timeout: float, security: Security) -> None:
 
 def _reason(error: BaseException) -> str:
     """Why there is no connection: its first cause."""
-    if isinstance(error, TimeoutError) and not str(error):
+    if isinstance(error, asyncio.TimeoutError) and not str(error):
         return "who listens there does not speak Dask's protocol"
-    while isinstance(error.__cause__, Exception) and not isinstance(error.__cause__, TimeoutError):
+    while isinstance(error.__cause__, Exception) and not isinstance(error.__cause__, asyncio.TimeoutError):
         error = error.__cause__
     return str(error) if isinstance(error, ssl.SSLError) else first_line(error)  # its numbers are its own
 
@@ -205,7 +207,7 @@ def _other_versions(client: Client) -> str:
 def _wait_for_a_worker(client: Client, address: str) -> None:
     while not _workers(client):
         log.warning("scheduler %s has no workers; waiting for one: 'dask worker %s'", address, address)
-        with suppress(TimeoutError):
+        with suppress(asyncio.TimeoutError):
             client.wait_for_workers(1, timeout=WAITING)
 
 
@@ -226,24 +228,28 @@ def _kind(client: Client, device: str) -> torch.device:
 
 
 def _asked(client: Client, function: Callable[..., Any], *arguments: object) -> dict[str, Any]:
-    """What a function of this package, or of PyTorch, says in every worker that computes, by address.
+    """What a function of this package, or of PyTorch, says in every worker that computes, by its name.
 
     Raises:
-        MacError: it fails in one of them.
+        MacError: it fails in one of them, or none is there any more.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if _has_gpu(list(workers.values())):
         workers = {address: worker for address, worker in workers.items() if "GPU" in worker["resources"]}
     answers: dict[str, Any] = client.run(function, *arguments, workers=list(workers), on_error="return")
+    said = {}
     for address, answer in answers.items():
+        where = f"worker {address} on {workers[address]['host']}"
         if isinstance(answer, MacError):
             raise answer
         if isinstance(answer, OSError):  # the worker is gone; another one will be asked when it computes
             continue
         if isinstance(answer, BaseException):
-            where = f"worker {address} on {workers[address]['host']}"
             raise MacError(f"{where} has other code than this process ({first_line(answer)}); {SAME_PACKAGE}")
-    return {where: answer for where, answer in answers.items() if not isinstance(answer, OSError)}
+        said[where] = answer
+    if not said:
+        raise MacError("all workers are gone; start them again, and run the same command")
+    return said
 
 
 def _hardware(device: str) -> str:
@@ -421,9 +427,9 @@ class DaskCluster:
         (folder / TOKEN).write_text(token)
         key = f"{name}-{token[:8]}"
         module = type(work).__module__
-        code, hosts = code_of(module), self.client.scheduler_info(n_workers=-1)["workers"]
-        for address, its in _asked(self.client, code_of, module).items():
-            _require_same(code, its, f"worker {address} on {hosts[address]['host']}")
+        code = code_of(module)
+        for where, its in _asked(self.client, code_of, module).items():
+            _require_same(code, its, where)
         try:
             self.client.register_plugin(_Carrier(key, work, code, folder, token))
         except CommClosedError:

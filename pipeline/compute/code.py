@@ -9,6 +9,7 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,7 +34,8 @@ def _on_disk() -> dict[str, bytes]:
     found = {}
     for file in _PACKAGE.rglob("*.py"):
         *parents, name = file.relative_to(_PACKAGE.parent).with_suffix("").parts
-        found[".".join(parents if name == "__init__" else (*parents, name))] = file.read_bytes()
+        with suppress(OSError):  # editors make files of this name, and remove them again
+            found[".".join(parents if name == "__init__" else (*parents, name))] = file.read_bytes()
     return found
 
 
@@ -75,10 +77,18 @@ def difference(here: Code, there: Code) -> str:
 
 
 def edited(module: str) -> list[str]:
-    """The modules that a module uses whose files are not what they were when this process began."""
+    """The modules that a module uses whose code is not what it was when this process began."""
     now = _on_disk()
     changed = {name for name, source in _LOADED.items() if now.get(name) != source}
-    return sorted(changed & code_of(module).keys()) if changed else []
+    used = sorted(changed & code_of(module).keys()) if changed else []
+    return [name for name in used if _parsed(now.get(name, b"")) != _parsed(_LOADED[name])]
+
+
+def _parsed(source: bytes) -> str:
+    """A source without its comments and blanks."""
+    with suppress(SyntaxError, ValueError):
+        return ast.dump(ast.parse(source))
+    return repr(source)
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

@@ -15,6 +15,7 @@ from pipeline.store import regular
 State = Mapping[str, object]
 
 # The keys under which programs keep a state dict in a checkpoint.
+DEEPEST = 4  # checkpoints within one another
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights", "params")
 _TORCH = (b"PK", b"\x80")  # how files of torch.save begin: a zip archive, or a pickle
 # How files begin that are often saved in place of weights, and what they are.
@@ -150,11 +151,10 @@ def _require_no_torchscript(path: Path) -> None:
 
 def _unwrapped(found: object, path: Path) -> State:
     """The state dict in what was read: it itself, or what a checkpoint has under a known key."""
-    while isinstance(found, Mapping):
-        inner = [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]
-        if not inner:
-            break
-        found = inner[0]
+    for _ in range(DEEPEST):  # a file can hold a dictionary that holds itself
+        if isinstance(found, Mapping):
+            inner = [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]
+            found = inner[0] if inner else found
     if isinstance(found, Mapping) and any(isinstance(value, Tensor) for value in found.values()):
         return {str(name): value for name, value in found.items()}
     what = f"but a value of the type {type(found).__name__}"
