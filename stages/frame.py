@@ -102,9 +102,10 @@ def _require_unedited(stage: Stage) -> None:
         MacError: names the modules.
     """
     if changed := edited(f"pipeline.{stage.run.partition(':')[0]}"):
+        target = stage.name if stage.pipeline == "main" else f"data/{stage.pipeline}/dvc.yaml:{stage.name}"
         raise MacError(
             f"{stage.name}: {', '.join(changed)} changed while it ran, so the result may be of either; "
-            f"run it again (or 'dvc commit {stage.name}', if it is the same to you)"
+            f"run it again (or 'dvc commit {target}', if it is the same to you)"
         )
 
 

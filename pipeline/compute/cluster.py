@@ -106,7 +106,7 @@ def connect(workers: int | None, address: str | None, device: str) -> Iterator["
             local = stack.enter_context(_local(workers, device))
             address, security = local.scheduler_address, local.security
         assert address is not None
-        stack.enter_context(_lost_is_told(address))
+        stack.enter_context(_lost_is_told(address, workers is None))
         client = stack.enter_context(_client(address, security))
         _wait_for_a_worker(client, address)
         log.info("Dask cluster of %d workers, dashboard: %s", len(_workers(client)), _dashboard(client))
@@ -124,16 +124,16 @@ def _quiet_when_interrupted() -> Iterator[None]:
 
 
 @contextmanager
-def _lost_is_told(address: str) -> Iterator[None]:
-    """Say in one line that the scheduler does not answer any more."""
+def _lost_is_told(address: str, is_theirs: bool) -> Iterator[None]:
+    """Say in one line that the scheduler, the user's or one that was started here, answers no more."""
     try:
         yield
     except (CancelledError, asyncio.CancelledError, asyncio.TimeoutError, CommClosedError) as error:
         if isinstance(error, OSError) and error.errno:  # of a file system
             raise
+        start = "if it has ended, start it and its workers again; then" if is_theirs else "run it again:"
         raise MacError(
-            f"scheduler {address}: the connection is lost; if it has ended, start it and its workers again; "
-            "then the same command continues where it was"
+            f"scheduler {address}: the connection is lost; {start} the same command continues where it was"
         ) from None
 
 

@@ -272,12 +272,18 @@ def test_a_scheduler_without_workers_and_one_that_ends(
 ) -> None:
     (tmp_path / "begun").mkdir()
     options: dict[str, Any] = {"processes": False, "protocol": "tcp", "dashboard_address": ":0"}
+
+    def close_after_a_block() -> None:
+        while not list(tmp_path.glob("squares-*/*.safetensors")):
+            time.sleep(0.05)
+        there.close()
+
     with LocalCluster(n_workers=0, **options) as there, caplog.at_level("WARNING"):
         address = there.scheduler_address
         threading.Timer(0.5, there.scale, [1]).start()
         lost = f"^scheduler {address}: the connection is lost; .* continues where it was$"
         with pytest.raises(MacError, match=lost), cluster.connect(None, address, "cpu") as found:
-            threading.Timer(0.5, there.close).start()
+            threading.Thread(target=close_after_a_block).start()
             with Shards(tmp_path, "squares", __name__) as shards:
                 squares(shards, Squares(tmp_path / "begun", seconds=0.2), blocks(60, 3), found)
     assert caplog.text.count(f"scheduler {address} has no workers; waiting for one") == 1
