@@ -42,7 +42,7 @@ def read_dicom(file: BinaryIO, white: Range) -> Image.Image:
         raise MacError(f"{file.name}: a DICOM file needs pydicom: pip install 'mac-robust[dicom]'") from None
     told = []
     dicom = dcmread(file)
-    announce(4 * int(dicom.get("Rows") or 0) * int(dicom.get("Columns") or 0))
+    announce(8 * int(dicom.get("Rows") or 0) * int(dicom.get("Columns") or 0))
     frames = int(dicom.get("NumberOfFrames") or 1)
     if frames > 1:
         told.append("of several frames in a DICOM file, only the first is used")
