@@ -1,4 +1,4 @@
-"""What MaC's heads can be fitted with, by `retrain` or by `sweep`."""
+"""What MaC's heads can be fitted with, and limits that parameters and artefacts share."""
 
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -7,19 +7,29 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 # The upper limit of most numbers, far above what makes sense. So a typing error is told before work starts,
 # and no number of the file can use up the memory.
 LARGE = 1e6
+LONGEST_NAME = 200  # characters of the name of a class or an attribute
+Side = Annotated[int, Field(gt=0, le=4096)]  # of an image, pixels
 
 
-def _number_or_auto(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+def _or_auto(numbers: str) -> WrapValidator:
     """One error in place of one for the number and one for the word."""
-    try:
-        return check(value)
-    except ValidationError:
-        raise ValueError(f"should be a number from 0 to {LARGE:,.0f}, or auto") from None
+
+    def checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError:
+            raise ValueError(f"should be a number {numbers}, or auto") from None
+
+    return WrapValidator(checked)
 
 
+# White in grey of more than 8 bits.
+Range = Annotated[
+    Literal["auto"] | Annotated[float, Field(gt=0, le=2**32)], _or_auto("above 0 and at most 2**32")
+]
 # A number, which is used as it is, or what stage sweep picks.
 NumberOrAuto = Annotated[
-    Annotated[float, Field(ge=0, le=LARGE)] | Literal["auto"], WrapValidator(_number_or_auto)
+    Annotated[float, Field(ge=0, le=LARGE)] | Literal["auto"], _or_auto(f"from 0 to {LARGE:,.0f}")
 ]
 
 

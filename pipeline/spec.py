@@ -1,21 +1,21 @@
 """What model.json states: how a classifier is built, and how an image file becomes its input."""
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-MOST_PIXELS = 16_384  # the longest side of an image
+from pipeline.errors import quoted
+from pipeline.setting import LONGEST_NAME, Range, Side
+
 MOST_NAMES = 100_000  # classes, or attributes
-LONGEST_NAME = 1000  # characters
 
 # Pixels are in [0, 1], so what brings them to a mean of 0 and a deviation of 1 is not far from there.
 Mean = Annotated[float, Field(ge=-10, le=10)]
 Deviation = Annotated[float, Field(ge=1e-4, le=1000)]
-White = Annotated[float, Field(gt=0, le=1e9)]
-Pixels = Annotated[int, Field(gt=0, le=MOST_PIXELS)]
 
 
 def checked_names(values: object, what: str) -> tuple[str, ...]:
@@ -25,14 +25,19 @@ def checked_names(values: object, what: str) -> tuple[str, ...]:
         what: `classes` or `attributes`, for the message.
 
     Raises:
-        ValueError: they are no list of different names.
+        ValueError: they are no list of different names, none of them empty or too long.
     """
     if not isinstance(values, (list, tuple)) or not all(isinstance(each, str) for each in values):
         raise ValueError(f"{what}: is no list of names")
-    if len(values) > MOST_NAMES or any(not 0 < len(each) <= LONGEST_NAME for each in values):
-        raise ValueError(f"{what}: has an empty name, one that is too long, or too many names")
-    if len(set(values)) < len(values):
-        raise ValueError(f"{what}: has the same name twice")
+    if len(values) > MOST_NAMES:
+        raise ValueError(f"{what}: there are over {MOST_NAMES}")
+    for name, count in Counter(values).items():
+        if not 0 < len(name) <= LONGEST_NAME:
+            raise ValueError(
+                f"{what}: the name {quoted(name)} is empty, or has over {LONGEST_NAME} characters"
+            )
+        if count > 1:
+            raise ValueError(f"{what}: the name {quoted(name)} is given twice")
     return tuple(values)
 
 
@@ -65,12 +70,12 @@ class ModelSpec:
     architecture: str
     classes: tuple[str, ...]
     attributes: tuple[str, ...]
-    stored_size: Pixels
+    stored_size: Side
     to_stored: Literal["squash", "center_crop"]
-    input_size: Pixels
+    input_size: Side
     to_input: Literal["center_crop", "resize"]
     normalization: Normalization
-    range: Literal["auto"] | White = "auto"
+    range: Range = "auto"
 
     def as_json(self) -> dict[str, Any]:
         """JSON-able values for `from_json`. A range that is auto is left out."""

@@ -31,7 +31,7 @@ from pipeline.results.blocks import in_blocks
 from pipeline.results.choice import named, names_of
 from pipeline.results.scores import head_scores
 from pipeline.steps.features import features as write_features
-from pipeline.steps.saliency import write_masks
+from pipeline.steps.saliency import empty_cores, write_masks
 
 OWN = "for each kind of mask its own best ones, by validation"
 DEFAULT = "for each kind of mask the default ones (sweep.default)"
@@ -52,8 +52,8 @@ def ablation(
 
     All kinds of masks have the same seeds, and the same draws if they have the same images. If the criterion
     picks α and β (`sweep.pick`), each kind has its own best ones, else the default ones; and its own l2 if it
-    is auto. If only some training images have a true mask, the true masks are compared with MaC's masks of
-    those images only.
+    is auto. If only some training images have a true mask with foreground on the input grid, the true masks
+    are compared with MaC's masks of those images only; and not at all if these are of one class.
 
     Args:
         given: images, erm, masks and features.
@@ -73,7 +73,7 @@ def ablation(
     rows = masks["row"][:]
     blocks = in_blocks(np.arange(len(rows)))
     pixels = np.concatenate([masks.rows("mask", each).sum((1, 2)) for each in blocks])
-    known = with_foreground(given.file("images"), rows)
+    known = _with_core(given, rows)
     # What is done is kept until all is done. The folder's name depends on all of the inputs.
     depends = (maps.model_dump(), features.model_dump(), given.digests("images", "erm"), rows.tolist())
     with Shards(
@@ -92,7 +92,7 @@ def ablation(
         alike = {"method": "random", "side": "core"}  # as many pixels as MaC's mask has, on either side
         random = measured("random", "random masks of the same size", rows, pixels, **alike)
         kinds, differences = [own, random], [_difference(own, random)]
-        if len(known):
+        if len(np.unique(given.file("images")["label"][:][known])) > 1:  # else none has a partner
             same_images = own
             if len(known) < len(rows):
                 same_images = measured("own_known", f"{method}, images with a true mask", known)
@@ -113,6 +113,17 @@ def ablation(
         with store.create_folder(out) as written:
             store.write_json(written / "metrics.json", result)
     return tables.of_ablation(result)
+
+
+def _with_core(given: Opened, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of images.h5, among `rows` (M,), whose true mask is known and no empty core."""
+    images = given.file("images")
+    known = with_foreground(images, rows)
+    empty = empty_cores(images, known, given.model("erm").spec)
+    if len(empty):
+        counts = len(empty), len(known)
+        log.info("ablation: %d of %d true masks have no foreground on the input grid; left out", *counts)
+    return np.setdiff1d(known, empty, assume_unique=True)
 
 
 def _require_made_with(given: Opened, artefact: str, params: MapParams | FeaturesParams) -> None:

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.compute.progress import log
+from pipeline.datasets.names import shortened
 from pipeline.datasets.record import Dataset, Record
 from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN
 from pipeline.store import SPLITS
-
-SHOWN = 5  # most sets of copies that a message names
 
 
 class Copies:
@@ -111,11 +110,10 @@ class Copies:
     def _told(self, sets: Sequence[Sequence[Record]]) -> str:
         """How many images these are, and the first of them with their splits and classes."""
         shown = []
-        for records in sets[:SHOWN]:
+        for records in sets:
             named = [
                 f"{record.image.name} ({SPLITS[record.split]}, {self._dataset.groups.classes[record.label]})"
-                for record in records[:SHOWN]
+                for record in records
             ]
-            shown.append(" = ".join(named))
-        more = ", ..." if len(sets) > SHOWN else ""
-        return f"{sum(map(len, sets))} images ({', '.join(shown)}{more})"
+            shown.append(" = ".join(shortened(named)))
+        return f"{sum(map(len, sets))} images ({', '.join(shortened(shown))})"

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffTags
 
-from pipeline.params.dataset import Range
+from pipeline.setting import Range
 
 FULL = 65535  # white of 16 bits
 DARK = 1 / 8  # images whose highest value is below this share of white are nearly black
-CUT = "16 bits for each colour, the high 8 of them are used"
+CUT_BITS = "16 bits for each colour, or grey with alpha"
+CUT = f"{CUT_BITS}, the high 8 of them are used"
 CUT_DARK = f"{CUT}, which are nearly black; save these images with 8 bits for each colour"
 TOLD, PEAK = "told", "peak"  # keys of `Image.info`, see `Source.load`
 _TAGS: dict[str, int] = {tag.name: code for code, tag in TiffTags.TAGS_V2.items()}

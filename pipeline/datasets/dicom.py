@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline.datasets.depth import PEAK, TOLD, UNKNOWN_RANGE, scaled
 from pipeline.datasets.memory import announce
 from pipeline.errors import MacError
-from pipeline.params.dataset import Range
+from pipeline.setting import Range
 
 SUFFIX = ".dcm"
 _FAR = 1e9  # beyond any value
@@ -42,7 +42,7 @@ def read_dicom(file: BinaryIO, white: Range) -> Image.Image:
         raise MacError(f"{file.name}: a DICOM file needs pydicom: pip install 'mac-robust[dicom]'") from None
     told = []
     dicom = dcmread(file)
-    announce(int(dicom.get("Rows") or 0) * int(dicom.get("Columns") or 0))
+    announce(8 * int(dicom.get("Rows") or 0) * int(dicom.get("Columns") or 0))
     frames = int(dicom.get("NumberOfFrames") or 1)
     if frames > 1:
         told.append("of several frames in a DICOM file, only the first is used")

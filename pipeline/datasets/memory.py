@@ -30,7 +30,7 @@ def holding_images() -> Iterator[None]:
 
 
 def announce(pixels: int) -> None:
-    """Wait until an image of so many pixels may be decoded.
+    """Wait until an image of so many pixels may be decoded; one in wider numbers counts several times.
 
     An image that is larger than all that may be held is decoded alone. A thread that holds an image does not
     wait for the next one, its mask. Outside of `holding_images`, nothing is known to end, so nothing waits.

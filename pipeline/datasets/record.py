@@ -1,16 +1,14 @@
 """What readers return: records, the same for every dataset."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.datasets.names import shortened
 from pipeline.datasets.sources import Source, check_name
 from pipeline.errors import MacError, quoted
 from pipeline.metrics import NOT_KNOWN, Groups
+from pipeline.spec import checked_names
 from pipeline.store import SPLITS
-
-LONGEST_NAME = 200  # characters
-SHOWN = 6  # most repeated paths that a message names
 
 
 @dataclass(frozen=True)
@@ -76,22 +74,22 @@ class Dataset:
         classes, attributes = self.groups.classes, self.groups.attributes
         for name in (*classes, *attributes):
             check_name(name, str(self.root))
-            is_line = len(name.splitlines()) == 1
-            if len(name) > LONGEST_NAME or not is_line:
-                wrong = f"has over {LONGEST_NAME} characters" if is_line else "is no line of text"
+            if len(name.splitlines()) > 1:
                 raise MacError(
-                    f"{self.root}: the name {quoted(name)} of a class or attribute {wrong}; rename it"
+                    f"{self.root}: the name {quoted(name)} of a class or attribute is no line of text; "
+                    "rename it"
                 )
-        for names in (classes, attributes):
-            if repeated := [name for name, count in Counter(names).items() if count > 1]:
-                raise MacError(f"{self.root}: the name {repeated[0]} is given twice; rename one")
         if NOT_KNOWN in attributes:
             raise MacError(
                 f"{self.root}: an attribute is named {NOT_KNOWN}, the word for those that are not known; "
                 "leave it empty, or rename it"
             )
         try:
+            checked_names(classes, "classes")
+            checked_names(attributes, "attributes")
             _ = self.groups.names
+        except ValueError as error:
+            raise MacError(f"{self.root}: {error}; rename it") from None
         except MacError as error:
             raise MacError(f"{self.root}: {error}") from None
 
@@ -104,7 +102,7 @@ class Dataset:
             return
         record, names = repeated[0], list(dict.fromkeys(record.image.name for record in repeated))
         before = first[record.image.name].where.rpartition(", ")[2] or "as another record"
-        others = ", ".join([*names[1:SHOWN], *["..."] * (len(names) > SHOWN)])
+        others = ", ".join(shortened(names[1:]))
         more = f"; {len(names) - 1} more are repeated: {others}" if others else ""
         raise MacError(
             f"{record.where or self.root}: path '{record.image.name}' is there already ({before}); an image "

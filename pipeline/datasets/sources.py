@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.datasets.depth import CUT, CUT_DARK, DARK, FULL, TOLD, as_8_bits, is_deep, packing
+from pipeline.datasets.depth import CUT, CUT_BITS, CUT_DARK, DARK, FULL, TOLD, as_8_bits, is_deep, packing
 from pipeline.datasets.dicom import is_dicom, read_dicom
 from pipeline.datasets.memory import announce
 from pipeline.datasets.opening import alike, identified
 from pipeline.errors import MacError, first_line
-from pipeline.params.dataset import Range, ToStored
+from pipeline.params.dataset import ToStored
+from pipeline.setting import Range
 from pipeline.store import regular
 
 # What Pillow reads; HEIC, which pillow-heif reads; and DICOM, which pydicom reads.
@@ -122,14 +123,14 @@ def _decoded(opened: BinaryIO, white: Range) -> Image.Image:
     """An image file that Pillow reads, in an 8-bit mode."""
     image: Image.Image
     with identified(opened) as image:
-        announce(image.width * image.height)
+        announce(image.width * image.height * (4 if is_deep(image) else 1))
         packed, info = packing(image), dict[str | tuple[int, int], Any]()
         ImageOps.exif_transpose(image, in_place=True)  # also loads it; a copy takes as long as scaling
     if is_deep(image):
         return as_8_bits(image, opened, packed, white)
     if ";16" in packed:
         if white not in ("auto", FULL):
-            raise ValueError("it has 16 bits for each colour, for which dataset.range must be auto")
+            raise ValueError(f"it has {CUT_BITS}, for which dataset.range must be auto")
         is_dark = np.asarray(image.convert("RGB")).max() < DARK * 255
         info = {TOLD: [CUT_DARK if is_dark else CUT]}
     if image.mode == "P" and image.palette is None:  # Pillow makes it black

@@ -10,7 +10,6 @@ PRECISION = "number format of the network; auto: bfloat16 if the hardware comput
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], Field(description=PRECISION)]
 Positive = Annotated[int, Field(gt=0, le=LARGE)]
 Count = Annotated[int, Field(ge=0, le=LARGE)]
-Side = Annotated[int, Field(gt=0, le=4096)]  # pixels
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # as PyTorch takes them
 HeldOutShare = Annotated[float, Field(gt=0, lt=0.5)]
 

@@ -1,12 +1,12 @@
 """`dataset`, the keys that stage prepare reads: which images, and how they are stored."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.params.block import Block, Side
+from pipeline.params.block import Block
+from pipeline.setting import Range, Side
 
-Range = Literal["auto"] | Annotated[float, Field(gt=0)]
 ToStored = Literal["squash", "center_crop"]
 TO_STORED = (
     "squash: scale both sides to stored_size; center_crop: take the largest square in the middle, then scale"

@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.params.block import Block, Side
+from pipeline.params.block import Block
+from pipeline.setting import Side
 
 ToInput = Literal["center_crop", "resize"]
 

@@ -20,6 +20,9 @@ def _top_k(value: float) -> float:
     return value
 
 
+TopK = Annotated[float, BeforeValidator(_as_written), AfterValidator(_top_k)]
+
+
 class MapParams(Block):
     """How the map and the mask of an image are made."""
 
@@ -44,7 +47,7 @@ class MapParams(Block):
         description="what sets K. top_k: the key top_k; knee: each image has its own, at the knee of ERM's "
         "loss on the K highest pixels alone (DaC), and the key is not read"
     )
-    top_k: Annotated[float, BeforeValidator(_as_written), AfterValidator(_top_k)] = Field(
+    top_k: TopK = Field(
         description="K: number of pixels in the mask; or, in (0, 1), their share of the image; 1 is one "
         "pixel, and 1.0 is refused"
     )

@@ -134,16 +134,22 @@ def write_masks(
 
 def _require_cores(images: Artefact, rows: NDArray[np.int64], spec: InputSpec) -> None:
     """Raise an error if the true mask of one of the rows has no foreground on the input grid."""
-    empty = list[int]()
-    for block in in_blocks(rows):
-        grid = to_input_grid(torch.from_numpy(images.rows("foreground", block)), spec)
-        empty += block[~grid.flatten(1).any(1).numpy()].tolist()
-    if empty:
+    empty = empty_cores(images, rows, spec)
+    if len(empty):
         first = images["path"][empty[0]].decode()
         raise MacError(
             f"{images.path}: with saliency.method foreground, {len(empty)} of {len(rows)} cores are empty, "
             f"such as that of {first}; correct these true masks, or take them out of the dataset's table"
         )
+
+
+def empty_cores(images: Artefact, rows: NDArray[np.int64], spec: InputSpec) -> NDArray[np.int64]:
+    """The rows of images.h5, among `rows` (M,), whose true mask has no foreground on the input grid."""
+    empty = [rows[:0]]
+    for block in in_blocks(rows):
+        grid = to_input_grid(torch.from_numpy(images.rows("foreground", block)), spec)
+        empty.append(block[~grid.flatten(1).any(1).numpy()])
+    return np.concatenate(empty)
 
 
 def _say_where_no_knee_is(file: h5py.File) -> None:

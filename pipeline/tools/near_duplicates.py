@@ -17,9 +17,11 @@ from pipeline import params_file
 from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import Progress
 from pipeline.datasets import read
+from pipeline.datasets.memory import holding_images
 from pipeline.datasets.record import Dataset, Record
 from pipeline.errors import MacError
-from pipeline.params.dataset import DatasetParams, Range
+from pipeline.params.dataset import DatasetParams
+from pipeline.setting import Range
 from pipeline.store import SPLITS
 from pipeline.store.files import write_text
 
@@ -124,19 +126,23 @@ def find(hashes: NDArray[np.bool_], split: NDArray[np.int64], label: NDArray[np.
     counts = np.zeros((3, LIMIT + 1), np.int64)
     nearest = np.zeros((0, 4), np.int64)  # two rows, their distance, whether they are in one split
     for start in range(0, len(signs), BLOCK):
-        distance = (signs.shape[1] - signs[start : start + BLOCK] @ signs[start:].T) / 2
-        one, other = np.nonzero(np.triu(distance <= LIMIT, 1))
-        far = distance[one, other].astype(np.int64)
-        one, other = one + start, other + start
+        product = signs[start : start + BLOCK] @ signs[start:].T
+        one, other = np.nonzero(np.triu(product >= 64 - 2 * LIMIT, 1))
+        far = ((64 - product[one, other]) / 2).astype(np.uint8)
+        one += start
+        other += start
         across, differ = split[one] != split[other], label[one] != label[other]
         for row, chosen in enumerate((slice(None), across, differ)):
             counts[row] += np.bincount(far[chosen], minlength=LIMIT + 1)
-        found = np.concatenate([nearest, np.stack([one, other, far, ~across], 1)])
-        order = np.argsort((2 * found[:, 2] + found[:, 3]).astype(np.uint8), kind="stable")
+        first = np.argsort(2 * far + ~across, kind="stable")[:SHOWN]  # before all of them take much memory
+        some = np.stack([each[first] for each in (one, other, far, ~across)], 1)
+        found = np.concatenate([nearest, some])
+        order = np.argsort(2 * found[:, 2] + found[:, 3], kind="stable")
         nearest = found[order[:SHOWN]]  # of equal ones the first rows, as they are found in this order
     return Near(nearest[:, :3], *counts)
 
 
+@holding_images()
 def _small(record: Record, root: Path, white: Range, side: int) -> Image.Image:
     """A record's image as RGB, at most `side` pixels wide and high."""
     picture = record.image.load(root, white).convert("RGB")

@@ -31,7 +31,7 @@ def command(params_path: Path, data: Path, device: str, page: Path | None, as_js
     if page is not None:
         from pipeline.tools import near_duplicates
 
-        check_output(page)
+        check_output(page, [params_path], data)
         say(near_duplicates.report(params_path, page))
         return
     of_machine = list(checks.machine(device))

@@ -5,27 +5,34 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline import graph, store
 from pipeline.compute.device import pick
 from pipeline.compute.progress import log
+from pipeline.params.maps import TopK
 from pipeline.results.sides import Side, sides_of
 from pipeline.tools.explanation import explain
 from pipeline.tools.prediction import Pair
 from stages.echo import say
 from stages.head_option import head_option
 from stages.options import data_option, device_option
-from stages.outputs import check_output
+from stages.outputs import PARAMS, check_output
 
 
-class _TopK(click.FloatRange):
-    """K of the core. 1 is one pixel, and 1.0 is refused, as in params.yaml."""
+class _TopK(click.ParamType[float]):
+    """K of the core, as in params.yaml: 1 is one pixel, and 1.0 is refused."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if number == 1 and value != "1":
-            self.fail(f"{value} is one pixel or all of them; write 1, or a share below 1", param, ctx)
-        return number
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            written = int(value) if value.isdecimal() else float(value)
+            return TypeAdapter(TopK).validate_python(written, context={"as_written": True})
+        except ValidationError as error:
+            self.fail(f"{value} {error.errors()[0]['ctx']['error']}", param, ctx)
+        except ValueError:
+            self.fail(f"{value!r} is no number", param, ctx)
 
 
 @click.command("explain")
@@ -36,7 +43,7 @@ class _TopK(click.FloatRange):
 @click.option("--target", help="Class that the maps explain.  [default: that of the second head]")
 @click.option(
     "--top-k",
-    type=_TopK(min=0, min_open=True),
+    type=_TopK(),
     help="K of the core.  [default: as in masks.h5]",
 )
 @click.option(
@@ -64,7 +71,7 @@ def command(
     device: str,
 ) -> None:
     """Draw where ERM and another head look in each of IMAGES, the core, and the probabilities of both."""
-    check_output(out, images)
+    check_output(out, [*images, PARAMS], data)
     project = graph.project(data)
     pair = Pair.load(project, other, pick(device))
     sides: Sequence[Side] = [side or "core"] * len(pair.classes)

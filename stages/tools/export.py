@@ -9,7 +9,7 @@ from pipeline.tools.export import CARD, FORMATS, Format, export
 from pipeline.tools.heads import MAC, NAMES
 from stages.echo import say
 from stages.options import data_option
-from stages.outputs import check_output
+from stages.outputs import PARAMS, check_output
 
 
 @click.command("export")
@@ -25,7 +25,7 @@ from stages.outputs import check_output
 @data_option
 def command(how: Format, out: Path, model: str, data: Path) -> None:
     """Write a classifier as one file, compare it with PyTorch, and put a model card beside it."""
-    check_output(out)
+    check_output(out, [PARAMS], data)
     checked = export(graph.project(data), model, out, how)
     difference = f"logits within {checked.difference:.1e} of PyTorch's, relative to their terms"
     say(f"{out} ({checked.images} images: {difference}), {out.with_name(CARD)}")

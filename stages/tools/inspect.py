@@ -13,7 +13,7 @@ from pipeline import store
 from pipeline.errors import MacError
 from pipeline.tools import browse, inspection
 from stages.echo import say, say_json
-from stages.outputs import check_output
+from stages.outputs import PARAMS, check_output
 
 
 class _Grid(click.ParamType[tuple[int, int]]):
@@ -66,7 +66,7 @@ def command(file: Path, row: int | None, out: Path | None, as_json: bool, **chos
     listing = _Listing(**chosen)
     read = [each for each in (file, listing.against) if each]
     for written in (out, listing.table_file):
-        check_output(written, read)
+        check_output(written, [*read, PARAMS], file.parent)
     if (row is not None or listing.grid is not None) != (out is not None):
         raise click.UsageError("--out names the picture of --image or --grid, and they need it")
     if row is not None and out is not None:

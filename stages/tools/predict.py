@@ -13,7 +13,7 @@ from pipeline.tools.prediction import Pair, Prediction, listed, predict
 from stages.echo import say, say_json
 from stages.head_option import head_option
 from stages.options import data_option, device_option
-from stages.outputs import check_output
+from stages.outputs import PARAMS, check_output
 
 
 @click.command("predict")
@@ -36,7 +36,7 @@ def command(
     Files that cannot be read are listed; the others are still predicted.
     """
     files = listed(paths)
-    check_output(out, files)
+    check_output(out, [*files, PARAMS], data)
     pair = Pair.load(graph.project(data), other, pick(device))
     if pair.note:
         log.warning("%s", pair.note)

@@ -21,6 +21,7 @@ from pipeline.steps.sweep import sweep
 from pipeline.store import Provenance
 from tests import cached, made_up
 from tests.cached import AUTO, fit_params
+from tests.conftest import edited
 
 NEEDS = ("images", "erm", "masks", "features")
 MAPS = cached.MAPS.model_copy(update={"top_k": 0.25})
@@ -99,8 +100,12 @@ def test_the_first_row_is_the_pair_that_the_sweep_prefers(project: Project) -> N
 
 
 def test_where_few_true_masks_are_known_both_sides_see_those_images_alone(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Row 1 has no true mask; those of two more are empty, one of them only on the input grid."""
+    with edited(project.path("images")) as file:
+        file["foreground"][2:4] = False
+        file["foreground"][3, 0, 0] = True
     seen: dict[str, tuple[str, int]] = {}
     original = module.write_masks
 
@@ -111,10 +116,19 @@ def test_where_few_true_masks_are_known_both_sides_see_those_images_alone(
         original(given, out, rows, maps, *others, **pixels)
 
     monkeypatch.setattr(module, "write_masks", write_masks)
-    table = run(project)
-    assert seen == {"random": ("random", 16), "own_known": ("xgradcam", 15), "foreground": ("foreground", 15)}
+    with caplog.at_level("INFO"):
+        table = run(project)
+    assert "2 of 15 true masks have no foreground on the input grid; left out" in caplog.text
+    assert seen == {"random": ("random", 16), "own_known": ("xgradcam", 13), "foreground": ("foreground", 13)}
     assert "xgradcam, images with a true mask" in table
     assert "true masks − xgradcam, images with a true mask" in table
+
+
+def test_true_masks_of_one_class_are_not_compared(project: Project) -> None:
+    with edited(project.path("images")) as file:
+        file["has_foreground"][:] = file["label"][:] == 0
+    run(project)
+    assert len(result(project)["masks"]) == 2
 
 
 def test_without_true_masks_random_ones_are_left(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from pipeline.compute.context import Context
+from pipeline.datasets import sources
 from pipeline.datasets.sources import open_image
 from pipeline.errors import MacError
 from pipeline.steps.prepare import prepare
@@ -166,8 +167,24 @@ def test_colours_of_16_bits_are_cut_and_that_is_told(tmp_path: Path) -> None:
         image = open_image(file)
         np.testing.assert_array_equal(np.asarray(image)[..., 1], values >> 8)
         assert words in image.info["told"][0]
-        with pytest.raises(MacError, match="16 bits for each colour, for which dataset.range must be auto"):
+        with pytest.raises(MacError, match="grey with alpha, for which dataset.range must be auto"):
             open_image(file, 4095.0)
+    png(file, np.stack([RAMP, np.full_like(RAMP, 65535)], -1), colour=4)
+    image = open_image(file)
+    np.testing.assert_array_equal(np.asarray(image)[..., 0], RAMP >> 8)
+    assert image.info["told"][0].startswith("16 bits for each colour, or grey with alpha, the high 8")
+
+
+def test_grey_of_more_than_8_bits_counts_four_times_as_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[int] = []
+    monkeypatch.setattr(sources, "announce", announced.append)
+    png(tmp_path / "deep.png", RAMP)
+    open_image(tmp_path / "deep.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "colours.png")
+    open_image(tmp_path / "colours.png")
+    assert announced == [4 * 64 * 64, 64 * 64]
 
 
 def test_a_set_that_is_nearly_black_is_told_with_the_number_to_set(

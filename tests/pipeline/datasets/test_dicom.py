@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline.datasets import dicom
 from pipeline.datasets.sources import open_image
 from pipeline.errors import MacError
 
@@ -131,3 +132,13 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
         MacError, match=r"x.dcm: a DICOM file needs pydicom: pip install 'mac-robust\[dicom\]'"
     ):
         open_image(file)
+
+
+def test_its_wide_numbers_count_eight_times_as_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[int] = []
+    monkeypatch.setattr(dicom, "announce", announced.append)
+    write(tmp_path / "x.dcm", RAMP)
+    open_image(tmp_path / "x.dcm")
+    assert announced == [8 * 64 * 64]

@@ -106,7 +106,7 @@ def test_a_word_for_unknown_is_no_attribute_of_any_reader(tmp_path: Path) -> Non
     dataset = table(tmp_path, ["a", "b"], ["x", "y"])
     for attributes, message in (
         (("x", "unknown"), "an attribute is named unknown"),
-        (("x", "x"), "x is given twice"),
+        (("x", "x"), "attributes: the name 'x' is given twice; rename it"),
     ):
         with pytest.raises(MacError, match=message):
             Dataset(dataset.root, dataset.records, type(dataset.groups)(("a", "b"), attributes)).check()

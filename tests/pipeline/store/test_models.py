@@ -44,7 +44,7 @@ def test_a_model_folder_can_be_read_back(model: Path) -> None:
     assert store.stated_model(model / "none") == (None, None)
 
 
-@pytest.mark.parametrize("white", ["auto", 4095.0])
+@pytest.mark.parametrize("white", ["auto", 4095.0, 2.0**32])
 def test_a_range_is_read_back_and_models_without_one_have_auto(tmp_path: Path, white: float) -> None:
     spec = replace(SPEC, range=white)
     with store.create_folder(tmp_path / "erm") as folder:

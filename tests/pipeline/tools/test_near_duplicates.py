@@ -11,9 +11,13 @@ import pytest
 from PIL import Image, ImageEnhance
 from ruamel.yaml import YAML
 
-from pipeline.datasets.record import Dataset
+from pipeline.datasets import memory
+from pipeline.datasets.memory import announce
+from pipeline.datasets.record import Dataset, Record
+from pipeline.datasets.sources import Pixels
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
+from pipeline.setting import Range
 from pipeline.tools import near_duplicates
 from pipeline.tools.near_duplicates import LIMIT, find
 from tests.conftest import Project, default_params
@@ -41,6 +45,18 @@ def test_pairs_are_those_of_a_plain_search(block: int, monkeypatch: pytest.Monke
     assert near.count.tolist() == np.bincount(distances, minlength=LIMIT + 1).tolist()
     assert near.across.sum() == sum(not same for _, same, _, _ in expected)
     assert near.differ.sum() == sum(label[one] != label[other] for _, _, one, other in expected)
+
+
+def test_an_image_counts_as_held_as_long_as_it_is_made_small(tmp_path: Path) -> None:
+    class Large(Pixels):
+        def load(self, root: Path, white: Range = "auto") -> Image.Image:
+            announce(1000)
+            assert memory._held["pixels"] == 1000
+            return super().load(root, white)
+
+    record = Record(Large("x", (np.zeros((90, 60, 3), np.uint8),)), 0, 0, 0)
+    assert near_duplicates._small(record, tmp_path, "auto", 30).size == (20, 30)
+    assert memory._held["pixels"] == 0
 
 
 def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from click import BadParameter
 from PIL import Image
 
 from pipeline import project
+from stages.tools.explain import _TopK
 from tests.conftest import Project
 
 
@@ -17,6 +19,22 @@ def test_a_row_for_each_image(artefacts: project.Project, tmp_path: Path, option
     assert said == f"{tmp_path / 'x.png'}\n"
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.size == (4 * 248 + 8 + 260, 2 * 270)
+
+
+@pytest.mark.parametrize(
+    ("written", "wrong"),
+    [
+        ("1.0", "1.0 is one pixel or all of them; write 1, or a share below 1 such as 0.99"),
+        ("1.5", "1.5 should be a whole number of pixels, or a fraction"),
+        ("-1", "-1 should be a whole number"),
+        ("few", "'few' is no number"),
+    ],
+)
+def test_top_k_is_as_in_params_yaml(written: str, wrong: str) -> None:
+    with pytest.raises(BadParameter) as error:
+        _TopK().convert(written, None, None)
+    assert wrong in str(error.value)
+    assert [_TopK().convert(each, None, None) for each in ("1", "0.25", "300")] == [1, 0.25, 300]
 
 
 def test_bad_usage_is_one_line_and_nothing_is_written(own_artefacts: project.Project, tmp_path: Path) -> None:
