@@ -9,12 +9,12 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from pipeline.datasets.depth import CUT, CUT_DARK, DARK, FULL, TOLD, as_8_bits, is_deep, packing
 from pipeline.datasets.dicom import is_dicom, read_dicom
 from pipeline.datasets.memory import announce
-from pipeline.datasets.opening import alike, identified
+from pipeline.datasets.opening import identified, reading
 from pipeline.errors import MacError, first_line
 from pipeline.params.dataset import Range, ToStored
 from pipeline.store import regular
@@ -103,19 +103,8 @@ def open_image(file: Path, white: Range = "auto") -> Image.Image:
     Raises:
         MacError: the file cannot be read as an image.
     """
-    try:
-        with regular(file) as opened:
-            return read_dicom(opened, white) if is_dicom(file, opened) else _decoded(opened, white)
-    except MacError:
-        raise
-    except Exception as error:  # decoders raise exceptions of every kind at a damaged file
-        reason = " ".join(str(error).split()) or f"damaged: {type(error).__name__}"
-        if isinstance(error, UnidentifiedImageError):
-            reason = "no known format of images"
-        remedy = "replace it, or take its row out of the metadata"
-        if isinstance(error, FileNotFoundError):
-            remedy = alike(file) or remedy
-        raise MacError(f"{file}: cannot be read as an image ({reason}); {remedy}") from None
+    with reading(file, "take its row out of the metadata"), regular(file) as opened:
+        return read_dicom(opened, white) if is_dicom(file, opened) else _decoded(opened, white)
 
 
 def _decoded(opened: BinaryIO, white: Range) -> Image.Image:
