@@ -38,7 +38,7 @@ class Source(Protocol):
     def name(self) -> str: ...
 
     def load(self, root: Path, white: Range = "auto") -> Image.Image:
-        """The picture, upright, loaded, in mode RGB, L, P or 1, and fit to be converted to RGB.
+        """The picture, upright, loaded, in mode RGB, L or 1.
 
         Its `info` may have TOLD, what to tell about how it was read (a list of texts); and PEAK, the highest
         value if it has 16 bits and declares no range (a float).
@@ -124,8 +124,7 @@ def _decoded(opened: BinaryIO, white: Range) -> Image.Image:
     if image.mode == "P" and image.palette is None:  # Pillow makes it black
         raise ValueError("its palette is missing")
     if image.mode not in ("RGB", "L", "1"):
-        in_colour = image.convert("RGB")  # here, where its errors are caught
-        image = image if image.mode == "P" else in_colour
+        image = image.convert("RGB")  # here, where its errors are caught
     image.info = info  # what the file has there can be of any kind
     return image
 

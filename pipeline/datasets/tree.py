@@ -22,7 +22,7 @@ from pipeline.store import SPLITS
 
 NUMBERS = {"0", "1", "2"}  # splits in a table; in a tree, more often classes
 FOLDERS = {name: code for name, code in SPLIT_CODES.items() if name not in NUMBERS}
-TABLE = "a table (dataset.options.metadata) can give any name to a class"
+TABLE = "in a table, dataset.options.metadata, a class may have such a name"
 # A word that names a split, with what is often written behind it: testset, train2017.
 _SPLIT_WORD = re.compile(
     r"(?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev(elopment)?|eval(uation)?)|(?P<test>test(ing)?|holdout)"
