@@ -9,17 +9,25 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 LARGE = 1e6
 
 
-def _number_or_auto(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """One error in place of one for the number and one for the word."""
-    try:
-        return check(value)
-    except ValidationError:
-        raise ValueError(f"should be a number from 0 to {LARGE:,.0f}, or auto") from None
+def or_auto(number: str) -> WrapValidator:
+    """For a number or the word auto: one error in place of one for each.
+
+    Args:
+        number: which numbers can be, for the message.
+    """
+
+    def checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError:
+            raise ValueError(f"should be {number}, or auto") from None
+
+    return WrapValidator(checked)
 
 
 # A number, which is used as it is, or what stage sweep picks.
 NumberOrAuto = Annotated[
-    Annotated[float, Field(ge=0, le=LARGE)] | Literal["auto"], WrapValidator(_number_or_auto)
+    Annotated[float, Field(ge=0, le=LARGE)] | Literal["auto"], or_auto(f"a number from 0 to {LARGE:,.0f}")
 ]
 
 

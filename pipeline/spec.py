@@ -14,7 +14,7 @@ LONGEST_NAME = 1000  # characters
 # Pixels are in [0, 1], so what brings them to a mean of 0 and a deviation of 1 is not far from there.
 Mean = Annotated[float, Field(ge=-10, le=10)]
 Deviation = Annotated[float, Field(ge=1e-4, le=1000)]
-White = Annotated[float, Field(gt=0, le=1e9)]
+White = Annotated[float, Field(gt=0, le=2**32)]
 Pixels = Annotated[int, Field(gt=0, le=MOST_PIXELS)]
 
 

@@ -12,8 +12,9 @@ from pipeline.params.dataset import Range
 
 FULL = 65535  # white of 16 bits
 DARK = 1 / 8  # images whose highest value is below this share of white are nearly black
-CUT = "16 bits for each colour, the high 8 of them are used"
-CUT_DARK = f"{CUT}, which are nearly black; save these images with 8 bits for each colour"
+DEEP_COLOURS = "16 bits for each colour, or for grey with alpha"
+CUT = f"{DEEP_COLOURS}: the high 8 of them are used"
+CUT_DARK = f"{CUT}, which are nearly black; save these images with 8 bits"
 TOLD, PEAK = "told", "peak"  # keys of `Image.info`, see `Source.load`
 _TAGS: dict[str, int] = {tag.name: code for code, tag in TiffTags.TAGS_V2.items()}
 UNKNOWN_RANGE = "whose range the file does not declare (dataset.range can give it)"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.datasets.depth import CUT, CUT_DARK, DARK, FULL, TOLD, as_8_bits, is_deep, packing
+from pipeline.datasets.depth import CUT, CUT_DARK, DARK, DEEP_COLOURS, FULL, TOLD, as_8_bits, is_deep, packing
 from pipeline.datasets.dicom import is_dicom, read_dicom
 from pipeline.datasets.memory import announce
 from pipeline.datasets.opening import identified, reading
@@ -118,7 +118,7 @@ def _decoded(opened: BinaryIO, white: Range) -> Image.Image:
         return as_8_bits(image, opened, packed, white)
     if ";16" in packed:
         if white not in ("auto", FULL):
-            raise ValueError("it has 16 bits for each colour, for which dataset.range must be auto")
+            raise ValueError(f"it has {DEEP_COLOURS}, for which dataset.range must be auto")
         is_dark = np.asarray(image.convert("RGB")).max() < DARK * 255
         info = {TOLD: [CUT_DARK if is_dark else CUT]}
     if image.mode == "P" and image.palette is None:  # Pillow makes it black
@@ -175,9 +175,10 @@ def inside(root: Path, relative: str, where: str) -> str:
         stays = real.is_relative_to(_real(root))
     except (ValueError, OSError, RuntimeError) as error:  # or the name is too long, or links form a loop
         raise MacError(f"{where}: path {relative!r} is no path ({first_line(error)})") from None
-    if not stays:
+    if not stays or Path(relative).is_absolute():
         raise MacError(
-            f"{where}: path '{relative}' leaves the dataset's folder {root}; give paths below that folder"
+            f"{where}: path '{relative}' leaves the dataset's folder {root}, or is absolute; give paths "
+            "relative to that folder"
         )
     if ".." in path.parts and path.resolve() == Path(os.path.normpath(path)).resolve():
         return Path(os.path.normpath(relative)).as_posix()

@@ -5,8 +5,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from pipeline.params.block import Block, Side
+from pipeline.setting import or_auto
+from pipeline.spec import White
 
-Range = Literal["auto"] | Annotated[float, Field(gt=0)]
+Range = Annotated[Literal["auto"] | White, or_auto("a number above 0 and up to 2**32")]
 ToStored = Literal["squash", "center_crop"]
 TO_STORED = (
     "squash: scale both sides to stored_size; center_crop: take the largest square in the middle, then scale"

@@ -88,6 +88,8 @@ def test_a_pipe_is_neither_table_nor_image(tmp_path: Path) -> None:
     for name, kind in {"a.png": "a named pipe", ".": "a folder", "/dev/zero": "a device"}.items():
         with pytest.raises(MacError, match=f"is {kind}, and no file"):
             open_image(tmp_path / name)
+    with pytest.raises(MacError, match=r"^m.csv, line 2: path '/.*' leaves .*, or is absolute; give"):
+        inside(tmp_path, str(tmp_path / "a.png"), "m.csv, line 2")
     for name in ("a\0b", "x" * 300 + ".png", "\udcff"):
         with pytest.raises(MacError, match=r"^m.csv, line 2: (path|the name) '.*' is (no path|not UTF-8)"):
             inside(tmp_path, f"{name}/x", "m.csv, line 2")
