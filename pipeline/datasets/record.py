@@ -76,7 +76,7 @@ class Dataset:
         classes, attributes = self.groups.classes, self.groups.attributes
         for name in (*classes, *attributes):
             check_name(name, str(self.root))
-            is_line = len(name.splitlines()) == 1
+            is_line = len(name.splitlines()) == 1 and "\0" not in name
             if len(name) > LONGEST_NAME or not is_line:
                 wrong = f"has over {LONGEST_NAME} characters" if is_line else "is no line of text"
                 raise MacError(
