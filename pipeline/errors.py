@@ -66,4 +66,4 @@ def first_line(error: BaseException) -> str:
     """
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from pipeline.datasets.listing import image_files
+from pipeline.datasets.listing import below, not_used
 from pipeline.datasets.options import DrawnValidation
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import Pixels, inside, open_image
@@ -75,10 +75,10 @@ def read(root: Path, options: Options) -> Dataset:
         MacError: files are missing or damaged, or have no such class, or no images of it.
     """
     records: list[Record] = []
-    count = len(options.core_classes)
+    count, unused = len(options.core_classes), list[tuple[str, Path]]()
     for folder in ("train", "test"):
-        core = _images(root, options.core, folder, options.core_classes)
-        digits = _images(root, options.spurious, folder, options.spurious_classes)
+        core = _images(root, options.core, folder, options.core_classes, unused)
+        digits = _images(root, options.spurious, folder, options.spurious_classes, unused)
         rng = np.random.default_rng([options.seed, folder == "test"])
         deal = [_dealer(images, rng) for images in digits]
         for label, objects in enumerate(core):
@@ -94,7 +94,8 @@ def read(root: Path, options: Options) -> Dataset:
                     pair = f"{options.core_classes[label]}+{options.spurious_classes[attribute]}"
                     image = Pixels(f"{folder}/{pair}/{row:05d}+{number:05d}", (digit, objects[row]))
                     records.append(Record(image, label, int(attribute), split, CORE_HALF))
-    return Dataset(root, records, Groups(tuple(options.core_classes), tuple(options.spurious_classes)))
+    groups = Groups(tuple(options.core_classes), tuple(options.spurious_classes))
+    return Dataset(root, records, groups, tuple(not_used(list(dict.fromkeys(unused)))))
 
 
 def _attributes(
@@ -120,8 +121,14 @@ def _dealer(images: Images, rng: np.random.Generator) -> Callable[[], tuple[int,
     return deal
 
 
-def _images(root: Path, name: str, folder: str, classes: Sequence[str]) -> list[Images]:
-    """The images of each class in one folder of the release, `train` or `test`."""
+def _images(
+    root: Path, name: str, folder: str, classes: Sequence[str], unused: list[tuple[str, Path]]
+) -> list[Images]:
+    """The images of each class in one folder of the release, `train` or `test`.
+
+    Args:
+        unused: what is not used is added to it, see `Listing`.
+    """
     if name in TORCHVISION and (root / TORCHVISION[name][0]).is_dir():
         place, read_files = TORCHVISION[name]
         try:
@@ -143,7 +150,7 @@ def _images(root: Path, name: str, folder: str, classes: Sequence[str]) -> list[
     elif (folder_of_classes := root / inside(root, name, "dataset.options") / folder).is_dir():
         names = sorted(path.name for path in folder_of_classes.iterdir() if path.is_dir())
         missing = [c for c in classes if c not in names]
-        found = [_read_folder(root, folder_of_classes / c) for c in classes if c in names]
+        found = [_read_folder(root, f"{name}/{folder}/{c}", unused) for c in classes if c in names]
     else:
         raw = f"neither {TORCHVISION[name][0]}/ nor " if name in TORCHVISION else "no "
         raise MacError(
@@ -166,10 +173,11 @@ def _squared(images: Images) -> Images:
     return np.pad(images, ((0, 0), (top, SIDE - height - top), (left, SIDE - width - left), (0, 0)))
 
 
-def _read_folder(root: Path, folder: Path) -> Images:
+def _read_folder(root: Path, folder: str, unused: list[tuple[str, Path]]) -> Images:
     """The image files of a folder. Larger ones are scaled down to 32 pixels."""
-    files = [(folder / file).relative_to(root).as_posix() for file in image_files(folder, "")]
-    images = [_small(root / inside(root, file, str(folder))) for file in files]
+    files, others = below(root, (folder,), "")
+    unused += others
+    images = [_small(root / inside(root, f"{folder}/{file}", str(root / folder))) for _, file in files]
     return np.concatenate(images) if images else np.empty((0, SIDE, SIDE, 3), np.uint8)
 
 

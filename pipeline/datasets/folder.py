@@ -91,6 +91,8 @@ def _from_table(root: Path, options: Options) -> Dataset:
     if words := [word for word in sorted(unknown) if word]:
         said = ", ".join(shortened(counted(words, unknown)))
         notes.append(f"{options.attribute}: {said} count as unknown, as empty cells do")
+        if len(groups.attributes) < 2:
+            notes[-1] += ", so there are no groups; if it is a value, spell it out"
     if paths.turned:
         notes.append(f"{file.name}: {paths.turned} paths have the separators of Windows; \\ is read as /")
     return Dataset(root, records, groups, tuple(notes))

@@ -17,6 +17,7 @@ LEFT_BEHIND = frozenset(
 )
 # Such files are not worth a word.
 LEAVINGS = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"})
+LEADS_OUT = "link that leads out of the folder"
 
 
 @dataclass
@@ -27,22 +28,41 @@ class Listing:
         files: the images, sorted.
         folders: all folders that may hold images.
         unused: what is not used: its kind in words, and its path.
+        entered: device and inode of the folders that links lead to.
     """
 
     files: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     unused: list[tuple[str, Path]] = field(default_factory=list)
+    entered: set[tuple[int, int]] = field(default_factory=set)
+
+    def require_inside(self, folder: Path, depth: int) -> None:
+        """Check that no link to a folder leads out, where a split or a class may be.
+
+        Args:
+            folder: that is listed here.
+            depth: of the deepest folders that matter; 1 for those in `folder`.
+
+        Raises:
+            MacError: one does.
+        """
+        for kind, path in self.unused:
+            if kind == LEADS_OUT and len(path.parts) <= depth:
+                raise MacError(
+                    f"{folder / path}: is a link to {(folder / path).resolve()}, which leaves the dataset's "
+                    "folder; copy or mount that folder here"
+                )
 
 
 def listed(folder: Path, remedy: str, root: Path | None = None) -> Listing:
-    """What is below `folder`. Links to folders are entered.
+    """What is below `folder`. Links to folders are entered, each folder once, if they stay in `root`.
 
     Args:
         remedy: ends the message if there is no such folder.
-        root: the dataset's folder, which links may not leave; `folder` itself if not given.
+        root: the dataset's folder; `folder` itself if not given.
 
     Raises:
-        MacError: no such folder, one that cannot be listed, or a link to a folder outside of `root`.
+        MacError: no such folder, or one that cannot be listed.
     """
     if not folder.is_dir():
         raise MacError(f"{folder}: no such folder; {remedy}")
@@ -52,27 +72,32 @@ def listed(folder: Path, remedy: str, root: Path | None = None) -> Listing:
     return found
 
 
-def image_files(folder: Path, remedy: str) -> list[Path]:
-    """The images below a folder, as `listed` finds them: paths relative to it, sorted.
+def image_files(folder: Path, remedy: str) -> tuple[list[Path], list[str]]:
+    """The images below a folder, as `listed` finds them: paths relative to it, sorted. And what is not used.
 
     Raises:
         MacError: as `listed`.
     """
-    return listed(folder, remedy).files
+    found = listed(folder, remedy)
+    return found.files, not_used(found.unused)
 
 
 def below(
-    root: Path, folders: Sequence[str], remedy: str
+    root: Path, folders: Sequence[str], remedy: str, depth: int = 0
 ) -> tuple[list[tuple[str, Path]], list[tuple[str, Path]]]:
     """The images below some folders of a release, each with its folder; and what is not used, as `Listing`.
 
+    Args:
+        depth: of the classes in these folders, see `Listing.require_inside`.
+
     Raises:
-        MacError: as `listed`.
+        MacError: as `listed`, or a link to a class leads out of the root.
     """
     files: list[tuple[str, Path]] = []
     unused: list[tuple[str, Path]] = []
     for folder in folders:
         listing = listed(root / folder, remedy, root)
+        listing.require_inside(root / folder, depth)
         files += [(folder, file) for file in listing.files]
         unused += [(kind, Path(folder, path)) for kind, path in listing.unused]
     return files, unused
@@ -87,7 +112,7 @@ def not_used(unused: list[tuple[str, Path]]) -> list[str]:
     for kind, folders in sorted(by_kind.items(), key=lambda each: -each[1].total()):
         places = [f"{folder} {count}" for folder, count in folders.most_common()]
         said.append(f"{folders.total()} {kind} ({', '.join(shortened(places))})")
-    return [f"not used: {'; '.join(said)}"] if said else []
+    return [f"not used: {'; '.join(shortened(said))}"] if said else []
 
 
 def _walk(
@@ -110,10 +135,11 @@ def _walk(
                 if without:
                     continue
                 there = entry.stat()
-                if (there.st_dev, there.st_ino) in above:
-                    found.unused.append(("link to a folder above it", path))
+                place = (there.st_dev, there.st_ino)
+                if why := _why_not_entered(root, folder / entry.name, place in above, place in found.entered):
+                    found.unused.append((why, path))
                     continue
-                _require_inside(root, folder / entry.name)
+                found.entered.add(place)
             if not without:
                 found.folders.append(path)
             _walk(folder / entry.name, path, without, above, root, found)
@@ -136,7 +162,7 @@ def _unused_kind(entry: "os.DirEntry[str]", aside: str) -> str:
         if entry.is_symlink():  # opening an image says what is wrong with it
             return "" if is_image else "broken link"
         return "no regular file"
-    return "" if is_image else suffix or "without a suffix"
+    return "" if is_image else suffix if suffix.strip(".0123456789") else "without a suffix"
 
 
 def _entries(folder: Path, aside: bool) -> list["os.DirEntry[str]"]:
@@ -160,9 +186,10 @@ def _is_left_behind(name: str) -> bool:
     return name.startswith(".") or name.casefold() in LEFT_BEHIND
 
 
-def _require_inside(root: Path, link: Path) -> None:
+def _why_not_entered(root: Path, link: Path, is_above: bool, is_entered: bool) -> str:
+    """Why a link to a folder is not entered, in words; empty if it is."""
+    if is_above:
+        return "link to a folder above it"
     if not link.resolve().is_relative_to(root.resolve()):
-        raise MacError(
-            f"{link}: is a link to {link.resolve()}, which leaves the dataset's folder {root}; copy or "
-            "mount that folder here"
-        )
+        return LEADS_OUT
+    return "link to a folder that another link leads to" if is_entered else ""

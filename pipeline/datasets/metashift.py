@@ -32,7 +32,7 @@ def read(root: Path, options: Options) -> Dataset:
         MacError: a folder is missing, or an image is not in a folder such as train/cat/cat(sofa).
     """
     remedy = "dataset.root should be the folder that holds MetaShift's train/ and test/"
-    files, unused = below(root, ("train", "test"), remedy)
+    files, unused = below(root, ("train", "test"), remedy, depth=2)
     names = [_class_and_context(root / folder, file) for folder, file in files]
     of_groups = [f"{c}({a})" for (c, a), (folder, _) in zip(names, files, strict=True) if folder == "test"]
     of_test = [1 if drawn else 2 for drawn in draw_splits(of_groups, [options.val], options.seed)]

@@ -4,34 +4,36 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
 
 from pipeline.errors import MacError
 from pipeline.splits import sort_names
 
 # What people and programs write for a value that is not there, without brackets and the like around it.
 MISSING = re.compile(
-    r"n/?a|n\.a\.?|n/k|n/a n/a|-?nan|none|null!?|nil|unk|unknown|undefined|missing|unspecified|value!"
-    r"|not (available|applicable|known|specified)|-?1\.#(ind|qnan)"
+    r"n/?a|n\.a\.?|n/k|-?nan|none|null!?|nil|unk|unknown|undefined|missing|unspecified|value!"
+    r"|not (available|applicable|known|specified)"
 )
 NO_WORD = "?-–—._…/\\ "  # a text of these alone is no value either
 INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+NUMBER = re.compile(r"[+-]?0+(?:[.,]0{1,2})?|\+?(-?)0*(\d+)(?:[.,]0{1,2})?")
+ALPHABET = 10  # more names of one character are letters, of which large and small ones are two
 SHOWN = 8  # most names in one message
 
 
-def normal(text: str) -> str:
+def normal(text: str, are_letters: bool = False) -> str:
     """What two spellings of one name have in common.
 
-    Unicode forms (NFKC), upper and lower case, blanks and invisible characters make no difference. Numbers
-    are compared by value: 1, 1.0, 01 and 1e0 are one.
+    Unicode forms (NFKC), upper and lower case, blanks and invisible characters make no difference. Nor do the
+    ways in which programs write an integer: 1, 1.0, 1.00 and 01 are one. (3.1 and 3.10 may be versions.)
+
+    Args:
+        are_letters: upper and lower case do make a difference.
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    folded = unicodedata.normalize("NFKC", text)
+    folded = folded if are_letters else unicodedata.normalize("NFKC", folded.casefold())
     folded = " ".join(INVISIBLE.sub("", folded).split())
-    try:
-        number = Decimal(folded.replace(",", ".") if folded.count(",") == 1 else folded)
-    except InvalidOperation:
-        return folded
-    return f"{number.normalize() + 0:f}" if number.is_finite() and abs(number.adjusted()) < 99 else folded
+    number = NUMBER.fullmatch(folded)
+    return f"{number[1] or ''}{number[2] or '0'}" if number else folded
 
 
 def is_missing(text: str) -> bool:
@@ -41,7 +43,7 @@ def is_missing(text: str) -> bool:
 
 
 def distinct(names: Sequence[str], what: str, where: str) -> tuple[str, ...]:
-    """The distinct names, as `sort_names` sorts them.
+    """The distinct names, as `sort_names` sorts them. `A` and `a` are two where the names are letters.
 
     Args:
         names: one for each image.
@@ -52,9 +54,10 @@ def distinct(names: Sequence[str], what: str, where: str) -> tuple[str, ...]:
         MacError: some names are spellings of one.
     """
     count = Counter(names)
+    are_letters = len(count) > ALPHABET and all(len(name) == 1 for name in count)
     spellings: dict[str, list[str]] = {}
     for name in sorted(count):
-        spellings.setdefault(normal(name), []).append(name)
+        spellings.setdefault(normal(name, are_letters), []).append(name)
     several = [" = ".join(counted(same, count)) for same in spellings.values() if len(same) > 1]
     if several:
         raise MacError(

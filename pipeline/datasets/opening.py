@@ -16,6 +16,30 @@ HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
 @contextmanager
+def reading(file: Path, or_else: str) -> Iterator[None]:
+    """Whatever goes wrong with an image file in the block becomes a `MacError`.
+
+    Args:
+        or_else: what else can be done than to replace the file.
+
+    Raises:
+        MacError: the file cannot be read as an image.
+    """
+    try:
+        yield
+    except MacError:
+        raise
+    except Exception as error:  # decoders raise exceptions of every kind at a damaged file
+        reason = " ".join(str(error).split()) or f"damaged: {type(error).__name__}"
+        if isinstance(error, UnidentifiedImageError):
+            reason = "no known format of images"
+        remedy = f"replace it, or {or_else}"
+        if isinstance(error, FileNotFoundError):
+            remedy = alike(file) or remedy
+        raise MacError(f"{file}: cannot be read as an image ({reason}); {remedy}") from None
+
+
+@contextmanager
 def open_picture(file: Path) -> Iterator[Image.Image]:
     """An image file, not decoded yet; see `identified`.
 
@@ -58,7 +82,10 @@ def alike(file: Path) -> str:
     parts, folder = Path(str(file).replace("\\", "/")).parts, Path()
     for part in parts:
         if not (folder / part).exists():
-            found = _names(folder, folder.stat().st_mtime_ns).get(_folded(part)) if folder.is_dir() else None
+            try:
+                found = _names(folder, folder.stat().st_mtime_ns).get(_folded(part))
+            except OSError:  # it is not there, or cannot be listed
+                found = None
             if found is None:
                 return "it has the separators of Windows" if "\\" in file.name else ""
             part = found

@@ -74,7 +74,7 @@ class Dataset:
         classes, attributes = self.groups.classes, self.groups.attributes
         for name in (*classes, *attributes):
             check_name(name, str(self.root))
-            if len(name.splitlines()) > 1:
+            if len(name.splitlines()) > 1 or "\0" in name:
                 raise MacError(
                     f"{self.root}: the name {quoted(name)} of a class or attribute is no line of text; "
                     "rename it"

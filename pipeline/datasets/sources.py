@@ -9,12 +9,12 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from pipeline.datasets.depth import CUT, CUT_BITS, CUT_DARK, DARK, FULL, TOLD, as_8_bits, is_deep, packing
 from pipeline.datasets.dicom import is_dicom, read_dicom
 from pipeline.datasets.memory import announce
-from pipeline.datasets.opening import alike, identified
+from pipeline.datasets.opening import identified, reading
 from pipeline.errors import MacError, first_line
 from pipeline.params.dataset import ToStored
 from pipeline.setting import Range
@@ -39,7 +39,7 @@ class Source(Protocol):
     def name(self) -> str: ...
 
     def load(self, root: Path, white: Range = "auto") -> Image.Image:
-        """The picture, upright, loaded, in mode RGB, L, P or 1, and fit to be converted to RGB.
+        """The picture, upright, loaded, in mode RGB, L or 1.
 
         Its `info` may have TOLD, what to tell about how it was read (a list of texts); and PEAK, the highest
         value if it has 16 bits and declares no range (a float).
@@ -104,19 +104,8 @@ def open_image(file: Path, white: Range = "auto") -> Image.Image:
     Raises:
         MacError: the file cannot be read as an image.
     """
-    try:
-        with regular(file) as opened:
-            return read_dicom(opened, white) if is_dicom(file, opened) else _decoded(opened, white)
-    except MacError:
-        raise
-    except Exception as error:  # decoders raise exceptions of every kind at a damaged file
-        reason = " ".join(str(error).split()) or f"damaged: {type(error).__name__}"
-        if isinstance(error, UnidentifiedImageError):
-            reason = "no known format of images"
-        remedy = "replace it, or take its row out of the metadata"
-        if isinstance(error, FileNotFoundError):
-            remedy = alike(file) or remedy
-        raise MacError(f"{file}: cannot be read as an image ({reason}); {remedy}") from None
+    with reading(file, "take its row out of the metadata"), regular(file) as opened:
+        return read_dicom(opened, white) if is_dicom(file, opened) else _decoded(opened, white)
 
 
 def _decoded(opened: BinaryIO, white: Range) -> Image.Image:
@@ -136,8 +125,7 @@ def _decoded(opened: BinaryIO, white: Range) -> Image.Image:
     if image.mode == "P" and image.palette is None:  # Pillow makes it black
         raise ValueError("its palette is missing")
     if image.mode not in ("RGB", "L", "1"):
-        in_colour = image.convert("RGB")  # here, where its errors are caught
-        image = image if image.mode == "P" else in_colour
+        image = image.convert("RGB")  # here, where its errors are caught
     image.info = info  # what the file has there can be of any kind
     return image
 
@@ -188,9 +176,10 @@ def inside(root: Path, relative: str, where: str) -> str:
         stays = real.is_relative_to(_real(root))
     except (ValueError, OSError, RuntimeError) as error:  # or the name is too long, or links form a loop
         raise MacError(f"{where}: path {relative!r} is no path ({first_line(error)})") from None
-    if not stays:
+    if not stays or Path(relative).is_absolute():
         raise MacError(
-            f"{where}: path '{relative}' leaves the dataset's folder {root}; give paths below that folder"
+            f"{where}: path '{relative}' leaves the dataset's folder {root}, or is absolute; give paths "
+            "relative to that folder"
         )
     if ".." in path.parts and path.resolve() == Path(os.path.normpath(path)).resolve():
         return Path(os.path.normpath(relative)).as_posix()

@@ -22,12 +22,14 @@ from pipeline.store import SPLITS
 
 NUMBERS = {"0", "1", "2"}  # splits in a table; in a tree, more often classes
 FOLDERS = {name: code for name, code in SPLIT_CODES.items() if name not in NUMBERS}
-TABLE = "a table (dataset.options.metadata) can give any name to a class"
+TABLE = "in a table, dataset.options.metadata, a class may have such a name"
 # A word that names a split, with what is often written behind it: testset, train2017.
 _SPLIT_WORD = re.compile(
-    r"(?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev(elopment)?|eval(uation)?)|(?P<test>test(ing)?|holdout)"
-    r"|(?P<fold>fold)"
+    r"[xy]?(?:(?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev(elopment)?|eval(uation)?)"
+    r"|(?P<test>test(ing)?|holdout)|(?P<fold>fold))"
 )
+# They are splits if all folders have names of splits, and classes, such as languages, if not.
+_SHORT_WORD = re.compile(r"(?P<train>trn?)|(?P<test>te|tst?)")
 _BEHIND = re.compile(r"(set|sets|data|dataset|images?|imgs?|pics|split|folder|dir|val)?\d*")
 # Words beside it that say nothing about a class.
 _GENERIC = re.compile(
@@ -36,9 +38,10 @@ _GENERIC = re.compile(
     r"|tiny|samples?|subset|part|batch|fold|cv|seg|public|private|(un)?labell?ed|class(es)?|inputs?"
 )
 # Folders of files, not of a class.
+_OF_MASKS = re.compile(r"masks?|labels?|annotations?|segmentations?(class|object)?|ground[ _]?truth|gt")
 _CONTAINERS = re.compile(
-    r"images?|imgs?|pictures|photos|jpe?gs|jpegimages|masks?|labels?|annotations?|segmentations?"
-    r"|segmentation(class|object)|ground[ _]?truth|gt"
+    r"images?|imgs?|pictures|photos|jpe?gs|jpegimages|(images|labels)(tr|ts|va)|query|probe|gallery"
+    rf"|{_OF_MASKS.pattern}"
 )
 
 
@@ -72,10 +75,12 @@ def read_tree(root: Path) -> Tree:
     tops = _folders(inner, 0)
     by_split = bool(tops) and all(name.casefold() in FOLDERS for name in tops)
     depth = 1 if by_split else 0
+    listing.require_inside(root, depth + 1)
     if not by_split:
         _require_no_splits(root, inner, 0)
         _require_no_numbered_splits(root, inner)
-    files = [file for file in inner if len(file.parts) > depth + 1]
+    masks = _masks_beside_images(inner, depth)
+    files = [file for file in inner if len(file.parts) > depth + 1 and file not in masks]
     if not files:
         _refuse_flat(root, listing.files, by_split)
     if by_split:
@@ -87,9 +92,10 @@ def read_tree(root: Path) -> Tree:
     classes = distinct(labels, "class folders", str(root))
     _require_names(root, labels)
     splits = [FOLDERS[file.parts[0].casefold()] for file in files] if by_split else None
-    used = set(files)
+    used = {*files, *masks}
     outer = [(f"{file.suffix} above the class folders", file) for file in listing.files if file not in used]
-    notes = not_used([*listing.unused, *outer])
+    beside = [(f"{file.suffix} of masks, beside images", file) for file in sorted(masks)]
+    notes = not_used([*listing.unused, *outer, *beside])
     with_images = {file.parts[: depth + 1] for file in files}
     places = [folder for folder in listing.folders if len(folder.parts) == depth + 1]
     without = [f.as_posix() for f in places if f.parts not in with_images and _is_place(f, tops, by_split)]
@@ -111,6 +117,21 @@ def _folders(files: Sequence[Path], depth: int) -> list[str]:
     return sorted({file.parts[depth] for file in files if len(file.parts) > depth + 1})
 
 
+def _masks_beside_images(files: Sequence[Path], depth: int) -> set[Path]:
+    """The files of class folders that are in a folder such as `masks`, beside images or their folder."""
+    with_images = set()
+    for file in files:
+        for level in range(depth + 1, len(file.parts)):
+            if not _OF_MASKS.fullmatch(file.parts[level].casefold()):
+                with_images.add(file.parts[:level])
+    masks = set()
+    for file in files:
+        for level in range(depth + 1, len(file.parts) - 1):
+            if file.parts[:level] in with_images and _OF_MASKS.fullmatch(file.parts[level].casefold()):
+                masks.add(file)
+    return masks
+
+
 def _inner(files: Sequence[Path], depth: int) -> dict[str, set[str]]:
     """The folders in each folder at this depth."""
     inner: dict[str, set[str]] = {}
@@ -126,13 +147,19 @@ def _words(name: str) -> list[str]:
     return [word.casefold() for word in words]
 
 
-def split_in(name: str) -> tuple[str, tuple[str, ...]] | None:
-    """The split that a word of a folder's name speaks of, and the other words; None if none does."""
+def split_in(name: str, with_short: bool = False) -> tuple[str, tuple[str, ...]] | None:
+    """The split that a word of a folder's name speaks of, and the other words; None if none does.
+
+    Args:
+        with_short: `tr`, `te` and the like are such words too.
+    """
     words = _words(name)
     for place, word in enumerate(words):
-        found = _SPLIT_WORD.match(word)
+        found = (with_short and _SHORT_WORD.fullmatch(word)) or _SPLIT_WORD.match(word)
         if found and _BEHIND.fullmatch(word[found.end() :]):
-            if found["fold"] and not re.search(r"\d", name):  # of cross-validation; else it may be a class
+            if found.lastgroup == "fold" and not re.search(
+                r"\d", name
+            ):  # of cross-validation; else it may be a class
                 continue
             return str(found.lastgroup), (*words[:place], *words[place + 1 :])
     return None
@@ -145,7 +172,11 @@ def split_like(files: Sequence[Path], depth: int) -> list[str]:
     (`train_images`, `my-test`), or are those of another split's folder (`xray_train`, `xray_test`), or the
     images in it lie in folders again. A class may be `bullet train` or `test tube`.
     """
-    speaking = {name: found for name in _folders(files, depth) if (found := split_in(name))}
+    names = _folders(files, depth)
+    speaking = {name: found for name in names if (found := split_in(name))}
+    with_short = {name: found for name in names if (found := split_in(name, with_short=True))}
+    if len(with_short) == len(names) and len({split for split, _ in with_short.values()}) > 1:
+        speaking = with_short
     rests: dict[tuple[str, ...], set[str]] = {}
     for split, rest in speaking.values():
         rests.setdefault(rest, set()).add(split)
@@ -225,7 +256,7 @@ def _require_no_inner_splits(root: Path, files: Sequence[Path], depth: int) -> N
                 by_parent.setdefault(Path(*file.parts[:level]), []).append(file)
         for parent, below in sorted(by_parent.items()):
             likely = split_like(below, level)
-            splits = {found[0] for name in likely if (found := split_in(name))}
+            splits = {found[0] for name in likely if (found := split_in(name, with_short=True))}
             if len(splits) > 1 or any(name.casefold() in FOLDERS for name in likely):
                 raise MacError(
                     f"{root / parent}: holds folders with names of splits ({_listed(likely)}), but is in "

@@ -5,6 +5,7 @@
   VOC's void, the rim of an object: it counts as background, so it is never in a core.
   Not in JPEG and the like, where small numbers are noise.
 - A palette of colours: its index, as above. Colours: all but black, and but VOC's colour for void.
+- A cut-out: its alpha channel, if that is not the same everywhere.
 """
 
 from collections import Counter
@@ -13,20 +14,23 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from pipeline.datasets.depth import TOLD
 from pipeline.datasets.memory import announce
 from pipeline.datasets.names import shortened
-from pipeline.datasets.opening import alike, open_picture
+from pipeline.datasets.opening import open_picture, reading
 from pipeline.datasets.sources import ImageFile, Source
 from pipeline.errors import MacError
 
 VOID, VOID_COLOUR = 255, (224, 224, 192)
 LEVEL = 51  # CUB's greys are multiples of it: five annotators
 MANY = 64  # more different values are shades, not numbers of objects
+FEW = 16  # so many values on both sides of 127 are rather numbers
 LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000")  # small numbers would be noise: greys alone
 SMALL = 4096  # greys of 16 bits are larger
 ORIENTATION = 0x0112  # the EXIF tag
+OR_GREYS = "the true mask has few values, which may be numbers of objects or greys; they are read as {}"
 EMPTY, ONLY = "have no foreground", "have nothing but foreground"
 DOUBTFUL = "may be turned, since EXIF turns their images and they have the same size before and after"
 SWAPS, KEEPS = (5, 6, 7, 8), (2, 3, 4)  # orientations that swap the sides, and those that do not
@@ -34,6 +38,8 @@ SWAPS, KEEPS = (5, 6, 7, 8), (2, 3, 4)  # orientations that swap the sides, and 
 
 def load(mask: Source, image: Source, size: tuple[int, int], root: Path) -> Image.Image:
     """A true mask in mode L, of the size of its image: above 127 is foreground.
+
+    Its `info` may have TOLD, as in `Source.load`.
 
     Args:
         size: of the image, upright.
@@ -62,32 +68,35 @@ def load(mask: Source, image: Source, size: tuple[int, int], root: Path) -> Imag
 
 def _opened(file: Path) -> Image.Image:
     """The foreground of a mask file, upright."""
-    try:
-        with open_picture(file) as image:
-            announce(image.width * image.height)
-            is_lossy = image.format in LOSSY
-            ImageOps.exif_transpose(image, in_place=True)  # also loads it
-            if image.mode == "F" and not np.isin(np.asarray(image), (0, 1)).all():
-                raise ValueError("it holds floating-point values other than 0 and 1")
-            return image.convert("L") if is_lossy else foreground_of(image)
-    except MacError:
-        raise
-    except Exception as error:  # decoders raise exceptions of every kind at a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
-            reason = "no known format of images"
-        remedy = "replace it, or take it out of the metadata"
-        if isinstance(error, FileNotFoundError):
-            remedy = alike(file) or remedy
-        raise MacError(f"{file}: cannot be read as an image ({reason}); {remedy}") from None
+    with reading(file, "take it out of the metadata"), open_picture(file) as image:
+        announce(image.width * image.height)
+        is_lossy = image.format in LOSSY
+        ImageOps.exif_transpose(image, in_place=True)  # also loads it
+        if image.mode == "F" and not np.isin(np.asarray(image), (0, 1)).all():
+            raise ValueError("it holds floating-point values other than 0 and 1")
+        image.info = {key: value for key, value in image.info.items() if key == "transparency"}
+        return foreground_of(image, is_lossy)
 
 
-def foreground_of(mask: Image.Image) -> Image.Image:
-    """A mask of any mode in mode L: above 127 is foreground. Greys are kept as they are."""
+def foreground_of(mask: Image.Image, is_lossy: bool = False) -> Image.Image:
+    """A mask of any mode in mode L: above 127 is foreground. Greys are kept as they are.
+
+    Args:
+        is_lossy: from a JPEG or the like.
+
+    Raises:
+        ValueError: its colours do not say which of them is the background.
+    """
     if mask.mode == "1":
         return mask.convert("L")
     if mask.mode == "F" or mask.mode.startswith("I"):
         return _of_wide(np.asarray(mask).astype(np.int64))
+    if mask.has_transparency_data:
+        alpha = mask.convert("RGBA").getchannel("A")
+        if len(set(alpha.getextrema())) > 1:
+            return _of_grey(alpha)
+    if is_lossy:
+        return mask.convert("L")
     if mask.mode == "P" and _is_coloured(mask):
         return _of_index(mask)
     if mask.mode not in ("L", "LA", "P") and (found := _of_colours(mask.convert("RGB"))) is not None:
@@ -101,11 +110,15 @@ def _of_grey(grey: Image.Image) -> Image.Image:
     objects = [number for number, pixels in count.items() if pixels and number not in (0, VOID)]
     if not objects or len(objects) > MANY:
         return grey
-    if count[VOID]:  # VOC: small numbers, and a rim that is not much larger than the objects
-        are_numbers = max(objects) < LEVEL and count[VOID] <= 10 * sum(count[number] for number in objects)
-    else:
-        are_numbers = max(objects) <= 127 and any(number % LEVEL for number in objects)
-    return _black_and_white(np.isin(np.asarray(grey), objects)) if are_numbers else grey
+    if not any(number % LEVEL for number in objects):
+        return grey
+    has_void, are_few = count[VOID] > 0, len(objects) <= FEW
+    are_small = max(objects) < (LEVEL if has_void else 128)
+    are_numbers = are_small or (are_few and not has_void)
+    found = _black_and_white(np.isin(np.asarray(grey), objects)) if are_numbers else grey
+    if are_few and not are_small and (has_void or min(objects) < 128):
+        found.info = {TOLD: [OR_GREYS.format("numbers" if are_numbers else "greys")]}
+    return found
 
 
 def _of_wide(values: NDArray[np.int64]) -> Image.Image:
@@ -129,11 +142,17 @@ def _of_index(mask: Image.Image) -> Image.Image:
 
 
 def _of_colours(mask: Image.Image) -> Image.Image | None:
-    """Colours on black to white on black; None if they are greys, shades, or nothing is black."""
+    """Colours on black to white on black; None if they are greys or shades.
+
+    Raises:
+        ValueError: nothing is black.
+    """
     found = mask.getcolors(MANY)
     colours = [colour for _, colour in found or [] if isinstance(colour, tuple)]
-    if (0, 0, 0) not in colours or all(len(set(colour)) == 1 for colour in colours):
+    if all(len(set(colour)) == 1 for colour in colours):
         return None
+    if (0, 0, 0) not in colours and len(colours) > 1:
+        raise ValueError("no colour in it is black, so which one is the background is not known")
     pixels = np.asarray(mask)
     is_void = (pixels == VOID_COLOUR).all(-1) if len(colours) > 2 else np.zeros(pixels.shape[:2], np.bool_)
     return _black_and_white(pixels.any(-1) & ~is_void)

@@ -250,4 +250,5 @@ def decode(record: Record, root: Path, side: int, how: ToStored, white: Range = 
     if record.foreground is None:
         return found
     mask = true_masks.load(record.foreground, record.image, picture.size, root)
-    return replace(found, foreground=np.asarray(to_stored(mask, side, how)) > 127)
+    foreground = np.asarray(to_stored(mask, side, how)) > 127
+    return replace(found, foreground=foreground, told=[*found.told, *mask.info.get(TOLD, [])])

@@ -145,8 +145,7 @@ def download(name: str, folder: Path | None = None, mirror: str | None = None) -
 
     Raises:
         MacError: no network, a quota, a wrong digest, a file or archive that is too large or refused, or no
-            space on the disk. If the download failed, the
-            message says how to do it by hand.
+            space on the disk. If the download failed, the message says how to do it by hand.
     """
     published = PUBLISHED[name]
     folder = Path(published.folder) if folder is None else folder

@@ -15,6 +15,7 @@ from scipy.special import softmax
 from torch import Tensor
 
 from pipeline.compute import device
+from pipeline.compute.progress import log
 from pipeline.datasets.listing import image_files
 from pipeline.datasets.sources import check_name
 from pipeline.errors import MacError, first_line
@@ -213,10 +214,12 @@ def listed(paths: Sequence[str]) -> list[Path]:
 def _files_of(path: str) -> list[Path]:
     place = Path(path)
     if place.is_dir():
-        members = [place / file for file in image_files(place, "")]
-        if not members:
+        files, notes = image_files(place, "")
+        for note in notes:
+            log.warning("%s: %s", path, note)
+        if not files:
             raise MacError(f"{path}: no image file in this folder")
-        return members
+        return [place / file for file in files]
     if place.is_file():
         return [place]
     members = [Path(name) for name in sorted(glob(path, recursive=True))]  # noqa: PTH207 (a pattern may be absolute)

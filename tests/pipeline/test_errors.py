@@ -1,6 +1,11 @@
 import pytest
 
-from pipeline.errors import LONGEST, MacError, printable, quoted
+from pipeline.errors import LONGEST, MacError, first_line, printable, quoted
+
+
+def test_the_first_line_of_a_message_has_words() -> None:
+    assert first_line(ValueError("\n  no such layer\nelse")) == "no such layer"
+    assert first_line(ValueError("\n")) == "ValueError"
 
 
 def test_an_error_is_one_line_whatever_a_file_put_into_it() -> None:

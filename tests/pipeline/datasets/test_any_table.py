@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -59,6 +59,15 @@ def images(root: Path) -> None:
 
 
 @settings(max_examples=300, deadline=None)
+@example(
+    header=["path", "label", "split", "where"],
+    rows=[
+        (file, "ab"[number % 2], ("train", "val", "test")[number // 2 % 3], "\0")
+        for number, file in enumerate(FILES)
+    ],
+    delimiter=",",
+    tail=b"",
+)
 @given(header=header, rows=rows, delimiter=st.sampled_from(",;\t"), tail=tail)
 def test_any_table(header: list[str], rows: list[tuple[str, ...]], delimiter: str, tail: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.compute.context import Context
 from pipeline.datasets import sources
 from pipeline.datasets.sources import open_image
 from pipeline.errors import MacError
+from pipeline.params.dataset import Range
 from pipeline.steps.prepare import prepare
 from tests.conftest import nothing, open_file
 from tests.pipeline.steps.test_prepare import params
@@ -158,6 +160,17 @@ def test_what_has_no_range_is_refused(tmp_path: Path, write: Callable[[Path], No
     write(tmp_path / "x.tif")
     with pytest.raises(MacError, match=rf"x.tif: cannot be read as an image \(.*{message}"):
         open_image(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize("white", [0, -1, 2**33, "full"])
+def test_a_range_is_a_number_or_auto(white: object) -> None:
+    check = TypeAdapter(Range).validate_python
+    assert (check(2**32), check("auto")) == (2**32, "auto")
+    with pytest.raises(ValidationError) as error:
+        check(white)
+    assert [each["msg"] for each in error.value.errors()] == [
+        "Value error, should be a number above 0 and up to 2**32, or auto"
+    ]
 
 
 def test_colours_of_16_bits_are_cut_and_that_is_told(tmp_path: Path) -> None:

@@ -96,7 +96,9 @@ def test_more_classes_and_other_sources(root: Path) -> None:
 def test_class_folders_of_images(tmp_path: Path) -> None:
     official_layouts.class_folders(tmp_path, "cifar10", ["automobile", "truck"], (32, 32))
     official_layouts.class_folders(tmp_path, "letters", ["a", "b"], (60, 50))
+    (tmp_path / "letters" / "train" / "b" / "notes.txt").touch()
     dataset = read(tmp_path, spurious="letters", spurious_classes=["a", "b"], val=0.25)
+    assert dataset.notes == ("not used: 1 .txt (letters/train 1)",)
     assert counts(dataset, 0) == [9, 0, 0, 9]
     assert dataset.records[0].image.load(tmp_path).size == (32, 64)
 

@@ -84,10 +84,12 @@ def test_a_pipe_is_neither_table_nor_image(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "m.csv")
     os.mkfifo(tmp_path / "a.png")
     assert "m.csv: is a named pipe, and no file" in message_of(tmp_path, metadata="m.csv")
-    assert image_files(tmp_path, "") == []
+    assert image_files(tmp_path, "")[0] == []
     for name, kind in {"a.png": "a named pipe", ".": "a folder", "/dev/zero": "a device"}.items():
         with pytest.raises(MacError, match=f"is {kind}, and no file"):
             open_image(tmp_path / name)
+    with pytest.raises(MacError, match=r"^m.csv, line 2: path '/.*' leaves .*, or is absolute; give"):
+        inside(tmp_path, str(tmp_path / "a.png"), "m.csv, line 2")
     for name in ("a\0b", "x" * 300 + ".png", "\udcff"):
         with pytest.raises(MacError, match=r"^m.csv, line 2: (path|the name) '.*' is (no path|not UTF-8)"):
             inside(tmp_path, f"{name}/x", "m.csv, line 2")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.datasets import folder
-from pipeline.datasets.names import is_missing, normal
+from pipeline.datasets.names import distinct, is_missing, normal
 from pipeline.datasets.record import Dataset
 from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN
@@ -28,7 +28,7 @@ def table(root: Path, labels: list[str], attributes: list[str]) -> Dataset:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("0", "0.0"), ("1", "01"), ("1", "1e0"), ("1", "+1"), ("1,5", "1.50"), ("-0", "0"), ("１", "1"),
+        ("0", "0.0"), ("1", "01"), ("1", "1,0"), ("1", "+1"), ("-1", "-1.00"), ("-0", "0"), ("１", "1"),
         ("Cat", "cat"), ("polar\u00a0bear", "polar bear"), ("a  b", "a b"), ("dog\u200b", "dog"),
         ("caf\u00e9", "cafe\u0301"), ("ﬁsh", "fish"), ("Straße", "STRASSE"), (" dog ", "dog"),
     ],
@@ -49,7 +49,20 @@ def test_spellings_of_one_name(tmp_path: Path, one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("0", "1"), ("1", "10"), ("1.0", "1.01"), ("cat", "cats"), ("i", "İ"), ("1", "1a"), ("1e999", "1")],
+    [
+        ("0", "1"),
+        ("1", "10"),
+        ("1.0", "1.01"),
+        ("cat", "cats"),
+        ("i", "İ"),
+        ("1", "1a"),
+        ("1", "1e0"),
+        ("-1", "1"),
+        ("3.1", "3.10"),
+        ("1_0", "10"),
+        ("1e2", "100"),
+        ("1,000", "1"),
+    ],
 )
 def test_names_that_are_two(one: str, other: str) -> None:
     assert normal(one) != normal(other)
@@ -73,7 +86,7 @@ WORDS = [
         "??",
         "-",
     ),
-    *("--", "–", "unknown", "Unknown", "unk", "undefined", "missing", "not available", "1.#QNAN", "\u200b"),
+    *("--", "–", "unknown", "Unknown", "unk", "undefined", "missing", "not available", "#VALUE!", "\u200b"),
 ]
 
 
@@ -87,6 +100,19 @@ def test_words_for_what_is_not_there(tmp_path: Path, word: str) -> None:
     with pytest.raises(MacError, match=r"m.csv, line 4: label is .*\(2 rows have none: ") as error:
         table(tmp_path, ["a", "b", word], ["x"])
     assert f"{word!a} (2)" in str(error.value)
+
+
+def test_letters_may_differ_in_case_alone() -> None:
+    letters = "0123456789ABab"
+    assert distinct(letters, "classes", "m.csv") == tuple(letters)
+    with pytest.raises(MacError, match=r"m.csv: values of sex differ in their spelling alone: 'F' .1. = 'f'"):
+        distinct("FfMm", "values of sex", "m.csv")
+
+
+def test_one_attribute_beside_unknown_ones_is_told_to_make_no_groups(tmp_path: Path) -> None:
+    notes = table(tmp_path, ["a", "b"], ["glasses", "none"]).notes
+    said = "as empty cells do, so there are no groups; if it is a value, spell it out"
+    assert notes == (f"where: 'none' (3) count as unknown, {said}",)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from pipeline.datasets import folder, tree
+from pipeline.datasets.listing import listed
 from pipeline.datasets.record import Dataset
 from pipeline.errors import MacError
 
@@ -63,6 +64,14 @@ def read(root: Path, folders: list[str], files: tuple[str, ...] = (), count: int
         ([f"cat/{split}" for split in SPLITS] + ["dog"], "cat: holds folders with names of splits (test"),
         (below("0", "1", "2"), "the folders 0, 1, 2 hold the same folders, so they could"),
         (below("train", "val", "valid", "test"), "the folders val, valid are all the split val; keep one"),
+        (below("imagesTr", "imagesTs"), "names of splits (imagesTr, imagesTs)"),
+        (["imagesTr", "labelsTr"], "the folders imagesTr, labelsTr would be the classes, but have n"),
+        (["query", "gallery"], "the folders gallery, query would be the classes, but have names of"),
+        (below("Xtrain", "Xtest"), "names of splits (Xtest, Xtrain)"),
+        (below("tr", "te"), "all folders would be classes, but have names of splits (te, tr)"),
+        (below("trn", "val", "tst"), "names of splits (trn, tst, val)"),
+        (below("tr_images", "te_images"), "names of splits (te_images, tr_images)"),
+        (["cat/tr", "cat/ts", "dog"], "cat: holds folders with names of splits (tr, ts)"),
         (below("images", "masks"), "the folders images, masks would be the classes, but have n"),
         (below("train"), "has train, but no images in val, test; move a share of each class to v"),
         (below("train", "test"), "or let dataset.root be "),
@@ -89,6 +98,7 @@ def test_a_tree_that_could_be_misread_is_refused(tmp_path: Path, folders: list[s
         (["0", "1"], ("0", "1")),
         (["bullet_train", "bus", "test tube"], ("bullet_train", "bus", "test tube")),
         (["crease", "fold"], ("crease", "fold")),
+        (["de", "te", "tr"], ("de", "te", "tr")),
         (["cat", "dog", "lost+found", "@eaDir", "$RECYCLE.BIN", "__MACOSX", ".old"], BOTH),
     ],
 )
@@ -114,6 +124,22 @@ def test_what_is_not_used_is_told_by_kind_and_folder(tmp_path: Path) -> None:
     assert empty == "no images in the folders docs, empty, so they are no classes"
 
 
+def test_masks_beside_the_images_of_a_class_are_not_used(tmp_path: Path) -> None:
+    """As in COVID-19 Radiography."""
+    dataset = read(tmp_path, ["cat/images", "cat/masks", "dog", "dog/x/GT", "dog/x"], count=3)
+    names = [record.image.name for record in dataset.records]
+    assert {str(Path(name).parent) for name in names} == {"cat/images", "dog", "dog/x"}
+    assert dataset.notes == ("not used: 6 .png of masks, beside images (cat/masks 3, dog/x 3)",)
+    assert len(read(tmp_path / "b", ["cat/labels", "dog"], count=3).records) == 6  # nothing else is there
+
+
+def test_what_is_not_used_is_one_line_however_much_it_is(tmp_path: Path) -> None:
+    odd = [f"cat/1.2.840.{number}" for number in range(30)] + [f"cat/1.x{number}" for number in range(30)]
+    (note,) = read(tmp_path, list(BOTH), tuple(odd), count=3).notes
+    assert note.startswith("not used: 30 without a suffix (cat 30); 1 .x0 (cat 1); ")
+    assert note.endswith("; 23 more")
+
+
 def test_classes_without_images_in_a_split_and_folders_in_all_classes_are_told(tmp_path: Path) -> None:
     dataset = read(tmp_path / "a", [*below(*SPLITS), "train/cow", "val/cow"])
     assert dataset.notes == ("no test image is of class cow",)
@@ -135,11 +161,28 @@ def test_links_are_entered_but_neither_in_circles_nor_out(tmp_path: Path) -> Non
     assert "1 link to a folder above it (cat 1)" in dataset.notes[0]
     assert "1 broken link (. 1)" in dataset.notes[0]
     read(tmp_path / "other", ["cow"])
+    (root / "cat" / "notes").symlink_to(tmp_path / "other")
+    dataset = read(root, [])
+    assert len(dataset.records) == 6
+    assert "1 link that leads out of the folder (cat 1)" in dataset.notes[0]
     (root / "cow").symlink_to(tmp_path / "other" / "cow")
-    with pytest.raises(
-        MacError, match="cow: is a link to .*, which leaves the dataset's folder .*root; copy"
-    ):
+    with pytest.raises(MacError, match="cow: is a link to .*, which leaves the dataset's folder; copy"):
         read(root, [])
+
+
+def test_links_between_folders_are_each_entered_once(tmp_path: Path) -> None:
+    """Else there would be a path for each order of the folders."""
+    names = [f"c{number}" for number in range(9)]
+    read(tmp_path, names, count=1)
+    for name in names:
+        for other in names:
+            if other != name:
+                (tmp_path / name / f"to_{other}").symlink_to(f"../{other}")
+    found = listed(tmp_path, "")
+    assert len(found.files) == 2 * len(names)  # each directly, and by one link
+    assert {kind for kind, _ in found.unused} == {
+        "link to a folder above it", "link to a folder that another link leads to"
+    }  # fmt: skip
 
 
 def test_a_link_to_an_image_that_is_gone_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ MASKS = {
     "red on black": Image.fromarray(coloured((128, 0, 0))),
     "VOC's colours": grey(np.where(RIM[..., None], (224, 224, 192), coloured((192, 128, 128)))),
     "with alpha": grey(SQUARE * 255).convert("LA"),
+    "0 and 128": grey(SQUARE * 128),
+    "a cut-out": Image.merge("RGBA", [grey(SHADES)] * 3 + [grey(SQUARE * 255)]),
     "16 bits, 0 and 1": wide(SQUARE),
     "16 bits, 0 and 255": wide(SQUARE * 255),
     "16 bits, 0 and 65535": wide(SQUARE.astype(int) * 65535),
@@ -113,9 +115,31 @@ def test_in_other_files_too(tmp_path: Path, file: str, save: Callable[[Path], No
     np.testing.assert_array_equal(foreground(tmp_path, file), SQUARE == 1)
 
 
-@pytest.mark.parametrize("values", [SHADES, AGREEMENT * SQUARE, RIM * 102, SQUARE * 255, SQUARE * 128])
+@pytest.mark.parametrize("values", [SHADES, AGREEMENT * SQUARE, RIM * 102, SQUARE * 255])
 def test_greys_keep_their_bytes(values: NDArray[Any]) -> None:
     np.testing.assert_array_equal(np.asarray(true_masks.foreground_of(grey(values))), values)
+
+
+@pytest.mark.parametrize(
+    ("values", "objects", "how"),
+    [
+        ([0, 12, 150, 160], [0, 1, 1, 1], "numbers"),
+        ([0, 10, 128, 255], [0, 0, 1, 1], "greys"),
+        ([0, 128, 200, 250], [0, 1, 1, 1], ""),
+        ([0, 51, 153, 255], [0, 0, 1, 1], ""),
+        ([0, 5, *[255] * 20], [0, 1, *[0] * 20], ""),  # a small object in a wide rim
+    ],
+)
+def test_what_may_be_numbers_or_greys_is_told(values: list[int], objects: list[int], how: str) -> None:
+    found = true_masks.foreground_of(grey(np.array([values])))
+    assert (np.asarray(found) > 127).tolist() == [[bool(each) for each in objects]]
+    assert found.info.get("told", []) == ([true_masks.OR_GREYS.format(how)] if how else [])
+
+
+def test_colours_without_black_do_not_say_which_is_the_background(tmp_path: Path) -> None:
+    Image.fromarray(coloured((0, 255, 255)) ^ 255).save(tmp_path / "mask.png")  # red on white
+    with pytest.raises(MacError, match=r"mask.png: .*no colour in it is black, so which one is the back"):
+        foreground(tmp_path, "mask.png")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])

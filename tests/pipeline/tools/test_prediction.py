@@ -125,12 +125,13 @@ def test_the_artefacts_of_a_pair_belong_together(own_artefacts: Project) -> None
         Pair.load(own_artefacts, "mac", CPU)
 
 
-def test_files_folders_and_patterns(tmp_path: Path) -> None:
+def test_files_folders_and_patterns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("b.jpg", "a.png", "notes.txt"):
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
     both = [tmp_path / "a.png", tmp_path / "b.jpg"]
     assert listed([str(tmp_path)]) == both
+    assert caplog.messages == [f"{tmp_path}: not used: 1 .txt (. 1)"]
     assert listed([str(tmp_path / "b.jpg"), str(tmp_path / "*.*g")]) == both[::-1]
     for path, message in (
         ("nowhere.jpg", "nowhere.jpg: no such file or folder, and no pattern that finds one"),
