@@ -1,4 +1,4 @@
-"""Positions cut into blocks, so that memory grows neither with the dataset nor with the size of its images."""
+"""Positions cut into blocks, so that memory grows neither with the dataset nor with its images' size."""
 
 import math
 from collections.abc import Iterator

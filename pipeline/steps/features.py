@@ -233,7 +233,8 @@ class _Network:
         if not (np.abs(found) <= LARGEST).all():
             model = self.given.model("erm").path
             raise MacError(
-                f"features: they are NaN or above {LARGEST:g}; the model in {model} has diverged, lower train.lr"
+                f"features: they are NaN or above {LARGEST:g}; the model in {model} has diverged, "
+                "lower train.lr"
             )
         return np.asarray(found)
 

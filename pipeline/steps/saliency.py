@@ -379,8 +379,8 @@ class _Masking:
         if len(bad):
             row, model = rows[int(bad[0, 0])], self.given.model("erm").path
             raise MacError(
-                f"saliency: the map of row {row} is NaN or above {LARGEST:g}; the model in {model} has diverged, "
-                "lower train.lr"
+                f"saliency: the map of row {row} is NaN or above {LARGEST:g}; the model in {model} has "
+                "diverged, lower train.lr"
             )
 
 

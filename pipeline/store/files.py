@@ -190,8 +190,11 @@ def _rename_twice(folder: Path, path: Path) -> None:
     try:
         folder.rename(path)
     except OSError:
-        with suppress(OSError):  # else the next `create_folder` puts it back
+        try:
             replaced.rename(path)
+        except OSError as error:
+            if error.errno in _TAKEN:  # else it is the only copy, and the next `create_folder` puts it back
+                _remove(replaced)
         raise
     _remove(replaced)
 

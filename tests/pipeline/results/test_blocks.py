@@ -11,7 +11,7 @@ from pipeline.results.blocks import READ_ROWS, in_blocks
 def test_positions_stay_in_order_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     positions = np.random.default_rng(0).permutation(2 * READ_ROWS + 3)
     with h5py.File(tmp_path / "x.h5", "w") as file:
-        small, large = file.create_dataset("small", (1, 2)), file.create_dataset("large", (1, 5, 5))
+        small, large = (file.create_dataset(f"{n}", (1, n, n), "f4") for n in (2, 5))
         found = list(in_blocks(positions, small, large))
         assert [len(block) for block in found] == [READ_ROWS, READ_ROWS, 3]
         assert np.array_equal(np.concatenate(found), positions)
