@@ -116,6 +116,7 @@ def create(
                     for name, text in texts.items():
                         file.attrs[name] = text
                     yield Writer(path, file, schema)
+                    file.flush()  # the bytes depend on when it is written
                     file.attrs["complete"] = True
                     file.flush()
                 except BaseException:

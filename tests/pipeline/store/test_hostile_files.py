@@ -373,3 +373,10 @@ def test_a_text_file_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "a.json").write_text(json.dumps({"a": "x" * (1 << 20)}))
     with pytest.raises(MacError, match="has more than 1 MiB"):
         store.read_json(tmp_path / "a.json", "")
+
+
+def test_a_packed_row_is_unpacked_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hdf5, "_BLOCK", 16)
+    with h5py.File(path) as file:
+        assert [block.shape for block in hdf5._blocks(file["mask"])] == [(1, 8, 8)] * ROWS
+        assert [block.shape for block in hdf5._blocks(file["cam"])] == [(1, 2, 2)] * ROWS
