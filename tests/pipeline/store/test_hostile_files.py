@@ -380,3 +380,16 @@ def test_a_packed_row_is_unpacked_once(path: Path, monkeypatch: pytest.MonkeyPat
     with h5py.File(path) as file:
         assert [block.shape for block in hdf5._blocks(file["mask"])] == [(1, 8, 8)] * ROWS
         assert [block.shape for block in hdf5._blocks(file["cam"])] == [(1, 2, 2)] * ROWS
+
+
+def test_a_file_without_a_note_is_read_once_for_its_kind_and_its_contents(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    digest = hdf5.file_digest
+    monkeypatch.setattr(hdf5, "file_digest", lambda file, start: (read.append(file), digest(file, start))[1])
+    hdf5._note(path).unlink()
+    assert store.stated_kind(path) == "masks"
+    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
+        pass
+    assert read == [path]
