@@ -98,12 +98,13 @@ def _require_rows(files: Mapping[str, Artefact]) -> None:
     images, masks, features = (files.get(name) for name in ("images", "masks", "features"))
     if images and features:
         split = images["split"][:]
+        known = {column: images[column][:] for column in ("label", "attribute")}
         for code, name in enumerate(SPLITS):
             rows = features[f"{name}/row"][:]
             whole = rows if name == "train" else np.flatnonzero(split == code)  # training: perhaps not all
             same = np.array_equal(rows, whole) and bool((split[rows] == code).all())
-            for column in ("label", "attribute"):
-                same = same and np.array_equal(features[f"{name}/{column}"][:], images[column][:][rows])
+            for column, values in known.items():
+                same = same and np.array_equal(features[f"{name}/{column}"][:], values[rows])
             if not same:
                 raise DisagreementError("features", f"its rows of {name}/ are not those of images.h5")
     for prefix, code in (("", 0), ("val/", 1)):

@@ -23,7 +23,7 @@ from pipeline.agreement import DisagreementError, require_agreement
 from pipeline.errors import MacError
 from pipeline.kind import Kind
 from pipeline.metrics import Grouping, Groups, Labels, seen_by_erm
-from pipeline.schemas.models import fields_of
+from pipeline.schemas.models import NEEDED, fields_of
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
 
 
@@ -122,7 +122,7 @@ class Project:
             schema = import_module(f"pipeline.schemas.{name}").SCHEMA
             return stack.enter_context(store.open_artefact(path, name, schema, kind.remedy, digest))
         if kind.form == "model":
-            return store.open_model(path, name, kind.remedy, digest, fields_of)
+            return store.open_model(path, name, kind.remedy, digest, fields_of, NEEDED.get(name, ()))
         if kind.form == "table":
             return Table.read(path, kind)
         raise ValueError(f"{name} is not for opening")

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -34,12 +35,15 @@ STAGES = tuple(stage.name for stage in graph.STAGES if stage.pipeline == "main")
 COMPARED = tuple(stage.name for stage in graph.STAGES if stage.pipeline == "comparison")
 WITH_DATA = (*STAGES, *COMPARED, "clean", "diagnose", "predict", "explain", "export", "doctor")
 WITH_PARAMS = (*(stage.name for stage in graph.STAGES if stage.params), "doctor")
+CACHE = tempfile.TemporaryDirectory(prefix="mac-cache-")  # it goes when this process ends
 COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}
 
 
 # One thread here and in every process that a test starts: their bytes are compared, and they run at once.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+# What a test notes as checked is no note of the user's.
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 # A shell that starts the tests in the background ignores Ctrl-C, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -143,7 +147,7 @@ def edited(path: Path, *, sealed: bool = False) -> Iterator[h5py.File]:
     if sealed:
         with path.open("r+b") as whole:
             whole.write(hdf5._seal(store.file_digest(path, hdf5.SEAL)))
-    hdf5._remember(path, schema)
+    hdf5._remember(path, schema, hdf5._state(path))
 
 
 def restate(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

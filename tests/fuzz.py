@@ -47,7 +47,7 @@ from tests import cached, conftest, made_up
 AS_IT_IS = -1  # the seed that changes nothing
 SECRET = b"A secret of this machine.       " * 4096
 HDF5 = ("images", "masks", "features", "examples")
-MODELS = ("erm", "retrained", "baselines", "jtt")
+MODELS = ("erm", "retrained", "baselines", "jtt", "masktune")
 TABLES = ("sweep", "ablation")
 KINDS = (*HDF5, *MODELS, *TABLES, "metrics")
 # What reads each kind besides `mac inspect`.
@@ -60,6 +60,7 @@ READERS = {
     "retrained": ("load", "predict", "explain", "browse", "evaluate", "report", "export"),
     "baselines": ("load_dfr", "predict_dfr", "explain_dfr", "report", "export_dfr"),
     "jtt": ("load", "compare"),
+    "masktune": ("load", "compare"),
     "sweep": ("retrain_auto", "report"),
     "ablation": ("compare",),
     "metrics": (),
@@ -85,7 +86,7 @@ def build(folder: Path) -> Project:
     for name in ("images", "masks", "features", "examples"):
         with conftest.edited(project.path(name), sealed=True) as file:
             file.attrs["made_from"] = "{}"
-    for name in (*MODELS, *TABLES, "masktune"):
+    for name in (*MODELS, *TABLES):
         for file in project.path(name).glob("*.json"):
             file.write_text(json.dumps({**json.loads(file.read_text()), "made_from": {}}))
         if name not in TABLES:
@@ -517,7 +518,7 @@ def _mutate_hdf5(path: Path, rng: random.Random) -> str:
 
 
 def _mutate_model(folder: Path, rng: random.Random) -> str:
-    how = rng.choice(["about", "about", "tensors", "tensors", "metrics", "history", "text"])
+    how = rng.choice(["about", "about", "tensors", "tensors", "files", "metrics", "history", "text"])
     if how in ("metrics", "history"):
         name = "metrics.json" if how == "metrics" else "history.csv"
         if not (folder / name).exists():
@@ -531,8 +532,10 @@ def _mutate_model(folder: Path, rng: random.Random) -> str:
     about = json.loads((folder / "model.json").read_text())
     if how == "about":
         mutate_json(about, rng)
-    elif how == "tensors":
+    elif how in ("tensors", "files"):
         file = rng.choice(sorted(folder.glob("*.safetensors")))
+        if how == "files":  # the changed file is there, but no digest of it
+            del about["files"][file.name]
         tensors = load_file(file)
         mutate_tensors(tensors, rng)
         save_file({name: np.array(array, order="C") for name, array in tensors.items()}, file)
@@ -723,7 +726,9 @@ def _last(error: BaseException) -> str:
 
 
 def apart(project: Project, name: str, seed: int, folder: Path, quick: bool, limit: int = 20) -> Outcome:
-    """`outcome` in a process of its own, with at most `limit` seconds and 8 GB."""
+    """`outcome` in a process of its own, with at most `limit` seconds, and 1 GiB beyond this one's."""
+    pages = int(Path("/proc/self/statm").read_text().split()[5])  # of data
+    most = pages * resource.getpagesize() + (1 << 30)
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -731,7 +736,7 @@ def apart(project: Project, name: str, seed: int, folder: Path, quick: bool, lim
             os.close(reading)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(limit)
-            resource.setrlimit(resource.RLIMIT_DATA, (6 << 30, 6 << 30))
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             found = outcome(project, name, seed, folder, quick)
             with os.fdopen(writing, "w", errors="replace") as pipe:

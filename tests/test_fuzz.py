@@ -15,10 +15,12 @@ KINDS = (
     "retrained",
     "baselines",
     "jtt",
+    "masktune",
     "sweep",
+    "ablation",
     "metrics",
 )
-EACH = 20  # 200 in all
+EACH = 20  # 240 in all
 
 
 def test_changed_artefacts_are_read_or_refused() -> None:

@@ -71,7 +71,7 @@ def ablation(
     _require_made_with(given, "features", features)
     masks = given.file("masks")
     rows = masks["row"][:]
-    blocks = in_blocks(np.arange(len(rows)))
+    blocks = in_blocks(np.arange(len(rows)), masks["mask"])
     pixels = np.concatenate([masks.rows("mask", each).sum((1, 2)) for each in blocks])
     known = _with_core(given, rows)
     # What is done is kept until all is done. The folder's name depends on all of the inputs.

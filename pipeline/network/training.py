@@ -70,7 +70,8 @@ class Training:
         criterion: what chooses: what `auto` stands for here.
 
     Raises:
-        MacError: the criterion needs attributes of validation that are unknown.
+        MacError: the criterion needs attributes of validation that are unknown, or images.h5 states what it
+            cannot have.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Training:
         self.history = History(given.grouping("val"), given.grouping("train"))
         self.best: Tensors = {}
         self.early: Tensors = {}
+        self.spec()  # what images.h5 states is checked now, not after hours of training
 
     def _new_model(self, start: ModelFolder | None) -> classifier.Classifier:
         if start is not None:
@@ -263,7 +265,7 @@ class Training:
 
     def spec(self) -> ModelSpec:
         """How to build the model, and how an image file becomes its input."""
-        groups = self.given.groups
+        groups, has_range = self.given.groups, "range" in self.images.provenance.params
         return ModelSpec(
             architecture=self.network.architecture,
             classes=groups.classes,
@@ -273,7 +275,7 @@ class Training:
             input_size=self.inputs.input_size,
             to_input=self.inputs.to_input,
             normalization=self.model.trunk.normalization,
-            range=self.images.provenance.params.get("range", "auto"),
+            range=self.given.stated("images", "range") if has_range else "auto",
         )
 
     def state(self) -> Tensors:

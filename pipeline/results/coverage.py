@@ -46,7 +46,9 @@ def shares(images: Artefact, masks: Artefact, spec: InputSpec) -> NDArray[np.flo
     rows = masks["row"][:]
     known = images["has_foreground"][:][rows] if "has_foreground" in images else np.zeros(len(rows), np.bool_)
     found = np.full((4, len(rows)), np.nan)
-    for positions in in_blocks(np.flatnonzero(known)):
+    if not known.any():
+        return found
+    for positions in in_blocks(np.flatnonzero(known), images["foreground"], masks["mask"]):
         stored = torch.from_numpy(images.rows("foreground", rows[positions]))
         foreground = to_input_grid(stored, spec)
         mask = torch.from_numpy(masks.rows("mask", positions))

@@ -155,7 +155,7 @@ def _balanced(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _blanks(masks: Artefact, part: str, label: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
     """Count and share of the blank maps of the images in one part of masks.h5, and by class."""
     of = label[masks[f"{part}row"][:]]
-    blocks = in_blocks(np.arange(len(of)))
+    blocks = in_blocks(np.arange(len(of)), masks[f"{part}cam"])
     blank = np.concatenate([is_blank(masks.rows(f"{part}cam", positions)) for positions in blocks])
     by_class = {classes[code]: _counted(blank[of == code]) for code in np.unique(of)}
     return {**_counted(blank), "classes": by_class}

@@ -16,13 +16,14 @@ _EARLY = {
     "erm": Field("int64", (), "ERM's own epoch", optional=True, values=Codes("epochs")),
 }
 
-# The sets of each kind. A set that is not here, or is not there, is optional but for `model`.
+# The sets of each kind, and those that it must have besides `model`.
 SETS: dict[str, dict[str, Schema]] = {
     "erm": {"model": _CLASSIFIER, "early": _EARLY},
     "retrained": {"model": _CLASSIFIER, "head": _HEADS},
     "jtt": {"model": _CLASSIFIER},
     "masktune": {"model": _CLASSIFIER},
 }
+NEEDED = {"retrained": ["head"]}
 
 
 def fields_of(kind: str, tensors: str, names: list[str]) -> Schema:

@@ -19,15 +19,15 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 
 from pipeline.params.baselines import MethodName
+from pipeline.params.block import Positive
 from pipeline.params.maps import MapParams
 from pipeline.params.selection import Criterion
 from pipeline.params.train import TrainParams
+from pipeline.spec import White
 
 _ABSENT: Any = None  # of a key that may be absent, and is not None where it is there
-MOST_ROWS = 20_000  # of a CSV file that is drawn
 
 Text = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -135,7 +135,7 @@ class Row(_Checked):
     sign: Text
     chosen: dict[str, Any]
     note: Text
-    seeds: Annotated[int, Field(ge=1, le=10_000)]
+    seeds: Positive
     val: Scores
     test: Scores
 
@@ -210,7 +210,7 @@ class OfMasks(_Checked):
     alpha: Weight
     beta: Weight
     l2: Weight = _ABSENT
-    seeds: Annotated[int, Field(ge=1, le=10_000)]
+    seeds: Positive
     test: Scores
 
 
@@ -266,7 +266,7 @@ class Metrics(_Checked):
     erm: dict[Literal["val", "test"], ErmScores]
     mac: dict[Literal["val", "test"], Scores]
     count: dict[Literal["val", "test"], dict[str, Count]]
-    seeds: Annotated[int, Field(ge=1, le=10_000)]
+    seeds: Positive
     setting: Setting
 
     @model_validator(mode="after")
@@ -279,6 +279,28 @@ class Metrics(_Checked):
         if not _kind(self.erm["test"])[1] <= set(self.count["test"]):
             raise ValueError("count: lacks a group")
         return self
+
+
+class OfErm(_Checked):
+    """metrics.json of erm, which is only shown."""
+
+    epoch: Count = _ABSENT
+    best_epoch: Count = _ABSENT
+    criterion: Criterion = _ABSENT
+    val: dict[Text, Share | dict[Text, Share]] = _ABSENT
+
+
+class OfRetrained(_Checked):
+    """metrics.json of retrained, which is only shown."""
+
+    alpha: Weight | None = None
+    beta: Weight | None = None
+    l2: Weight | None = None
+    chosen_by: Literal["params", "sweep", "sweep_l2"] = _ABSENT
+    head_seed: Count = _ABSENT
+    criterion: Criterion = _ABSENT
+    epoch: list[Count] = _ABSENT
+    val: dict[Text, Spread | dict[Text, Spread]] = _ABSENT
 
 
 class Timing(_Checked):
@@ -338,6 +360,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "ablation": Ablation,
     "jtt": Row,
     "masktune": Row,
+    "erm": OfErm,
+    "retrained": OfRetrained,
     "metrics": Metrics,
     "timings": Timing,
 }
@@ -360,19 +384,20 @@ class Coverage(_Checked):
     mask_bg: Share
 
 
-def _declared(field: FieldInfo) -> Any:
-    """The type of a parameter, with its limits."""
-    return Annotated[field.annotation, field]
+def _declared(prefix: str, block: type[BaseModel], *keys: str) -> dict[str, Any]:
+    """The types of some parameters, with their limits."""
+    fields = {key: block.model_fields[key] for key in keys}
+    return {f"{prefix}{key}": Annotated[field.annotation, field] for key, field in fields.items()}
 
 
 # What is used of the parameters that artefacts state: their types by kind of artefact and key.
 STATED: dict[str, dict[str, Any]] = {
-    "images": {"name": Text, "to_stored": Literal["squash", "center_crop"]},
+    "images": {"name": Text, "to_stored": Literal["squash", "center_crop"], "range": Literal["auto"] | White},
     "erm": {
         "selection.criterion": Criterion,
-        **{f"train.{key}": _declared(field) for key, field in TrainParams.model_fields.items()},
+        **_declared("train.", TrainParams, "select", "hold_out", "seed"),
     },
-    "masks": {key: _declared(field) for key, field in MapParams.model_fields.items()},
+    "masks": _declared("", MapParams, "method", "size", "side", "top_k", "flip"),
     "retrained": {
         "alpha": Weight | None,
         "beta": Weight | None,
@@ -383,13 +408,18 @@ STATED: dict[str, dict[str, Any]] = {
         "solver": Literal["adam", "lbfgs"],
         "criterion": Criterion,
     },
-    "examples": {"coverage": Annotated[list[Coverage], Field(max_length=1_000_000)]},
+    "examples": {"coverage": list[Coverage]},
 }
 
 
 def problem(values: Mapping[str, Any], kind: str) -> str:
     """What is wrong with the values of a metrics.json; empty if nothing is, or if it is not declared."""
     return _problem(TABLES[kind].model_validate, values) if kind in TABLES else ""
+
+
+def shown(values: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What is declared of the values of a metrics.json that has no problem."""
+    return TABLES[kind].model_validate(values, strict=True).model_dump(exclude_unset=True)
 
 
 def problem_of_stated(value: object, kind: str, key: str) -> str:
@@ -403,8 +433,8 @@ def rows_of(cells: Sequence[Mapping[str, str]], kind: str, name: str) -> list[di
     Raises:
         ValueError: one is not as declared.
     """
-    if not 0 < len(cells) <= MOST_ROWS:
-        raise ValueError(f"has {len(cells)} rows")
+    if not cells:
+        raise ValueError("has no rows")
     rows = []
     for number, row in enumerate(cells, 2):
         try:
@@ -412,8 +442,9 @@ def rows_of(cells: Sequence[Mapping[str, str]], kind: str, name: str) -> list[di
         except ValidationError as error:
             raise ValueError(f"line {number}: {_said(error)}") from None
     if kind == "sweep":
-        erm = [row["alpha"] is None or row["beta"] is None for row in rows]
-        if sum(erm) != 1 or len(rows) < 2 or sum(row["picked"] for row in rows) != 1:
+        erm = [row for row in rows if row["alpha"] is None and row["beta"] is None]
+        half = [row for row in rows if (row["alpha"] is None) != (row["beta"] is None)]
+        if len(erm) != 1 or half or len(rows) < 2 or sum(row["picked"] for row in rows) != 1:
             raise ValueError("should have one row of ERM, others, and one row that is picked")
     return rows
 

@@ -26,11 +26,10 @@ def evaluate(given: Opened, metrics_out: Path, plots_out: Path, context: Context
     """
     metrics, confusion = measure(given)
     metrics["diagnosis"] = diagnose(given)
-    # Both get their names at the end, so that an error leaves both as they were.
-    with store.replacing(metrics_out) as written, store.create_folder(plots_out) as folder:
-        store.write_json(written, metrics)
+    with store.create_folder(plots_out) as folder:
         store.write_csv(folder / "groups.csv", _for_a_script(_bars(metrics)))
         store.write_csv(folder / "confusion.csv", _for_a_script(confusion))
+        store.write_json(metrics_out, metrics)  # last, so that an error leaves both as they were
     table = tables.of_metrics(metrics, Choice.of_retrained(given).reason)
     return f"{table}\n\n{diagnosis_table.in_words(metrics['diagnosis'])}"
 

@@ -36,6 +36,7 @@ from pipeline.params.features import FeaturesParams
 from pipeline.project import Opened, Reference
 from pipeline.schemas.features import SCHEMA
 from pipeline.store import SPLITS, FittedHeads
+from pipeline.store.schema import LARGEST
 
 BATCHES = 8  # in a block; whole batches, as in stage saliency
 ORIGINAL: Views = ("original",)
@@ -226,13 +227,14 @@ class _Network:
         """φ, (B, D).
 
         Raises:
-            MacError: they are not finite.
+            MacError: they are not finite, or so large that features.h5 could not be opened.
         """
         found = self.model.features(x).cpu().numpy()
-        if not np.isfinite(found).all():
+        if not (np.abs(found) <= LARGEST).all():
             model = self.given.model("erm").path
             raise MacError(
-                f"features: they are NaN or infinite; the model in {model} has diverged, lower train.lr"
+                f"features: they are NaN or above {LARGEST:g}; the model in {model} has diverged, "
+                "lower train.lr"
             )
         return np.asarray(found)
 

@@ -44,6 +44,7 @@ from pipeline.results.intervals import wilson
 from pipeline.results.previews import write_previews
 from pipeline.schemas.masks import SCHEMA
 from pipeline.store import Artefact
+from pipeline.store.schema import LARGEST
 
 COLUMNS = ("target", "channel_mean", "quantile", "has_knee")  # of masks.h5, besides the row
 BATCHES = 16  # in a block; a block has whole batches, so that the same images always share a batch
@@ -146,7 +147,7 @@ def _require_cores(images: Artefact, rows: NDArray[np.int64], spec: InputSpec) -
 def empty_cores(images: Artefact, rows: NDArray[np.int64], spec: InputSpec) -> NDArray[np.int64]:
     """The rows of images.h5, among `rows` (M,), whose true mask has no foreground on the input grid."""
     empty = [rows[:0]]
-    for block in in_blocks(rows):
+    for block in in_blocks(rows, images["foreground"]):
         grid = to_input_grid(torch.from_numpy(images.rows("foreground", block)), spec)
         empty.append(block[~grid.flatten(1).any(1).numpy()])
     return np.concatenate(empty)
@@ -361,7 +362,7 @@ class _Masking:
             foreground = self._foreground(rows)
             batch = maps.Batch(rows, self.model.input(grid), label, foreground)
             found = maps.of_batch(self.model, batch, params)
-            self._require_finite(found.cam, rows)
+            self._require_possible(found.cam, rows)
             knees: Arrays = {}
             if foreground is not None:
                 top = foreground
@@ -379,13 +380,13 @@ class _Masking:
         stored = torch.from_numpy(self.given.file("images").rows("foreground", rows)).to(self.on)
         return to_input_grid(stored, self.given.model("erm").spec)
 
-    def _require_finite(self, cam: Tensor, rows: NDArray[np.int64]) -> None:
-        bad = (~cam.isfinite()).flatten(1).any(1).nonzero()
+    def _require_possible(self, cam: Tensor, rows: NDArray[np.int64]) -> None:
+        bad = (~(cam.abs() <= LARGEST)).flatten(1).any(1).nonzero()
         if len(bad):
             row, model = rows[int(bad[0, 0])], self.given.model("erm").path
             raise MacError(
-                f"saliency: the map of row {row} is not finite; the model in {model} has diverged, "
-                "lower train.lr"
+                f"saliency: the map of row {row} is NaN or above {LARGEST:g}; the model in {model} has "
+                "diverged, lower train.lr"
             )
 
 

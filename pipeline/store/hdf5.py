@@ -7,11 +7,14 @@ and nothing is opened that the schema does not name. What is checked, and what i
 import fcntl
 import json
 import math
+import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache, lru_cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import h5py
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MacError, first_line
 from pipeline.spec import checked_names
-from pipeline.store.files import ballast, decoded, replacing, sync
+from pipeline.store.files import MOST_TEXT, ballast, decoded, regular, replacing, sync
 from pipeline.store.provenance import VERSION, Provenance, digest_of, file_digest
 from pipeline.store.schema import NAMES, Codes, Field, Schema
 
@@ -30,12 +33,12 @@ SEAL = 512  # bytes of the HDF5 user block
 class Writer:
     """An HDF5 artefact that is being written. `file` is open, so that groups can be added (previews)."""
 
-    def __init__(self, file: h5py.File, schema: Schema) -> None:
+    def __init__(self, path: Path, file: h5py.File, schema: Schema) -> None:
         self.file = file
-        self._fields = schema
+        self._path, self._fields = path, schema
 
     def create(self, name: str, shape: Sequence[int]) -> h5py.Dataset:
-        """Create the schema's dataset `name` with all its rows, to be filled by slices."""
+        """Create the schema's dataset `name` with all its rows, to be filled by slices of checked values."""
         field = self._fields[name]
         options: dict[str, Any] = {}
         if field.layout != "contiguous" and shape[0] > 0:
@@ -47,7 +50,11 @@ class Writer:
         return dataset
 
     def write(self, name: str, values: NDArray[Any] | Sequence[str]) -> None:
-        """Create and fill a dataset that fits in memory."""
+        """Create and fill a dataset that fits in memory.
+
+        Raises:
+            MacError: a value is not what the schema allows, such as a NaN.
+        """
         field = self._fields[name]
         if field.dtype == "utf-8":
             encoded = [str(value).encode() for value in values]
@@ -56,6 +63,8 @@ class Writer:
             _describe(dataset, field)
         else:
             array = np.asarray(values)
+            if array.size and (problem := field.problem(array, {})):
+                raise MacError(f"{self._path}: cannot be written: dataset '{name}' {problem}")
             self.create(name, array.shape)[...] = array
 
 
@@ -87,21 +96,27 @@ def create(
         attributes: further root attributes (class names and the like), JSON-able.
 
     Raises:
-        MacError: the folder cannot be written, the disk is full, or a value is not what the schema allows,
-            such as a NaN. An old file at `path` is unchanged.
+        MacError: the folder cannot be written, the disk is full, or an attribute is too long. An old file at
+            `path` is unchanged.
     """
+    texts = {
+        "params": json.dumps(params, sort_keys=True),
+        "made_from": json.dumps(made_from, sort_keys=True),
+    }
+    texts |= {name: json.dumps(value, ensure_ascii=False) for name, value in attributes.items()}
+    for name, text in texts.items():
+        if len(text.encode()) > MOST_TEXT:
+            raise MacError(f"{path}: cannot be written: attribute '{name}' is too long")
     with replacing(path) as temporary:
         try:
             with ballast(temporary) as let_go, _new_file(temporary) as file:
                 try:
                     file.attrs["schema"] = kind
                     file.attrs["version"] = VERSION
-                    file.attrs["params"] = json.dumps(params, sort_keys=True)
-                    file.attrs["made_from"] = json.dumps(made_from, sort_keys=True)
-                    for name, value in attributes.items():
-                        file.attrs[name] = json.dumps(value, ensure_ascii=False)
-                    yield Writer(file, schema)
-                    _require_values_to_write(path, schema, file)
+                    for name, text in texts.items():
+                        file.attrs[name] = text
+                    yield Writer(path, file, schema)
+                    file.flush()  # the bytes depend on when it is written
                     file.attrs["complete"] = True
                     file.flush()
                 except BaseException:
@@ -117,7 +132,8 @@ def create(
             written.result()
         with temporary.open("r+b") as sealed:
             sealed.write(_seal(digest))
-    _remember(path, schema)
+        state = _state(temporary)
+    _remember(path, schema, state)
 
 
 def _new_file(path: Path) -> h5py.File:
@@ -155,13 +171,16 @@ def _seal(digest: str) -> bytes:
 
 def stated_digest(path: Path) -> str | None:
     """The digest that the file states; None if it has no seal, cannot be read, or is no regular file."""
-    if not path.is_file():
-        return None
     try:
-        with path.open("rb") as file:
-            start = file.read(SEAL)
-    except OSError:
+        return _sealed(path)
+    except (OSError, MacError):
         return None
+
+
+def _sealed(path: Path) -> str | None:
+    """The digest that the file states; None if it has no seal."""
+    with regular(path) as file:
+        start = file.read(SEAL)
     digest = start.partition(b"bytes: ")[2][:64].decode("ascii", "replace")
     return digest if start == _seal(digest) else None
 
@@ -224,7 +243,7 @@ class Artefact:
         for name, field in schema.items():
             found = _dataset(file, name, field, self.lengths)
             if found is not None:
-                self._datasets[name] = _Dataset(found.id, f"{path}: dataset '{name}'", remedy)
+                self._datasets[name] = _Dataset(found, f"{path}: dataset '{name}'", remedy)
             elif not field.optional:
                 raise ValueError(f"dataset '{name}' is missing")
         self.names: dict[str, tuple[str, ...]] = {}
@@ -332,18 +351,18 @@ def open_artefact(
             open for writing elsewhere; or a dataset is missing, has the wrong form or a wrong value, or lies
             in another file. One line names file, dataset and remedy.
     """
-    if not path.is_file():
-        what = "is no file" if path.exists() else "no such file"
-        raise MacError(f"{path}: {what}; {remedy}")
     try:
-        sealed, is_known = stated_digest(path), _is_remembered(path, schema)
+        state, sealed = _state(path), _sealed(path)
         if sealed is None:
             raise MacError(f"{path}: is no MaC artefact, or damaged; {remedy}")
-        if not is_known and file_digest(path, SEAL) != sealed:
+        is_known = _is_remembered(path, state, schema)
+        if not is_known and _digest(path, state) != sealed:
             if _is_open_for_writing(path):
                 raise BlockingIOError
             raise MacError(f"{path}: truncated or damaged, its contents are not what was written; {remedy}")
         file = _to_read(path)
+    except FileNotFoundError:
+        raise MacError(f"{path}: no such file; {remedy}") from None
     except BlockingIOError:  # from HDF5 too, if the environment makes it lock files
         raise MacError(f"{path}: another program has it open for writing; close it there first") from None
     except OSError as error:
@@ -353,7 +372,7 @@ def open_artefact(
             artefact = Artefact(path, kind, file, schema, sealed, remedy)
             if not is_known:
                 artefact.require_values()
-                _remember(path, schema)
+                _remember(path, schema, state)
         except ValueError as error:  # from here, or from h5py
             raise MacError(f"{path}: {first_line(error)}; {remedy}") from None
         except _BROKEN as error:
@@ -381,12 +400,12 @@ _BROKEN = (
 def stated_kind(path: Path) -> str | None:
     """The kind that an HDF5 file states; None if it is no artefact, or damaged."""
     try:
-        sealed = stated_digest(path)
-        if sealed is None or (not _is_remembered(path) and file_digest(path, SEAL) != sealed):
+        state, sealed = _state(path), _sealed(path)
+        if sealed is None or (not _is_remembered(path, state) and _digest(path, state) != sealed):
             return None
         with _to_read(path) as file:
             return _text(file, "schema")
-    except _BROKEN:
+    except (MacError, *_BROKEN):
         return None
 
 
@@ -395,27 +414,50 @@ def _note(path: Path) -> Path:
 
 
 def _state(path: Path) -> str:
-    """What changes with the file. Whoever packs a file cannot choose its ctime and inode here."""
+    """What changes with the file, and what nobody else can make up.
+
+    The ctime is left out: it changes too when DVC makes a link of the file.
+    """
     now = path.stat()
-    return f"{now.st_size} {now.st_mtime_ns} {now.st_ctime_ns} {now.st_ino}"
+    return digest_of(now.st_size, now.st_mtime_ns, now.st_ino, _secret())
 
 
-def _remember(path: Path, schema: Schema) -> None:
+@cache
+def _secret() -> str:
+    """A secret of this user. Without a folder to keep it in, of this process."""
+    new = token_hex()
+    with suppress(OSError, MacError, RuntimeError, UnicodeDecodeError):  # RuntimeError: no home
+        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mac-robust", "secret")
+        if not path.exists():
+            with replacing(path) as temporary:
+                temporary.touch(0o600)
+                temporary.write_text(new)
+        return path.read_text()
+    return new
+
+
+@lru_cache(maxsize=16)
+def _digest(path: Path, _state: str) -> str:
+    """The digest of a file in this state: what is stated of it and what is opened is read once."""
+    return file_digest(path, SEAL)
+
+
+def _remember(path: Path, schema: Schema, state: str) -> None:
     """Note beside the file that its contents are checked. They are read again only if it changes."""
     note = _note(path)
     with suppress(OSError):  # without the note, the contents are read every time
         note.unlink(missing_ok=True)  # it may be a link that came with the file
         with note.open("x") as new:
-            new.write(f"{_state(path)}\n{_checks(schema)}")
+            new.write(f"{state}\n{_checks(schema)}")
 
 
-def _is_remembered(path: Path, schema: Schema | None = None) -> bool:
-    """Whether the file's bytes were checked; and its values, if a schema is given."""
+def _is_remembered(path: Path, state: str, schema: Schema | None = None) -> bool:
+    """Whether the file's bytes were checked in this state; and its values, if a schema is given."""
     try:
         if not stat.S_ISREG(_note(path).lstat().st_mode):
             return False
-        state, _, checks = _note(path).read_text().partition("\n")
-        return state == _state(path) and (schema is None or checks == _checks(schema))
+        noted, _, checks = _note(path).read_text().partition("\n")
+        return noted == state and (schema is None or checks == _checks(schema))
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -450,11 +492,11 @@ def _attribute(file: h5py.File, name: str) -> h5py.h5a.AttrID:
 
 def _text(file: h5py.File, name: str) -> str:
     kind = _attribute(file, name).get_type()
-    if not isinstance(kind, h5py.h5t.TypeStringID) or kind.get_size() > _MOST_TEXT:
+    if not isinstance(kind, h5py.h5t.TypeStringID) or kind.get_size() > MOST_TEXT:
         raise ValueError(f"attribute '{name}' is no text")
     found = file.attrs[name]
     text = found.decode() if isinstance(found, bytes) else str(found)
-    if len(text) > _MOST_TEXT:
+    if len(text) > MOST_TEXT:
         raise ValueError(f"attribute '{name}' is too long")
     return text
 
@@ -473,7 +515,7 @@ def _link(group: h5py.h5g.GroupID, name: str) -> int | None:
     return group.links.get_info(key).type if group.links.exists(key) else None
 
 
-def _dataset(file: h5py.File, name: str, field: Field, lengths: dict[str, int]) -> h5py.Dataset | None:
+def _dataset(file: h5py.File, name: str, field: Field, lengths: dict[str, int]) -> h5py.h5d.DatasetID | None:
     """A dataset, after its structure is checked; None if it is not there.
 
     Args:
@@ -501,7 +543,7 @@ def _dataset(file: h5py.File, name: str, field: Field, lengths: dict[str, int]) 
     if problem := field.misfit(shape, lengths):
         raise ValueError(f"dataset '{name}' {problem}")
     _require_storage(name, field, place, file)
-    return h5py.Dataset(place)
+    return place
 
 
 def _require_form(name: str, field: Field, dataset: h5py.h5d.DatasetID) -> None:
@@ -558,7 +600,6 @@ def _require_storage(name: str, field: Field, dataset: h5py.h5d.DatasetID, file:
 
 _DEFLATE = 1100  # the most bytes that gzip can pack into one, rounded up
 _MOST_PER_ROW = 1 << 28  # bytes of a packed row: a mask of 16,384 × 16,384 pixels
-_MOST_TEXT = 1 << 22  # bytes of an attribute
 
 
 # --- Values -----------------------------------------------------------------------------------------------
@@ -575,9 +616,9 @@ def _require_values(name: str, field: Field, dataset: h5py.Dataset, lengths: Map
 
 
 def _blocks(dataset: h5py.Dataset) -> Iterator[NDArray[Any]]:
-    """All values, in blocks of no more than 16 MiB; a row of the last axes is not cut."""
+    """All values, in blocks of no more than 16 MiB. A row of the last axes is not cut, nor is a chunk."""
     shape, item, axis = dataset.shape, dataset.dtype.itemsize, 0
-    while axis < len(shape) - 1 and item * math.prod(shape[axis + 1 :]) > _BLOCK:
+    while dataset.chunks is None and axis < len(shape) - 1 and item * math.prod(shape[axis + 1 :]) > _BLOCK:
         axis += 1
     step = max(1, _BLOCK // (item * math.prod(shape[axis + 1 :])))
     for index in np.ndindex(shape[:axis]):
@@ -586,20 +627,3 @@ def _blocks(dataset: h5py.Dataset) -> Iterator[NDArray[Any]]:
 
 
 _BLOCK = 16 << 20
-
-
-def _require_values_to_write(path: Path, schema: Schema, file: h5py.File) -> None:
-    """Raise a MacError if a value that is to be written could not be read again."""
-    file.flush()
-    written = {name: (field, file[name]) for name, field in schema.items() if name in file}
-    lengths: dict[str, int] = {}
-    for field, dataset in written.values():
-        lengths |= zip(map(_axis, field.dims), dataset.shape, strict=True)
-    lengths |= {name: len(json.loads(file.attrs[name])) for name in NAMES if name in file.attrs}
-    for name, (field, dataset) in written.items():
-        if field.dtype == "bool":
-            continue
-        try:
-            _require_values(name, field, dataset, lengths)
-        except ValueError as error:
-            raise MacError(f"{path}: cannot be written: {error}") from None

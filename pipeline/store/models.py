@@ -1,12 +1,11 @@
 """Model folders: model.safetensors has the tensors, and model.json states how to build the model.
 
-
 model.json states the digest of each file of tensors, and the digest of all else that it states itself: its
 seal. A folder may come from anyone, and whoever changes it can seal it again. So all that it states is
 checked too. What is checked, and what is not, is in SECURITY.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from pipeline.errors import MacError, first_line
 from pipeline.spec import ModelSpec
 from pipeline.store.files import read_json, tensor_errors, write_json
 from pipeline.store.provenance import VERSION, Provenance, digest_of, file_digest
-from pipeline.store.schema import Schema
+from pipeline.store.schema import Field, Schema
 
 TENSORS = "model.safetensors"
 SEAL = "seal"  # the key of the digest of all else in model.json
@@ -72,7 +71,13 @@ class ModelFolder:
         return self.provenance.digest
 
     def read(self, name: str = "model") -> dict[str, NDArray[Any]]:
-        """All tensors of `<name>.safetensors`, as NumPy arrays."""
+        """All tensors of `<name>.safetensors`, as NumPy arrays.
+
+        Raises:
+            MacError: model.json does not state this file, so it was not checked.
+        """
+        if name not in self.sets:
+            raise MacError(f"{self.path / 'model.json'}: states no {name}.safetensors; make the model again")
         return load_file(self.path / f"{name}.safetensors")
 
     def head(self) -> FittedHeads:
@@ -124,7 +129,12 @@ def sealed(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_model(
-    path: Path, kind: str, remedy: str, digest: str | None = None, fields: Fields | None = None
+    path: Path,
+    kind: str,
+    remedy: str,
+    digest: str | None = None,
+    fields: Fields | None = None,
+    needed: Sequence[str] = (),
 ) -> ModelFolder:
     """Open a model folder, and check that model.json and the tensors belong together.
 
@@ -133,14 +143,13 @@ def open_model(
         remedy: what to do when something is wrong, such as `run 'mac train'`.
         digest: the digest that it must have.
         fields: what its tensors should be; None to check only that they are finite.
+        needed: the sets of tensors that it must have besides `model`.
 
     Raises:
         MacError: it is missing, damaged, or of another kind or version; or what it states, or a tensor, is
             not what it can be.
     """
     description = path / "model.json"
-    if not description.is_file():
-        raise MacError(f"{description}: no such file; {remedy}")
     about = read_json(description, remedy)
     try:
         found, version = about.get("schema"), about.get("version")
@@ -153,6 +162,8 @@ def open_model(
             )
         if about != sealed(about):
             raise ValueError("its contents are not what was written")
+        if missing := {f"{name}.safetensors" for name in needed} - about["files"].keys():
+            raise ValueError(f"files should have {min(missing)}")
         provenance = Provenance.checked(about["params"], about["made_from"], _digest(about))
         spec = ModelSpec.from_json(about["spec"])
     except _BROKEN as error:
@@ -164,45 +175,49 @@ def open_model(
         "stored_size": spec.stored_size,
         "input_size": spec.input_size,
     }
-    sets = {}
     for name, expected in about["files"].items():
         file = path / name
-        if not file.is_file():
-            raise MacError(f"{file}: no such file; {remedy}")
         try:
             if file_digest(file) != expected:
                 reason = "truncated or changed: its digest is not the one in model.json"
                 raise MacError(f"{file}: {reason}; {remedy}")
-            sets[file.stem] = load_file(file)
-            names = list(sets[file.stem])
-            _require_tensors(sets[file.stem], fields(kind, file.stem, names) if fields else {}, lengths)
+            with safe_open(file, "numpy") as tensors:
+                names = list(tensors.keys())
+                declared = fields(kind, file.stem, names) if fields else {}
+                _require_tensors(map(tensors.get_tensor, names), names, declared, lengths)
+        except FileNotFoundError:
+            raise MacError(f"{file}: no such file; {remedy}") from None
         except (*_BROKEN, SafetensorError) as error:
             raise MacError(f"{file}: damaged ({first_line(error)}); {remedy}") from None
     if digest is not None and provenance.digest != digest:
         raise MacError(f"{path}: was replaced while it was in use; run the same command again")
-    return ModelFolder(path, spec, provenance, frozenset(sets), lengths)
+    return ModelFolder(path, spec, provenance, frozenset(Path(name).stem for name in about["files"]), lengths)
 
 
-def _require_tensors(tensors: Mapping[str, NDArray[Any]], fields: Schema, lengths: dict[str, int]) -> None:
-    """Check a set of tensors. The lengths of their axes are added to `lengths`.
+def _require_tensors(
+    tensors: Iterable[NDArray[Any]], names: Sequence[str], fields: Schema, lengths: dict[str, int]
+) -> None:
+    """Check a set of tensors, one after the other. The lengths of their axes are added to `lengths`.
 
     Raises:
         ValueError: one is missing, has the wrong type or shape, or a value that it cannot have.
     """
     for name, each in fields.items():
-        if name not in tensors:
-            if each.optional:
-                continue
+        if name not in names and not each.optional:
             raise ValueError(f"tensor '{name}' is missing")
-        tensor = tensors[name]
-        if tensor.dtype != np.dtype(each.dtype) or tensor.ndim != len(each.dims):
-            found = f"{tensor.dtype} {tensor.shape}"
-            raise ValueError(f"tensor '{name}' is {found}, expected {each.dtype} {each.dims}")
-        if problem := each.misfit(tensor.shape, lengths) or each.problem(tensor, lengths):
+    for name, tensor in zip(names, tensors, strict=True):
+        if problem := _problem(tensor, fields.get(name), lengths):
             raise ValueError(f"tensor '{name}' {problem}")
-    for name, tensor in tensors.items():
-        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-            raise ValueError(f"tensor '{name}' has a number that is not finite")
+
+
+def _problem(tensor: NDArray[Any], expected: Field | None, lengths: dict[str, int]) -> str:
+    """What is wrong with a tensor; empty if nothing is."""
+    if expected is None:
+        is_finite = tensor.dtype.kind != "f" or np.isfinite(tensor).all()
+        return "" if is_finite else "has a number that is not finite"
+    if tensor.dtype != np.dtype(expected.dtype) or tensor.ndim != len(expected.dims):
+        return f"is {tensor.dtype} {tensor.shape}, expected {expected.dtype} {expected.dims}"
+    return expected.misfit(tensor.shape, lengths) or expected.problem(tensor, lengths)
 
 
 def stated_model(path: Path) -> tuple[str | None, str | None]:

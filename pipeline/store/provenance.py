@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.store.files import regular
+
 VERSION = 2  # version of the artefacts' layout
 
 
@@ -46,9 +48,14 @@ def digest_of(*parts: object) -> str:
 
 
 def file_digest(path: Path, start: int = 0) -> str:
-    """sha256 of a file's bytes from `start` on, as hex."""
+    """sha256 of a file's bytes from `start` on, as hex.
+
+    Raises:
+        MacError: it is no regular file.
+        OSError: it cannot be read.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with regular(path) as file:
         file.seek(start)
         while block := file.read(1 << 20):
             digest.update(block)

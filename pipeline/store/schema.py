@@ -102,7 +102,7 @@ class Field:
         """
         if values.dtype.kind == "b" and values.view(np.uint8).max() > 1:
             return "has a truth value that is neither 0 nor 1"
-        if values.dtype.kind == "f" and not np.abs(values).max() <= LARGEST:
+        if values.dtype.kind == "f" and not (values.min() >= -LARGEST and values.max() <= LARGEST):
             return f"has {_odd(values, -LARGEST, LARGEST)}, expected finite numbers up to {LARGEST:g}"
         if values.dtype.kind == "S":
             return _undecodable(values)

@@ -160,7 +160,7 @@ def _overlap(given: Opened, against: Path) -> NDArray[np.float64]:
         _, here, there = np.intersect1d(rows, other["row"][:], assume_unique=True, return_indices=True)
         if not len(here):
             raise MacError(f"{against}: has none of the images of {masks.path}")
-        for block in in_blocks(np.arange(len(here))):
+        for block in in_blocks(np.arange(len(here)), masks["mask"]):
             one, two = masks.rows("mask", here[block]), other.rows("mask", there[block])
             overlap[here[block]] = (one & two).sum((1, 2)) / np.maximum((one | two).sum((1, 2)), 1)
     return overlap

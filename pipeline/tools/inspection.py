@@ -15,6 +15,7 @@ from PIL import Image
 from pipeline import graph, store
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
+from pipeline.project import read_table
 from pipeline.results import diagnosis_table, sheets, tables
 from pipeline.results.blocks import in_blocks
 from pipeline.schemas import tables as declared
@@ -38,7 +39,7 @@ def describe(path: Path) -> str:
     with open_single(path) as (kind, given):
         head = f"{path}: {kind.name}, schema version {store.VERSION}"
         if kind.form == "model":
-            return "\n".join([head, *_model_lines(given.model(kind.name))])
+            return "\n".join([head, *_model_lines(given.model(kind.name), kind.name)])
         artefact = given.file(kind.name)
         lines = [head, *_provenance_lines(artefact.provenance), "", *_dataset_lines(artefact)]
         if kind.name == "images":
@@ -113,7 +114,7 @@ def _require_current(found: Mapping[str, Any], path: Path) -> None:
         raise MacError(f"{path}: does not state {', '.join(missing)}; {remedy}")
 
 
-def _model_lines(folder: ModelFolder) -> list[str]:
+def _model_lines(folder: ModelFolder, kind: str) -> list[str]:
     lines = [*_provenance_lines(folder.provenance), "", "model"]
     lines += _indented(asdict(folder.spec))
     tensors = folder.read()
@@ -123,7 +124,8 @@ def _model_lines(folder: ModelFolder) -> list[str]:
             lines.append(f"  {name}: {tensor.shape}")
     metrics = folder.path / "metrics.json"
     if metrics.is_file():
-        said = json.dumps(_read_metrics(metrics), indent=2, ensure_ascii=False)
+        shown = declared.shown(read_table(metrics, kind, "see 'mac --help'"), kind)
+        said = json.dumps(shown, indent=2, ensure_ascii=False)
         lines += ["", "metrics", *(f"  {line}" for line in said.splitlines())]
     return lines
 
@@ -171,7 +173,7 @@ def _group_lines(images: Artefact) -> list[str]:
 def _true_mask_line(images: Artefact) -> str:
     known = np.flatnonzero(images["has_foreground"][:])
     empty = full = 0
-    for rows in in_blocks(known):
+    for rows in in_blocks(known, images["foreground"]) if len(known) else ():
         masks = images.rows("foreground", rows)
         empty += int((~masks.any((1, 2))).sum())
         full += int(masks.all((1, 2)).sum())

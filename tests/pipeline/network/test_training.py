@@ -196,6 +196,9 @@ def test_its_spec_has_the_range_of_the_images(given: Opened, monkeypatch: pytest
     assert started(given).spec().range == "auto"
     monkeypatch.setitem(given.file("images").provenance.params, "range", 4095.0)  # type: ignore[arg-type]
     assert started(given).spec().range == 4095
+    monkeypatch.setitem(given.file("images").provenance.params, "range", -1.0)  # type: ignore[arg-type]
+    with pytest.raises(MacError, match=r"images.h5: states range that it cannot have .*; run 'mac prepare'"):
+        started(given)
 
 
 def test_its_spec_says_how_an_image_file_becomes_the_input(given: Opened) -> None:

@@ -54,14 +54,12 @@ def test_a_csv_file_s_columns_can_be_given_and_its_rows_read_back(tmp_path: Path
     store.write_csv(tmp_path / "x.csv", [{"a": 1, "b": "é"}], ["b", "a"])
     assert (tmp_path / "x.csv").read_text() == "b,a\né,1\n"
     assert store.read_csv(tmp_path / "x.csv", "") == [{"b": "é", "a": "1"}]
-    with pytest.raises(
-        MacError, match=r"y.csv: cannot be read \(No such file or directory\); run 'mac train'"
-    ):
+    with pytest.raises(MacError, match=r"y.csv: no such file; run 'mac train'"):
         store.read_csv(tmp_path / "y.csv", "run 'mac train'")
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [(None, "cannot be read"), ("{", "is not JSON"), ("[1]", "holds no JSON object")]
+    ("text", "message"), [(None, "no such file"), ("{", "is not JSON"), ("[1]", "holds no JSON object")]
 )
 def test_a_json_file_that_holds_no_object_is_one_line(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "metrics.json"
@@ -222,6 +220,24 @@ def test_a_folder_that_a_killed_process_had_moved_away_is_put_back(tmp_path: Pat
     with pytest.raises(RuntimeError), store.create_folder(tmp_path / "x"):
         raise RuntimeError
     assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")] == ["x", "x/old"]
+
+
+def test_a_folder_that_cannot_be_put_back_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    old = tmp_path / f".x.{dead.pid}@{socket.gethostname()}.old"
+    old.mkdir()
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.suffix == ".old":
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(RuntimeError), store.create_folder(tmp_path / "x"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == [old]
 
 
 @pytest.mark.parametrize("out", ["/dev/fd/1", "fifo", "folder", "link"])

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,7 +198,7 @@ ATTRIBUTES: list[tuple[str, Any, str]] = [
     ("params", h5py.Empty("S1"), "is no single value"),
     ("params", np.arange(3), "is no single value"),
     ("params", np.bytes_(b"\xff"), "utf-8"),
-    ("params", "x" * (5 << 20), "is too long"),
+    ("params", "x" * (17 << 20), "is too long"),
     ("params", "[" * 9999, "nested too deeply"),
     ("params", '{"a": ' * 40 + "1" + "}" * 40, "nested too deeply"),
     ("params", '{"a": 1, "a": 2}', "a name is there twice"),
@@ -265,25 +264,60 @@ def test_a_group_on_the_way_that_is_a_link(tmp_path: Path) -> None:
 def test_what_is_no_file_is_refused_at_once(path: Path) -> None:
     for name in ("pipe", "."):
         there = path.parent / name
-        with pytest.raises(MacError, match="is no file"):
+        with pytest.raises(MacError, match="and no file"):
             store.open_artefact(there, "masks", masks.SCHEMA, REMEDY).__enter__()
-        with pytest.raises(MacError, match="is no file"):
+        with pytest.raises(MacError, match="and no file"):
             store.read_json(there, "")
         assert store.stated_kind(there) is None
 
 
-def test_a_note_that_came_with_the_file_is_not_believed(path: Path) -> None:
-    """Size, time of change and inode can be arranged; the time of the last change of the inode cannot."""
-    note = hdf5._note(path).read_text()
-    before = path.stat()
+def test_a_note_of_another_user_is_not_believed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Size, time of change and inode can be arranged; the user's secret cannot."""
     changed(path, put("row", data=np.array([-1, 1, 2, 3])))
-    with path.open("r+b") as file:
-        file.truncate(before.st_size)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    time.sleep(0.02)
-    hdf5._note(path).write_text(note)
-    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    hdf5._remember(path, masks.SCHEMA, hdf5._state(path))
+    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
+        pass
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path.parent / "cache"))
+    hdf5._secret.cache_clear()
     said_of(path)
+    secret = path.parent / "cache/mac-robust/secret"
+    assert (secret.stat().st_mode & 0o777, len(secret.read_text())) == (0o600, 64)
+    assert hdf5._secret() == secret.read_text()
+    hdf5._secret.cache_clear()
+
+
+def test_without_a_secret_a_note_is_believed_by_this_process_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path.parent / "secret"))  # a file
+    hdf5._secret.cache_clear()
+    assert not hdf5._is_remembered(path, hdf5._state(path), masks.SCHEMA)
+    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
+        assert hdf5._is_remembered(path, hdf5._state(path), masks.SCHEMA)
+    hdf5._secret.cache_clear()
+    assert not hdf5._is_remembered(path, hdf5._state(path), masks.SCHEMA)
+    hdf5._secret.cache_clear()
+
+
+def test_a_link_from_elsewhere_does_not_have_the_bytes_read_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hdf5, "file_digest", lambda *_: "")
+    (path.parent / "cached").hardlink_to(path)  # as DVC does, which also takes away the right to write
+    path.chmod(0o444)
+    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
+        pass
+
+
+def test_a_text_that_could_not_be_read_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hdf5, "MOST_TEXT", 100)
+    with (
+        pytest.raises(MacError, match="masks.h5: cannot be written: attribute 'params' is too long"),
+        store.create(tmp_path / "masks.h5", "masks", masks.SCHEMA, {"k": "x" * 100}, {}),
+    ):
+        pass
 
 
 def test_a_note_that_is_a_link_or_a_pipe_is_replaced(path: Path) -> None:
@@ -301,8 +335,8 @@ def test_a_note_that_is_a_link_or_a_pipe_is_replaced(path: Path) -> None:
 
 
 def test_a_note_of_other_checks_is_not_believed(path: Path) -> None:
-    assert hdf5._is_remembered(path, masks.SCHEMA)
-    assert not hdf5._is_remembered(path, features.SCHEMA)
+    assert hdf5._is_remembered(path, hdf5._state(path), masks.SCHEMA)
+    assert not hdf5._is_remembered(path, hdf5._state(path), features.SCHEMA)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
@@ -325,6 +359,7 @@ def test_what_could_not_be_read_is_not_written(tmp_path: Path, value: float) -> 
         (b"a\n" + b"x" * 200_000, "field larger"),
         (b"a\n\xff\n", "no UTF-8 text"),
         (b'a\n"x', "is not CSV"),
+        (b"a\n" + b"1\n" * 100_001, "has more than 100000 rows"),
     ],
 )
 def test_csv_files_that_are_none(tmp_path: Path, content: bytes, message: str) -> None:
@@ -334,7 +369,27 @@ def test_csv_files_that_are_none(tmp_path: Path, content: bytes, message: str) -
 
 
 def test_a_text_file_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_MOST_TEXT", 1 << 20)
+    monkeypatch.setattr(files, "MOST_TEXT", 1 << 20)
     (tmp_path / "a.json").write_text(json.dumps({"a": "x" * (1 << 20)}))
     with pytest.raises(MacError, match="has more than 1 MiB"):
         store.read_json(tmp_path / "a.json", "")
+
+
+def test_a_packed_row_is_unpacked_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hdf5, "_BLOCK", 16)
+    with h5py.File(path) as file:
+        assert [block.shape for block in hdf5._blocks(file["mask"])] == [(1, 8, 8)] * ROWS
+        assert [block.shape for block in hdf5._blocks(file["cam"])] == [(1, 2, 2)] * ROWS
+
+
+def test_a_file_without_a_note_is_read_once_for_its_kind_and_its_contents(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    digest = hdf5.file_digest
+    monkeypatch.setattr(hdf5, "file_digest", lambda file, start: (read.append(file), digest(file, start))[1])
+    hdf5._note(path).unlink()
+    assert store.stated_kind(path) == "masks"
+    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
+        pass
+    assert read == [path]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import store
+from pipeline import graph, store
 from pipeline.errors import MacError
 from pipeline.schemas.models import fields_of
 from pipeline.spec import ModelSpec, Normalization
@@ -67,6 +67,8 @@ def test_further_tensors_are_part_of_it(tmp_path: Path) -> None:
     logits = found.logits(features)
     assert logits.shape == (2, 5, 2)
     np.testing.assert_array_equal(logits[1], features @ heads["weight"][1].T + heads["bias"][1])
+    with pytest.raises(MacError, match="states no other.safetensors"):
+        store.open_model(tmp_path / "retrained", "retrained", REMEDY).read("other")
     os.truncate(tmp_path / "retrained/head.safetensors", 20)
     with pytest.raises(MacError, match="head.safetensors: truncated or changed"):
         store.open_model(tmp_path / "retrained", "retrained", REMEDY)
@@ -106,6 +108,16 @@ def test_a_model_whose_description_leaves_the_tensors_out(model: Path) -> None:
     restate(model, lambda about: about["files"].clear())
     with pytest.raises(MacError, match=r"model.json: damaged .*model.safetensors.*run 'mac train'"):
         store.open_model(model, "erm", REMEDY)
+
+
+def test_heads_that_the_description_leaves_out_are_not_read(tmp_path: Path) -> None:
+    with store.create_folder(tmp_path / "retrained") as folder:
+        store.write_model(folder, "retrained", {"x": np.zeros(1)}, SPEC, {}, {}, head={"weight": np.zeros(1)})
+    restate(tmp_path / "retrained", lambda about: about["files"].pop("head.safetensors"))
+    with pytest.raises(
+        MacError, match=r"model.json: damaged .*should have head.safetensors.*; run 'mac retr"
+    ):
+        graph.project(tmp_path).open("retrained").__enter__()
 
 
 def test_a_model_that_is_missing_or_of_another_kind(model: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -62,6 +63,18 @@ def test_and_told_as_json(artefacts: Project, name: str) -> None:
         assert found["spec"]["input_size"] == 64
 
 
+def test_metrics_that_are_not_declared_are_not_shown(artefacts: Project, tmp_path: Path) -> None:
+    folder = shutil.copytree(artefacts.path("erm"), tmp_path / "erm")
+    said = {"epoch": 17, "val": {"raw_mean": 0.125, "groups": {"cat": 0.25}}, "notice": "call this number"}
+    (folder / "metrics.json").write_text(json.dumps(said))
+    text = describe(folder)
+    assert all(each in text for each in ("17", "0.125", "cat", "0.25"))
+    assert "call this number" not in text
+    (folder / "metrics.json").write_text(json.dumps({**said, "val": {"raw_mean": "0.125"}}))
+    with pytest.raises(MacError, match=r"metrics.json: damaged \(val"):
+        describe(folder)
+
+
 def test_metrics_of_evaluate(artefacts: Project, tmp_path: Path) -> None:
     with artefacts.open("images", "erm", "masks", "features", "retrained") as given:
         metrics = measure(given)[0] | {"diagnosis": diagnose(given)}
@@ -103,7 +116,7 @@ def test_what_cannot_be_inspected_is_one_line(artefacts: Project, tmp_path: Path
         pass
     for name, message in (
         ("nowhere.h5", "nowhere.h5: no such file or folder"),
-        ("nowhere.json", "nowhere.json: cannot be read"),
+        ("nowhere.json", "nowhere.json: no such file"),
         ("other.json", "other.json: is no metrics.json of evaluate, baselines or ablation"),
         ("text.json", "text.json: is no metrics.json of evaluate, baselines or ablation"),
         ("list.json", "list.json: holds no JSON object"),
