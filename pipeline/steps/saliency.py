@@ -146,7 +146,9 @@ def _require_cores(images: Artefact, rows: NDArray[np.int64], spec: InputSpec) -
 
 def empty_cores(images: Artefact, rows: NDArray[np.int64], spec: InputSpec) -> NDArray[np.int64]:
     """The rows of images.h5, among `rows` (M,), whose true mask has no foreground on the input grid."""
-    empty = [rows[:0]]
+    if not len(rows):  # there may be no true masks at all
+        return rows
+    empty = []
     for block in in_blocks(rows, images["foreground"]):
         grid = to_input_grid(torch.from_numpy(images.rows("foreground", block)), spec)
         empty.append(block[~grid.flatten(1).any(1).numpy()])
