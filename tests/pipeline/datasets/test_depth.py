@@ -169,7 +169,7 @@ def test_a_range_is_a_number_or_auto(white: object) -> None:
     with pytest.raises(ValidationError) as error:
         check(white)
     assert [each["msg"] for each in error.value.errors()] == [
-        "Value error, should be a number above 0 and up to 2**32, or auto"
+        "Value error, should be a number above 0 and at most 2**32, or auto"
     ]
 
 

@@ -83,7 +83,7 @@ def test_what_was_not_fitted_or_does_not_exist_is_named(own_artefacts: Project) 
     with pytest.raises(MacError, match="metrics.json: damaged .* run 'mac baselines'"):
         head(own_artefacts, "dfr")
     file.unlink()
-    with pytest.raises(MacError, match="metrics.json: cannot be read .* run 'mac baselines'"):
+    with pytest.raises(MacError, match="metrics.json: no such file; run 'mac baselines'"):
         head(own_artefacts, "dfr")
 
 
