@@ -112,7 +112,7 @@ def create_folder(path: Path) -> Iterator[Path]:
             `path` is unchanged. The block's own OSErrors are taken for errors of writing.
     """
     temporary = _temporary(path)
-    if path.exists() and not path.is_dir():
+    if path.is_file():  # one look: in the next moment, another process may have moved it away
         raise MacError(f"{path}: is no folder; choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
