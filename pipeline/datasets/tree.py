@@ -98,18 +98,15 @@ def read_tree(root: Path) -> Tree:
     notes = not_used([*listing.unused, *outer, *beside])
     with_images = {file.parts[: depth + 1] for file in files}
     places = [folder for folder in listing.folders if len(folder.parts) == depth + 1]
-    without = [f.as_posix() for f in places if f.parts not in with_images and _is_place(f, tops, by_split)]
+    if by_split:
+        places = [folder for folder in places if folder.parts[0] in tops]
+    without = [folder.as_posix() for folder in places if folder.parts not in with_images]
     if without:
         notes.append(f"no images in the folders {_listed(without)}, so they are no classes")
     notes += _same_inside(files, depth)
     if splits is not None:
         notes += _require_one_set_of_classes(root, labels, splits)
     return Tree(files, labels, classes, splits, notes)
-
-
-def _is_place(folder: Path, tops: Sequence[str], by_split: bool) -> bool:
-    """Whether a class could be here."""
-    return not by_split or folder.parts[0] in tops
 
 
 def _folders(files: Sequence[Path], depth: int) -> list[str]:
@@ -157,9 +154,7 @@ def split_in(name: str, with_short: bool = False) -> tuple[str, tuple[str, ...]]
     for place, word in enumerate(words):
         found = (with_short and _SHORT_WORD.fullmatch(word)) or _SPLIT_WORD.match(word)
         if found and _BEHIND.fullmatch(word[found.end() :]):
-            if found.lastgroup == "fold" and not re.search(
-                r"\d", name
-            ):  # of cross-validation; else it may be a class
+            if found.lastgroup == "fold" and not re.search(r"\d", name):  # it may be a class
                 continue
             return str(found.lastgroup), (*words[:place], *words[place + 1 :])
     return None

@@ -7,7 +7,7 @@ refused before it is shown.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -70,8 +70,25 @@ class Interval(_Checked):
     high: Share
 
 
-class _Scores(_Checked):
-    """That there are the metrics of groups or those of classes."""
+Value = TypeVar("Value")
+Mean = TypeVar("Mean")
+
+
+class _Scores(_Checked, Generic[Value, Mean]):
+    """The metrics of heads on a split, either by groups or by classes. What is None is absent."""
+
+    raw_mean: Mean
+    robust_coverage: Value
+    balanced_accuracy: Value
+    ece: Value
+    adjusted_mean: Mean = _ABSENT
+    auroc: Value = _ABSENT
+    worst_group: Value = _ABSENT
+    worst_class: Value = _ABSENT
+    groups: Annotated[dict[str, Value], Field(min_length=1)] = _ABSENT
+    classes: Annotated[dict[str, Value], Field(min_length=1)] = _ABSENT
+    worst_group_interval: Interval = _ABSENT
+    worst_class_interval: Interval = _ABSENT
 
     @model_validator(mode="after")
     def _complete(self) -> Any:
@@ -86,38 +103,12 @@ class _Scores(_Checked):
         return key in self.model_fields_set
 
 
-class Scores(_Scores):
-    """The metrics of heads on a split (`results.scores.scores`). What is None is absent."""
-
-    raw_mean: Spread
-    robust_coverage: Spread
-    balanced_accuracy: Spread
-    ece: Spread
-    adjusted_mean: Spread = _ABSENT
-    auroc: Spread = _ABSENT
-    worst_group: Spread = _ABSENT
-    worst_class: Spread = _ABSENT
-    groups: Annotated[dict[str, Spread], Field(min_length=1)] = _ABSENT
-    classes: Annotated[dict[str, Spread], Field(min_length=1)] = _ABSENT
-    worst_group_interval: Interval = _ABSENT
-    worst_class_interval: Interval = _ABSENT
+class Scores(_Scores[Spread, Spread]):
+    """The metrics of several heads (`results.scores.scores`)."""
 
 
-class ErmScores(_Scores):
+class ErmScores(_Scores[Share, ShareOrNaN]):
     """The metrics of ERM's head: numbers."""
-
-    raw_mean: ShareOrNaN
-    robust_coverage: Share
-    balanced_accuracy: Share
-    ece: Share
-    adjusted_mean: ShareOrNaN = _ABSENT
-    auroc: Share = _ABSENT
-    worst_group: Share = _ABSENT
-    worst_class: Share = _ABSENT
-    groups: Annotated[dict[str, Share], Field(min_length=1)] = _ABSENT
-    classes: Annotated[dict[str, Share], Field(min_length=1)] = _ABSENT
-    worst_group_interval: Interval = _ABSENT
-    worst_class_interval: Interval = _ABSENT
 
 
 def _kind(scores: Scores | ErmScores) -> tuple[set[str], set[str]]:
