@@ -1,6 +1,6 @@
 """features.h5: φ of all views of the retraining set, and of the validation and test images."""
 
-from pipeline.store.schema import Between, Codes, Field
+from pipeline.store.schema import Batches, Between, Codes, Field
 
 
 def _split(split: str) -> dict[str, Field]:
@@ -51,9 +51,7 @@ def _views_of_validation() -> dict[str, Field]:
             optional=True,
             values=Codes("train position"),
         ),
-        "val/batch": Field(
-            "int32", drawn, "the image's batch in the draw", optional=True, values=Codes("masked position")
-        ),
+        "val/batch": Field("int32", drawn, "the image's batch in the draw", optional=True, values=Batches()),
         "val/fill": Field("float32", (*drawn, 3), "fill b, in [0, 1]", optional=True, values=Between(0, 1)),
     }
 
@@ -72,7 +70,7 @@ SCHEMA = {
         "int32",
         ("draw", "train position"),
         "the image's batch in the draw",
-        values=Codes("train position"),
+        values=Batches(),
     ),
     "train/fill": Field("float32", ("draw", "train position", 3), "fill b, in [0, 1]", values=Between(0, 1)),
     "train/intervened": Field(

@@ -609,8 +609,7 @@ def _require_values(name: str, field: Field, dataset: h5py.Dataset, lengths: Map
     """Raise a ValueError if a value is not what the schema allows. Values are read in blocks."""
     if field.dtype == "uint8" or not dataset.size:
         return  # pixels: all of them are allowed
-    at_once = isinstance(field.values, Codes) and field.values.unique
-    for values in (dataset[:],) if at_once else _blocks(dataset):
+    for values in (dataset[:],) if field.checked_at_once else _blocks(dataset):
         if problem := field.problem(values, lengths):
             raise ValueError(f"dataset '{name}' {problem}")
 

@@ -43,6 +43,19 @@ class Codes:
 
 
 @dataclass(frozen=True)
+class Batches:
+    """The batch of each position in each draw: 0, 1, …. The batches of all draws have the same sizes."""
+
+    def problem(self, values: NDArray[Any]) -> str:
+        """What is wrong with all the values, (draws, positions); empty if nothing is."""
+        numbers = np.sort(values, axis=1)
+        first = numbers[0]
+        if first[0] != 0 or (np.diff(first) > 1).any():
+            return "has batches that are not numbered 0, 1, …"
+        return "" if (numbers == first).all() else "has draws with batches of other sizes"
+
+
+@dataclass(frozen=True)
 class Between:
     """Numbers from `low` to `high`."""
 
@@ -77,8 +90,13 @@ class Field:
     about: str
     layout: str = "contiguous"
     optional: bool = False
-    values: Codes | Between | None = None
+    values: Codes | Batches | Between | None = None
     empty: bool = False
+
+    @property
+    def checked_at_once(self) -> bool:
+        """Whether `problem` needs all values together."""
+        return isinstance(self.values, Batches) or (isinstance(self.values, Codes) and self.values.unique)
 
     def misfit(self, shape: tuple[int, ...], lengths: dict[str, int]) -> str:
         """What is wrong with a shape of the right number of axes; empty if nothing is.

@@ -193,6 +193,23 @@ def test_a_truth_value_that_is_none(path: Path) -> None:
     assert "'mask' has a truth value that is neither 0 nor 1" in said_of(path)
 
 
+@pytest.mark.parametrize(
+    ("batches", "problem"),
+    [
+        ([[0, 1, 0, 1], [1, 0, 0, 1]], ""),
+        ([[0, 0, 0, 1], [1, 0, 0, 0]], ""),
+        ([[0, 1, 0, 1], [0, 1, 0, 0]], "has draws with batches of other sizes"),
+        ([[1, 1, 2, 2], [1, 1, 2, 2]], "has batches that are not numbered 0, 1, …"),
+        ([[0, 0, 2, 2], [0, 0, 2, 2]], "has batches that are not numbered 0, 1, …"),
+        ([[-1, 0, 0, 1], [-1, 0, 0, 1]], "has batches that are not numbered 0, 1, …"),
+    ],
+)
+def test_every_draw_has_batches_of_the_same_sizes(batches: list[list[int]], problem: str) -> None:
+    field = features.SCHEMA["train/batch"]
+    assert field.problem(np.array(batches, np.int32), {}) == problem
+    assert field.checked_at_once
+
+
 ATTRIBUTES: list[tuple[str, Any, str]] = [
     ("params", 1, "attribute 'params' is no text"),
     ("params", h5py.Empty("S1"), "is no single value"),
