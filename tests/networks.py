@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.network import classifier
-from pipeline.network.backbone import Backbone, State
+from pipeline.network.backbone import Backbone, Network, State
 from pipeline.network.classifier import Classifier
-from pipeline.network.weights import torchvision_network
+from pipeline.network.published import torchvision_network
 from pipeline.spec import IMAGENET
 
 
@@ -43,9 +43,9 @@ class ConvNeXt(Backbone):
         return self
 
 
-def convnext(architecture: str, weights: str) -> ConvNeXt:
-    """The builder of a trunk, as in `pipeline.network.classifier.BUILDERS`."""
-    return ConvNeXt(torchvision_network(architecture, weights, head=("classifier.2",)))
+def convnext(architecture: str, weights: str, input_size: int) -> Network:
+    """The builder of a network, as in `pipeline.network.classifier.BUILDERS`."""
+    return Network(torchvision_network(architecture, weights), "classifier.2", ConvNeXt)
 
 
 class Tokens(Backbone):

@@ -7,7 +7,9 @@ grid(state)   the state as maps, for saliency
 Only `encode` is expensive. Features and maps are functions of the state.
 """
 
-from typing import ClassVar, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +22,8 @@ State: TypeAlias = Tensor
 class Backbone(nn.Module):
     """The trunk of a classifier: all but the head.
 
-    A new architecture is a subclass with `encode`, `pool` and `grid`, a function that builds it, and one
-    entry in `pipeline.network.classifier.BUILDERS`.
+    A new architecture is a subclass with `encode`, `pool` and `grid`, a function that makes its `Network`,
+    and one entry in `pipeline.network.classifier.BUILDERS`.
 
     Attributes:
         width: D, the number of features.
@@ -82,6 +84,21 @@ class MeanPooled(Backbone):
     def grid(self, state: State) -> Tensor:
         """The state itself."""
         return state
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as its library makes it, and how it becomes a trunk.
+
+    Attributes:
+        module: the whole network. Weights are saved with the names of its tensors.
+        head: the name of its last linear layer, such as `fc` or `classifier.1`.
+        trunk: from the module, which it may change, to its trunk.
+    """
+
+    module: nn.Module
+    head: str
+    trunk: Callable[[Any], Backbone]
 
 
 def at_least_float32(values: Tensor) -> Tensor:

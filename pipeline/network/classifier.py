@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from pipeline.errors import MacError, first_line
 from pipeline.network import convnet
-from pipeline.network.backbone import Backbone, State
+from pipeline.network.backbone import Backbone, Network, State
 from pipeline.network.inputs import normalize
+from pipeline.network.weights import fill, weights_file
 from pipeline.spec import ModelSpec, Normalization
 
-# From the architecture and its weights to the trunk, with the normalisation that it was made for.
-Builder = Callable[[str, str], Backbone]
+# From the architecture, its published weights or `none`, and the side of the input grid, to the network.
+Builder = Callable[[str, str, int], Network]
 
-# How the names of architectures begin, and what builds these architectures.
-BUILDERS: dict[str, Builder] = dict.fromkeys(convnet.FAMILIES, convnet.build)
+# How the names of architectures begin, and what makes these networks.
+BUILDERS: dict[str, Builder] = dict.fromkeys(convnet.FAMILIES, convnet.network)
 
 
 class Classifier(nn.Module):
@@ -64,30 +65,40 @@ def build(
     weights: str = "none",
     seed: int = 0,
     normalization: Normalization | None = None,
+    input_size: int = 224,
 ) -> Classifier:
     """A classifier with a freshly initialised head.
 
     Args:
         architecture: its name, such as `resnet50`; BUILDERS lists how it may begin.
         classes: number of classes.
-        weights: the weights of the trunk: `none`, or what its builder takes.
+        weights: the weights of the trunk: `none`; the name of published ones; or a .safetensors or .pth file.
         seed: seed of the initialisation.
         normalization: from pixels in [0, 1] to the trunk's input; None leaves the trunk its own.
+        input_size: side of the input grid, pixels.
 
     Raises:
         MacError: unknown architecture or weights, or a file that does not fit.
     """
+    torch.manual_seed(seed)
+    file = weights_file(weights)
+    network = _builder(architecture)(architecture, "none" if file else weights, input_size)
+    if file:
+        fill(network.module, file, network.head)
+    trunk = network.trunk(network.module)
+    if normalization is not None:
+        trunk.normalization = normalization
+    model = Classifier(trunk, classes)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _builder(architecture: str) -> Builder:
     families = [name for name in BUILDERS if architecture.startswith(name)]
     family = max(families, key=len, default=None)
     if family is None:
         known = ", ".join(BUILDERS)
         raise MacError(f"model.architecture: '{architecture}' is of none of the families {known}")
-    torch.manual_seed(seed)
-    trunk = BUILDERS[family](architecture, weights)
-    if normalization is not None:
-        trunk.normalization = normalization
-    model = Classifier(trunk, classes)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return BUILDERS[family]
 
 
 def load(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], on: torch.device) -> Classifier:
@@ -100,7 +111,12 @@ def load(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], on: torch.device)
     Raises:
         MacError: the tensors are of another architecture.
     """
-    model = build(spec.architecture, len(spec.classes), normalization=spec.normalization)
+    model = build(
+        spec.architecture,
+        len(spec.classes),
+        normalization=spec.normalization,
+        input_size=spec.input_size,
+    )
     try:
         model.load_state_dict({name: torch.tensor(array) for name, array in tensors.items()})
     except RuntimeError as error:

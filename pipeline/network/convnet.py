@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pipeline.network.backbone import MeanPooled, State
-from pipeline.network.weights import torchvision_network
+from pipeline.network.backbone import MeanPooled, Network, State
+from pipeline.network.published import torchvision_network
 from pipeline.spec import Normalization
 
 # How the names of the architectures begin.
@@ -52,17 +52,18 @@ class ConvNet(MeanPooled):
         return _Fused(graph, self.width, self.normalization)
 
 
-def build(architecture: str, weights: str) -> ConvNet:
-    """The trunk of a network of one of the FAMILIES; arguments as in `weights.torchvision_network`.
+def network(architecture: str, weights: str, input_size: int) -> Network:
+    """A network of one of the FAMILIES; arguments as in `published.torchvision_network`.
 
     Raises:
-        MacError: unknown architecture or weights, or a file that does not fit.
+        MacError: unknown architecture or weights.
     """
-    network = torchvision_network(architecture, weights, _HEAD)
+    module = torchvision_network(architecture, weights)
     if architecture.startswith("densenet"):
         # torchvision applies a ReLU between `features` and the pooling.
-        network.add_module("relu", nn.ReLU(inplace=True))
-    return ConvNet(network)
+        module.add_module("relu", nn.ReLU(inplace=True))
+    head = "fc" if hasattr(module, "fc") else "classifier"
+    return Network(module, head, ConvNet)
 
 
 def _width(network: nn.Module) -> int:

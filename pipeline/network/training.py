@@ -116,7 +116,13 @@ class Training:
         if start is not None:
             return classifier.load(start.spec, start.read(), self.on).requires_grad_(True)
         classes = len(self.given.groups.classes)
-        built = classifier.build(self.network.architecture, classes, self.network.weights, self.params.seed)
+        built = classifier.build(
+            self.network.architecture,
+            classes,
+            self.network.weights,
+            self.params.seed,
+            input_size=self.inputs.input_size,
+        )
         return built.to(self.on)
 
     def _augmented(self, _rows: NDArray[np.integer], stored: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,11 +1,10 @@
-"""torchvision's networks, with weights by name or from a file."""
+"""Weights from a file."""
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -34,62 +33,21 @@ def weights_file(weights: str) -> Path | None:
     return path if path.suffix or len(path.parts) > 1 else None
 
 
-def torchvision_network(architecture: str, weights: str, head: Sequence[str]) -> nn.Module:
-    """A network of torchvision, freshly initialised or with weights.
+def fill(network: nn.Module, path: Path, head: str) -> None:
+    """Fill a network, except its head, from a file with the names of its library.
+
+    The tensors may be in a checkpoint's `state_dict` or `model`, and their names may begin alike, as with
+    `module.`.
 
     Args:
-        architecture: a torchvision model name, such as `resnet50`.
-        weights: `none`; a torchvision weights name (`IMAGENET1K_V2`, `DEFAULT`), downloaded by torchvision;
-            or the path of a .safetensors or .pth file in torchvision's layout. The tensors may be in a
-            checkpoint's `state_dict` or `model`, and their names may begin alike, as with `module.`.
-        head: modules that are not used. Their tensors in the file are ignored, and may be missing.
+        path: a .safetensors or .pth file.
+        head: the module that is not used. Its tensors in the file are ignored, and may be missing.
 
     Raises:
-        MacError: unknown architecture or weights, or a file that does not fit, or has values that are not
-            finite.
+        MacError: the file does not fit, or has values that are not finite.
     """
-    _require_known(architecture)
-    file = weights_file(weights)
-    named = None if weights == "none" or file else named_weights(architecture, weights)
-    try:
-        network: nn.Module = torchvision.models.get_model(architecture, weights=named)
-    except OSError as error:  # no network: urllib's URLError is an OSError
-        raise MacError(
-            f"model.weights: {weights} of {architecture} could not be downloaded ({error}); "
-            "give the path of a local file"
-        ) from None
-    if file:
-        _fill(network, file, head)
-    return network
-
-
-def _require_known(architecture: str) -> None:
-    if architecture not in torchvision.models.list_models(module=torchvision.models):
-        raise MacError(f"model.architecture: '{architecture}' is not a torchvision model")
-
-
-def named_weights(architecture: str, weights: str) -> object:
-    """torchvision's own weights with this name.
-
-    Raises:
-        MacError: the architecture has none of this name.
-    """
-    _require_known(architecture)
-    known = torchvision.models.get_model_weights(architecture)
-    try:
-        return known[weights]
-    except KeyError:
-        names = ", ".join(each.name for each in known)
-        raise MacError(
-            f"model.weights: '{weights}' is neither none, nor a file, "
-            f"nor torchvision weights of {architecture} ({names})"
-        ) from None
-
-
-def _fill(network: nn.Module, path: Path, head: Sequence[str]) -> None:
-    """Fill a network, except its head, from a weights file in torchvision's layout."""
-    not_used = tuple(f"{name}." for name in head)
-    wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(not_used)}
+    of_head = f"{head}."
+    wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(of_head)}
     state = _without_prefix(_unwrapped(_read(path), path), list(wanted), path)
     for name, tensor in wanted.items():
         found = state.get(name)

@@ -195,7 +195,8 @@ def _weights(params: "ModelParams") -> Iterator[Finding]:
         return
     try:
         from pipeline.network import classifier
-        from pipeline.network.weights import named_weights, weights_file
+        from pipeline.network.published import named_weights
+        from pipeline.network.weights import weights_file
 
         if weights_file(params.weights):
             classifier.build(params.architecture, 1, params.weights)

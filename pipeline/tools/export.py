@@ -182,7 +182,8 @@ def _without_stack_traces(archive: io.BytesIO) -> bytes:
 def _safetensors(model: Classifier, example: Tensor, about: Mapping[str, str], path: Path) -> Computed:
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     path.write_bytes(_with_metadata(save(state), about))
-    again = classifier.build(json.loads(about["architecture"]), len(json.loads(about["classes"])))
+    stated = {key: json.loads(about[key]) for key in ("architecture", "classes", "input_size")}
+    again = classifier.build(stated["architecture"], len(stated["classes"]), input_size=stated["input_size"])
     again.load_state_dict(load_file(path))
     return torch.no_grad()(again.eval())
 

@@ -125,7 +125,8 @@ def test_an_unknown_layer_is_named(x: Tensor) -> None:
 def convnext_model() -> Classifier:
     """In float64. Its layers are scaled so that all blocks add to what it computes."""
     torch.manual_seed(3)
-    model = Classifier(convnext("convnext_tiny", "none"), 3)
+    network = convnext("convnext_tiny", "none", 224)
+    model = Classifier(network.trunk(network.module), 3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("layer_scale"):

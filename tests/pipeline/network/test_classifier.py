@@ -78,7 +78,7 @@ def test_it_is_traced_without_a_warning() -> None:
 
 
 def test_the_longest_family_name_builds_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(architecture: str, weights: str) -> None:
+    def refuse(architecture: str, weights: str, input_size: int) -> None:
         raise AssertionError(architecture)
 
     monkeypatch.setitem(classifier.BUILDERS, "shuffle", refuse)

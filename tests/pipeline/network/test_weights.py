@@ -10,14 +10,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.errors import MacError
-from pipeline.network.weights import torchvision_network, weights_file
+from pipeline.network.published import torchvision_network
+from pipeline.network.weights import fill, weights_file
 
 State = dict[str, Tensor]
 Form = Callable[[State], Any]
 
 
 def build(weights: Path | str) -> torch.nn.Module:
-    return torchvision_network("resnet18", str(weights), head=("fc",))
+    file = weights_file(str(weights))
+    network = torchvision_network("resnet18", "none" if file else str(weights))
+    if file:
+        fill(network, file, head="fc")
+    return network
 
 
 def test_weights_from_a_pth_file(tmp_path: Path) -> None:
@@ -151,7 +156,7 @@ def test_unknown_weights_are_one_line(weights: str, message: str) -> None:
 
 def test_an_unknown_architecture_is_named() -> None:
     with pytest.raises(MacError, match="model.architecture: 'resnet19' is not a torchvision model"):
-        torchvision_network("resnet19", "none", head=("fc",))
+        torchvision_network("resnet19", "none")
 
 
 def test_without_a_network_a_local_file_is_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
