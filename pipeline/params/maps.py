@@ -37,7 +37,11 @@ class MapParams(Block):
         "eigencam",
         "random",
         "foreground",
-    ] = Field(description="method of the map; random and foreground (the true masks) are controls")
+        "external",
+    ] = Field(
+        description="method of the map; random and foreground (the true masks) are controls; external: the "
+        "masks are the files of the key external"
+    )
     target: Literal["label", "prediction"] = Field(description="the class that the map explains")
     layer: str = Field(description="last: the last activation maps; or the name of a module of the trunk")
     flip: bool = Field(

@@ -23,7 +23,7 @@ from pipeline.datasets.copies import Copies
 from pipeline.datasets.depth import DARK, FULL, PEAK, TOLD
 from pipeline.datasets.memory import holding_images
 from pipeline.datasets.record import Dataset, Record
-from pipeline.datasets.sources import stored_image, to_stored
+from pipeline.datasets.sources import stored_image
 from pipeline.errors import MacError
 from pipeline.params.dataset import DatasetParams, ToStored
 from pipeline.project import Opened
@@ -250,5 +250,5 @@ def decode(record: Record, root: Path, side: int, how: ToStored, white: Range = 
     if record.foreground is None:
         return found
     mask = true_masks.load(record.foreground, record.image, picture.size, root)
-    foreground = np.asarray(to_stored(mask, side, how)) > 127
+    foreground = true_masks.stored(mask, side, how)
     return replace(found, foreground=foreground, told=[*found.told, *mask.info.get(TOLD, [])])

@@ -77,7 +77,7 @@ def test_maps_and_masks_are_those_of_the_definition(made: Project) -> None:
 def test_validation_images_get_masks_as_training_images_do(made: Project, tmp_path: Path) -> None:
     """The same as if they were the retraining set; that one's masks are the same without them."""
     found = of_validation(made)
-    params = MapParams(**SALIENCY.model_dump(exclude={"previews"}))
+    params = MapParams(**SALIENCY.model_dump(include=set(MapParams.model_fields)))
     for rows, expected in ((found["row"], found), (np.arange(70), arrays(made))):
         with made.open("images", "erm") as given:
             assert given.rows("val").tolist() == found["row"].tolist()
@@ -109,7 +109,8 @@ def test_the_file_says_how_it_was_made(made: Project) -> None:
     with made.open("images", "erm", "masks") as given:
         provenance = given.file("masks").provenance
         assert provenance.made_from == given.digests("images", "erm")
-    expected = {**SALIENCY.model_dump(), "retraining_set": untrained.RETRAINING_SET.model_dump()}
+    made_of = SALIENCY.model_dump(exclude={"external", "most_blank"})
+    expected = {**made_of, "retraining_set": untrained.RETRAINING_SET.model_dump()}
     assert provenance.params == expected
 
 
@@ -146,7 +147,7 @@ def test_finished_blocks_are_kept_whatever_the_number_of_previews(
 
 def test_masks_of_given_rows_may_be_written_elsewhere(project: Project, tmp_path: Path) -> None:
     whole, rows = arrays(project), np.array([3, 50, 69])
-    params = MapParams(**SALIENCY.model_dump(exclude={"previews"}))
+    params = MapParams(**SALIENCY.model_dump(include=set(MapParams.model_fields)))
     with project.open("images", "erm") as given:
         stage.write_masks(given, tmp_path / "some.h5", rows, params, 0, untrained.context(project))
     some = Project(project.data, project.kinds, {"masks": tmp_path / "some.h5"})
@@ -249,7 +250,7 @@ def test_each_class_takes_the_side_that_tells_more(
 
 def test_masks_may_have_a_given_number_of_pixels(project: Project, tmp_path: Path) -> None:
     rows, pixels = np.array([3, 50, 69]), np.array([7, 4000, 7])
-    params = MapParams(**{**SALIENCY.model_dump(exclude={"previews"}), "method": "random"})
+    params = MapParams(**{**SALIENCY.model_dump(include=set(MapParams.model_fields)), "method": "random"})
     with project.open("images", "erm") as given:
         context = untrained.context(project)
         stage.write_masks(given, tmp_path / "some.h5", rows, params, 0, context, pixels=pixels)
@@ -370,4 +371,4 @@ def test_a_class_balanced_retraining_set(project: Project) -> None:
 
 
 def test_the_stage_takes_all_its_parameters(made: Project) -> None:
-    assert set(SaliencyParams.model_fields) == {*MapParams.model_fields, "previews"}
+    assert set(SaliencyParams.model_fields) == {*MapParams.model_fields, "external", "most_blank", "previews"}
