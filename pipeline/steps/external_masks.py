@@ -110,9 +110,8 @@ def _in_folder(folder: Path, paths: Sequence[str]) -> dict[str, str]:
             listed[parent] = _by_stem(folder / parent)
         names = listed[parent].get(name) or listed[parent].get(PurePosixPath(name).stem, [])
         if len(names) > 1:
-            raise MacError(
-                f"{folder / parent}: {' and '.join(names)} may both be the mask of {name}; keep one"
-            )
+            several = " and ".join(names)
+            raise MacError(f"{folder / parent}: {several} are all named as the mask of {name}; keep one")
         for each in names:
             file = inside(folder, f"{parent}/{each}" if parent else each, str(folder))
             other = image_of.setdefault(file, path)
