@@ -22,7 +22,7 @@ from pipeline.datasets.names import shortened
 from pipeline.datasets.opening import open_picture, reading
 from pipeline.datasets.sources import ImageFile, Source, to_stored
 from pipeline.errors import MacError
-from pipeline.params.dataset import ToStored
+from pipeline.setting import ToStored
 
 VOID, VOID_COLOUR = 255, (224, 224, 192)
 LEVEL = 51  # CUB's greys are multiples of it: five annotators

@@ -21,7 +21,7 @@ from pipeline.datasets.paths import Paths
 from pipeline.datasets.sources import SUFFIXES, inside
 from pipeline.datasets.table import read_table
 from pipeline.errors import MacError, first_line
-from pipeline.params.dataset import ToStored
+from pipeline.setting import ToStored
 from pipeline.store import digest_of, file_digest
 
 SHOWN = 3  # images without a mask that are named

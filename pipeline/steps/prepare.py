@@ -25,10 +25,10 @@ from pipeline.datasets.memory import holding_images
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import stored_image
 from pipeline.errors import MacError
-from pipeline.params.dataset import DatasetParams, ToStored
+from pipeline.params.dataset import DatasetParams
 from pipeline.project import Opened
 from pipeline.schemas.images import SCHEMA
-from pipeline.setting import Range
+from pipeline.setting import Range, ToStored
 
 LISTED = 20  # most unreadable files that are logged one by one
 POLICIES = {"on_error", "on_duplicates"}  # keys that change no byte of images.h5
