@@ -18,6 +18,7 @@ from pipeline.compute import device
 from pipeline.errors import MacError
 from pipeline.method import gradient_maps, package_cams
 from pipeline.method.gradient_maps import GradientMap
+from pipeline.method.kinds import LOOK_AWAY
 from pipeline.network.classifier import Classifier
 from pipeline.params.maps import MapParams
 
@@ -30,7 +31,8 @@ class Batch:
         row: (B,) int64, rows of images.h5.
         x: (B, 3, S, S), normalised, of the model's dtype.
         label: (B,) int64.
-        foreground: (B, S, S) bool, the true masks; None unless the method is `foreground`.
+        foreground: (B, S, S) bool, the true masks, or those of the user's files; None unless the method is
+            `foreground` or `external`.
     """
 
     row: NDArray[np.int64]
@@ -94,7 +96,7 @@ def _random(model: Classifier, batch: Batch, params: MapParams) -> Maps:
 
 
 def _foreground(model: Classifier, batch: Batch, params: MapParams) -> Maps:
-    """The true masks, averaged to the resolution of the maps. The masks themselves are the true masks."""
+    """Given masks, averaged to the resolution of the maps. They are taken as they are, whatever the map."""
     assert batch.foreground is not None
     shares = F.adaptive_avg_pool2d(batch.foreground[:, None].float(), _side(model, batch))
     return Maps(shares[:, 0], batch.label)
@@ -118,20 +120,20 @@ MAPS: dict[str, MapMethod] = {
     "attention": _attention,
     "random": _random,
     "foreground": _foreground,
+    "external": _foreground,
     **{name: partial(_package, name) for name in package_cams.CLASSES},
 }
-CONTROLS = ("random", "foreground")  # maps that do not look at the network
 
 
 def of_batch(model: Classifier, batch: Batch, params: MapParams) -> Maps:
     """The raw maps of a batch.
 
     With `flip`, the map is the mean of the image's map and of its mirror image's map, mirrored back. Both
-    explain the same class. The controls are as they are.
+    explain the same class. Maps that do not look at the network are as they are.
     """
     method = MAPS[params.method]
     found = method(model, batch, params)
-    if not params.flip or params.method in CONTROLS:
+    if not params.flip or params.method in LOOK_AWAY:
         return found
     mirrored = replace(batch, x=batch.x.flip(3), label=found.target)
     other = method(model, mirrored, params.model_copy(update={"target": "label"}))

@@ -40,9 +40,11 @@ class MapParams(Block):
         "eigencam",
         "random",
         "foreground",
+        "external",
     ] = Field(
         description="method of the map. auto: xgradcam where the features are means of rectified maps, else "
-        "hirescam; attention: of a vision transformer; random and foreground (the true masks) are controls"
+        "hirescam; attention: of a vision transformer; random and foreground (the true masks) are controls; "
+        "external: the masks are the files of the key external"
     )
     target: Literal["label", "prediction"] = Field(description="the class that the map explains")
     layer: str = Field(description="last: the last activation maps; or the name of a module of the trunk")
