@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.compute import device
-from pipeline.method import package_cams, xgradcam
+from pipeline.errors import MacError
+from pipeline.method import gradient_maps, package_cams
+from pipeline.method.gradient_maps import GradientMap
 from pipeline.method.kinds import LOOK_AWAY
 from pipeline.network.classifier import Classifier
 from pipeline.params.maps import MapParams
@@ -60,16 +62,25 @@ def looks_inside(params: MapParams) -> bool:
     return params.method in package_cams.CLASSES or params.layer != "last"
 
 
-def _xgradcam(model: Classifier, batch: Batch, params: MapParams) -> Maps:
+def _by_gradient(name: GradientMap | None, model: Classifier, batch: Batch, params: MapParams) -> Maps:
+    method = name or gradient_maps.suited(model.trunk)
     if params.layer == "last":
         state = model.encode(batch.x)  # one forward pass gives the prediction and the map
         target = batch.label
         if params.target == "prediction":
             target = model.head(model.trunk.pool(state)).argmax(1)
-        return Maps(xgradcam.of_head(model.trunk, state, model.head.weight, target), target)
+        return Maps(gradient_maps.of_head(model.trunk, state, model.head.weight, target, method), target)
     with device.autocast(batch.x.device, params.precision):
         target = _target(model, batch, params)
-        return Maps(xgradcam.by_autograd(model, batch.x, target, params.layer), target)
+        return Maps(gradient_maps.by_autograd(model, batch.x, target, params.layer, method), target)
+
+
+def _attention(model: Classifier, batch: Batch, params: MapParams) -> Maps:
+    """What the last block attends to, whatever the class is."""
+    found = model.trunk.attention(batch.x)
+    if found is None:
+        raise MacError("saliency.method: attention needs a vision transformer; choose another method")
+    return Maps(found, batch.label)
 
 
 def _target(model: Classifier, batch: Batch, params: MapParams) -> Tensor:
@@ -103,7 +114,10 @@ def _package(method: str, model: Classifier, batch: Batch, params: MapParams) ->
 
 
 MAPS: dict[str, MapMethod] = {
-    "xgradcam": _xgradcam,
+    "auto": partial(_by_gradient, None),
+    "xgradcam": partial(_by_gradient, "xgradcam"),
+    "hirescam": partial(_by_gradient, "hirescam"),
+    "attention": _attention,
     "random": _random,
     "foreground": _foreground,
     "external": _foreground,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import MacError
-from pipeline.method import maps, xgradcam
+from pipeline.method import gradient_maps, maps
 from pipeline.method.masks import top_k_mask, upsample
 from pipeline.network import classifier
 from pipeline.network.inputs import to_input_grid
@@ -68,7 +68,7 @@ def test_maps_and_masks_are_those_of_the_definition(made: Project) -> None:
             row = int(found["row"][position])
             grid = to_input_grid(torch.from_numpy(images["image"][row][None]), erm.spec)
             label = torch.tensor([images["label"][row]])
-            cam = xgradcam.by_autograd(model, model.input(grid), label, "conv5")[0].detach()
+            cam = gradient_maps.by_autograd(model, model.input(grid), label, "conv5", "xgradcam")[0].detach()
             scale = cam.abs().max().item()
             np.testing.assert_allclose(found["cam"][position], cam, rtol=1e-4, atol=1e-4 * scale)
             mask = top_k_mask(upsample(torch.from_numpy(found["cam"][position][None]), SIDE), k)[0]
