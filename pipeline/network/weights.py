@@ -258,11 +258,13 @@ def _fit(
         MacError: there is none, or there are several, and their tensors differ.
     """
     names = [name for name in wanted if not name.endswith("num_batches_tracked")]
-    fits = []
+    fits: list[_Fit] = []
     for at, state in states:
         for naming in _namings(network, list(wanted)):
-            inner = [naming[name] for name in names]
-            fits += [_Fit(at, prefix, naming, state) for prefix in _prefixes(state, inner)]
+            prefixes = list(_prefixes(state, [naming[name] for name in names]))
+            if prefixes:
+                fits += [_Fit(at, prefix, naming, state) for prefix in prefixes]
+                break  # the others would find the same tensors
     if not fits:
         at, state = max(states, key=lambda each: len(each[1]))
         raise MacError(
