@@ -291,9 +291,8 @@ class Training:
             found.append(logits.float().cpu())
         together = torch.cat(found)
         if not together.isfinite().all():  # the last step of an epoch may do it, which no loss shows
-            raise MacError(
-                f"{self.name}: the logits are NaN or infinite after epoch {self.epoch}; lower {self.name}.lr"
-            )
+            remedy = f"lower {self.name}.lr" if self.epoch else "use other weights"
+            raise MacError(f"{self.name}: the logits are NaN or infinite after epoch {self.epoch}; {remedy}")
         return together
 
     def spec(self) -> ModelSpec:
