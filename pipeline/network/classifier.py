@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import MacError, first_line
-from pipeline.network import convnet
+from pipeline.network import convnet, timm_networks, transformers
 from pipeline.network.backbone import Backbone, Network, State
 from pipeline.network.inputs import normalize
 from pipeline.network.own_head import own_head
@@ -23,7 +23,11 @@ from pipeline.spec import ModelSpec, Normalization
 Builder = Callable[[str, str, int], Network]
 
 # How the names of architectures begin, and what makes these networks.
-BUILDERS: dict[str, Builder] = dict.fromkeys(convnet.FAMILIES, convnet.network)
+BUILDERS: dict[str, Builder] = {
+    **dict.fromkeys(convnet.FAMILIES, convnet.network),
+    **transformers.FAMILIES,
+    timm_networks.PREFIX: timm_networks.network,
+}
 
 
 class Classifier(nn.Module):
@@ -84,7 +88,7 @@ def build(
     """
     torch.manual_seed(seed)
     file = weights_file(weights)
-    network = _builder(architecture)(architecture, "none" if file else weights, input_size)
+    network = builder(architecture)(architecture, "none" if file else weights, input_size)
     if file:
         fill(network.module, file, network.head).log()
     return _assembled(network, classes, normalization)
@@ -109,11 +113,10 @@ def from_file(
     Raises:
         MacError: unknown architecture, or a file that does not fit the architecture or the classes.
     """
-    network = _builder(architecture)(architecture, "none", input_size)
-    name = _last_linear(network)
+    network = builder(architecture)(architecture, "none", input_size)
     found = fill(network.module, file, network.head, "model.classifier")
     model = _assembled(network, len(classes), normalization)
-    head = own_head(found, name, model.trunk.width, classes, order)
+    head = own_head(found, network.head, model.trunk.width, classes, order)
     model.head.load_state_dict({"weight": head.weight, "bias": head.bias})
     found.log(f"the head '{head.name}'{head.note and f' ({head.note})'}")
     return model
@@ -127,14 +130,12 @@ def _assembled(network: Network, classes: int, normalization: Normalization | No
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _last_linear(network: Network) -> str:
-    """The name of the network's last linear layer: its head, or the last one in it."""
-    inner = network.module.get_submodule(network.head).named_modules(prefix=network.head)
-    linear = [name for name, module in inner if isinstance(module, nn.Linear)]
-    return linear[-1] if linear else network.head
+def builder(architecture: str) -> Builder:
+    """What makes the networks of this architecture.
 
-
-def _builder(architecture: str) -> Builder:
+    Raises:
+        MacError: no family has this name.
+    """
     families = [name for name in BUILDERS if architecture.startswith(name)]
     family = max(families, key=len, default=None)
     if family is None:

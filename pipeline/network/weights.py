@@ -113,7 +113,7 @@ def fill(network: nn.Module, path: Path, head: str, key: str = "model.weights") 
         (found,) = fit.tensors([name])
         if found is None and name.endswith("num_batches_tracked"):
             continue
-        if problem := _problem(found, tensor):
+        if problem := _problem(found, tensor, name):
             raise MacError(f"{key}: {path}: '{name}' {problem}")
         assert isinstance(found, Tensor)
         tensor.copy_(found)
@@ -125,11 +125,12 @@ def fill(network: nn.Module, path: Path, head: str, key: str = "model.weights") 
     return Filled(key, path, fit.at, fit.prefix, others)
 
 
-def _problem(found: object, tensor: Tensor) -> str:
+def _problem(found: object, tensor: Tensor, name: str) -> str:
     """Why a tensor of the network cannot be filled with what was found; empty if it can."""
     if not isinstance(found, Tensor) or found.shape != tensor.shape:
         what = tuple(found.shape) if isinstance(found, Tensor) else "nothing"
-        return f"should be {tuple(tensor.shape)}, found {what}; the file is of another architecture"
+        other = "dataset.input_size" if "pos" in name else "architecture"  # embeddings of places in the image
+        return f"should be {tuple(tensor.shape)}, found {what}; the file is of another {other}"
     if found.is_floating_point() < tensor.is_floating_point() or found.layout != tensor.layout:
         return f"should be {tensor.dtype}, found {found.dtype} ({found.layout})"
     if not found.to(tensor.dtype).isfinite().all():
