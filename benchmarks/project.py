@@ -93,7 +93,9 @@ NAMES = {"classes": CLASSES, "attributes": ATTRIBUTES}
 
 def network(architecture: str) -> ModelParams:
     """A network with random weights."""
-    return ModelParams(architecture=architecture, weights="none")
+    return ModelParams(
+        architecture=architecture, weights="none", classifier=None, classes=None, normalization="auto"
+    )
 
 
 def masking(precision: Precision) -> SaliencyParams:

@@ -45,6 +45,8 @@ def checked_names(values: object, what: str) -> tuple[str, ...]:
 class Normalization:
     """(pixel − mean) / std, for pixels in [0, 1]; red, green, blue."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     mean: tuple[Mean, Mean, Mean]
     std: tuple[Deviation, Deviation, Deviation]
 
