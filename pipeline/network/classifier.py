@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import MacError, first_line
-from pipeline.network import convnet, timm_networks, transformers
+from pipeline.network import convnet, published, timm_networks, transformers
 from pipeline.network.backbone import Backbone, Network, State
 from pipeline.network.inputs import normalize
 from pipeline.network.own_head import own_head
@@ -128,6 +128,18 @@ def _assembled(network: Network, classes: int, normalization: Normalization | No
         trunk.normalization = normalization
     model = Classifier(trunk, classes)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def check_published(architecture: str, weights: str) -> None:
+    """Check that an architecture has published weights of this name. Nothing is downloaded.
+
+    Raises:
+        MacError: it has not, or its library has no such architecture, or is not installed.
+    """
+    if architecture.startswith(timm_networks.PREFIX):
+        timm_networks.check(architecture, weights)
+    else:
+        published.named_weights(architecture, weights)
 
 
 def data_config(architecture: str) -> DataConfig | None:

@@ -12,8 +12,10 @@ from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.compute.device import training_on
 from pipeline.compute.engine import Shards
+from pipeline.compute.progress import log
 from pipeline.compute.ranks import ranks
 from pipeline.errors import MacError
+from pipeline.network import classifier
 from pipeline.network.training import Training, as_numpy
 from pipeline.network.weights import weights_file
 from pipeline.params.inputs import InputParams, misfit
@@ -21,6 +23,7 @@ from pipeline.params.model import ModelParams
 from pipeline.params.selection import SelectionParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Opened
+from pipeline.spec import ModelSpec
 
 
 def train(
@@ -61,6 +64,7 @@ def train(
     with ranks(context.on) as (together, on):
         training = Training(given, model, inputs, params, on, criterion=selection.criterion, ranks=together)
         made["selection"] = {"criterion": training.criterion}
+        _say_what_it_was_made_for(training.spec())
         if model.classifier is not None:
             if together.first:
                 training.measure()
@@ -73,6 +77,17 @@ def train(
             training.to_end(shards.folder / "checkpoint.safetensors")
             if together.first:
                 _write(out, training, made, made_from)
+
+
+def _say_what_it_was_made_for(spec: ModelSpec) -> None:
+    """Log how the input differs from that of the network's published weights, where its library says."""
+    made_for = classifier.data_config(spec.architecture)
+    if made_for is None:
+        return
+    wanted = f"{made_for.input_size} pixels, {made_for.interpolation}"
+    given = f"{spec.input_size} pixels, {spec.interpolation}"
+    if wanted != given:
+        log.info("train: %s was made for %s; here the input has %s", spec.architecture, wanted, given)
 
 
 def _digest_of_weights(model: ModelParams) -> dict[str, str]:

@@ -154,7 +154,8 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
         params = params_file.load(params_path)
     except (MacError, ImportError) as error:
         return [Finding("error", "parameters", first_line(error))], []
-    findings = [Finding("ok", "parameters", str(params_path)), *_weights(params.of(ModelParams))]
+    network, inputs = params.of(ModelParams), params.of(InputParams)
+    findings = [Finding("ok", "parameters", str(params_path)), *_weights(network, inputs)]
     dataset = params.of(DatasetParams)
     if Path(dataset.root).as_posix() == PAINTED and not Path(PAINTED).exists():
         found = f"{dataset.root}: not painted yet; 'dvc repro' or 'mac demo' does that"
@@ -171,7 +172,7 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
     about = f"{dataset.root}: {len(read_in.records)} images, classes {classes}"
     findings.append(Finding("ok", "dataset", f"{about}; spurious attribute {attributes or 'unknown'}"))
     findings += [Finding("warning", "dataset", note) for note in read_in.notes]
-    findings += _classifier(params.of(ModelParams), params.of(InputParams), read_in.groups.classes)
+    findings += _classifier(network, inputs, read_in.groups.classes)
     findings += _external_masks(params, read_in)
     architecture = params.of(ModelParams).architecture
     try:
@@ -215,19 +216,18 @@ def _picked(pick: "Callable[[str], torch.device]", device: str) -> "torch.device
         return None
 
 
-def _weights(params: "ModelParams") -> Iterator[Finding]:
+def _weights(params: "ModelParams", inputs: "InputParams") -> Iterator[Finding]:
     """Check that a file fits the architecture, or that named weights exist. Nothing is downloaded."""
     if params.weights == "none" or params.classifier is not None:
         return
     try:
         from pipeline.network import classifier
-        from pipeline.network.published import named_weights
         from pipeline.network.weights import weights_file
 
         if weights_file(params.weights):
-            classifier.build(params.architecture, 1, params.weights)
+            classifier.build(params.architecture, 1, params.weights, input_size=inputs.input_size)
         else:
-            named_weights(params.architecture, params.weights)
+            classifier.check_published(params.architecture, params.weights)
     except (MacError, ImportError, RuntimeError) as error:
         yield Finding("error", "weights", first_line(error))
     else:

@@ -62,7 +62,7 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     features, sweep, retrain = params.of(FeaturesParams), params.of(SweepParams), params.of(RetrainParams)
     classes = len(dataset.groups.classes)
     network = params.of(ModelParams)
-    model = classifier.build(network.architecture, classes).to(on)
+    model = classifier.build(network.architecture, classes, input_size=inputs.input_size).to(on)
     weights = 4 * sum(tensor.numel() for tensor in model.state_dict().values())
     split = np.array([record.split for record in dataset.records])
     training, validation, test = np.bincount(split, minlength=len(SPLITS)).tolist()

@@ -142,7 +142,7 @@ def test_what_is_wrong_is_named(own_artefacts: Project) -> None:
     ],
 )
 def test_weights_are_checked_without_a_download(weights: str, found: tuple[str, str]) -> None:
-    (finding,) = checks._weights(tiny.MODEL.model_copy(update={"weights": weights}))
+    (finding,) = checks._weights(tiny.MODEL.model_copy(update={"weights": weights}), tiny.INPUTS)
     assert (finding.state, finding.what) == (found[0], "weights")
     assert finding.found.startswith(found[1])
 
