@@ -165,6 +165,8 @@ def _read(path: Path, key: str) -> object:
             raise MacError(f"{key}: {path}: is {what}")
     if not is_safetensors and not start.startswith(_TORCH):
         raise MacError(f"{key}: {path}: is neither a safetensors file nor one of torch.save")
+    if start.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise MacError(f"{key}: {path}: is cut off; copy or download it again")
     try:
         if is_safetensors:
             return load_file(path)
