@@ -45,7 +45,7 @@ SALIENCY = SaliencyParams(
     precision="float32",
     seed=0,
     external="data/external_masks",
-    most_blank=1.0,
+    most_constant=1.0,
     previews=0,
 )
 FEATURES = FeaturesParams(

@@ -17,7 +17,7 @@ from pipeline.network.backbone import Backbone, Network, State
 from pipeline.network.inputs import normalize
 from pipeline.network.own_head import own_head
 from pipeline.network.weights import fill, weights_file
-from pipeline.spec import ModelSpec, Normalization
+from pipeline.spec import DataConfig, ModelSpec, Normalization
 
 # From the architecture, its published weights or `none`, and the side of the input grid, to the network.
 Builder = Callable[[str, str, int], Network]
@@ -128,6 +128,16 @@ def _assembled(network: Network, classes: int, normalization: Normalization | No
         trunk.normalization = normalization
     model = Classifier(trunk, classes)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def data_config(architecture: str) -> DataConfig | None:
+    """What the published weights of a network were made for; None if its library does not say.
+
+    Raises:
+        MacError: its library has no such network, or is not installed.
+    """
+    is_timm = architecture.startswith(timm_networks.PREFIX)
+    return timm_networks.data_config(architecture) if is_timm else None
 
 
 def builder(architecture: str) -> Builder:

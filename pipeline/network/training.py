@@ -297,7 +297,8 @@ class Training:
 
     def spec(self) -> ModelSpec:
         """How to build the model, and how an image file becomes its input."""
-        groups, has_range = self.given.groups, "range" in self.images.provenance.params
+        groups, made = self.given.groups, self.images.provenance.params
+        unusual = {key: self.given.stated("images", key) for key in ("interpolation", "range") if key in made}
         return ModelSpec(
             architecture=self.network.architecture,
             classes=groups.classes,
@@ -307,7 +308,7 @@ class Training:
             input_size=self.inputs.input_size,
             to_input=self.inputs.to_input,
             normalization=self.model.trunk.normalization,
-            range=self.given.stated("images", "range") if has_range else "auto",
+            **unusual,
         )
 
     def state(self) -> Tensors:

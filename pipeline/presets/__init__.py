@@ -79,12 +79,18 @@ def _read(name: str) -> tuple[list[str], _Blocks]:
     return head, blocks
 
 
-def write(name: str, file: Path, changes: list[str], replace: bool) -> None:
+def write(name: str, file: Path, changes: list[str], replace: bool) -> list[str]:
     """Write a preset to `file`, with its comments.
+
+    If a change names a network of timm, what its weights were made for is set too, where no change says
+    otherwise: size, interpolation, and that the weights are timm's.
 
     Args:
         changes: `key=value` each, a dotted key and a YAML value: `retrain.alpha=1`.
         replace: whether a file that is there may be replaced.
+
+    Returns:
+        The changes that were made besides.
 
     Raises:
         MacError: no such preset, a wrong key or value, or the file is there.
@@ -92,7 +98,29 @@ def write(name: str, file: Path, changes: list[str], replace: bool) -> None:
     whole = text(name)
     if file.exists() and not replace:
         raise MacError(f"{file}: is there already, and is kept; 'mac init --force' replaces it")
-    write_text(file, _changed(whole, changes) if changes else whole)
+    besides = _of_network(changes)
+    write_text(file, _changed(whole, besides + changes) if changes else whole)
+    return besides
+
+
+def _of_network(changes: list[str]) -> list[str]:
+    """What a network of timm that a change names was made for, as changes; without the keys of others."""
+    given = {key.strip(): value.strip() for key, _, value in (change.partition("=") for change in changes)}
+    architecture = given.get("model.architecture", "")
+    if not architecture.startswith("timm/"):
+        return []
+    from pipeline.network import timm_networks  # PyTorch takes a second
+
+    config = timm_networks.data_config(architecture)
+    made_for: dict[str, object] = {
+        "dataset.stored_size": config.stored_size,
+        "dataset.interpolation": config.interpolation,
+        "dataset.input_size": config.input_size,
+        "dataset.to_input": "center_crop",
+    }
+    if not {"model.weights", "model.classifier"} & given.keys():
+        made_for["model.weights"] = timm_networks.PRETRAINED
+    return [f"{key}={value}" for key, value in made_for.items() if key not in given]
 
 
 def _null(representer: RoundTripRepresenter, _value: None) -> Node:

@@ -157,5 +157,5 @@ def decoding_rate(dataset: Dataset, params: DatasetParams) -> float:
     chosen = np.unique(np.linspace(0, len(dataset.records) - 1, TRIED).astype(int))
     start = time.monotonic()
     for number in chosen:
-        decode(dataset.records[number], dataset.root, params.stored_size, params.to_stored, params.range)
+        decode(dataset.records[number], dataset.root, params)
     return len(chosen) / max(time.monotonic() - start, 1e-9)
