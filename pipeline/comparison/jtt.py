@@ -28,7 +28,10 @@ def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams,
     was trained elsewhere, they start from `model.weights`. The criterion's reference is the finished ERM.
     """
     erm = whole_network.ErmParams.of(given)
-    start = erm.model.model_copy(update={"classifier": None, "classes": None})
+    start = erm.model
+    if start.classifier is not None:
+        log.info("jtt: starts from model.weights (%s), not from model.classifier", start.weights)
+        start = start.model_copy(update={"classifier": None, "classes": None})
     changed = {"lr": params.lr, "weight_decay": params.weight_decay, "select": "best"}
     short = erm.train.model_copy(update={**changed, "epochs": params.first_epochs})
     long = erm.train.model_copy(update={**changed, "epochs": params.epochs})

@@ -78,14 +78,16 @@ def own_head(
 def _layer(found: Filled, name: str, width: int, classes: int) -> str:
     """The name of the one linear layer on the trunk's features.
 
-    It has the library's name; or it is the only linear layer beside the trunk, whatever its name.
+    It has the library's name, and the file no other layer with this prefix, such as one of a changed network;
+    or it is the only linear layer beside the trunk, whatever its name.
     """
     linear = {}
     for each, tensor in found.others.items():
         if each.endswith(".weight") and tensor.ndim > 1:
             linear[each.removesuffix(".weight")] = tuple(tensor.shape)
     own = f"{found.prefix}{name}"
-    if linear.get(own, ())[1:] == (width,) and linear[own][0] in (1, classes):
+    alone = [each for each in linear if each.startswith(found.prefix)] == [own]
+    if alone and linear[own] in ((1, width), (classes, width)):
         layer = own
     elif len(linear) == 1:
         (layer,) = linear

@@ -165,6 +165,8 @@ def _read(path: Path, key: str) -> object:
             raise MacError(f"{key}: {path}: is {what}")
     if not is_safetensors and not start.startswith(_TORCH):
         raise MacError(f"{key}: {path}: is neither a safetensors file nor one of torch.save")
+    if start.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise MacError(f"{key}: {path}: is cut off; copy or download it again")
     try:
         if is_safetensors:
             return load_file(path)
@@ -221,13 +223,14 @@ def _stand_ins(path: Path) -> list[Callable[..., object] | tuple[Callable[..., o
 
 def _states(found: object, path: Path, key: str) -> Iterator[tuple[str, State]]:
     """Every dictionary of tensors in what was read, and its place: the keys that lead to it."""
-    waiting, seen, count = [("", found)], set[int](), 0
+    waiting, seen, count = [("", found)] if isinstance(found, Mapping) else [], set[int](), 0
     while waiting:
         at, each = waiting.pop(0)
-        if not isinstance(each, Mapping) or id(each) in seen:  # a dictionary can hold itself
+        if id(each) in seen:  # a dictionary can hold itself
             continue
         seen.add(id(each))
-        waiting += [(f"{at}['{name}']", inner) for name, inner in each.items()]
+        inner = {name: value for name, value in each.items() if isinstance(value, Mapping)}
+        waiting += [(f"{at}['{name}']", value) for name, value in inner.items()]
         if any(isinstance(value, Tensor) for value in each.values()):
             count += 1
             yield at, {_OLD_DENSENET.sub(r"\1", str(name)): value for name, value in each.items()}

@@ -146,6 +146,11 @@ def test_a_sigmoid_is_a_softmax_of_two(tmp_path: Path, state: State, order: tupl
             None,
             "has 'fc.0.weight' between the trunk and the head 'fc.1'; only one linear",
         ),
+        (
+            lambda state: {**state, "attention.weight": torch.ones(8, 8, 1, 1)},
+            None,
+            r"has several layers beside the trunk \('attention' \(8, 8, 1, 1\), 'fc' \(2, 1024\)\); only",
+        ),
         (lambda state: trunk(state), None, "has no head beside the trunk; only one linear layer on the 1024"),
         (
             lambda state: {**trunk(state), "fc.weight": torch.zeros(2, WIDTH, 1, 1)},

@@ -176,7 +176,7 @@ def test_what_holds_no_weights_says_what_it_holds(
         (b'{"error": 1}', "is JSON text"),
         (b"", "is empty; copy or download it again"),
         (b"Quota exceeded", "is neither a safetensors file nor one of torch.save"),
-        (b"PK\x03\x04 cut", "cannot be read"),
+        (b"PK\x03\x04 cut", "is cut off; copy or download it again"),
     ],
 )
 def test_a_file_that_is_something_else_says_what(tmp_path: Path, content: bytes, message: str) -> None:

@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 
 from pipeline import project, store
 from pipeline.errors import MacError
+from pipeline.network.training import Training
 from pipeline.params.model import ModelParams
 from pipeline.spec import Normalization
 from pipeline.steps.train import train
@@ -178,6 +179,7 @@ def test_what_follows_works_without_a_training(
         found = given.file("features")["val/original"][:]
         np.testing.assert_allclose(found, pooled.numpy(), rtol=1e-3, atol=1e-4)
     mac.succeed("jtt")
+    assert "jtt: starts from model.weights (none), not from model.classifier" in caplog.text
     mac.succeed("masktune")
     jtt = load_file(own_artefacts.path("jtt") / "model.safetensors")
     assert not torch.allclose(
@@ -189,6 +191,14 @@ def _before_conv5(network: nn.Module, x: Tensor) -> Tensor:
     for name in ("conv1", "maxpool", "stage2", "stage3", "stage4"):
         x = network.get_submodule(name)(x)
     return x
+
+
+def test_a_normalisation_holds_for_a_network_that_is_trained_here_too(artefacts: project.Project) -> None:
+    model = tiny.MODEL.model_copy(update={"normalization": NORMALIZATION})
+    with artefacts.open("images") as given:
+        training = Training(given, model, tiny.INPUTS, tiny.TRAIN, torch.device("cpu"))
+        assert training.spec().normalization == NORMALIZATION
+        assert training.model.trunk.normalization == NORMALIZATION
 
 
 def test_a_wrong_order_of_classes_is_warned_of(
