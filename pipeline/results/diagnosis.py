@@ -47,9 +47,8 @@ def diagnose(given: Opened) -> dict[str, Any]:
     """
     blank = {"train": _blanks(given, "")}
     sides = set(sides_of(given, len(given.groups.classes)))
-    side = "mixed" if len(sides) > 1 else sides.pop()
-    if given.stated("masks", "method") in AS_GIVEN:
-        side = "given"
+    is_given = given.stated("masks", "method") in AS_GIVEN
+    side = "given" if is_given else "mixed" if len(sides) > 1 else sides.pop()
     if "val/position" not in given.file("features"):
         nothing = {"verdict": "unknown", "dependence": "unknown"}
         return {**nothing, "side": side, "images": 0, "draws": 0, "blank": blank}

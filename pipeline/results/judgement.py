@@ -168,9 +168,8 @@ def sentence(diagnosis: Mapping[str, Any]) -> str:
 
 def advice(diagnosis: Mapping[str, Any]) -> str:
     """What to do about it, or how far the verdict goes."""
-    return _ADVICE[diagnosis["verdict"]].format(
-        other=_TRY_GIVEN if diagnosis.get("side") == "given" else _TRY
-    )
+    other = _TRY_GIVEN if diagnosis.get("side") == "given" else _TRY
+    return _ADVICE[diagnosis["verdict"]].format(other=other)
 
 
 def dependence(diagnosis: Mapping[str, Any]) -> str:
