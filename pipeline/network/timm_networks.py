@@ -6,12 +6,13 @@ comes from timm too (`timm.data.resolve_model_data_config`).
 
 from importlib import import_module
 from math import isqrt
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
 from pipeline.errors import MacError, first_line
 from pipeline.network.backbone import Backbone, Network, State, at_least_float32
+from pipeline.setting import Interpolation
 from pipeline.spec import DataConfig, Normalization
 
 PREFIX = "timm/"
@@ -90,10 +91,12 @@ def data_config(architecture: str) -> DataConfig:
 
 def _data_config(config: dict[str, Any]) -> DataConfig:
     side = config["input_size"][-1]
+    known: tuple[Interpolation, ...] = get_args(Interpolation)
+    found = [each for each in known if each == config["interpolation"]]
     return DataConfig(
         input_size=side,
         stored_size=round(side / config["crop_pct"]),
-        interpolation=config["interpolation"],
+        interpolation=found[0] if found else "bilinear",
         normalization=Normalization(tuple(config["mean"]), tuple(config["std"])),
     )
 
