@@ -163,7 +163,7 @@ def check_name(path: str, where: str) -> None:
         raise MacError(f"{where}: the name '{path}' is not UTF-8 text; rename this file or folder")
 
 
-def inside(root: Path, relative: str, where: str) -> str:
+def inside(root: Path, relative: str, where: str, whose: str = "the dataset's folder") -> str:
     """`relative` in its shortest spelling, if it stays within `root`; `where` starts the message.
 
     So `./a//b.jpg` is `a/b.jpg`. `c/../b.jpg` is `b.jpg`, unless `c` is a link.
@@ -182,7 +182,7 @@ def inside(root: Path, relative: str, where: str) -> str:
         raise MacError(f"{where}: path {relative!r} is no path ({first_line(error)})") from None
     if not stays or Path(relative).is_absolute():
         raise MacError(
-            f"{where}: path '{relative}' leaves the dataset's folder {root}, or is absolute; give paths "
+            f"{where}: path '{relative}' leaves {whose} {root}, or is absolute; give paths "
             "relative to that folder"
         )
     if ".." in path.parts and path.resolve() == Path(os.path.normpath(path)).resolve():
