@@ -182,4 +182,7 @@ def test_a_network_of_timm_sets_what_it_was_made_for_where_no_change_says_otherw
     assert init(tmp_path, "own-model", *own).exit_code == 0
     values = params_file.load(tmp_path / "params.yaml").values
     assert (values["dataset"]["stored_size"], values["model"]["weights"]) == (249, "none")
-    assert "timm has no 'vit'" in init(tmp_path, "folder", "--set", "model.architecture=timm/vit").stderr
+    assert (
+        "timm has no 'vit'"
+        in init(tmp_path, "folder", "--force", "--set", "model.architecture=timm/vit").stderr
+    )
