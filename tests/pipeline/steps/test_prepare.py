@@ -90,6 +90,20 @@ def test_a_dataset_without_masks_has_no_foregrounds(tmp_path: Path) -> None:
         assert images.provenance.params["to_stored"] == "center_crop"
 
 
+def test_images_are_scaled_as_interpolation_says(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "raw", ROWS)
+    with open_file(run(tmp_path)) as images:
+        assert "interpolation" not in images.provenance.params
+        bilinear = images["image"][0]
+    for name, resampling in (("bicubic", Image.Resampling.BICUBIC), ("lanczos", Image.Resampling.LANCZOS)):
+        with open_file(run(tmp_path, interpolation=name)) as images:
+            path = images["path"][0].decode()
+            picture = Image.open(tmp_path / "raw" / path).convert("RGB").resize((32, 32), resampling)
+            np.testing.assert_array_equal(images["image"][0], np.asarray(picture))
+            assert (images["image"][0] != bilinear).any()
+            assert images.provenance.params["interpolation"] == name
+
+
 def test_the_bytes_do_not_depend_on_how_the_rows_are_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
