@@ -45,6 +45,7 @@ def params(root: Path, **changes: object) -> DatasetParams:
         "stored_size": 32,
         "to_stored": "squash",
         "range": "auto",
+        "interpolation": "bilinear",
         "on_error": "fail",
         "on_duplicates": "fail",
     }
@@ -182,7 +183,8 @@ def test_a_replaced_image_is_decoded_again_after_an_interruption(tmp_path: Path)
 
 
 def decode_image(file: Path, side: int, how: ToStored = "squash") -> NDArray[np.uint8]:
-    return prepare.decode(Record(ImageFile(file.name), 0, 0, 0), file.parent, side, how).image
+    record = Record(ImageFile(file.name), 0, 0, 0)
+    return prepare.decode(record, file.parent, params(file.parent, stored_size=side, to_stored=how)).image
 
 
 def gradient() -> Image.Image:
@@ -318,7 +320,7 @@ def test_a_mask_is_cropped_as_its_image_is(tmp_path: Path) -> None:
     Image.fromarray(pixels[..., 0]).save(tmp_path / "mask.png")
     record = Record(ImageFile("image.png"), 0, 0, 0, ImageFile("mask.png"))
     for how, side in (("squash", 24), ("center_crop", 30), ("center_crop", 15)):
-        found = prepare.decode(record, tmp_path, side, how)  # type: ignore[arg-type]
+        found = prepare.decode(record, tmp_path, params(tmp_path, stored_size=side, to_stored=how))
         assert found.foreground is not None
         np.testing.assert_array_equal(found.foreground, found.image[..., 0] > 127)
 
