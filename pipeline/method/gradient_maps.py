@@ -139,10 +139,21 @@ def by_autograd(model: Classifier, x: Tensor, target: Tensor, layer: str, method
             (gradient,) = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), activations)
     finally:
         handle.remove()
-    if activations.ndim != 4:
-        shape = tuple(activations.shape)
-        raise MacError(f"saliency.layer: '{layer}' puts out {shape}, not (batch, channels, height, width)")
-    return _combined(activations.detach(), gradient, method)
+    return _combined(as_maps(activations.detach(), layer), as_maps(gradient, layer), method)
+
+
+def as_maps(activations: Tensor, layer: str) -> Tensor:
+    """The output of a layer as maps (B, C, h, w). Its channels can be first or last; images are square.
+
+    Raises:
+        MacError: it is no maps.
+    """
+    if activations.ndim == 4 and activations.shape[2] == activations.shape[3]:
+        return activations
+    if activations.ndim == 4 and activations.shape[1] == activations.shape[2]:
+        return activations.permute(0, 3, 1, 2)
+    shape = tuple(activations.shape)
+    raise MacError(f"saliency.layer: '{layer}' puts out {shape}, not (batch, channels, height, width)")
 
 
 def find_layer(model: Classifier, layer: str) -> nn.Module:

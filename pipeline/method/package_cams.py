@@ -2,13 +2,14 @@
 
 import contextlib
 import io
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.errors import MacError
-from pipeline.method.gradient_maps import find_layer
+from pipeline.method.gradient_maps import as_maps, find_layer
 from pipeline.network.classifier import Classifier
 
 # The package's class for each method.
@@ -47,10 +48,10 @@ def raw_maps(method: str, model: Classifier, x: Tensor, target: Tensor, layer: s
         alone = [raw_maps(method, model, x[i : i + 1], target[i : i + 1], layer) for i in range(len(x))]
         return torch.cat(alone)
     module = model.trunk if layer == "last" else find_layer(model, layer)
-    as_maps = model.trunk.grid if layer == "last" else None
+    to_maps = model.trunk.grid if layer == "last" else partial(as_maps, layer=layer)
     targets = [ClassifierOutputTarget(int(c)) for c in target]
     with (
-        getattr(pytorch_grad_cam, CLASSES[method])(model, [module], as_maps) as cam,
+        getattr(pytorch_grad_cam, CLASSES[method])(model, [module], to_maps) as cam,
         torch.enable_grad(),
         torch.autocast(x.device.type, enabled=False),
         contextlib.redirect_stderr(io.StringIO()),  # Score-CAM draws a progress bar for every image

@@ -18,7 +18,7 @@ FAMILIES = (
 )
 
 _HEAD = ("fc", "classifier")  # torchvision's modules that read the pooled maps
-_SIGNED = ("efficientnet", "mobilenet_v3")  # those without a ReLU before the pooling
+_SIGNED = "efficientnet"  # the family without a ReLU before the pooling
 
 
 class ConvNet(MeanPooled):

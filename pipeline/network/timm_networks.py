@@ -1,7 +1,7 @@
 """timm's networks, `timm/<name>`: any of its image classifiers.
 
-timm's `forward_features` is `encode`, and its `forward_head` without the classifier is `pool`. Normalisation
-comes from timm too (`timm.data.resolve_model_data_config`).
+timm's `forward_features` is `encode`, and its `forward_head` without the last linear layer is `pool`.
+Normalisation comes from timm too (`timm.data.resolve_model_data_config`).
 """
 
 from difflib import get_close_matches
@@ -45,6 +45,7 @@ def network(architecture: str, weights: str, input_size: int) -> Network:
         if weights != PRETRAINED:
             what = f"{architecture} does not take {input_size} pixels"
             raise MacError(f"model.architecture: {what} {reason}") from None
+        network(architecture, "none", input_size)  # is it the size?
         what = f"{weights} of {architecture} could not be fetched"
         raise MacError(f"model.weights: {what} {reason}; give the path of a local file") from None
     head = _stated(module)["classifier"]
@@ -76,6 +77,12 @@ def check(architecture: str, weights: str) -> None:
         raise MacError(f"model.weights: timm has no weights of {base}; give the path of a local file")
 
 
+def has_weights(architecture: str) -> bool:
+    """Whether timm publishes weights of a network."""
+    base = architecture.removeprefix(PREFIX).partition(".")[0]
+    return bool(_timm(architecture).list_pretrained(f"{base}.*"))
+
+
 def data_config(architecture: str) -> DataConfig:
     """What timm's weights of a network were made for.
 
@@ -102,26 +109,28 @@ def _data_config(config: dict[str, Any]) -> DataConfig:
 
 def _timm(architecture: str) -> Any:
     try:
-        return import_module("timm")
+        import timm
     except ImportError:
         raise MacError(
             f"model.architecture: {architecture} needs timm: pip install 'mac-robust[networks]'"
         ) from None
+    return timm
 
 
 def _trunk(architecture: str, module: Any, head: str) -> Backbone:
     """The trunk of timm's network."""
+    width = _inputs(module.get_submodule(head)) or module.head_hidden_size
     module.set_submodule(head, nn.Identity())
     config = import_module("timm.data").resolve_model_data_config(module)
     normalization = _data_config(config).normalization
     if not _reads_token(module):
-        return TimmTrunk(module, normalization)
+        return TimmTrunk(module, width, normalization)
     if type(module).forward_features is not _vision_transformer().forward_features:
         raise MacError(
             f"model.architecture: {architecture} reads its class token alone, so its patches have no map, "
             "and MaC does not know its last block; choose a VisionTransformer of timm"
         )
-    return TokenTrunk(module, normalization)
+    return TokenTrunk(module, width, normalization)
 
 
 def _stated(module: Any) -> dict[str, Any]:
@@ -135,14 +144,22 @@ def _vision_transformer() -> Any:
 
 
 def _reads_token(module: Any) -> bool:
-    return getattr(module, "global_pool", None) == "token"
+    """Whether the features are a class token. The pooling of CLIP's ResNets has this name too."""
+    has_token = any("cls_token" in name for name, _ in module.named_parameters())
+    return has_token and getattr(module, "global_pool", None) == "token"
+
+
+def _inputs(head: nn.Module) -> int | None:
+    """How many features a last layer reads; None if the network is made without one."""
+    found = getattr(head, "in_features", getattr(head, "in_channels", None))
+    return None if found is None else int(found)
 
 
 class TimmTrunk(Backbone):
-    """timm's network without its classifier."""
+    """timm's network, whose last layer does nothing."""
 
-    def __init__(self, network: Any, normalization: Normalization) -> None:
-        super().__init__(network.head_hidden_size, normalization)
+    def __init__(self, network: Any, width: int, normalization: Normalization) -> None:
+        super().__init__(width, normalization)
         self.network = network
 
     def encode(self, x: Tensor) -> State:
@@ -151,9 +168,9 @@ class TimmTrunk(Backbone):
         return state
 
     def pool(self, state: State) -> Tensor:
-        """The features to φ (B, D), timm's `pre_logits`."""
-        phi: Tensor = self.network.forward_head(at_least_float32(state), pre_logits=True)
-        return phi
+        """The features to φ (B, D), which timm's last layer reads."""
+        phi: Tensor = self.network.forward_head(at_least_float32(state))
+        return phi.flatten(1)
 
     def grid(self, state: State) -> Tensor:
         """The features as maps (B, C, h, w), without class and register tokens.
@@ -208,8 +225,8 @@ class TokenTrunk(TimmTrunk):
     is that block and what follows.
     """
 
-    def __init__(self, network: Any, normalization: Normalization) -> None:
-        super().__init__(network, normalization)
+    def __init__(self, network: Any, width: int, normalization: Normalization) -> None:
+        super().__init__(network, width, normalization)
         *first, self.last = network.blocks
         self.norm = network.norm
         network.blocks, network.norm = nn.Sequential(*first), nn.Identity()

@@ -15,7 +15,7 @@ from pipeline import selection
 from pipeline.compute import device
 from pipeline.compute.progress import Progress, log
 from pipeline.compute.ranks import ALONE, Ranks
-from pipeline.errors import MacError
+from pipeline.errors import MacError, first_line
 from pipeline.metrics import Grouping
 from pipeline.network import classifier
 from pipeline.network.checkpoint import Checkpoint, Tensors
@@ -98,6 +98,7 @@ class Training:
         self.rows = self._training_rows() if rows is None else rows
         self.make_input = self._augmented if make_input is None else make_input
         self.model = self._new_model(start)
+        self._require_input()
         self._parallel = ranks.wrap(self.model)
         self._optimizer = torch.optim.SGD(
             self.model.parameters(), lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay
@@ -126,6 +127,20 @@ class Training:
             *(network.architecture, len(self.given.groups.classes), network.weights, self.params.seed),
             *(network.own_normalization, size),
         ).to(self.on)
+
+    @torch.no_grad()
+    def _require_input(self) -> None:
+        """Refuse an input size that the network does not take, by a trial of one image."""
+        size = self.inputs.input_size
+        blank = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.on)
+        try:
+            self.model.eval()(self.model.input(blank))
+        except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+            name = self.network.architecture
+            raise MacError(
+                f"model.architecture: {name} does not take {size} pixels ({first_line(error)}); change "
+                "dataset.input_size"
+            ) from None
 
     def _augmented(self, _rows: NDArray[np.integer], stored: Tensor, generator: torch.Generator) -> Tensor:
         size, scale, flip = self.inputs.input_size, self.params.crop_scale, self.params.flip

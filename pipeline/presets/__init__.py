@@ -115,15 +115,21 @@ def _of_network(changes: list[str]) -> list[str]:
     from pipeline.network import timm_networks  # PyTorch takes a second
 
     config = timm_networks.data_config(architecture)
+    side = params_file.from_yaml(
+        given.get("dataset.input_size", str(config.input_size)), "dataset.input_size"
+    )
     made_for: dict[str, object] = {
-        "dataset.stored_size": config.stored_size,
+        "dataset.input_size": side,
         "dataset.interpolation": config.interpolation,
-        "dataset.input_size": config.input_size,
         "dataset.to_input": "center_crop",
         "saliency.method": "auto",
     }
     if not {"model.weights", "model.classifier"} & given.keys():
-        made_for["model.weights"] = timm_networks.PRETRAINED
+        made_for["model.weights"] = (
+            timm_networks.PRETRAINED if timm_networks.has_weights(architecture) else "none"
+        )
+    if isinstance(side, int):  # else it is refused later
+        made_for["dataset.stored_size"] = round(side * config.stored_size / config.input_size)
     return [f"{key}={value}" for key, value in made_for.items() if key not in given]
 
 

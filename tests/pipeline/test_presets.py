@@ -171,7 +171,10 @@ def test_a_network_of_timm_sets_what_it_was_made_for_where_no_change_says_otherw
     architecture = "model.architecture=timm/vit_small_patch16_224"
     result = init(tmp_path, "waterbirds", "--set", architecture, "--set", "dataset.stored_size=256")
     assert result.exit_code == 0
-    assert result.stdout.startswith("set as the network wants it: dataset.interpolation=bicubic, ")
+    assert (
+        "set as the network wants it: dataset.input_size=224, dataset.interpolation=bicubic, "
+        in result.stdout
+    )
     values = params_file.load(tmp_path / "params.yaml").values
     assert values["dataset"] | {"stored_size": 256, "interpolation": "bicubic", "input_size": 224} == dict(
         values["dataset"]
@@ -182,6 +185,10 @@ def test_a_network_of_timm_sets_what_it_was_made_for_where_no_change_says_otherw
     assert init(tmp_path, "own-model", *own).exit_code == 0
     values = params_file.load(tmp_path / "params.yaml").values
     assert (values["dataset"]["stored_size"], values["model"]["weights"]) == (249, "none")
+    size = ("--force", "--set", "model.architecture=timm/efficientnet_b7", "--set", "dataset.input_size=320")
+    assert init(tmp_path, "folder", *size).exit_code == 0
+    values = params_file.load(tmp_path / "params.yaml").values
+    assert (values["dataset"]["stored_size"], values["model"]["weights"]) == (337, "none")
     assert (
         "timm has no 'vit'"
         in init(tmp_path, "folder", "--force", "--set", "model.architecture=timm/vit").stderr

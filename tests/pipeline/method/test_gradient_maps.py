@@ -224,6 +224,19 @@ def test_maps_are_float32_whatever_the_trunk_computes_in(x: Tensor) -> None:
     assert (fine - coarse).abs().max() < 0.02 * fine.abs().max()
 
 
+def test_a_layer_whose_channels_are_last_has_the_same_map(x: Tensor) -> None:
+    """Swin's last block is followed by a LayerNorm alone, so it can be computed again from there."""
+    model = classifier.build("swin_t", 3).double().eval().requires_grad_(False)
+    x, target = x[:2, :, :64, :64].double(), TARGET[:2]
+    inner = model.trunk.features(x).requires_grad_()  # (B, h, w, C)
+    logits = model.head(model.trunk.norm(inner).mean((1, 2)))
+    (gradient,) = torch.autograd.grad(logits[torch.arange(2), target].sum(), inner)
+    expected = (gradient * inner).sum(3).detach()
+    found = gradient_maps.by_autograd(model, x, target, "features.7", "hirescam")
+    assert found.shape == (2, 2, 2)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
 def test_a_layer_that_puts_out_no_maps_is_named(x: Tensor) -> None:
     model = Classifier(Tokens(), 3)
     message = r"saliency.layer: 'key' puts out \(4, 17, 12\), not \(batch, channels"

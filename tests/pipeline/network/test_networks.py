@@ -48,6 +48,7 @@ CASES = {
     "timm/densenet121": Case(64, "features"),
     "timm/tf_efficientnet_lite0": Case(64, "bn2"),
     "timm/convnext_atto": Case(64, "stages"),
+    "timm/caformer_s18": Case(64, "stages"),
     "timm/swin_s3_tiny_224": Case(112, "norm"),
     "timm/vit_small_patch16_224": Case(64, "<blocks.11", first=1),
     "timm/vit_little_patch16_reg1_gap_256": Case(64, "norm", first=1),

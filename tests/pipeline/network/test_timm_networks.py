@@ -1,5 +1,7 @@
 """timm's networks: what is refused, what they were made for, and what their last block attends to."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -34,8 +36,12 @@ def test_what_cannot_be_used_is_one_line(architecture: str, weights: str, messag
 
 
 def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*_: object, **__: object) -> None:
-        raise ConnectionError("no route to host")
+    create = timm.create_model
+
+    def unreachable(name: str, pretrained: bool) -> Any:
+        if pretrained:
+            raise ConnectionError("no route to host")
+        return create(name)
 
     monkeypatch.setattr("timm.create_model", unreachable)
     with pytest.raises(

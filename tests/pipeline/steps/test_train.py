@@ -13,6 +13,7 @@ from pipeline.errors import MacError
 from pipeline.network import classifier
 from pipeline.network.checkpoint import Checkpoint
 from pipeline.network.inputs import to_input_grid
+from pipeline.network.training import Training
 from pipeline.params.inputs import InputParams
 from pipeline.params.selection import SelectionParams
 from pipeline.project import Project
@@ -180,3 +181,13 @@ def test_pretrained_weights_are_part_of_the_provenance(project: Project) -> None
         train(given, project.data / "erm", tiny.INPUTS, model, params, AUTO, tiny.context(project.data))
     with project.open("images", "erm") as given:
         assert given.model("erm").provenance.made_from["weights"] == store.file_digest(weights)
+
+
+def test_an_input_size_that_the_network_does_not_take_is_refused(project: Project) -> None:
+    pytest.importorskip("timm")
+    network = tiny.MODEL.model_copy(update={"architecture": "timm/inception_v3"})
+    with (
+        project.open("images") as given,
+        pytest.raises(MacError, match=r"timm/inception_v3 does not take 64 pixels \(.*\); change "),
+    ):
+        Training(given, network, tiny.INPUTS, tiny.TRAIN, torch.device("cpu"))
