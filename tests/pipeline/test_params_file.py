@@ -282,6 +282,7 @@ def test_a_stage_gets_the_keys_of_its_own_models_alone() -> None:
         "options",
         "stored_size",
         "to_stored",
+        "interpolation",
         "range",
         "on_error",
         "on_duplicates",
