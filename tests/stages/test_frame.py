@@ -25,6 +25,7 @@ OTHERS: dict[str, Any] = {
     "dataset.stored_size": 80,
     "dataset.input_size": 48,
     "dataset.to_input": "resize",
+    "dataset.interpolation": "bicubic",
     "dataset.range": 4095,
     "dataset.on_error": "skip",
     "dataset.on_duplicates": "warn",
