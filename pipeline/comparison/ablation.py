@@ -76,7 +76,7 @@ def ablation(
     pixels = np.concatenate([masks.rows("mask", each).sum((1, 2)) for each in blocks])
     known = _with_core(given, rows)
     # What is done is kept until all is done. The folder's name depends on all of the inputs.
-    depends = (maps.model_dump(), features.model_dump(), given.digests("images", "erm"), rows.tolist())
+    depends = (maps.model_dump(), features.model_dump(), given.digests("images", "erm", "masks"))
     with Shards(
         context.scratch, "ablation", __name__, *depends, hardware_of(context.on, context.workers)
     ) as kept:

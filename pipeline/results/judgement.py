@@ -21,7 +21,7 @@ ERM_KNOWS = 0.2  # ERM on the originals: below this it has learnt no classes, so
 FAILS_MARGIN = 0.05  # core − rest: up to this, the rest tells as much as the core
 HOLDS_MARGIN = 0.2  # core − rest: from this, the core clearly tells more
 HOLDS_CORE = 0.5  # core: from this, the core alone is enough for most images
-MOST_BLANK = 0.1  # share of images with a blank map: up to this, masks are not arbitrary
+MOST_BLANK = 0.1  # share of images with a blank map: up to this, masks are to be trusted
 # same − own: if its 95 % interval is above this, ERM depends on the background. It was set before the trials
 # in docs/parameters.md. A low value says that ERM finds little that goes with a class in the backgrounds of
 # the retraining set, as far as the masks leave them; it cannot say that ERM depends on no shortcut.
@@ -79,8 +79,8 @@ def depends(figures: Figures) -> Dependence:
     """Whether ERM depends on the background: `unclear` if the interval of same − own does not show it.
 
     It is `unclear` too if ERM does not even know the cores on images of their own class, or if many maps are
-    blank, so that many masks are arbitrary. That ERM does not depend is never said. What the masks leave of
-    the other object counts as background.
+    blank, so that many masks say nothing of the class. That ERM does not depend is never said. What the masks
+    leave of the other object counts as background.
     """
     if figures.same is None or judged(figures) == "unknown":
         return "unknown"

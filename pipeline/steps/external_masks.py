@@ -73,22 +73,23 @@ class ExternalMasks:
         return true_masks.stored(mask, side, how), mask.info.get(TOLD, [])
 
 
-def find(source: Path, paths: Sequence[str]) -> ExternalMasks:
-    """Find the mask of every image.
+def find(source: Path, paths: Sequence[str], every: Sequence[str]) -> ExternalMasks:
+    """Find the masks of some images.
 
     Args:
         source: `saliency.external`.
-        paths: of the images, in images.h5.
+        paths: of the images that need a mask, in images.h5.
+        every: the paths of all images, also of those that need none.
 
     Raises:
-        MacError: no such folder or table, an image without a mask, one that may have several, a file that is
-            the mask of several, or a path that leaves the folder.
+        MacError: no such folder or table, an image without a mask, one that may have several, a file in the
+            folder that may also be the mask of another image, or a path that leaves the folder.
     """
     is_folder = source.is_dir()
     if not is_folder and source.suffix.lower() != ".csv":
         raise MacError(f"{source}: no such folder; {KEY}")
     folder = source if is_folder else source.parent
-    files = _in_folder(source, paths) if is_folder else _in_table(source, paths)
+    files = _in_folder(source, paths, every) if is_folder else _in_table(source, paths)
     if missing := [path for path in paths if path not in files]:
         first = ", ".join(missing[:SHOWN])
         wanted = f"{PurePosixPath(missing[0]).with_suffix('.png')}" if is_folder else "a row with its file"
@@ -100,29 +101,37 @@ def find(source: Path, paths: Sequence[str]) -> ExternalMasks:
     return ExternalMasks(folder, files)
 
 
-def _in_folder(folder: Path, paths: Sequence[str]) -> dict[str, str]:
-    """The mask of every image that has one, below the folder."""
+def _in_folder(folder: Path, paths: Sequence[str], every: Sequence[str]) -> dict[str, str]:
+    """The mask of every image in `paths` that has one, below the folder."""
     listed: dict[str, dict[str, list[str]]] = {}
     found: dict[str, str] = {}
-    image_of: dict[str, str] = {}
     for path in paths:
         parent, _, name = inside(folder, path, str(folder), OF_MASKS).rpartition("/")
         if parent not in listed:
             listed[parent] = _by_stem(folder / parent)
-        names = listed[parent].get(name) or listed[parent].get(PurePosixPath(name).stem, [])
+        names = _called(name, listed[parent])
         if len(names) > 1:
             several = " and ".join(names)
             raise MacError(f"{folder / parent}: {several} are all named as the mask of {name}; keep one")
         for each in names:
-            file = inside(folder, f"{parent}/{each}" if parent else each, str(folder), OF_MASKS)
-            other = image_of.setdefault(file, path)
-            if other != path:
+            found[path] = inside(folder, f"{parent}/{each}" if parent else each, str(folder), OF_MASKS)
+    image_of = {file: path for path, file in found.items()}
+    for other in every:
+        parent, _, name = other.rpartition("/")
+        for each in _called(name, listed.get(parent, {})):
+            file = f"{parent}/{each}" if parent else each
+            path = image_of.get(file, other)
+            if path != other:
                 raise MacError(
-                    f"{folder / file}: may be the mask of {other} and of {path}; call them "
-                    f"{PurePosixPath(other).name}.png and {name}.png"
+                    f"{folder / file}: may be the mask of {path} and of {other}; call it "
+                    f"{PurePosixPath(path).name}.png or {name}.png"
                 )
-            found[path] = file
     return found
+
+
+def _called(name: str, by_stem: Mapping[str, list[str]]) -> list[str]:
+    """The files of a folder that are named as the mask of the image `name`."""
+    return by_stem.get(name) or by_stem.get(PurePosixPath(name).stem, [])
 
 
 def _by_stem(folder: Path) -> dict[str, list[str]]:

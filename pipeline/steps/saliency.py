@@ -78,9 +78,10 @@ def saliency(
         validation = with_foreground(images, validation)
     external = None
     if params.method == "external":
-        source, both = Path(params.external), np.concatenate([rows, validation])
+        source, paths = Path(params.external), _paths(images, np.arange(len(images["path"])))
+        both = [paths[row] for row in (*rows, *validation)]
         # Workers have other working directories.
-        external = find(source.resolve() if context.cluster else source, _paths(images, both))
+        external = find(source.resolve() if context.cluster else source, both, paths)
     write_masks(
         *(given, out, rows, params, params.previews, context, retraining_set, validation),
         external=external,

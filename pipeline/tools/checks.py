@@ -191,6 +191,7 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
 
 def _external_masks(params: "Params", dataset: "Dataset") -> Iterator[Finding]:
     """Check that the masks of `saliency.method: external` are there."""
+    from pipeline.params.dataset import DatasetParams
     from pipeline.params.retraining_set import RetrainingSetParams
     from pipeline.params.saliency import SaliencyParams
     from pipeline.steps.external_masks import find
@@ -198,15 +199,25 @@ def _external_masks(params: "Params", dataset: "Dataset") -> Iterator[Finding]:
     saliency = params.of(SaliencyParams)
     if saliency.method != "external":
         return
-    # Which training images a balanced retraining set has is not known yet.
-    splits = (0, 1) if params.of(RetrainingSetParams).balance == "none" else (1,)
+    source, every = Path(saliency.external), [record.image.name for record in dataset.records]
+    splits, which, unseen = [0, 1], "training and validation", ""
+    if params.of(RetrainingSetParams).balance != "none":
+        splits, which = [1], "validation"
+        unseen = "; stage saliency draws the training images that need one too"
     paths = [record.image.name for record in dataset.records if record.split in splits]
+    is_found, skips = False, params.of(DatasetParams).on_error == "skip"
     try:
-        find(Path(saliency.external), paths)
+        find(source, [], [])
+        is_found = True
+        find(source, paths, every)
     except MacError as error:
-        yield Finding("error", "masks", first_line(error))
+        if is_found and skips:
+            remedy = "images that stage prepare leaves out (dataset.on_error: skip) need none"
+            yield Finding("warning", "masks", first_line(error), remedy)
+        else:
+            yield Finding("error", "masks", first_line(error))
     else:
-        yield Finding("ok", "masks", f"{saliency.external}: {len(paths)} images have one")
+        yield Finding("ok", "masks", f"{source}: the {len(paths)} {which} images have one{unseen}")
 
 
 def _picked(pick: "Callable[[str], torch.device]", device: str) -> "torch.device | None":

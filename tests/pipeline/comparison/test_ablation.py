@@ -196,6 +196,32 @@ def test_an_interrupted_ablation_takes_up_what_is_done(
     assert not random.exists()
 
 
+def test_an_interrupted_ablation_of_other_masks_is_not_taken_up(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks from files may change, and no parameter with them."""
+    original, seen = module.write_features, list[np.ndarray]()
+
+    def write_features(given: Opened, out: Path, *others: Any) -> None:
+        if out.parent.name == "own_known":
+            seen.append(given.file("masks")["mask"][:])
+            raise KeyboardInterrupt
+        original(given, out, *others)
+
+    measured = module._Measured({"name": "", "criterion": "groups"}, np.zeros(1))
+    monkeypatch.setattr(module, "_measure", lambda *_: measured)
+    monkeypatch.setattr(module, "write_features", write_features)
+    for seed in (1, 2):
+        with project.open("images", "erm") as given:
+            made_up._write_masks(project, given, np.random.default_rng(seed))
+        with project.open("images", "erm", "masks") as given:
+            made_up._write_features(project, given, np.random.default_rng(seed))
+            own, rows = given.file("masks")["mask"][:], given.file("masks")["row"][:]
+        with pytest.raises(KeyboardInterrupt):
+            run(project)
+        np.testing.assert_array_equal(seen.pop(), own[rows != 1])  # row 1 has no true mask
+
+
 def test_paired_differences_have_student_s_interval() -> None:
     differences = np.array([0.1, 0.2, 0.15, 0.3, 0.05])
     expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)

@@ -61,7 +61,7 @@ def test_the_sets_that_the_bounds_were_set_by(figures: Figures, verdict: Verdict
         ({"rest": 0.88}, "doubtful"),
         ({"own": 0.3, "partner": 0.7}, "holds"),  # ERM may just depend on the background
         ({"core": 0.7, "rest": 0.5}, "doubtful"),  # the core alone is hardly recognised
-        ({"blank": 0.2}, "doubtful"),  # a mask of a blank map is arbitrary
+        ({"blank": 0.2}, "doubtful"),  # the mask of a blank map says nothing of the class
         ({"fewest": FEWEST - 1}, "unknown"),
         ({"classes": 1}, "unknown"),
         ({"original": 0.55}, "unknown"),  # ERM has learnt nothing
@@ -135,7 +135,7 @@ def test_without_masks_nothing_can_be_said() -> None:
         ({"same": 0.95, "low": 0.06, "high": 0.2}, "depends"),
         ({"same": 0.95, "low": 0.06, "high": 0.08}, "depends"),
         ({"same": 0.95, "low": 0.04, "high": 0.2}, "unclear"),
-        ({"same": 0.95, "low": 0.1, "high": 0.2, "blank": 0.2}, "unclear"),  # many masks are arbitrary
+        ({"same": 0.95, "low": 0.1, "high": 0.2, "blank": 0.2}, "unclear"),  # many masks say nothing
         ({"same": 0.95, "low": -0.05, "high": 0.09}, "unclear"),  # that it does not is never said
         ({"same": 0.95, "low": -0.05, "high": 0.11}, "unclear"),
         ({"same": 0.55, "low": -0.05, "high": 0.09}, "unclear"),  # it knows no combined image

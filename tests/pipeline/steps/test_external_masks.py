@@ -20,6 +20,7 @@ from pipeline.project import Project
 from pipeline.schemas.masks import SCHEMA
 from pipeline.steps import saliency as stage
 from pipeline.steps.external_masks import ExternalMasks, find
+from tests.conftest import edited
 from tests.pipeline.steps import untrained
 from tests.pipeline.steps.untrained import SALIENCY, make_masks
 
@@ -225,7 +226,8 @@ def files(folder: Path, *names: str) -> Path:
 
 def test_masks_are_named_as_their_images(tmp_path: Path) -> None:
     folder = files(tmp_path, "a/1.PNG", "a/2.jpg.gif", "a/2.txt", "b.c.png", "a/3.png", "a/3.png.png")
-    found = find(folder, ["a/1.jpg", "a/2.jpg", "b.c.jpeg", "a/3.jpg", "a/3.png"])
+    paths = ["a/1.jpg", "a/2.jpg", "b.c.jpeg", "a/3.jpg", "a/3.png"]
+    found = find(folder, paths, paths)
     assert list(found.files.values()) == ["a/1.PNG", "a/2.jpg.gif", "b.c.png", "a/3.png", "a/3.png.png"]
 
 
@@ -239,7 +241,7 @@ def test_a_table_may_name_a_mask_twice_and_more_images(tmp_path: Path) -> None:
         "x,,of none.jpg",
     ]
     (tmp_path / "my.CSV").write_text("\n".join(lines))
-    found = find(tmp_path / "my.CSV", ["3.jpg", "a/1.jpg", "a/2.jpg"]).files
+    found = find(tmp_path / "my.CSV", ["3.jpg", "a/1.jpg", "a/2.jpg"], []).files
     assert found == {"a/1.jpg": "m/1.png", "a/2.jpg": "m/1.png", "3.jpg": "m/2.png"}
 
 
@@ -254,7 +256,7 @@ def test_a_table_may_name_a_mask_twice_and_more_images(tmp_path: Path) -> None:
         ("my.csv", "a.jpg,a.png\na.jpg,b.png", ["a.jpg"], "line 3: path 'a.jpg' is there already;"),
         ("my.csv", "a.jpg,c.png", ["a.jpg"], "1 of 1 images have no mask, such as a.jpg; .* a row with"),
         ("here", "", ["d.jpg"], "here: d.png and d.tif are all named as the mask of d.jpg; keep one"),
-        ("here", "", ["a.jpg", "a.gif"], "a.png: may be the mask of a.jpg and of a.gif; call them a.jpg.p"),
+        ("here", "", ["a.jpg", "a.gif"], "a.png: may be the mask of a.gif and of a.jpg; call it a.gif.p"),
         ("here", "", ["../a.jpg"], "here: path '../a.jpg' leaves the masks' folder"),
         ("here", "", ["link/a.jpg"], "here: path 'link/a.jpg' leaves the masks' folder"),
         ("here", "", ["x/y.jpg"], "1 of 1 images have no mask, .* need one: x/y.png for x/y.jpg"),
@@ -268,5 +270,27 @@ def test_what_names_no_mask_is_one_line(
     (tmp_path / "my.csv").write_text(f"path,mask\n{rows}")
     (tmp_path / "other.csv").write_text("path,file\n")
     with pytest.raises(MacError, match=message) as error:
-        find(tmp_path / source, paths)
+        find(tmp_path / source, paths, paths)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_mask_must_not_be_that_of_an_image_that_needs_none(tmp_path: Path) -> None:
+    """What is wrong among the masks of such images alone does not matter."""
+    folder = files(tmp_path, "a/1.png", "a/2.jpg.png", "3.png", "a/4.png", "a/4.gif")
+    paths = ["a/1.jpg", "a/2.jpg", "3.jpg"]
+    every = [*paths, "a/3.tif", "b/1.jpg", "a/2.tif", "a/4.jpg", "a/4.tif"]
+    assert list(find(folder, paths, every).files.values()) == ["a/1.png", "a/2.jpg.png", "3.png"]
+    with pytest.raises(MacError) as error:
+        find(folder, paths, [*every, "a/1.tif"])
+    assert str(error.value) == (
+        f"{folder}/a/1.png: may be the mask of a/1.jpg and of a/1.tif; call it 1.jpg.png or 1.tif.png"
+    )
+    files(folder, "a/1.tif.png")
+    assert find(folder, paths, [*every, "a/1.tif"]).files["a/1.jpg"] == "a/1.png"
+
+
+def test_the_stage_sees_the_images_of_the_test_split(project: Project) -> None:
+    with edited(project.path("images")) as images:
+        images["path"][MASKED] = "2.tif"
+    with pytest.raises(MacError, match=r"files/2.png: may be the mask of 2.jpg and of 2.tif; call it 2.jpg"):
+        make(project)

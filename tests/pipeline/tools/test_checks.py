@@ -194,16 +194,22 @@ def test_what_a_dataset_leaves_out_is_a_warning(own_artefacts: Project) -> None:
 def test_masks_from_files_are_looked_for(own_artefacts: Project) -> None:
     """In the folder of the images, where each is called as its mask would be; and where there are none."""
     raw, empty = own_artefacts.data.parent / "raw", own_artefacts.data
-    for folder, balance, state, found in (
-        (raw, "none", "ok", "24 images have one"),
-        (raw, "class", "ok", "8 images have one"),
-        (empty, "none", "error", "24 of 24 images have no mask, such as 00.png, 01.png, 02.png"),
+    missing = "24 of 24 images have no mask, such as 00.png, 01.png, 02.png"
+    draws = "; stage saliency draws the training images that need one too"
+    for folder, balance, on_error, state, found in (
+        (raw, "none", "fail", "ok", ": the 24 training and validation images have one"),
+        (raw, "class", "fail", "ok", f": the 8 validation images have one{draws}"),
+        (empty, "none", "fail", "error", missing),
+        (empty, "none", "skip", "warning", missing),
+        (empty / "nowhere", "none", "skip", "error", "no such folder"),
     ):
         masks = {"saliency__method": "external", "saliency__external": str(folder)}
-        params = params_of(own_artefacts, retraining_set__balance=balance, **masks)
+        how = {"retraining_set__balance": balance, "dataset__on_error": on_error}
+        params = params_of(own_artefacts, **how, **masks)
         checked = by_name(checks.project(params, own_artefacts.data, "nothing")[0])["masks"]
         assert checked.state == state
         assert found in checked.found
+        assert ("dataset.on_error: skip" in checked.remedy) == (state == "warning")
 
 
 def test_a_demo_that_is_not_painted_yet(own_artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
