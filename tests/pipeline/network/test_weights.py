@@ -148,7 +148,7 @@ def test_torchvision_s_published_densenets_have_names_of_an_earlier_version(tmp_
         ),
         (
             lambda state: {**state, "stage2.9.branch2.0.weight": torch.ones(2)},
-            "a layer 'stage2.9.branch2",
+            "has 'stage2.9.branch2.0.weight', and this network has no tensor of",
         ),
         (
             lambda state: {"model": named("net.", {name[1:]: each for name, each in state.items()})},
