@@ -5,6 +5,7 @@ tensors are found by its names: whatever comes before them, such as `module.`, i
 """
 
 import re
+import warnings
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -216,7 +217,8 @@ def _read(path: Path, key: str) -> object:
         if is_safetensors:
             return load_file(path)
         _require_no_torchscript(path, key)
-        with torch.serialization.safe_globals(_stand_ins(path)):
+        with torch.serialization.safe_globals(_stand_ins(path)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, about sparse and quantized tensors: they are refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except MacError:
         raise
