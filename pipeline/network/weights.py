@@ -351,10 +351,10 @@ def _misfit(
         )
     outer = f"{head.partition('.')[0]}."
     if all(name.startswith(outer) for name in missing):
-        reason = f"the part before the head seems to be replaced; only '{head}' may be"
+        reason = f"; the part before the head seems to be replaced; only '{head}' may be"
     else:
-        reason = "the file is of another architecture"
-    return f"has some of this architecture's tensors, without {_named(missing)}; {reason}"
+        reason = "; the file is of another architecture"
+    return f"has some of this architecture's tensors, without {_named(missing)}{reason}"
 
 
 def _most_alike(state: State, needed: Collection[str]) -> tuple[str, int]:
