@@ -157,6 +157,7 @@ STAGES = (
         needs=("images", "erm"),
         makes=(Kind("jtt", "comparison/jtt", "model"),),
         params=("jtt:JttParams", "selection:SelectionParams"),
+        files=("data/weights",),
         pipeline="comparison",
     ),
     Stage(

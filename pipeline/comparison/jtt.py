@@ -16,6 +16,7 @@ from pipeline.compute.engine import Shards
 from pipeline.compute.progress import log
 from pipeline.metrics import seen
 from pipeline.network.training import Training
+from pipeline.network.weights import digests
 from pipeline.params.jtt import JttParams
 from pipeline.params.selection import SelectionParams
 from pipeline.project import Opened
@@ -38,7 +39,8 @@ def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams,
     made_from = given.digests("images", "erm")
     reference = cache(partial(whole_network.reference, given, erm, context.on))
     train = partial(Training, given, criterion=selection.criterion, reference=reference, name="jtt")
-    depends = (params.model_dump(), selection.model_dump(), made_from, training_on(context.on))
+    begins = digests(start.weights, start.classifier)
+    depends = (params.model_dump(), selection.model_dump(), made_from, begins, training_on(context.on))
     with Shards(context.scratch, "jtt", __name__, *depends) as shards:
         first = train(start, erm.inputs, short, context.on)
         first.to_end(shards.folder / "first.safetensors")

@@ -115,8 +115,9 @@ def from_file(
     """
     network = builder(architecture)(architecture, "none", input_size)
     found = fill(network.module, file, network.head, "model.classifier")
+    library = network.module.get_submodule(network.head)  # a trunk may lose it
     model = _assembled(network, len(classes), normalization)
-    head = own_head(found, network.head, model.trunk.width, classes, order)
+    head = own_head(found, network.head, library, model.trunk.width, classes, order)
     model.head.load_state_dict({"weight": head.weight, "bias": head.bias})
     found.log(f"the head '{head.name}'{head.note and f' ({head.note})'}")
     return model

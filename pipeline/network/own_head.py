@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.network.weights import Filled
+from pipeline.network.weights import Filled, flaw
 
 _MOST_NAMED = 10  # classes in a message
 
@@ -29,13 +29,19 @@ class Head:
 
 
 def own_head(
-    found: Filled, name: str, width: int, classes: Sequence[str], order: Sequence[str] | None
+    found: Filled,
+    name: str,
+    library: nn.Module,
+    width: int,
+    classes: Sequence[str],
+    order: Sequence[str] | None,
 ) -> Head:
     """The head in a file, with a row for each of the dataset's classes in their order.
 
     Args:
         found: what the trunk was filled from.
         name: the library's name of the last linear layer.
+        library: that layer. If it is a convolution of one pixel, on pooled features, the file's may be too.
         width: D, the number of the trunk's features.
         classes: the dataset's.
         order: the names of the file's outputs; None if they are `classes`.
@@ -43,10 +49,10 @@ def own_head(
     Raises:
         MacError: there is no linear layer on the features, or it has other outputs than the dataset classes.
     """
-    layer = _layer(found, name, width, len(classes))
-    weight = _finite(found, f"{layer}.weight")
+    layer = _layer(found, name, isinstance(library, nn.Conv2d), width, len(classes))
+    weight = _taken(found, f"{layer}.weight").flatten(1)
     if f"{layer}.bias" in found.others:
-        bias, note = _finite(found, f"{layer}.bias"), ""
+        bias, note = _taken(found, f"{layer}.bias"), ""
         if bias.shape != weight.shape[:1]:
             raise found.error(f"'{layer}.bias' should be ({len(weight)},), found {tuple(bias.shape)}")
     else:
@@ -75,7 +81,7 @@ def own_head(
     return Head(layer, weight[rows], bias[rows], note)
 
 
-def _layer(found: Filled, name: str, width: int, classes: int) -> str:
+def _layer(found: Filled, name: str, is_convolution: bool, width: int, classes: int) -> str:
     """The name of the one linear layer on the trunk's features.
 
     It has the library's name, and the file no other layer with this prefix, such as one of a changed network;
@@ -84,7 +90,8 @@ def _layer(found: Filled, name: str, width: int, classes: int) -> str:
     linear = {}
     for each, tensor in found.others.items():
         if each.endswith(".weight") and tensor.ndim > 1:
-            linear[each.removesuffix(".weight")] = tuple(tensor.shape)
+            pixel = is_convolution and tensor.shape[2:] == (1, 1)
+            linear[each.removesuffix(".weight")] = tuple(tensor.shape[: 2 if pixel else None])
     own = f"{found.prefix}{name}"
     alone = [each for each in linear if each.startswith(found.prefix)] == [own]
     if alone and linear[own] in ((1, width), (classes, width)):
@@ -111,12 +118,12 @@ def _advice(what: str, width: int) -> str:
     )
 
 
-def _finite(found: Filled, name: str) -> Tensor:
+def _taken(found: Filled, name: str) -> Tensor:
     """A tensor of the head, as float32."""
-    tensor = found.others[name].float()
-    if not tensor.isfinite().all():
-        raise found.error(f"'{name}' has values that are NaN or infinite; use others")
-    return tensor
+    tensor = found.others[name]
+    if problem := flaw(tensor, torch.float32):
+        raise found.error(f"'{name}' {problem}")
+    return tensor.float()
 
 
 def _listed(names: Sequence[str]) -> str:

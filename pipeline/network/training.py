@@ -177,7 +177,8 @@ class Training:
         if right <= most:
             log.warning(
                 "%s: that is no more than to answer always with the most frequent class (%.3f); are "
-                "model.classes, model.normalization or dataset.input_size others than in its training?",
+                "model.classes, model.architecture, model.normalization or dataset.input_size others than "
+                "in its training?",
                 *(self.name, most / len(label)),
             )
 

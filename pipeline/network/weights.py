@@ -5,9 +5,10 @@ tensors are found by its names: whatever comes before them, such as `module.`, i
 """
 
 import re
+import warnings
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.compute.progress import log
 from pipeline.errors import MacError, first_line
-from pipeline.store import regular
+from pipeline.store import file_digest, regular
 
 State = Mapping[str, object]
 
@@ -33,6 +34,9 @@ _NO_WEIGHTS = {
 _OBJECTS = "Python objects, such as a whole model, which may run any code; save a state_dict() alone"
 # torchvision's published DenseNets have names of an earlier version: `norm.1` is `norm1`.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=\d\.)")
+# Tensors beside the weights: counts of BatchNorm and of thop, which earlier versions of a library saved, or
+# which only pretraining uses.
+_BOOKKEEPING = frozenset({"num_batches_tracked", "total_ops", "total_params", "attn_mask", "mask_token"})
 _MOST_NAMED = 3  # names in a message
 
 
@@ -40,6 +44,12 @@ def weights_file(weights: str) -> Path | None:
     """The file that `model.weights` names: it has a suffix or a folder. None: the weights have a name."""
     path = Path(weights)
     return path if path.suffix or len(path.parts) > 1 else None
+
+
+def digests(weights: str, classifier: str | None) -> dict[str, str]:
+    """The digests of the files that `model.weights` and `model.classifier` name, by key; of names, none."""
+    files = {"weights": weights_file(weights), "classifier": None if classifier is None else Path(classifier)}
+    return {key: file_digest(file) for key, file in files.items() if file is not None and file.is_file()}
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Filled:
         path: the file.
         at: where its state dict is: the keys of the dictionaries that it is in.
         prefix: what the names of the network's tensors begin with there.
-        others: the other tensors there, which are not the trunk's, by their names.
+        others: the other weights there, which are not the trunk's, by their names.
     """
 
     key: str
@@ -108,7 +118,7 @@ def fill(network: nn.Module, path: Path, head: str, key: str = "model.weights") 
     whole = network.state_dict()
     wanted = {name: tensor for name, tensor in whole.items() if not name.startswith(of_head)}
     states = list(_states(_read(path, key), path, key))
-    fit = _fit(states, network, wanted, [name for name in whole if name not in wanted], f"{key}: {path}")
+    fit = _fit(states, network, wanted, head, f"{key}: {path}")
     for name, tensor in wanted.items():
         (found,) = fit.tensors([name])
         if found is None and name.endswith("num_batches_tracked"):
@@ -118,11 +128,18 @@ def fill(network: nn.Module, path: Path, head: str, key: str = "model.weights") 
         assert isinstance(found, Tensor)
         tensor.copy_(found)
     taken = {f"{fit.prefix}{fit.naming[name]}" for name in wanted}
+    computed = {_last(name) for name, _ in network.named_buffers() if name not in whole}
     others = {
-        name: each for name, each in fit.state.items() if name not in taken and isinstance(each, Tensor)
+        name: each
+        for name, each in fit.state.items()
+        if isinstance(each, Tensor) and name not in taken and _last(name) not in _BOOKKEEPING | computed
     }
     _require_no_more(others, fit, head, f"{key}: {path}")
     return Filled(key, path, fit.at, fit.prefix, others)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _problem(found: object, tensor: Tensor, name: str) -> str:
@@ -131,23 +148,52 @@ def _problem(found: object, tensor: Tensor, name: str) -> str:
         what = tuple(found.shape) if isinstance(found, Tensor) else "nothing"
         other = "dataset.input_size" if "pos" in name else "architecture"  # embeddings of places in the image
         return f"should be {tuple(tensor.shape)}, found {what}; the file is of another {other}"
-    if found.is_floating_point() < tensor.is_floating_point() or found.layout != tensor.layout:
-        return f"should be {tensor.dtype}, found {found.dtype} ({found.layout})"
-    if not found.to(tensor.dtype).isfinite().all():
+    return flaw(found, tensor.dtype)
+
+
+def flaw(found: Tensor, wanted: torch.dtype) -> str:
+    """Why a tensor of a file cannot be taken as one of this dtype; empty if it can."""
+    if unreadable := _unreadable(found):
+        return unreadable
+    if found.is_complex() or found.is_floating_point() < wanted.is_floating_point:
+        return f"should be {wanted}, found {found.dtype}"
+    if not found.to(wanted).isfinite().all():
         return "has values that are NaN or infinite; use others"
     return ""
 
 
+def _unreadable(found: Tensor) -> str:
+    """Why a tensor has no numbers that can be copied; empty if it has."""
+    if found.is_meta:
+        return "has a shape and no values (device meta); save the weights from the model that was trained"
+    if found.is_quantized:
+        return f"is quantized ({found.dtype}); save the weights as they were before"
+    if found.layout != torch.strided:
+        return f"is sparse ({found.layout}); save its to_dense()"
+    return ""
+
+
 def _require_no_more(others: State, fit: _Fit, head: str, where: str) -> None:
-    """Refuse a file with more layers in the trunk: a ResNet-152 has all tensors of a ResNet-101."""
-    parts = {name.partition(".")[0] for name in fit.naming.values()} - {head.partition(".")[0]}
+    """Refuse a file with more tensors in the trunk: a ResNet-152 has all tensors of a ResNet-101.
+
+    The trunk's parts are those of the network, without the one that has the head. If a network has tensors of
+    its own, such as a class token, it is itself a part.
+    """
+    of_head = f"{head.partition('.')[0]}."
+    parts = {_part(named) for name, named in fit.naming.items() if not name.startswith(of_head)}
+    parts -= {_part(named) for name, named in fit.naming.items() if name.startswith(of_head)}
     for name in others:
-        inner = name.removeprefix(fit.prefix)
-        if name.startswith(fit.prefix) and inner.partition(".")[0] in parts and inner.endswith(".weight"):
+        if name.startswith(fit.prefix) and _part(name.removeprefix(fit.prefix)) in parts:
             raise MacError(
-                f"{where}: has a layer '{name}', and this network has none of that name; the file is of "
-                "another architecture"
+                f"{where}: has '{name}', and this network has no tensor of that name; the file is of another "
+                "architecture"
             )
+
+
+def _part(name: str) -> str:
+    """The part of a network that has a tensor; empty: the network itself."""
+    part, dot, _ = name.partition(".")
+    return part if dot else ""
 
 
 def _read(path: Path, key: str) -> object:
@@ -171,7 +217,8 @@ def _read(path: Path, key: str) -> object:
         if is_safetensors:
             return load_file(path)
         _require_no_torchscript(path, key)
-        with torch.serialization.safe_globals(_stand_ins(path)):
+        with torch.serialization.safe_globals(_stand_ins(path)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, about sparse and quantized tensors: they are refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except MacError:
         raise
@@ -253,7 +300,7 @@ def _fit(
     states: Sequence[tuple[str, State]],
     network: nn.Module,
     wanted: Mapping[str, Tensor],
-    of_head: Sequence[str],
+    head: str,
     where: str,
 ) -> _Fit:
     """The one place of a file that has a network.
@@ -262,20 +309,18 @@ def _fit(
         MacError: there is none, or there are several, and their tensors differ.
     """
     names = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    namings = list(_namings(network, list(wanted)))
     fits: list[_Fit] = []
     for at, state in states:
-        for naming in _namings(network, list(wanted)):
+        for naming in namings:
             prefixes = list(_prefixes(state, [naming[name] for name in names]))
             if prefixes:
                 fits += [_Fit(at, prefix, naming, state) for prefix in prefixes]
                 break  # the others would find the same tensors
     if not fits:
-        at, state = max(states, key=lambda each: len(each[1]))
-        raise MacError(
-            f"{where}: has no tensors with this architecture's names: wanted {_named(names)}; found "
-            f"{_named(list(state))}{at and f' in {at}'}; the file is of another architecture or library"
-        )
+        raise MacError(f"{where}: {_misfit(states, namings, names, head)}")
     first, *others = fits
+    of_head = [name for name in network.state_dict() if name not in wanted]
     if different := [each for each in others if not first.same(each, [*names, *of_head])]:
         found = ", ".join(str(each) or "the top level" for each in (first, *different))
         raise MacError(
@@ -283,6 +328,42 @@ def _fit(
             "file of its own"
         )
     return first
+
+
+def _misfit(
+    states: Sequence[tuple[str, State]],
+    namings: Sequence[Mapping[str, str]],
+    names: Sequence[str],
+    head: str,
+) -> str:
+    """What a file has that has no whole network: the place with the most of its names decides."""
+    most, missing = 0, list(names)
+    for _, state in states:
+        for naming in namings:
+            prefix, hits = _most_alike(state, {naming[name] for name in names})
+            if hits > most:
+                most, missing = hits, [name for name in names if f"{prefix}{naming[name]}" not in state]
+    if 2 * most < len(names):
+        at, state = max(states, key=lambda each: len(each[1]))
+        return (
+            f"has no tensors with this architecture's names: wanted {_named(names)}; found "
+            f"{_named(list(state))}{at and f' in {at}'}; the file is of another architecture or library"
+        )
+    outer = f"{head.partition('.')[0]}."
+    if all(name.startswith(outer) for name in missing):
+        reason = f"; the part before the head seems to be replaced; only '{head}' may be"
+    else:
+        reason = "; the file is of another architecture"
+    return f"has some of this architecture's tensors, without {_named(missing)}{reason}"
+
+
+def _most_alike(state: State, needed: Collection[str]) -> tuple[str, int]:
+    """The prefix after which a state dict has the most of the names, and how many."""
+    found = Counter[str]()
+    for name in state:
+        for place in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
+            found[name[:place]] += name[place:] in needed
+    return found.most_common(1)[0]
 
 
 def _namings(network: nn.Module, wanted: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -313,6 +394,8 @@ def _prefixes(state: State, needed: Sequence[str]) -> Iterator[str]:
 def _equal(one: object, other: object) -> bool:
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
         return one is other
+    if _unreadable(one) or _unreadable(other):
+        return bool(_unreadable(one))  # it is refused, whatever the other is
     return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
 
 

@@ -17,7 +17,7 @@ from pipeline.compute.ranks import ranks
 from pipeline.errors import MacError
 from pipeline.network import classifier
 from pipeline.network.training import Training, as_numpy
-from pipeline.network.weights import weights_file
+from pipeline.network.weights import digests
 from pipeline.params.inputs import InputParams, misfit
 from pipeline.params.model import ModelParams
 from pipeline.params.selection import SelectionParams
@@ -55,7 +55,7 @@ def train(
     _require_room(given, inputs)
     if model.classifier is not None:
         params = params.model_copy(update={"select": "last"})  # no epoch is chosen, whatever it says
-    made_from = {**given.digests("images"), **_digest_of_weights(model)}
+    made_from = {**given.digests("images"), **digests(model.weights, model.classifier)}
     made = {
         "model": model.model_dump(),
         "train": params.model_dump(exclude={"keep_epochs"}),  # the model is the same, whatever is kept
@@ -88,13 +88,6 @@ def _say_what_it_was_made_for(spec: ModelSpec) -> None:
     given = f"{spec.input_size} pixels, {spec.interpolation}"
     if wanted != given:
         log.info("train: %s was made for %s; here the input has %s", spec.architecture, wanted, given)
-
-
-def _digest_of_weights(model: ModelParams) -> dict[str, str]:
-    """The digest of the file that the model starts from, if there is one, by the key that names it."""
-    key = "weights" if model.classifier is None else "classifier"
-    file = weights_file(model.weights) if model.classifier is None else Path(model.classifier)
-    return {key: store.file_digest(file)} if file is not None and file.is_file() else {}
 
 
 def _require_room(given: Opened, inputs: InputParams) -> None:

@@ -60,7 +60,7 @@ def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) ->
         "",
         "## Method",
         "",
-        *_method(given, head),
+        *_method(given, head, "classifier" in given.model("erm").provenance.made_from),
         "",
         "## Results",
         "",
@@ -70,7 +70,7 @@ def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) ->
         "",
         "- The figures hold for images like those of the test split.",
         "- Groups that are rare in the test split are known less well.",
-        "- The backbone is as ERM trained it: what it cannot tell apart, no last layer can.",
+        "- The backbone is ERM's: what it cannot tell apart, no last layer can.",
         "- An image of another class is given one of the classes' names all the same.",
         "",
         f"Model digest: {_code(head.digest)}",
@@ -92,8 +92,17 @@ def _input_and_output(spec: ModelSpec) -> Iterator[str]:
     yield f"- Output `logits`: (N, {len(spec.classes)}), in the order {_listed(spec.classes)}."
 
 
-def _method(given: Opened, head: NamedHead) -> Iterator[str]:
+_UNKNOWN = "How the user's network was trained is not known, nor which labels it saw."
+
+
+def _method(given: Opened, head: NamedHead, own: bool) -> Iterator[str]:
+    """How the head and its network were made; `own`: the network was trained elsewhere."""
+    network = "the network of the user's own classifier (ERM)" if own else "a network trained as usual (ERM)"
     if head.name == ERM:
+        if own:
+            yield "The user's own classifier, in the place of ERM. Nothing was trained."
+            yield _UNKNOWN
+            return
         yield "Empirical risk minimisation (ERM): trained as usual, with no defence against"
         yield "spurious correlations."
         if head.labels != "none":
@@ -102,19 +111,22 @@ def _method(given: Opened, head: NamedHead) -> Iterator[str]:
     if head.name == MAC:
         yield (
             "MaC (Hosseini Noohdani et al., *Mitigating Spurious Correlation in Images by Intervention*): "
-            f"a network trained as usual (ERM). {_retrained(head)}"
+            f"{network}. {_retrained(head)}"
         )
         yield f"{_prose(head.note[0].upper() + head.note[1:])}."
         yield judgement.sentence(diagnose(given))
     else:
         who = f"{_prose(head.title)} ({_prose(head.source)})"
-        yield f"{who}: a network trained as usual (ERM), its last layer fitted anew."
+        yield f"{who}: {network}, its last layer fitted anew."
         if head.chosen:
             chosen = [_prose(f"{name} {value}") for name, value in head.chosen.items()]
             yield f"The validation split chose {', '.join(chosen)}."
         if head.note:
             yield f"Note: {_prose(head.note)}."
-    yield _LABELS[head.labels]
+    if own:
+        yield f"The head: {_LABELS[head.labels]} {_UNKNOWN}"
+    else:
+        yield _LABELS[head.labels]
 
 
 def _retrained(head: NamedHead) -> str:

@@ -1,4 +1,6 @@
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.comparison.jtt import error_set, jtt, upweighted
+from pipeline.comparison.whole_network import ErmParams
 from pipeline.network.training import Training
 from pipeline.params.jtt import JttParams
 from pipeline.project import Project
@@ -78,6 +81,33 @@ def test_the_second_training_sees_the_error_set_more_often(
     assert np.flatnonzero(counts == 3).tolist() == sorted(errors)
     assert (first.params.epochs, second.params.epochs) == (1, 2)
     assert first.params.batch_size == second.params.batch_size == tiny.TRAIN.batch_size
+
+
+def test_the_file_that_it_starts_from_is_in_its_key(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[tuple[object, ...]] = []
+
+    class StopError(Exception):
+        pass
+
+    def shards(*key: object) -> None:
+        keys.append(key)
+        raise StopError
+
+    start = tmp_path / "start.pth"
+    model = tiny.MODEL.model_copy(update={"weights": str(start), "classifier": "own.pth"})
+    made = replace(ErmParams(tiny.MODEL, tiny.INPUTS, tiny.TRAIN), model=model)
+    monkeypatch.setattr("pipeline.comparison.jtt.Shards", shards)
+    monkeypatch.setattr("pipeline.comparison.whole_network.ErmParams.of", lambda _: made)
+    with project.open("images", "erm") as given:
+        for content in (b"a", b"b"):
+            start.write_bytes(content)
+            with pytest.raises(StopError):
+                jtt(given, tmp_path / "jtt", PARAMS, AUTO, tiny.context(tmp_path))
+    first, second = keys
+    assert {"weights": hashlib.sha256(b"a").hexdigest()} in first
+    assert {"weights": hashlib.sha256(b"b").hexdigest()} in second
 
 
 def test_an_empty_error_set_is_told(

@@ -172,6 +172,42 @@ def test_a_head_that_does_not_fit_says_why(
         load(tmp_path, form(state), order=order)
 
 
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (lambda each: each.to("meta"), "has a shape and no values"),
+        (lambda each: each.to_sparse(), "is sparse"),
+        (lambda each: torch.quantize_per_tensor(each, 0.1, 0, torch.qint8), r"is quantized \(torch.qint8\)"),
+        (lambda each: each + 1j, "should be torch.float32, found torch.complex64"),
+        (lambda each: each.int(), "should be torch.float32, found torch.int32"),
+    ],
+)
+def test_a_head_without_real_numbers_is_one_line(
+    tmp_path: Path, state: State, form: Callable[[Tensor], Tensor], message: str
+) -> None:
+    torch.save({**state, "fc.weight": form(state["fc.weight"])}, tmp_path / "own.pth")
+    with pytest.raises(MacError, match=f"own.pth: 'fc.weight' {message}"):
+        classifier.from_file(ARCHITECTURE, tmp_path / "own.pth", CLASSES)
+
+
+@pytest.mark.parametrize("architecture", ["timm/dla34", "timm/dpn48b"])
+def test_a_convolution_of_one_pixel_is_linear(tmp_path: Path, architecture: str) -> None:
+    timm = pytest.importorskip("timm")
+    own = timm.create_model(architecture.removeprefix("timm/"), num_classes=2).eval()
+    torch.save(own.state_dict(), tmp_path / "own.pth")
+    found = classifier.from_file(architecture, tmp_path / "own.pth", CLASSES, input_size=64).eval()
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(found(x), own(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_convolution_with_a_relu_after_it_is_refused(tmp_path: Path) -> None:
+    own = torchvision.models.squeezenet1_1(num_classes=2)
+    torch.save(own.state_dict(), tmp_path / "own.pth")
+    with pytest.raises(MacError, match=r"the head 'classifier.1' is \(2, 512, 1, 1\); only one linear"):
+        classifier.from_file("squeezenet1_1", tmp_path / "own.pth", CLASSES)
+
+
 def test_its_own_normalisation_is_used(tmp_path: Path, state: State) -> None:
     save_file(state, tmp_path / "own.safetensors")
     half = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -1,3 +1,4 @@
+import hashlib
 import re
 from argparse import Namespace
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.errors import MacError
+from pipeline.network import classifier
 from pipeline.network.published import torchvision_network
-from pipeline.network.weights import fill, weights_file
+from pipeline.network.weights import digests, fill, weights_file
 
 State = dict[str, Tensor]
 Form = Callable[[State], Any]
@@ -105,6 +107,67 @@ def test_weights_in_a_checkpoint(
     assert len(caplog.records) == bool(said)
 
 
+def test_counts_beside_the_weights_are_left_out(tmp_path: Path, state: State) -> None:
+    counts = {"stage2.0.total_ops": torch.ones(1), "conv1.total_params": torch.ones(1)}
+    torch.save({**state, **counts}, tmp_path / "weights.pth")
+    found = fill(torchvision_network(ARCHITECTURE, "none"), tmp_path / "weights.pth", head="fc")
+    assert set(found.others) == {"fc.weight", "fc.bias"}
+
+
+def test_what_a_network_computes_itself_is_left_out(tmp_path: Path) -> None:
+    network = classifier.builder("timm/swin_tiny_patch4_window7_224")
+    made = network("timm/swin_tiny_patch4_window7_224", "none", 224)
+    # timm's published files have these, and its networks of today do not save them
+    computed = {name: each.clone() for name, each in made.module.named_buffers()}
+    assert any("relative_position_index" in name for name in computed)
+    save_file({**made.module.state_dict(), **computed}, tmp_path / "weights.safetensors")
+    found = fill(made.module, tmp_path / "weights.safetensors", made.head)
+    assert set(found.others) == {"head.fc.weight", "head.fc.bias"}
+
+
+def test_layer_scale_and_tokens_of_another_transformer_are_named(tmp_path: Path) -> None:
+    made = classifier.builder("timm/vit_tiny_patch16_224")("timm/vit_tiny_patch16_224", "none", 224)
+    for name in ("blocks.3.ls1.gamma", "reg_token"):
+        save_file({**made.module.state_dict(), name: torch.ones(1, 4, 192)}, tmp_path / "w.safetensors")
+        with pytest.raises(MacError, match=f"has '{name}', and this network has no tensor of that name"):
+            fill(made.module, tmp_path / "w.safetensors", made.head)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "head", "missing", "last"),
+    [
+        ("mobilenet_v3_small", nn.Linear(576, 2), "'classifier.0.weight', 'classifier.0.bias'", "3"),
+        (
+            "convnext_tiny",
+            nn.Sequential(nn.Flatten(), nn.Linear(768, 2)),
+            "'classifier.0.weight', 'classifier.0.bias'",
+            "2",
+        ),
+    ],
+)
+def test_a_replaced_part_before_the_head_is_named(
+    tmp_path: Path, architecture: str, head: nn.Module, missing: str, last: str
+) -> None:
+    network = torchvision_network(architecture, "none")
+    network.classifier = head
+    torch.save({"model": named("module.", network.state_dict())}, tmp_path / "own.pth")
+    message = (
+        f"without {missing}; the part before the head seems to be replaced; only 'classifier.{last}' may be"
+    )
+    with pytest.raises(MacError, match=message):
+        fill(torchvision_network(architecture, "none"), tmp_path / "own.pth", f"classifier.{last}")
+
+
+def test_digests_are_of_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(b"a")
+    (tmp_path / "b.pth").write_bytes(b"b")
+    sha = {name: hashlib.sha256(name.encode()).hexdigest() for name in "ab"}
+    start, own = str(tmp_path / "a.pth"), str(tmp_path / "b.pth")
+    assert digests(start, own) == {"weights": sha["a"], "classifier": sha["b"]}
+    assert digests(start, None) == {"weights": sha["a"]}
+    assert digests("IMAGENET1K_V1", own) == {"classifier": sha["b"]}
+
+
 @pytest.mark.parametrize("number", [torch.float16, torch.bfloat16])
 def test_half_precision_becomes_single(tmp_path: Path, state: State, number: torch.dtype) -> None:
     half = {name: each.to(number) if each.is_floating_point() else each for name, each in state.items()}
@@ -148,7 +211,23 @@ def test_torchvision_s_published_densenets_have_names_of_an_earlier_version(tmp_
         ),
         (
             lambda state: {**state, "stage2.9.branch2.0.weight": torch.ones(2)},
-            "a layer 'stage2.9.branch2",
+            "has 'stage2.9.branch2.0.weight', and this network has no tensor of",
+        ),
+        (
+            lambda state: {**state, "stage2.0.branch1.0.bias": torch.ones(24)},
+            "has 'stage2.0.branch1.0.bias', and this network has no tensor of that name",
+        ),
+        (
+            lambda state: {name: each for name, each in state.items() if "stage4.3" not in name},
+            "without 'stage4.3.branch2.0.weight', .* in all\\); the file is of another architecture",
+        ),
+        (
+            lambda state: {**state, "conv1.0.weight": state["conv1.0.weight"].to("meta")},
+            "'conv1.0.weight' has a shape and no values",
+        ),
+        (
+            lambda state: {**state, "conv1.0.weight": state["conv1.0.weight"].to_sparse()},
+            r"'conv1.0.weight' is sparse \(torch.sparse_coo\); save its to_dense",
         ),
         (
             lambda state: {"model": named("net.", {name[1:]: each for name, each in state.items()})},

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from pipeline.project import Project
+from pipeline.project import Opened, Project
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.judgement import sentence
 from pipeline.tools import card
@@ -57,6 +57,19 @@ def test_erm(artefacts: Project) -> None:
     text = written(artefacts, "erm")
     assert "ERM and MaC on the test split" in text
     assert "The file holds one of" not in text
+
+
+@pytest.mark.parametrize("name", ["erm", "mac", "dfr"])
+def test_of_one_s_own_classifier_no_training_is_claimed(artefacts: Project, name: str) -> None:
+    with artefacts.open(*dict.fromkeys(("images", "erm", artefact_of(name), *card.needs(name)))) as given:
+        erm = given.model("erm")
+        made_from = {**erm.provenance.made_from, "classifier": "0" * 64}
+        erm = replace(erm, provenance=replace(erm.provenance, made_from=made_from))
+        own = Opened(given.project, {**given._artefacts, "erm": erm})
+        text = card.card(own, named_head(own, name), "model.pt", "TorchScript", "It was compared.")
+    assert "How the user's network was trained is not known, nor which labels it saw." in text
+    assert "trained as usual" not in text
+    assert ("in the place of ERM" in text) == (name == "erm")
 
 
 def test_a_penalty_that_was_picked(artefacts: Project) -> None:
