@@ -144,6 +144,7 @@ def command(
         for flip in (False, True):
             values = parameters(root, architecture, networks[architecture], size, epochs, seed)
             values["saliency"] |= {"flip": flip, "top_k": TOP_K}
+            values["features"]["precision"] = "auto"  # as in `make waterbirds`
             data = work / architecture / str(seed) / ("flips" if flip else "no_flips")
             found = measured(values, data, [*images, *erm])
             rows.append({"network": architecture, "seed": seed, "flip": flip, **found})
