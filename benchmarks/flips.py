@@ -97,9 +97,8 @@ def summary(rows: Sequence[Row]) -> str:
         count = len({row["seed"] for row in of_network})
         lines += [f"| {network}, {count} runs | no flips | flips | difference |", "|---|---|---|---|"]
         for name in [key for key in rows[0] if key not in ABOUT]:
-            without, flipped = (
-                [100 * row[name] for row in of_network if row["flip"] == flip] for flip in (False, True)
-            )
+            without = [100 * row[name] for row in of_network if not row["flip"]]
+            flipped = [100 * row[name] for row in of_network if row["flip"]]
             mean, half = difference(without, flipped)
             lines.append(f"| {name} | {_range(without)} | {_range(flipped)} | {mean:+.1f} ± {half:.1f} |")
         lines.append("")
