@@ -26,8 +26,6 @@ from pipeline import store
 from pipeline.last_layer import mac
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
-from pipeline.last_layer.method import Cached
-from pipeline.last_layer.methods import METHODS
 from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
 from pipeline.project import Opened
@@ -35,7 +33,6 @@ from pipeline.results.coverage import by_group
 from pipeline.setting import Setting
 
 TOP_K = 15000 / 224**2  # the paper's
-PAPER, AS_IN_PAPER = Setting(2.0, 3.0), {"standardize": False, "class_weights": "none"}  # `make waterbirds`
 ABOUT = ("network", "seed", "flip", "alpha", "beta")  # columns that are no figures
 
 Row = dict[str, Any]
@@ -63,11 +60,19 @@ def figures(given: Opened, fit: FitParams) -> Row:
     features, erm = given.file("features"), given.model("erm")
     head = Heads.of(erm.head())
     held_out = HeldOutSplit.to_choose(features, CPU, erm.head(), "groups")
+
+    def fitted(setting: Setting, **other: object) -> Heads:
+        params = fit.model_copy(update=other)
+        return mac.fit(Views.of(features, params, CPU), held_out, head, params, [setting]).heads
+
     (_, picked, setting), (_, fixed, _) = mac_heads(given, fit, held_out)
-    cached = Cached.of(given, fit, [0.0], "groups", CPU)
-    heads = {"erm": head, "llr": METHODS["llr"].fit(cached).heads, "mac": fixed, "picked": picked}
-    plain = fit.model_copy(update=AS_IN_PAPER)
-    heads["paper"] = mac.fit(Views.of(features, plain, CPU), held_out, head, plain, [PAPER]).heads
+    heads = {
+        "erm": head,
+        "llr": fitted(Setting(0.0, 0.0), class_weights="none"),
+        "mac": fixed,
+        "picked": picked,
+        "paper": fitted(Setting(2.0, 3.0), class_weights="none", standardize=False),
+    }
     found: Row = {"alpha": setting.alpha, "beta": setting.beta}
     test = HeldOutSplit.to_measure(features, "test", CPU)
     for name, each in heads.items():

@@ -9,6 +9,10 @@ import torch
 from scipy import stats
 
 from benchmarks.flips import difference, figures, measured, summary
+from benchmarks.waterbirds import CPU
+from pipeline.last_layer.held_out_split import HeldOutSplit
+from pipeline.last_layer.method import Cached
+from pipeline.last_layer.methods import METHODS
 from pipeline.network.inputs import to_input_grid
 from pipeline.project import Project
 from tests.cached import FIT, GROUPS
@@ -18,6 +22,8 @@ def test_figures_of_flips_are_of_the_test_split_and_of_the_true_masks(artefacts:
     with artefacts.open("images", "erm", "masks", "features") as given:
         found = figures(given, FIT)
         images, features, masks = (given.file(name) for name in ("images", "features", "masks"))
+        held_out = HeldOutSplit.to_measure(features, "test", CPU)
+        llr = METHODS["llr"].fit(Cached.of(given, FIT, [0.0], "groups", CPU)).heads
         head, spec = given.model("erm").head(), given.model("erm").spec
         phi, label, attribute = (features[f"test/{key}"][:] for key in ("original", "label", "attribute"))
         right = (phi @ head.weight[0].T + head.bias[0]).argmax(1) == label
@@ -27,6 +33,7 @@ def test_figures_of_flips_are_of_the_test_split_and_of_the_true_masks(artefacts:
         group = 2 * images["label"][:][rows] + images["attribute"][:][rows]
     of_group = [right[2 * label + attribute == each].mean() for each in range(4)]
     assert (found["erm_worst"], found["erm_mean"]) == pytest.approx((min(of_group), right.mean()))
+    assert found["llr_worst"] == pytest.approx(held_out.scores(llr)[0].mean())
     shares = [covered[(group == each) & known[rows]].mean() for each in range(4)]
     assert found["mask_fg"] == pytest.approx(np.mean(shares))
     assert [found[f"mask_fg {name}"] for name in GROUPS] == pytest.approx(shares)
