@@ -44,6 +44,8 @@ SALIENCY = SaliencyParams(
     side="core",
     precision="float32",
     seed=0,
+    external="data/external_masks",
+    most_blank=1.0,
     previews=0,
 )
 FEATURES = FeaturesParams(

@@ -85,6 +85,7 @@ STAGES = (
         makes=(Kind("masks", "masks.h5", "hdf5"),),
         params=("retraining_set:RetrainingSetParams", "saliency:SaliencyParams"),
         cluster=True,
+        files=("${saliency.external}",),
     ),
     Stage(
         "features",

@@ -54,6 +54,23 @@ IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
+class DataConfig:
+    """What the published weights of a network were made for.
+
+    Attributes:
+        input_size: side of the input grid, pixels.
+        stored_size: side of the image that the input grid is the middle of, pixels.
+        interpolation: how an image is scaled to that side.
+        normalization: from the input grid to the network's input.
+    """
+
+    input_size: int
+    stored_size: int
+    interpolation: str
+    normalization: Normalization
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """How to build a classifier, and how an image file becomes its input.
 

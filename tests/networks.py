@@ -1,13 +1,12 @@
-"""Networks with random weights, for tests: torchvision's, and backbones that pipeline/ does not have."""
+"""Networks with random weights, for tests: torchvision's, and a backbone that pipeline/ does not have."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.network import classifier
-from pipeline.network.backbone import Backbone, Network, State
+from pipeline.network.backbone import Backbone, State
 from pipeline.network.classifier import Classifier
-from pipeline.network.published import torchvision_network
 from pipeline.spec import IMAGENET
 
 
@@ -18,34 +17,6 @@ def settled(architecture: str, classes: int = 3) -> Classifier:
         for _ in range(3):
             model(torch.randn(8, 3, 64, 64))
     return model.eval()
-
-
-class ConvNeXt(Backbone):
-    """torchvision's ConvNeXt. Its features are the mean of the last maps after a LayerNorm."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__(network.classifier[2].in_features)
-        self.features = network.features
-        self.norm = network.classifier[0]
-
-    def encode(self, x: Tensor) -> State:
-        return self.features(x)
-
-    def pool(self, state: State) -> Tensor:
-        mean = state.to(self.norm.weight.dtype).mean((2, 3), keepdim=True)
-        return self.norm(mean).flatten(1)
-
-    def grid(self, state: State) -> Tensor:
-        return state
-
-    def for_inference(self, dtype: torch.dtype) -> Backbone:
-        self.features.to(dtype)
-        return self
-
-
-def convnext(architecture: str, weights: str, input_size: int) -> Network:
-    """The builder of a network, as in `pipeline.network.classifier.BUILDERS`."""
-    return Network(torchvision_network(architecture, weights), "classifier.2", ConvNeXt)
 
 
 class Tokens(Backbone):

@@ -1,7 +1,7 @@
 """Stage ablation: how much the masks matter. MaC with random masks of the same size, and with true masks."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from pipeline.compute.engine import Shards
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.last_layer.grid import fit_grid, scores_of_test_split
-from pipeline.method.maps import CONTROLS
+from pipeline.method.kinds import CONTROLS
 from pipeline.method.retraining_set import with_foreground
 from pipeline.params.features import FeaturesParams
 from pipeline.params.fit import FitParams
@@ -30,6 +30,7 @@ from pipeline.results import tables
 from pipeline.results.blocks import in_blocks
 from pipeline.results.choice import named, names_of
 from pipeline.results.scores import head_scores
+from pipeline.schemas.masks import SCHEMA
 from pipeline.steps.features import features as write_features
 from pipeline.steps.saliency import empty_cores, write_masks
 
@@ -83,9 +84,16 @@ def ablation(
         def measured(
             folder: str, name: str, of: NDArray[np.int64], k: NDArray[np.int64] | None = None, **changes: str
         ) -> _Measured:
-            """MaC with masks of the rows `of`, made otherwise, in a folder of their own."""
-            changed = maps.model_copy(update=changes)
-            with _other_masks(given, kept.folder / folder, of, k, changed, features, context) as other:
+            """MaC with masks of the rows `of`, in a folder of their own: made otherwise, or else its own."""
+
+            def write(out: Path) -> None:
+                if changes:
+                    changed = maps.model_copy(update=changes)
+                    write_masks(given, out, of, changed, 0, context, pixels=k)
+                else:
+                    _write_some(given, out, of)
+
+            with _other_masks(given, kept.folder / folder, write, features, context) as other:
                 return _measure(other, name, sweep, fit, selection, context)
 
         own = _measure(given, f"{method} (MaC)", sweep, fit, selection, context)
@@ -144,26 +152,38 @@ def _require_made_with(given: Opened, artefact: str, params: MapParams | Feature
 def _other_masks(
     given: Opened,
     folder: Path,
-    rows: NDArray[np.int64],
-    pixels: NDArray[np.int64] | None,
-    maps: MapParams,
+    write: Callable[[Path], None],
     features: FeaturesParams,
     context: Context,
 ) -> Iterator[Opened]:
-    """The project with other masks, for the rows (M,) of images.h5, and with the features of these masks.
+    """The project with other masks, and with the features of these masks.
 
-    `pixels` is as in `saliency.write_masks`. They are in `folder`. What is already there is not made again.
+    `write` writes the masks.h5. They are in `folder`. What is already there is not made again.
     """
     project = given.project
     there = {"masks": folder / "masks.h5", "features": folder / "features.h5"}
     other = Project(project.data, project.kinds, {**project.elsewhere, **there})
     if not there["masks"].is_file():
-        write_masks(given, there["masks"], rows, maps, 0, context, pixels=pixels)
+        write(there["masks"])
     if not there["features"].is_file():
         with other.open("images", "erm", "masks") as masked:
             write_features(masked, there["features"], features, context)
     with other.open("images", "erm", "masks", "features") as opened:
         yield opened
+
+
+def _write_some(given: Opened, out: Path, rows: NDArray[np.int64]) -> None:
+    """Write a masks.h5 with the project's own masks of some rows (M,) of the retraining set."""
+    masks = given.file("masks")
+    at = np.flatnonzero(np.isin(masks["row"][:], rows))
+    made = masks.provenance
+    with store.create(out, "masks", SCHEMA, made.params, made.made_from) as some:
+        if "rest" in masks:
+            some.write("rest", masks["rest"][:])
+        for name in [name for name in masks if name != "rest" and not name.startswith("val/")]:
+            written = some.create(name, (len(at), *masks[name].shape[1:]))
+            for each in in_blocks(np.arange(len(at)), masks[name]):
+                written[each[0] : each[-1] + 1] = masks.rows(name, at[each])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pipeline.comparison import whole_network
 from pipeline.compute import device
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Shards
-from pipeline.method import xgradcam
+from pipeline.method import gradient_maps
 from pipeline.method.masks import upsample
 from pipeline.network import classifier
 from pipeline.network.inputs import to_input_grid
@@ -46,7 +46,7 @@ def masktune(
         with torch.no_grad(), device.autocast(on, tuned.precision):
             state = looking.encode(x)
         target = label[torch.from_numpy(np.asarray(rows))].to(on)
-        maps = xgradcam.of_head(looking.trunk, state, looking.head.weight, target)
+        maps = gradient_maps.of_head(looking.trunk, state, looking.head.weight, target)
         seen = highest(upsample(maps, erm.spec.input_size), params.sigmas)
         return torch.where(seen[:, None], 0, grid)
 

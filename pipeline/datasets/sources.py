@@ -16,8 +16,7 @@ from pipeline.datasets.dicom import is_dicom, read_dicom
 from pipeline.datasets.memory import announce
 from pipeline.datasets.opening import identified, reading
 from pipeline.errors import MacError, first_line
-from pipeline.params.dataset import ToStored
-from pipeline.setting import Range
+from pipeline.setting import Range, ToStored
 from pipeline.store import regular
 
 # What Pillow reads; HEIC, which pillow-heif reads; and DICOM, which pydicom reads.

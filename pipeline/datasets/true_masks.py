@@ -20,8 +20,9 @@ from pipeline.datasets.depth import TOLD
 from pipeline.datasets.memory import announce
 from pipeline.datasets.names import shortened
 from pipeline.datasets.opening import open_picture, reading
-from pipeline.datasets.sources import ImageFile, Source
+from pipeline.datasets.sources import ImageFile, Source, to_stored
 from pipeline.errors import MacError
+from pipeline.setting import ToStored
 
 VOID, VOID_COLOUR = 255, (224, 224, 192)
 LEVEL = 51  # CUB's greys are multiples of it: five annotators
@@ -47,7 +48,7 @@ def load(mask: Source, image: Source, size: tuple[int, int], root: Path) -> Imag
     Raises:
         MacError: it cannot be read, or has another size than the image.
     """
-    picture = _opened(root / mask.name) if isinstance(mask, ImageFile) else foreground_of(mask.load(root))
+    picture = opened(root / mask.name) if isinstance(mask, ImageFile) else foreground_of(mask.load(root))
     if picture.size == size:
         return picture
     found, expected = (f"{width} x {height}" for width, height in (picture.size, size))
@@ -66,9 +67,16 @@ def load(mask: Source, image: Source, size: tuple[int, int], root: Path) -> Imag
     )
 
 
-def _opened(file: Path) -> Image.Image:
-    """The foreground of a mask file, upright."""
-    with reading(file, "take it out of the metadata"), open_picture(file) as image:
+def opened(file: Path, or_else: str = "take it out of the metadata") -> Image.Image:
+    """The foreground of a mask file, upright: as `load`, of any size.
+
+    Args:
+        or_else: what else can be done than to replace the file, for the message.
+
+    Raises:
+        MacError: it cannot be read.
+    """
+    with reading(file, or_else), open_picture(file) as image:
         announce(image.width * image.height)
         is_lossy = image.format in LOSSY
         ImageOps.exif_transpose(image, in_place=True)  # also loads it
@@ -76,6 +84,11 @@ def _opened(file: Path) -> Image.Image:
             raise ValueError("it holds floating-point values other than 0 and 1")
         image.info = {key: value for key, value in image.info.items() if key == "transparency"}
         return foreground_of(image, is_lossy)
+
+
+def stored(mask: Image.Image, side: int, how: ToStored) -> NDArray[np.bool_]:
+    """A mask of `load` or `opened` at the stored size, (side, side): scaled as its image is."""
+    return np.asarray(to_stored(mask, side, how)) > 127
 
 
 def foreground_of(mask: Image.Image, is_lossy: bool = False) -> Image.Image:

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.compute import device
-from pipeline.method import package_cams, xgradcam
+from pipeline.errors import MacError
+from pipeline.method import gradient_maps, package_cams
+from pipeline.method.gradient_maps import GradientMap
+from pipeline.method.kinds import LOOK_AWAY
 from pipeline.network.classifier import Classifier
 from pipeline.params.maps import MapParams
 
@@ -28,7 +31,8 @@ class Batch:
         row: (B,) int64, rows of images.h5.
         x: (B, 3, S, S), normalised, of the model's dtype.
         label: (B,) int64.
-        foreground: (B, S, S) bool, the true masks; None unless the method is `foreground`.
+        foreground: (B, S, S) bool, the true masks, or those of the user's files; None unless the method is
+            `foreground` or `external`.
     """
 
     row: NDArray[np.int64]
@@ -58,16 +62,25 @@ def looks_inside(params: MapParams) -> bool:
     return params.method in package_cams.CLASSES or params.layer != "last"
 
 
-def _xgradcam(model: Classifier, batch: Batch, params: MapParams) -> Maps:
+def _by_gradient(name: GradientMap | None, model: Classifier, batch: Batch, params: MapParams) -> Maps:
+    method = name or gradient_maps.suited(model.trunk)
     if params.layer == "last":
         state = model.encode(batch.x)  # one forward pass gives the prediction and the map
         target = batch.label
         if params.target == "prediction":
             target = model.head(model.trunk.pool(state)).argmax(1)
-        return Maps(xgradcam.of_head(model.trunk, state, model.head.weight, target), target)
+        return Maps(gradient_maps.of_head(model.trunk, state, model.head.weight, target, method), target)
     with device.autocast(batch.x.device, params.precision):
         target = _target(model, batch, params)
-        return Maps(xgradcam.by_autograd(model, batch.x, target, params.layer), target)
+        return Maps(gradient_maps.by_autograd(model, batch.x, target, params.layer, method), target)
+
+
+def _attention(model: Classifier, batch: Batch, params: MapParams) -> Maps:
+    """What the last block attends to, whatever the class is."""
+    found = model.trunk.attention(batch.x)
+    if found is None:
+        raise MacError("saliency.method: attention needs a vision transformer; choose another method")
+    return Maps(found, batch.label)
 
 
 def _target(model: Classifier, batch: Batch, params: MapParams) -> Tensor:
@@ -83,7 +96,7 @@ def _random(model: Classifier, batch: Batch, params: MapParams) -> Maps:
 
 
 def _foreground(model: Classifier, batch: Batch, params: MapParams) -> Maps:
-    """The true masks, averaged to the resolution of the maps. The masks themselves are the true masks."""
+    """Given masks, averaged to the resolution of the maps. They are taken as they are, whatever the map."""
     assert batch.foreground is not None
     shares = F.adaptive_avg_pool2d(batch.foreground[:, None].float(), _side(model, batch))
     return Maps(shares[:, 0], batch.label)
@@ -101,23 +114,26 @@ def _package(method: str, model: Classifier, batch: Batch, params: MapParams) ->
 
 
 MAPS: dict[str, MapMethod] = {
-    "xgradcam": _xgradcam,
+    "auto": partial(_by_gradient, None),
+    "xgradcam": partial(_by_gradient, "xgradcam"),
+    "hirescam": partial(_by_gradient, "hirescam"),
+    "attention": _attention,
     "random": _random,
     "foreground": _foreground,
+    "external": _foreground,
     **{name: partial(_package, name) for name in package_cams.CLASSES},
 }
-CONTROLS = ("random", "foreground")  # maps that do not look at the network
 
 
 def of_batch(model: Classifier, batch: Batch, params: MapParams) -> Maps:
     """The raw maps of a batch.
 
     With `flip`, the map is the mean of the image's map and of its mirror image's map, mirrored back. Both
-    explain the same class. The controls are as they are.
+    explain the same class. Maps that do not look at the network are as they are.
     """
     method = MAPS[params.method]
     found = method(model, batch, params)
-    if not params.flip or params.method in CONTROLS:
+    if not params.flip or params.method in LOOK_AWAY:
         return found
     mirrored = replace(batch, x=batch.x.flip(3), label=found.target)
     other = method(model, mirrored, params.model_copy(update={"target": "label"}))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import MacError
-from pipeline.method.xgradcam import find_layer
+from pipeline.method.gradient_maps import find_layer
 from pipeline.network.classifier import Classifier
 
 # The package's class for each method.

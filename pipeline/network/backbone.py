@@ -8,6 +8,7 @@ Only `encode` is expensive. Features and maps are functions of the state.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -29,10 +30,12 @@ class Backbone(nn.Module):
         width: D, the number of features.
         normalization: from pixels in [0, 1] to the input of `encode` (`pipeline.network.inputs.normalize`).
         mean_pooled: whether `grid(state)` is the state itself, and `pool(state)` its mean over the grid. Then
-            xGradCAM has a closed form.
+            maps have a closed form.
+        rectified: whether the values of the state are known not to be negative.
     """
 
     mean_pooled: ClassVar[bool] = False
+    rectified: bool = False
 
     def __init__(self, width: int, normalization: Normalization = IMAGENET) -> None:
         super().__init__()
@@ -63,13 +66,19 @@ class Backbone(nn.Module):
         """The dtype of the input of `encode` and, without autocast, of its output."""
         return next(self.parameters()).dtype
 
-    def for_inference(self, dtype: torch.dtype) -> "Backbone":
-        """A faster trunk, in `dtype`, that computes the same up to rounding.
+    def attention(self, x: Tensor) -> Tensor | None:
+        """(B, 3, H, W) of `dtype` to what the last block attends to, (B, h, w) float32.
 
-        It may be this trunk, changed, and may have other modules inside. If `pool` has parameters, a trunk
-        must override this method and keep them in float32.
+        None for a network without attention.
         """
-        return self.to(dtype)
+        return None
+
+    def for_inference(self, dtype: torch.dtype) -> "Backbone":
+        """A faster trunk, with `encode` in `dtype`, that computes the same up to rounding.
+
+        It may be this trunk, changed, and may have other modules inside.
+        """
+        return self if dtype == self.dtype else _Mixed(self, dtype)
 
 
 class MeanPooled(Backbone):
@@ -84,6 +93,32 @@ class MeanPooled(Backbone):
     def grid(self, state: State) -> Tensor:
         """The state itself."""
         return state
+
+    def for_inference(self, dtype: torch.dtype) -> Backbone:
+        """The trunk itself: `pool` has no parameters."""
+        return self.to(dtype)
+
+
+class _Mixed(Backbone):
+    """A trunk that encodes in another dtype, and does all else in its own."""
+
+    def __init__(self, trunk: Backbone, dtype: torch.dtype) -> None:
+        super().__init__(trunk.width, trunk.normalization)
+        self.encoding = deepcopy(trunk).to(dtype)
+        self.trunk = trunk
+        self.rectified = trunk.rectified
+
+    def encode(self, x: Tensor) -> State:
+        return self.encoding.encode(x)
+
+    def pool(self, state: State) -> Tensor:
+        return self.trunk.pool(at_least_float32(state))
+
+    def grid(self, state: State) -> Tensor:
+        return self.trunk.grid(state)
+
+    def attention(self, x: Tensor) -> Tensor | None:
+        return self.trunk.attention(x.to(self.trunk.dtype))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import MacError, first_line
-from pipeline.network import convnet
+from pipeline.network import convnet, timm_networks, transformers
 from pipeline.network.backbone import Backbone, Network, State
 from pipeline.network.inputs import normalize
 from pipeline.network.weights import fill, weights_file
@@ -21,7 +21,11 @@ from pipeline.spec import ModelSpec, Normalization
 Builder = Callable[[str, str, int], Network]
 
 # How the names of architectures begin, and what makes these networks.
-BUILDERS: dict[str, Builder] = dict.fromkeys(convnet.FAMILIES, convnet.network)
+BUILDERS: dict[str, Builder] = {
+    **dict.fromkeys(convnet.FAMILIES, convnet.network),
+    **transformers.FAMILIES,
+    timm_networks.PREFIX: timm_networks.network,
+}
 
 
 class Classifier(nn.Module):
@@ -82,7 +86,7 @@ def build(
     """
     torch.manual_seed(seed)
     file = weights_file(weights)
-    network = _builder(architecture)(architecture, "none" if file else weights, input_size)
+    network = builder(architecture)(architecture, "none" if file else weights, input_size)
     if file:
         fill(network.module, file, network.head)
     trunk = network.trunk(network.module)
@@ -92,7 +96,12 @@ def build(
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _builder(architecture: str) -> Builder:
+def builder(architecture: str) -> Builder:
+    """What makes the networks of this architecture.
+
+    Raises:
+        MacError: no family has this name.
+    """
     families = [name for name in BUILDERS if architecture.startswith(name)]
     family = max(families, key=len, default=None)
     if family is None:

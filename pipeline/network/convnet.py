@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pipeline.network.backbone import MeanPooled, Network, State
+from pipeline.network.backbone import Backbone, MeanPooled, Network, State
 from pipeline.network.published import torchvision_network
 from pipeline.spec import Normalization
 
@@ -18,6 +18,7 @@ FAMILIES = (
 )
 
 _HEAD = ("fc", "classifier")  # torchvision's modules that read the pooled maps
+_SIGNED = ("efficientnet", "mobilenet_v3")  # those without a ReLU before the pooling
 
 
 class ConvNet(MeanPooled):
@@ -49,7 +50,41 @@ class ConvNet(MeanPooled):
             _fuse_activations(graph)
         graph.delete_all_unused_submodules()
         graph.recompile()
-        return _Fused(graph, self.width, self.normalization)
+        fused = _Fused(graph, self.width, self.normalization)
+        fused.rectified = self.rectified
+        return fused
+
+
+class WithHiddenLayer(Backbone):
+    """MobileNetV3: its features are a hidden layer, which reads the means of the last maps."""
+
+    def __init__(self, convolutions: MeanPooled, linear: nn.Linear, activation: nn.Module) -> None:
+        super().__init__(linear.out_features)
+        self.convolutions: Backbone = convolutions
+        self.hidden = nn.Sequential(linear, activation)
+
+    def encode(self, x: Tensor) -> State:
+        """(B, 3, H, W) to the last activation maps (B, C, h, w)."""
+        return self.convolutions.encode(x)
+
+    def pool(self, state: State) -> Tensor:
+        """Maps (B, C, h, w) to φ (B, D)."""
+        phi: Tensor = self.hidden(self.convolutions.pool(state))
+        return phi
+
+    def grid(self, state: State) -> Tensor:
+        """The state itself."""
+        return state
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the convolutions."""
+        return self.convolutions.dtype
+
+    def for_inference(self, dtype: torch.dtype) -> Backbone:
+        """The same with faster convolutions; the hidden layer stays in float32."""
+        self.convolutions = self.convolutions.for_inference(dtype)
+        return self
 
 
 def network(architecture: str, weights: str, input_size: int) -> Network:
@@ -62,8 +97,24 @@ def network(architecture: str, weights: str, input_size: int) -> Network:
     if architecture.startswith("densenet"):
         # torchvision applies a ReLU between `features` and the pooling.
         module.add_module("relu", nn.ReLU(inplace=True))
-    head = "fc" if hasattr(module, "fc") else "classifier"
-    return Network(module, head, ConvNet)
+    signed = architecture.startswith(_SIGNED)
+    return Network(module, _head(module), lambda made: _trunk(made, rectified=not signed))
+
+
+def _head(module: nn.Module) -> str:
+    """The name of torchvision's last linear layer. SqueezeNet has none: it classifies before it pools."""
+    (outer,) = (name for name in _HEAD if hasattr(module, name))
+    linear = [name for name, each in getattr(module, outer).named_modules() if isinstance(each, nn.Linear)]
+    return f"{outer}.{linear[-1]}".removesuffix(".") if linear else outer
+
+
+def _trunk(module: nn.Module, rectified: bool) -> Backbone:
+    trunk = ConvNet(module)
+    trunk.rectified = rectified
+    classifier = getattr(module, "classifier", nn.Identity())
+    if isinstance(classifier, nn.Sequential) and isinstance(classifier[0], nn.Linear):
+        return WithHiddenLayer(trunk, classifier[0], classifier[1])
+    return trunk
 
 
 def _width(network: nn.Module) -> int:

@@ -1,12 +1,14 @@
 """torchvision's networks, with random weights or the published ones."""
 
+from typing import Any
+
 import torchvision
 from torch import nn
 
-from pipeline.errors import MacError
+from pipeline.errors import MacError, first_line
 
 
-def torchvision_network(architecture: str, weights: str, **options: int) -> nn.Module:
+def torchvision_network(architecture: str, weights: str, **options: Any) -> nn.Module:
     """A network of torchvision, with its classifier.
 
     Args:
@@ -22,6 +24,11 @@ def torchvision_network(architecture: str, weights: str, **options: int) -> nn.M
     _require_known(architecture)
     try:
         network: nn.Module = torchvision.models.get_model(architecture, weights=named, **options)
+    except (ValueError, AssertionError, RuntimeError) as error:  # an input size that does not fit
+        given = ", ".join(f"{name} {value}" for name, value in options.items())
+        raise MacError(
+            f"model.architecture: {architecture} cannot be made with {given} ({first_line(error)})"
+        ) from None
     except OSError as error:  # no network: urllib's URLError is an OSError
         raise MacError(
             f"model.weights: {weights} of {architecture} could not be downloaded ({error}); "

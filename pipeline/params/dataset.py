@@ -5,9 +5,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from pipeline.params.block import Block
-from pipeline.setting import Range, Side
+from pipeline.setting import Range, Side, ToStored
 
-ToStored = Literal["squash", "center_crop"]
 TO_STORED = (
     "squash: scale both sides to stored_size; center_crop: take the largest square in the middle, then scale"
 )

@@ -29,7 +29,10 @@ class MapParams(Block):
     block: ClassVar[str] = "saliency"
 
     method: Literal[
+        "auto",
         "xgradcam",
+        "hirescam",
+        "attention",
         "gradcam",
         "gradcam++",
         "scorecam",
@@ -37,7 +40,12 @@ class MapParams(Block):
         "eigencam",
         "random",
         "foreground",
-    ] = Field(description="method of the map; random and foreground (the true masks) are controls")
+        "external",
+    ] = Field(
+        description="method of the map. auto: xgradcam where the features are means of rectified maps, else "
+        "hirescam; attention: of a vision transformer; random and foreground (the true masks) are controls; "
+        "external: the masks are the files of the key external"
+    )
     target: Literal["label", "prediction"] = Field(description="the class that the map explains")
     layer: str = Field(description="last: the last activation maps; or the name of a module of the trunk")
     flip: bool = Field(

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MacError
 from pipeline.project import Opened
-from pipeline.results.blocks import in_blocks
+from pipeline.results.blanks import blank_in
 from pipeline.results.intervals import difference_interval, mean_interval, wilson
 from pipeline.results.judgement import depends, figures_of, finding, judged
 from pipeline.results.sides import sides_of
-from pipeline.store import Artefact
 
 Shares = Mapping[str, NDArray[np.float64]]
 
@@ -45,14 +44,13 @@ def diagnose(given: Opened) -> dict[str, Any]:
         `blank.train`, `blank.val`: `count` and `share` of the images with a mask whose map is blank; also by
         class.
     """
-    masks, label = given.file("masks"), given.file("images")["label"][:]
-    blank = {"train": _blanks(masks, "", label, given.groups.classes)}
+    blank = {"train": _blanks(given, "")}
     sides = set(sides_of(given, len(given.groups.classes)))
     side = "mixed" if len(sides) > 1 else sides.pop()
     if "val/position" not in given.file("features"):
         nothing = {"verdict": "unknown", "dependence": "unknown"}
         return {**nothing, "side": side, "images": 0, "draws": 0, "blank": blank}
-    blank["val"] = _blanks(masks, "val/", label, given.groups.classes)
+    blank["val"] = _blanks(given, "val/")
     seen, truth = views(given)
     by_class = {}
     for code in np.unique(truth):
@@ -118,15 +116,6 @@ def views(given: Opened) -> tuple[Shares, NDArray[np.int64]]:
     return seen, own
 
 
-def is_blank(cam: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether a map (n, h, w) is blank: it is constant, so it ranks no pixel, or nowhere positive.
-
-    A map that is nowhere positive ranks pixels, but none of them speaks for the class.
-    """
-    flat = cam.reshape(len(cam), -1)
-    return np.asarray((flat.max(1) == flat.min(1)) | (flat.max(1) <= 0))
-
-
 def _row(seen: Shares) -> dict[str, Any]:
     """The mean of each share over some images, with its interval."""
     row: dict[str, Any] = {}
@@ -152,11 +141,11 @@ def _balanced(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _blanks(masks: Artefact, part: str, label: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
+def _blanks(given: Opened, part: str) -> dict[str, Any]:
     """Count and share of the blank maps of the images in one part of masks.h5, and by class."""
-    of = label[masks[f"{part}row"][:]]
-    blocks = in_blocks(np.arange(len(of)), masks[f"{part}cam"])
-    blank = np.concatenate([is_blank(masks.rows(f"{part}cam", positions)) for positions in blocks])
+    masks, classes = given.file("masks"), given.groups.classes
+    of = given.file("images")["label"][:][masks[f"{part}row"][:]]
+    blank = blank_in(masks[f"{part}cam"], given.stated("masks", "method"))
     by_class = {classes[code]: _counted(blank[of == code]) for code in np.unique(of)}
     return {**_counted(blank), "classes": by_class}
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.compute.device import forward_batch
-from pipeline.method import xgradcam
+from pipeline.method import gradient_maps
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.params.examples import ExamplesParams
@@ -75,14 +75,14 @@ def _pictures(given: Opened, position: int) -> list[NDArray[np.uint8]]:
 
 @torch.no_grad()
 def _maps(model: Classifier, pixels: Tensor, on: torch.device) -> NDArray[np.float32]:
-    """(n, 3, S, S) uint8 on the input grid to `xgradcam.per_feature`, (n, D, h, w)."""
+    """(n, 3, S, S) uint8 on the input grid to `gradient_maps.per_feature`, (n, D, h, w)."""
     if not len(pixels):
         return np.empty((0, model.trunk.width, 1, 1), np.float32)
     found = []
     for start in range(0, len(pixels), forward_batch(on)):
         batch = pixels[start : start + forward_batch(on)].to(on)
         state = model.encode(model.input(batch))
-        found.append(xgradcam.per_feature(model.trunk, state).cpu().numpy())
+        found.append(gradient_maps.per_feature(model.trunk, state).cpu().numpy())
     return np.concatenate(found)
 
 

@@ -23,12 +23,12 @@ from pipeline.datasets.copies import Copies
 from pipeline.datasets.depth import DARK, FULL, PEAK, TOLD
 from pipeline.datasets.memory import holding_images
 from pipeline.datasets.record import Dataset, Record
-from pipeline.datasets.sources import stored_image, to_stored
+from pipeline.datasets.sources import stored_image
 from pipeline.errors import MacError
-from pipeline.params.dataset import DatasetParams, ToStored
+from pipeline.params.dataset import DatasetParams
 from pipeline.project import Opened
 from pipeline.schemas.images import SCHEMA
-from pipeline.setting import Range
+from pipeline.setting import Range, ToStored
 
 LISTED = 20  # most unreadable files that are logged one by one
 POLICIES = {"on_error", "on_duplicates"}  # keys that change no byte of images.h5
@@ -250,5 +250,5 @@ def decode(record: Record, root: Path, side: int, how: ToStored, white: Range = 
     if record.foreground is None:
         return found
     mask = true_masks.load(record.foreground, record.image, picture.size, root)
-    foreground = np.asarray(to_stored(mask, side, how)) > 127
+    foreground = true_masks.stored(mask, side, how)
     return replace(found, foreground=foreground, told=[*found.told, *mask.info.get(TOLD, [])])

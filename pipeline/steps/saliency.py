@@ -4,10 +4,12 @@ The validation images get masks in the same way, for the diagnosis.
 
     image -> map (xGradCAM for the target class) -> upsampled to the input grid -> mask: the K highest pixels
 
+Or the masks are given: the true masks, or the user's own files (`pipeline.steps.external_masks`).
 `pipeline.method.maps` has the maps; `pipeline.method.knee` can choose K for each image;
 `pipeline.method.retraining_set` chooses the images.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +30,7 @@ from pipeline.compute.engine import Arrays, Block, Shards, blocks
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.method import interventions, maps, pairing
+from pipeline.method.kinds import AS_GIVEN
 from pipeline.method.knee import FALLBACK, at_knee, mean_colour
 from pipeline.method.masks import highest, pixel_count, upsample
 from pipeline.method.retraining_set import draw_rows, with_foreground
@@ -39,14 +42,17 @@ from pipeline.params.maps import MapParams
 from pipeline.params.retraining_set import RetrainingSetParams
 from pipeline.params.saliency import SaliencyParams
 from pipeline.project import Opened, Reference
+from pipeline.results.blanks import blank_in
 from pipeline.results.blocks import in_blocks
 from pipeline.results.intervals import wilson
 from pipeline.results.previews import write_previews
 from pipeline.schemas.masks import SCHEMA
+from pipeline.steps.external_masks import ExternalMasks, find
 from pipeline.store import Artefact
 from pipeline.store.schema import LARGEST
 
 COLUMNS = ("target", "channel_mean", "quantile", "has_knee")  # of masks.h5, besides the row
+PARTS = {"": "images of the retraining set", "val/": "validation images"}  # of masks.h5, by prefix
 BATCHES = 16  # in a block; a block has whole batches, so that the same images always share a batch
 
 
@@ -61,14 +67,29 @@ def saliency(
 
     Raises:
         MacError: `top_k` leaves no core, or is larger than the input grid; the method needs true masks and
-            there are none, or one has no foreground; or a map is not finite.
+            there are none; an external mask is missing or cannot be read; a given mask has no foreground; a
+            map is not finite; or too many are blank.
     """
     known_only = params.method == "foreground"
     images, validation = given.file("images"), given.rows("val")
     rows = draw_rows(images, given.rows("train"), retraining_set, known_only)
     if known_only:
         validation = with_foreground(images, validation)
-    write_masks(given, out, rows, params, params.previews, context, retraining_set, validation)
+    external = None
+    if params.method == "external":
+        source, both = Path(params.external), np.concatenate([rows, validation])
+        # Workers have other working directories.
+        external = find(source.resolve() if context.cluster else source, _paths(images, both))
+    write_masks(
+        *(given, out, rows, params, params.previews, context, retraining_set, validation),
+        external=external,
+        most_blank=params.most_blank,
+    )
+
+
+def _paths(images: Artefact, rows: NDArray[np.int64]) -> list[str]:
+    """The paths of rows of images.h5."""
+    return [path.decode() for path in images.rows("path", rows)]
 
 
 def write_masks(
@@ -81,6 +102,8 @@ def write_masks(
     retraining_set: RetrainingSetParams | None = None,
     validation: NDArray[np.int64] | None = None,
     pixels: NDArray[np.int64] | None = None,
+    external: ExternalMasks | None = None,
+    most_blank: float = 1.0,
 ) -> None:
     """Write masks.h5 for the given rows.
 
@@ -91,22 +114,25 @@ def write_masks(
         retraining_set: how the rows were chosen; it is noted in the file.
         validation: (V,) rows of the validation images that get masks too; None or empty for none of them.
         pixels: (M,) K of each row; None for what `params` says.
+        external: the masks of all these rows, if the method is `external`.
+        most_blank: the largest share of blank maps.
 
     Raises:
-        MacError: `top_k` or a true mask leaves no core, `top_k` is larger than the input grid, or a map is
-            not finite.
+        MacError: `top_k` or a given mask leaves no core, `top_k` is larger than the input grid, an external
+            mask cannot be read, a map is not finite, or too many are blank.
     """
     images, spec, reference = given.file("images"), given.model("erm").spec, given.reference("images", "erm")
-    k = _k(params, spec.input_size)
+    k = None if params.method in AS_GIVEN or pixels is not None else _k(params, spec.input_size)
     if params.method == "foreground":
         _require_cores(images, rows if validation is None else np.concatenate([rows, validation]), spec)
     where = context.on.type if context.cluster else str(context.on)
 
     def work(rows: NDArray[np.int64], rest: NDArray[np.bool_] | None) -> _Work:
-        return _Work(reference, params, rows, None if k is None else np.full(len(rows), k), rest, where)
+        pixels = None if k is None else np.full(len(rows), k)
+        return _Work(reference, params, rows, pixels, rest, external, where)
 
     rest = np.full(len(spec.classes), params.side == "rest")
-    if params.method == "foreground":
+    if params.method in AS_GIVEN:
         rest[:] = False
     elif params.side == "auto":
         rest = _rest(given, work(given.rows("val"), None), context)
@@ -124,11 +150,19 @@ def write_masks(
             name = "saliency-val" if prefix else "saliency"
             shards[prefix] = stack.enter_context(_shards(name, part, context))
         made_from = given.digests("images", "erm")
+        if external is not None:
+            made_from["external"] = external.digest
         artefact = stack.enter_context(store.create(out, "masks", SCHEMA, noted, made_from))
         if params.side == "auto":
             artefact.write("rest", rest)
+        told: Counter[str] = Counter()
         for prefix, part in parts.items():
-            _write_part(artefact, prefix, part, spec.input_size, shards[prefix], context)
+            told += _write_part(artefact, prefix, part, spec.input_size, shards[prefix], context)
+        for text, count in sorted(told.items()):
+            log.warning("%d masks: %s", count, text)
+        if external is not None:
+            _require_foreground(artefact.file, images, external)
+        _judge_blanks(artefact.file, given, params.method, most_blank)
         _say_where_no_knee_is(artefact.file)
         write_previews(artefact.file, images, spec, previews)
 
@@ -155,10 +189,60 @@ def empty_cores(images: Artefact, rows: NDArray[np.int64], spec: InputSpec) -> N
     return np.concatenate(empty)
 
 
+def _require_foreground(file: h5py.File, images: Artefact, external: ExternalMasks) -> None:
+    """Raise an error if one of the masks of masks.h5 has no foreground."""
+    empty: list[str] = []
+    total = 0
+    for prefix in PARTS:
+        if f"{prefix}mask" not in file:
+            continue
+        rows, mask = file[f"{prefix}row"][:], file[f"{prefix}mask"]
+        total += len(rows)
+        for each in in_blocks(np.arange(len(rows)), mask):
+            none = ~mask[each[0] : each[-1] + 1].any((1, 2))
+            empty += _paths(images, rows[each][none])
+    if empty:
+        raise MacError(
+            f"{external.folder / external.files[empty[0]]}: with saliency.method external, {len(empty)} of "
+            f"{total} masks have no foreground on the input grid, such as this one of {empty[0]}; correct "
+            "them, or take their images out of the dataset"
+        )
+
+
+def _judge_blanks(file: h5py.File, given: Opened, method: str, most: float) -> None:
+    """Count the blank maps of masks.h5, and fail if there are too many in one of its parts."""
+    images, said, refused, total = given.file("images"), [], "", 0
+    label, attribute = images["label"][:], images["attribute"][:]
+    for prefix, about in PARTS.items():
+        if f"{prefix}cam" not in file:
+            continue
+        rows, blank = file[f"{prefix}row"][:], blank_in(file[f"{prefix}cam"], method)
+        described = given.groups.described(label[rows], attribute[rows])
+        counts = np.bincount(described.index[blank], minlength=len(described.names))
+        in_words = []
+        for name, count, size in zip(described.names, counts, described.count, strict=True):
+            in_words += [f"{name} {count} of {size}"] if count else []
+        total += int(blank.sum())
+        found = f"{blank.sum()} of {len(blank)} {about}"
+        said.append(f"{found} ({', '.join(in_words)})" if in_words else found)
+        if blank.mean() > most:
+            worst = described.names[int(counts.argmax())]
+            share = f"the share {blank.mean():.3f}, above saliency.most_blank {most:g}"
+            refused = refused or f"{found}: {share}; most of them are of {worst} ({counts.max()})"
+    if total:
+        log.warning("saliency: blank maps, constant or nowhere positive: %s", "; ".join(said))
+    if refused:
+        raise MacError(
+            f"saliency: the map is blank, constant or nowhere positive, for {refused}; take another "
+            "saliency.method or saliency.layer, or, since the network's activations may be dead, another "
+            "network or a lower train.lr (saliency.most_blank: 1 goes on)"
+        )
+
+
 def _say_where_no_knee_is(file: h5py.File) -> None:
     """Count the images of masks.h5 that have no knee, if they should have one."""
     said = []
-    for prefix, about in (("", "images of the retraining set"), ("val/", "validation images")):
+    for prefix, about in PARTS.items():
         if f"{prefix}has_knee" in file:
             found = file[f"{prefix}has_knee"][:]
             said.append(f"{(~found).sum()} of {len(found)} {about}")
@@ -193,6 +277,7 @@ def _shards(name: str, work: "_Work", context: Context) -> Shards:
         device.hardware_of(context.on, context.workers),
         work.rows.tolist(),
         pixels,
+        work.external and work.external.digest,
     )
     return Shards(context.scratch, name, __name__, *depends)
 
@@ -235,12 +320,17 @@ def _rest(given: Opened, work: "_Work", context: Context) -> NDArray[np.bool_]:
 
 def _write_part(
     artefact: store.Writer, prefix: str, work: "_Work", size: int, shards: Shards, context: Context
-) -> None:
-    """Compute and write the masks of the work's rows, into the datasets with this prefix."""
+) -> Counter[str]:
+    """Compute and write the masks of the work's rows, into the datasets with this prefix.
+
+    Returns:
+        What to tell about how mask files were read, and for how many of them.
+    """
     count = len(work.rows)
     artefact.write(f"{prefix}row", work.rows)
     mask = artefact.create(f"{prefix}mask", (count, size, size))
     columns: dict[str, NDArray[Any]] = {}
+    told: Counter[str] = Counter()
 
     def merge(block: Block, arrays: Arrays) -> None:
         if block.start == 0:
@@ -252,10 +342,12 @@ def _write_part(
         mask[block.slice] = np.unpackbits(arrays["mask"], axis=2, count=size).view(np.bool_)
         for name, column in columns.items():
             column[block.slice] = arrays[name]
+        told.update(arrays["told"].tobytes().decode().splitlines())
 
     shards.map_blocks(work, _cut(work, context.on), merge, cluster=context.cluster)
     for name, column in columns.items():
         artefact.write(f"{prefix}{name}", column)
+    return told
 
 
 @dataclass(frozen=True)
@@ -267,6 +359,7 @@ class _Work:
         rows: (n,) the retraining set, or the validation images; rows of images.h5.
         pixels: (n,) K of each row; None if it is at the knee.
         rest: (classes,) whether the core is the rest of the map; None if this is to be found out.
+        external: the masks of the rows, if the method is `external`.
         on: name of the device.
     """
 
@@ -275,6 +368,7 @@ class _Work:
     rows: NDArray[np.int64]
     pixels: NDArray[np.int64] | None
     rest: NDArray[np.bool_] | None
+    external: ExternalMasks | None
     on: str
 
     @contextmanager
@@ -296,8 +390,9 @@ class _Looked:
         grid: (B, 3, S, S) uint8.
         label: (B,) int64.
         maps: the raw maps, and the classes that they explain.
-        top: (B, S, S) bool, the highest pixels of the maps; or the true masks.
+        top: (B, S, S) bool, the highest pixels of the maps; or the given masks.
         knees: `quantile` and `has_knee`, (B,), of `at_knee`; empty if it is not asked.
+        told: what to tell about how the masks' files were read.
     """
 
     grid: Tensor
@@ -305,6 +400,7 @@ class _Looked:
     maps: maps.Maps
     top: Tensor
     knees: Arrays
+    told: list[str]
 
 
 @dataclass(frozen=True)
@@ -331,6 +427,7 @@ class _Masking:
                     "mask": np.packbits(mask.cpu().numpy(), axis=2),
                     "target": batch.maps.target.cpu().numpy(),
                     "channel_mean": pairing.channel_mean(batch.grid).cpu().numpy(),
+                    "told": np.frombuffer("".join(f"{each}\n" for each in batch.told).encode(), np.uint8),
                     **batch.knees,
                 }
             )
@@ -361,7 +458,7 @@ class _Masking:
         for each, rows, stored in zip(cut, batches, image_batches(images, batches, self.on), strict=True):
             grid = to_input_grid(stored, spec)
             label = torch.from_numpy(images.rows("label", rows)).to(self.on)
-            foreground = self._foreground(rows)
+            foreground, told = self._given_masks(rows)
             batch = maps.Batch(rows, self.model.input(grid), label, foreground)
             found = maps.of_batch(self.model, batch, params)
             self._require_possible(found.cam, rows)
@@ -373,14 +470,22 @@ class _Masking:
             else:
                 at = at_knee(self.model, grid, found.cam, found.target)
                 top, knees = at.mask, {"quantile": at.quantile, "has_knee": at.found}
-            yield _Looked(grid, label, found, top, knees)
+            yield _Looked(grid, label, found, top, knees, told)
 
-    def _foreground(self, rows: NDArray[np.int64]) -> Tensor | None:
-        """(B, S, S) bool, the true masks, if the method needs them."""
-        if self.work.params.method != "foreground":
-            return None
-        stored = torch.from_numpy(self.given.file("images").rows("foreground", rows)).to(self.on)
-        return to_input_grid(stored, self.given.model("erm").spec)
+    def _given_masks(self, rows: NDArray[np.int64]) -> tuple[Tensor | None, list[str]]:
+        """(B, S, S) bool, the masks that are taken as they are, or None; and what to tell about them."""
+        if self.work.params.method not in AS_GIVEN:
+            return None, []
+        images, told = self.given.file("images"), list[str]()
+        if self.work.external is None:
+            stored = images.rows("foreground", rows)
+        else:
+            stored = np.empty((len(rows), *images["image"].shape[1:3]), np.bool_)
+            how = self.given.stated("images", "to_stored")
+            for number, path in enumerate(_paths(images, rows)):
+                stored[number], said = self.work.external.stored(path, stored.shape[1], how)
+                told += said
+        return to_input_grid(torch.from_numpy(stored).to(self.on), self.given.model("erm").spec), told
 
     def _require_possible(self, cam: Tensor, rows: NDArray[np.int64]) -> None:
         bad = (~(cam.abs() <= LARGEST)).flatten(1).any(1).nonzero()

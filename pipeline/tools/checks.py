@@ -16,7 +16,9 @@ from pipeline.errors import MacError, first_line
 if TYPE_CHECKING:
     import torch
 
+    from pipeline.datasets.record import Dataset
     from pipeline.params.model import ModelParams
+    from pipeline.params_file import Params
     from pipeline.tools.estimate import Need
 
 # PyTorch is imported inside functions, so that a broken PyTorch can be reported.
@@ -167,6 +169,7 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
     about = f"{dataset.root}: {len(read_in.records)} images, classes {classes}"
     findings.append(Finding("ok", "dataset", f"{about}; spurious attribute {attributes or 'unknown'}"))
     findings += [Finding("warning", "dataset", note) for note in read_in.notes]
+    findings += _external_masks(params, read_in)
     architecture = params.of(ModelParams).architecture
     try:
         from pipeline.compute.device import pick
@@ -180,6 +183,26 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
     findings.append(Finding("ok", "network", f"{architecture}: computes on {on}"))
     findings.append(_disk(data, sum(each.bytes for each in estimates)))
     return findings, estimates
+
+
+def _external_masks(params: "Params", dataset: "Dataset") -> Iterator[Finding]:
+    """Check that the masks of `saliency.method: external` are there."""
+    from pipeline.params.retraining_set import RetrainingSetParams
+    from pipeline.params.saliency import SaliencyParams
+    from pipeline.steps.external_masks import find
+
+    saliency = params.of(SaliencyParams)
+    if saliency.method != "external":
+        return
+    # Which training images a balanced retraining set has is not known yet.
+    splits = (0, 1) if params.of(RetrainingSetParams).balance == "none" else (1,)
+    paths = [record.image.name for record in dataset.records if record.split in splits]
+    try:
+        find(Path(saliency.external), paths)
+    except MacError as error:
+        yield Finding("error", "masks", first_line(error))
+    else:
+        yield Finding("ok", "masks", f"{saliency.external}: {len(paths)} images have one")
 
 
 def _picked(pick: "Callable[[str], torch.device]", device: str) -> "torch.device | None":

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 
 from pipeline.compute import device
 from pipeline.datasets.record import Dataset
+from pipeline.method.kinds import AS_GIVEN, LOOK_AWAY
 from pipeline.method.knee import QUANTILES
-from pipeline.method.maps import CONTROLS
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import random_resized_crop_and_flip
@@ -73,9 +73,11 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     width, masked = 4 * model.head.in_features, training + validation
     saliency = params.of(SaliencyParams)
     # Forward passes for a mask.
-    passes = 2 if saliency.flip and saliency.method not in CONTROLS else 1
+    passes = 2 if saliency.flip and saliency.method not in LOOK_AWAY else 1
     looks = passes + (len(QUANTILES) if saliency.size == "knee" else 0)
     looked = masked * looks + (validation * (looks + 2) if saliency.side == "auto" else 0)
+    if saliency.method in AS_GIVEN:
+        looked = masked
     fits = {
         "sweep": len(sweep.settings(retrain.l2, with_default=True)) * sweep.seeds * sweep.average,
         "retrain": retrain.seeds * retrain.average,

@@ -17,6 +17,7 @@ from pipeline.errors import MacError
 from pipeline.metrics import Groups
 from pipeline.project import read_table
 from pipeline.results import diagnosis_table, sheets, tables
+from pipeline.results.blanks import blank_in
 from pipeline.results.blocks import in_blocks
 from pipeline.schemas import tables as declared
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
@@ -28,8 +29,9 @@ PREVIEWS = "preview"  # the group of masks.h5 with pictures for HDF viewers
 def describe(path: Path) -> str:
     """An artefact as text: its datasets or its network, its parameters, and what it was made from.
 
-    For images.h5, also the number of images by group. For masks.h5, also how much of the true foregrounds the
-    masks cover; images.h5 and erm/ must then be in the same folder. For metrics.json, the table.
+    For images.h5, also the number of images by group. For masks.h5, also how many maps are blank, and how
+    much of the true foregrounds the masks cover; images.h5 and erm/ must then be in the same folder. For
+    metrics.json, the table.
 
     Raises:
         MacError: it is missing, damaged, or nothing that MaC writes.
@@ -44,8 +46,10 @@ def describe(path: Path) -> str:
         lines = [head, *_provenance_lines(artefact.provenance), "", *_dataset_lines(artefact)]
         if kind.name == "images":
             lines += ["", *_group_lines(artefact)]
+        if kind.name == "masks":
+            lines += ["", _blank_line(artefact)]
     if kind.name == "masks":
-        lines += ["", *_coverage_lines(path)]
+        lines += _coverage_lines(path)
     return "\n".join(lines)
 
 
@@ -179,6 +183,17 @@ def _true_mask_line(images: Artefact) -> str:
         full += int(masks.all((1, 2)).sum())
     line = f"true masks: {len(known)} of {len(images['has_foreground'])}"
     return f"{line}; {empty} have no foreground, {full} have nothing but foreground"
+
+
+def _blank_line(masks: Artefact) -> str:
+    """How many maps of masks.h5 are blank."""
+    method = str(masks.provenance.params.get("method"))
+    said = []
+    for part, about in (("", "of the retraining set"), ("val/", "of validation")):
+        if f"{part}cam" in masks:
+            blank = blank_in(masks[f"{part}cam"], method)
+            said.append(f"{blank.sum()} of {len(blank)} {about}")
+    return f"blank maps: {', '.join(said)}"
 
 
 def _coverage_lines(path: Path) -> list[str]:

@@ -19,7 +19,7 @@ from pipeline.compute.progress import log
 from pipeline.datasets.listing import image_files
 from pipeline.datasets.sources import check_name
 from pipeline.errors import MacError, first_line
-from pipeline.method import xgradcam
+from pipeline.method import gradient_maps
 from pipeline.method.knee import at_knee
 from pipeline.method.maps import mean_of_mirrored
 from pipeline.network import classifier
@@ -107,7 +107,7 @@ class Pair:
         found = []
         for each in self.heads:
             weight = torch.from_numpy(each.head.weight[0]).to(self.on)
-            map_of = partial(xgradcam.of_head, self.model.trunk, head_weight=weight, target=target)
+            map_of = partial(gradient_maps.of_head, self.model.trunk, head_weight=weight, target=target)
             cam = map_of(state)
             found.append(cam if mirrored is None else mean_of_mirrored(cam, map_of(mirrored)))
         return found

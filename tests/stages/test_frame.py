@@ -45,6 +45,7 @@ OTHERS: dict[str, Any] = {
     "saliency.size": "knee",
     "saliency.side": "rest",
     "saliency.precision": "bfloat16",
+    "saliency.external": "elsewhere",
     "features.precision": "bfloat16",
     "retrain.solver": "lbfgs",
     "selection.criterion": "worst_class",

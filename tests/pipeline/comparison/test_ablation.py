@@ -119,7 +119,7 @@ def test_where_few_true_masks_are_known_both_sides_see_those_images_alone(
     with caplog.at_level("INFO"):
         table = run(project)
     assert "2 of 15 true masks have no foreground on the input grid; left out" in caplog.text
-    assert seen == {"random": ("random", 16), "own_known": ("xgradcam", 13), "foreground": ("foreground", 13)}
+    assert seen == {"random": ("random", 16), "foreground": ("foreground", 13)}  # its own are those it has
     assert "xgradcam, images with a true mask" in table
     assert "true masks − xgradcam, images with a true mask" in table
 
@@ -203,3 +203,31 @@ def test_paired_differences_have_student_s_interval() -> None:
         {"mean": differences.mean(), "low": expected.low, "high": expected.high}
     )
     assert paired(differences[:1]) == {"mean": 0.1, "low": 0.1, "high": 0.1}
+
+
+def test_masks_from_files_are_compared_without_the_files(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its masks of the images with a true mask are those of masks.h5."""
+    seen: list[np.ndarray] = []
+    original = module.write_features
+
+    def write_features(given: Opened, *others: Any) -> None:
+        masks = given.file("masks")
+        if masks.path.parent.name == "own_known":
+            seen.extend([masks["row"][:], masks["mask"][:]])
+        original(given, *others)
+
+    monkeypatch.setattr(module, "write_features", write_features)
+    with project.open(*NEEDS) as given:
+        masks = given.file("masks")
+        rows, own, made = masks["row"][:], masks["mask"][:], masks.provenance
+        stated = {**made.params, "method": "external"}
+        masks.provenance = Provenance(stated, made.made_from, made.digest)
+        maps = MAPS.model_copy(update={"method": "external", "top_k": 0.25})
+        context = Context("cpu", project.data / "scratch")
+        ablation(given, project.path("ablation"), maps, FEATURES, SWEEP, FIT, AUTO, context)
+    names = [mask["name"] for mask in result(project)["masks"]]
+    assert (names[0], names[2]) == ("external (MaC)", "external, images with a true mask")
+    np.testing.assert_array_equal(seen[0], rows[rows != 1])
+    np.testing.assert_array_equal(seen[1], own[rows != 1])

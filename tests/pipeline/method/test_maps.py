@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.method import xgradcam
+from pipeline.errors import MacError
+from pipeline.method import gradient_maps
 from pipeline.method.maps import MAPS, Batch, looks_inside, of_batch
 from pipeline.network.classifier import Classifier
 from pipeline.params.maps import MapParams
 from tests.cached import MAPS as PARAMS
 from tests.networks import Tokens, settled
 
-OURS = ("xgradcam", "random", "foreground")
+OURS = ("auto", "xgradcam", "hirescam", "random", "foreground")
 
 
 def test_params_yaml_names_every_map() -> None:
@@ -33,6 +34,19 @@ def test_every_map_of_ours_takes_any_network(method: str) -> None:
         assert found.cam.shape == (3, expected, expected)
         assert found.cam.dtype == torch.float32
         assert found.target.tolist() == [2, 0, 1]
+
+
+def test_auto_is_the_map_that_suits_the_network() -> None:
+    with torch.no_grad():
+        for architecture, expected in (("squeezenet1_1", "xgradcam"), ("mobilenet_v3_small", "hirescam")):
+            model = settled(architecture)
+            found, same = (MAPS[each](model, batch(96), PARAMS).cam for each in ("auto", expected))
+            assert torch.equal(found, same)
+
+
+def test_attention_needs_a_transformer() -> None:
+    with torch.no_grad(), pytest.raises(MacError, match="attention needs a vision transformer"):
+        MAPS["attention"](settled("squeezenet1_1"), batch(96), PARAMS)
 
 
 def test_a_prediction_is_explained_from_the_same_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +80,7 @@ def test_a_flipped_map_is_the_mean_of_two_that_explain_the_same_class(target: st
         assert torch.equal(found.target, expected)
         for image, cam, label in zip(images.x, found.cam, expected, strict=True):
             state = model.encode(torch.stack([image, image.flip(2)]))
-            each = xgradcam.of_head(model.trunk, state, model.head.weight, label.expand(2))
+            each = gradient_maps.of_head(model.trunk, state, model.head.weight, label.expand(2))
             torch.testing.assert_close(cam, (each[0] + each[1].flip(1)) / 2)
         assert not torch.allclose(found.cam, MAPS["xgradcam"](model, images, params).cam)
 

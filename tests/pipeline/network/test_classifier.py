@@ -28,7 +28,7 @@ def test_the_initialisation_follows_the_seed() -> None:
     assert not torch.equal(first.head.weight, other.head.weight)
 
 
-@pytest.mark.parametrize("architecture", ["vit_b_16", "nothing"])
+@pytest.mark.parametrize("architecture", ["alexnet", "nothing"])
 def test_an_architecture_of_no_family_is_one_line(architecture: str) -> None:
     message = f"model.architecture: '{architecture}' is of none of the families resnet, "
     with pytest.raises(MacError, match=message):

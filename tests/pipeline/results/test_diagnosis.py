@@ -14,7 +14,8 @@ from scipy import stats
 from pipeline import graph, store
 from pipeline.project import Project
 from pipeline.results import diagnosis_table
-from pipeline.results.diagnosis import diagnose, is_blank
+from pipeline.results.blanks import is_blank
+from pipeline.results.diagnosis import diagnose
 from pipeline.results.intervals import difference_interval, mean_interval, wilson
 from pipeline.results.judgement import ASSUMPTION
 from pipeline.schemas import features, images, masks
@@ -168,13 +169,22 @@ def test_blank_maps_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("method", "side", "assumed"),
-    [("xgradcam", "rest", "rest"), ("random", "core", "core"), ("foreground", "rest", "core")],
+    [
+        ("xgradcam", "rest", "rest"),
+        ("random", "core", "core"),
+        ("foreground", "rest", "core"),
+        ("external", "rest", "core"),
+    ],
 )
 def test_the_side_of_the_masks_is_told(tmp_path: Path, method: str, side: str, assumed: str) -> None:
-    """It turns neither the shares nor the verdict round: the views are those of the masks."""
+    """It turns neither the shares nor the verdict round: the views are those of the masks.
+
+    No map is blank that does not look at the network.
+    """
     plain, found = found_in(write(tmp_path / "plain")), found_in(write(tmp_path, method=method, side=side))
     assert found["side"] == assumed
-    assert {**found, "side": "core"} == plain
+    assert {**found, "side": "core", "blank": plain["blank"]} == plain
+    assert found["blank"]["train"]["count"] == (method == "xgradcam")
     assert ("this verdict is not calibrated" in diagnosis_table.table(found)) == (assumed == "rest")
 
 

@@ -8,7 +8,7 @@ import torch
 
 from pipeline import graph
 from pipeline.compute.context import Context
-from pipeline.method import xgradcam
+from pipeline.method import gradient_maps
 from pipeline.method.masks import upsample
 from pipeline.network import classifier
 from pipeline.params.examples import ExamplesParams
@@ -75,7 +75,7 @@ def test_test_images_are_erm_s_mistakes_and_their_maps_are_the_network_s(shown: 
             assert (model.head(model.trunk.pool(state)).argmax(1).numpy() != label).all()
         for head in (erm.head(), FittedHeads(-2 * erm.head().weight, erm.head().bias)):
             weight = torch.from_numpy(head.weight[0])
-            maps = xgradcam.of_head(model.trunk, state, weight, torch.from_numpy(label))
+            maps = gradient_maps.of_head(model.trunk, state, weight, torch.from_numpy(label))
             kept = torch.einsum("bc,bchw->bhw", weight[label], torch.from_numpy(file["test/map"][:]))
             torch.testing.assert_close(kept, maps)
         large = np.stack([upsampled(each.numpy(), 64) for each in maps])

@@ -13,7 +13,8 @@ from pipeline.compute.context import Context
 from pipeline.datasets.record import Record
 from pipeline.datasets.sources import ImageFile
 from pipeline.errors import MacError
-from pipeline.params.dataset import DatasetParams, ToStored
+from pipeline.params.dataset import DatasetParams
+from pipeline.setting import ToStored
 from pipeline.steps import prepare
 from tests.conftest import nothing, open_file
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import MacError
-from pipeline.method import maps, xgradcam
+from pipeline.method import gradient_maps, maps
 from pipeline.method.masks import top_k_mask, upsample
 from pipeline.network import classifier
 from pipeline.network.inputs import to_input_grid
@@ -17,6 +17,7 @@ from pipeline.params.saliency import SaliencyParams
 from pipeline.project import Project
 from pipeline.results.sides import sides_of
 from pipeline.steps import saliency as stage
+from pipeline.tools.inspection import describe
 from tests.conftest import edited
 from tests.pipeline.steps import untrained
 from tests.pipeline.steps.untrained import SALIENCY, SIDE, make_features, make_masks
@@ -67,7 +68,7 @@ def test_maps_and_masks_are_those_of_the_definition(made: Project) -> None:
             row = int(found["row"][position])
             grid = to_input_grid(torch.from_numpy(images["image"][row][None]), erm.spec)
             label = torch.tensor([images["label"][row]])
-            cam = xgradcam.by_autograd(model, model.input(grid), label, "conv5")[0].detach()
+            cam = gradient_maps.by_autograd(model, model.input(grid), label, "conv5", "xgradcam")[0].detach()
             scale = cam.abs().max().item()
             np.testing.assert_allclose(found["cam"][position], cam, rtol=1e-4, atol=1e-4 * scale)
             mask = top_k_mask(upsample(torch.from_numpy(found["cam"][position][None]), SIDE), k)[0]
@@ -77,7 +78,7 @@ def test_maps_and_masks_are_those_of_the_definition(made: Project) -> None:
 def test_validation_images_get_masks_as_training_images_do(made: Project, tmp_path: Path) -> None:
     """The same as if they were the retraining set; that one's masks are the same without them."""
     found = of_validation(made)
-    params = MapParams(**SALIENCY.model_dump(exclude={"previews"}))
+    params = MapParams(**SALIENCY.model_dump(include=set(MapParams.model_fields)))
     for rows, expected in ((found["row"], found), (np.arange(70), arrays(made))):
         with made.open("images", "erm") as given:
             assert given.rows("val").tolist() == found["row"].tolist()
@@ -109,7 +110,8 @@ def test_the_file_says_how_it_was_made(made: Project) -> None:
     with made.open("images", "erm", "masks") as given:
         provenance = given.file("masks").provenance
         assert provenance.made_from == given.digests("images", "erm")
-    expected = {**SALIENCY.model_dump(), "retraining_set": untrained.RETRAINING_SET.model_dump()}
+    made_of = SALIENCY.model_dump(exclude={"external", "most_blank"})
+    expected = {**made_of, "retraining_set": untrained.RETRAINING_SET.model_dump()}
     assert provenance.params == expected
 
 
@@ -146,7 +148,7 @@ def test_finished_blocks_are_kept_whatever_the_number_of_previews(
 
 def test_masks_of_given_rows_may_be_written_elsewhere(project: Project, tmp_path: Path) -> None:
     whole, rows = arrays(project), np.array([3, 50, 69])
-    params = MapParams(**SALIENCY.model_dump(exclude={"previews"}))
+    params = MapParams(**SALIENCY.model_dump(include=set(MapParams.model_fields)))
     with project.open("images", "erm") as given:
         stage.write_masks(given, tmp_path / "some.h5", rows, params, 0, untrained.context(project))
     some = Project(project.data, project.kinds, {"masks": tmp_path / "some.h5"})
@@ -249,7 +251,7 @@ def test_each_class_takes_the_side_that_tells_more(
 
 def test_masks_may_have_a_given_number_of_pixels(project: Project, tmp_path: Path) -> None:
     rows, pixels = np.array([3, 50, 69]), np.array([7, 4000, 7])
-    params = MapParams(**{**SALIENCY.model_dump(exclude={"previews"}), "method": "random"})
+    params = MapParams(**{**SALIENCY.model_dump(include=set(MapParams.model_fields)), "method": "random"})
     with project.open("images", "erm") as given:
         context = untrained.context(project)
         stage.write_masks(given, tmp_path / "some.h5", rows, params, 0, context, pixels=pixels)
@@ -370,4 +372,56 @@ def test_a_class_balanced_retraining_set(project: Project) -> None:
 
 
 def test_the_stage_takes_all_its_parameters(made: Project) -> None:
-    assert set(SaliencyParams.model_fields) == {*MapParams.model_fields, "previews"}
+    assert set(SaliencyParams.model_fields) == {*MapParams.model_fields, "external", "most_blank", "previews"}
+
+
+def with_tensors(project: Project, **changed: float) -> None:
+    """ERM with all values of these tensors set; `__` stands for a dot."""
+    with project.open("erm") as given:
+        tensors = given.model("erm").read()
+    for name, value in changed.items():
+        tensors[name.replace("__", ".")][:] = value
+    untrained.write_erm(project, tensors)
+    project.path("masks").unlink()
+
+
+def test_a_network_with_dead_activations_is_refused_and_the_maps_are_kept(project: Project) -> None:
+    """Its last normalisation gives zeros, so all maps are zero."""
+    with_tensors(project, trunk__conv5__1__weight=0.0, trunk__conv5__1__bias=0.0)
+    with pytest.raises(MacError) as error:
+        make(project, most_blank=0.5)
+    assert str(error.value) == (
+        "saliency: the map is blank, constant or nowhere positive, for 70 of 70 images of the retraining "
+        "set: the share 1.000, above saliency.most_blank 0.5; most of them are of cat_day (40); take another "
+        "saliency.method or saliency.layer, or, since the network's activations may be dead, another network "
+        "or a lower train.lr (saliency.most_blank: 1 goes on)"
+    )
+    assert not project.path("masks").exists()
+    kept = list((project.data / "scratch").glob("saliency*/*.safetensors"))
+    assert len(kept) == 2
+    assert (make(project, most_blank=1.0)["cam"] == 0).all()
+    assert not any(file.exists() for file in kept)
+    make(project, most_blank=0.0, method="random")
+
+
+def test_blank_maps_are_counted_by_group(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    """The head does not look for dogs, and looks for cats everywhere. Unknown groups change no mask."""
+    with_tensors(project, head__weight=0.0)
+    with project.open("erm") as given:
+        tensors = given.model("erm").read()
+    tensors["head.weight"][0] = 1
+    untrained.write_erm(project, tensors)
+    found = make(project, most_blank=0.5)
+    assert caplog.messages[-1] == (
+        "saliency: blank maps, constant or nowhere positive: 24 of 70 images of the retraining set (dog_day "
+        "4 of 4, dog_night 20 of 20); 12 of 24 validation images (dog_day 6 of 6, dog_night 6 of 6)"
+    )
+    assert "\nblank maps: 24 of 70 of the retraining set, 12 of 24 of validation\n" in describe(
+        project.path("masks")
+    )
+    with edited(project.path("images")) as file:
+        file["attribute"][:70] = -1
+    with pytest.raises(MacError, match="for 24 of 70 .* share 0.343, .*; most of them are of dog_unknown"):
+        make(project, most_blank=0.3)
+    np.testing.assert_array_equal(make(project, most_blank=0.5)["mask"], found["mask"])
+    assert "(dog_unknown 24 of 24)" in caplog.messages[-1]

@@ -193,6 +193,21 @@ def test_what_a_dataset_leaves_out_is_a_warning(own_artefacts: Project) -> None:
     assert of_dataset[1:] == [("warning", "not used: 1 .txt (a 1)")]
 
 
+def test_masks_from_files_are_looked_for(own_artefacts: Project) -> None:
+    """In the folder of the images, where each is called as its mask would be; and where there are none."""
+    raw, empty = own_artefacts.data.parent / "raw", own_artefacts.data
+    for folder, balance, state, found in (
+        (raw, "none", "ok", "24 images have one"),
+        (raw, "class", "ok", "8 images have one"),
+        (empty, "none", "error", "24 of 24 images have no mask, such as 00.png, 01.png, 02.png"),
+    ):
+        masks = {"saliency__method": "external", "saliency__external": str(folder)}
+        params = params_of(own_artefacts, retraining_set__balance=balance, **masks)
+        checked = by_name(checks.project(params, own_artefacts.data, "nothing")[0])["masks"]
+        assert checked.state == state
+        assert found in checked.found
+
+
 def test_a_demo_that_is_not_painted_yet(own_artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(own_artefacts.data)
     params = params_of(own_artefacts, dataset__root=checks.PAINTED)

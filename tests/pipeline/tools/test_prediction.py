@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from pipeline import store
 from pipeline.errors import MacError
-from pipeline.method import xgradcam
+from pipeline.method import gradient_maps
 from pipeline.project import Project
 from pipeline.results.choice import NOT_RETRAINED
 from pipeline.store import SPLITS, FittedHeads
@@ -109,7 +109,9 @@ def test_maps_of_both_heads(artefacts: Project) -> None:
     maps = pair.maps(state, 1)
     for each, head in zip(maps, pair.heads, strict=True):
         weight = torch.from_numpy(head.head.weight[0])
-        torch.testing.assert_close(each, xgradcam.closed_form(state, weight, torch.tensor([1, 1])))
+        torch.testing.assert_close(
+            each, gradient_maps.closed_form(state, weight, torch.tensor([1, 1]), "xgradcam")
+        )
 
 
 def test_the_artefacts_of_a_pair_belong_together(own_artefacts: Project) -> None:

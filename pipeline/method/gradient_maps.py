@@ -1,11 +1,16 @@
-"""xGradCAM (Fu et al. 2020, "Axiom-based Grad-CAM"), without a backward pass through the trunk.
+"""xGradCAM and HiResCAM, without a backward pass through the trunk.
 
-    w_k = Σ_xy (G ∘ A_k) / (Σ_xy A_k + ε),   map = Σ_k w_k A_k,   G = ∂ logit_target / ∂ A_k
+    xGradCAM (Fu et al. 2020, "Axiom-based Grad-CAM"):   map = Σ_k A_k · Σ_xy (G_k ∘ A_k) / (Σ_xy A_k + ε)
+    HiResCAM (Draelos and Carin 2020):                   map = Σ_k G_k ∘ A_k
 
-A is the output of the trunk (its state) as maps. So for any network, G is the gradient of head(pool(state))
-only. If `pool` is the mean, G is known without a backward pass. The map is raw: not rectified and not scaled.
-Definition and ε are those of `XGradCAM` in the grad-cam package.
+A is the output of the trunk (its state) as maps, and G = ∂ logit_target / ∂ A. So for any network, G is the
+gradient of head(pool(state)) only. If `pool` is the mean, G is known without a backward pass, and the two
+maps are equal up to ε. xGradCAM divides by the sum of the activations, which can be near zero if they have
+both signs; HiResCAM does not. Maps are raw: not rectified and not scaled. The definitions and ε are those of
+`XGradCAM` and `HiResCAM` in the grad-cam package.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,28 +21,42 @@ from pipeline.network.classifier import Classifier
 
 EPSILON = 1e-7
 
+GradientMap = Literal["xgradcam", "hirescam"]
 
-def of_head(trunk: Backbone, state: State, head_weight: Tensor, target: Tensor) -> Tensor:
+
+def suited(trunk: Backbone) -> GradientMap:
+    """The map that suits a trunk.
+
+    xGradCAM, the paper's, if the features are means of maps without negative values; HiResCAM else.
+    """
+    return "xgradcam" if trunk.mean_pooled and trunk.rectified else "hirescam"
+
+
+def of_head(
+    trunk: Backbone, state: State, head_weight: Tensor, target: Tensor, method: GradientMap | None = None
+) -> Tensor:
     """The map of the trunk's output, for a head W φ + b.
 
     Args:
         state: the output of `trunk.encode` for B images.
         head_weight: W (classes, D).
         target: (B,) int64, the class that each map explains.
+        method: None for the one that is `suited`.
 
     Returns:
         (B, h, w) float32; float64 if the state is float64.
     """
+    method = method or suited(trunk)
     if trunk.mean_pooled:
-        return closed_form(state, head_weight, target)
+        return closed_form(state, head_weight, target, method)
     with torch.enable_grad():
-        leaf = state.detach().requires_grad_()
+        leaf = at_least_float32(state.detach()).requires_grad_()
         logit = trunk.pool(leaf) * head_weight.detach()[target]
         (gradient,) = torch.autograd.grad(logit.sum(), leaf)
-    return _weighted(trunk.grid(state.detach()), trunk.grid(gradient))
+    return _combined(trunk.grid(leaf.detach()), trunk.grid(gradient), method)
 
 
-def closed_form(activations: Tensor, head_weight: Tensor, target: Tensor) -> Tensor:
+def closed_form(activations: Tensor, head_weight: Tensor, target: Tensor, method: GradientMap) -> Tensor:
     """The map if pooling is the mean of the last maps: then G_k = W[target, k] / (h·w) everywhere.
 
     `of_head` uses this where it can. The gradient gives the same map, to 1e-8 in float64.
@@ -51,37 +70,46 @@ def closed_form(activations: Tensor, head_weight: Tensor, target: Tensor) -> Ten
         (B, h, w) float32; float64 if the activations are float64.
     """
     maps = at_least_float32(activations)
-    total = maps.sum((2, 3))  # (B, D)
-    weight = head_weight.to(maps.dtype)[target] / (maps.shape[2] * maps.shape[3]) * total / (total + EPSILON)
+    weight = head_weight.to(maps.dtype)[target] / (maps.shape[2] * maps.shape[3])
+    if method == "xgradcam":
+        total = maps.sum((2, 3))  # (B, D)
+        weight = weight * total / (total + EPSILON)
     return torch.einsum("bc,bchw->bhw", weight, maps)
 
 
-def per_feature(trunk: Backbone, state: State) -> Tensor:
+def per_feature(trunk: Backbone, state: State, method: GradientMap | None = None) -> Tensor:
     """The map of each feature alone, with the weight 1.
 
     The map of a head is a weighted sum of them: `of_head(trunk, state, W, t)` is
     Σ_d W[t, d] · `per_feature(trunk, state)`_d.
 
+    Args:
+        state, method: as in `of_head`.
+
     Returns:
         (B, D, h, w) float32; float64 if the state is float64.
     """
+    method = method or suited(trunk)
     if trunk.mean_pooled:
         maps = at_least_float32(state)
+        size = maps.shape[2] * maps.shape[3]
+        if method == "hirescam":
+            return maps / size
         total = maps.sum((2, 3), keepdim=True)
-        return maps * (total / (total + EPSILON) / (maps.shape[2] * maps.shape[3]))
-    maps = trunk.grid(state.detach())
+        return maps * (total / (total + EPSILON) / size)
+    leaf = at_least_float32(state.detach()).requires_grad_()
+    maps = trunk.grid(leaf.detach())
     with torch.enable_grad():
-        leaf = state.detach().requires_grad_()
         # The sum over the images gives the gradient of each, because no features depend on another image.
         summed = trunk.pool(leaf).sum(0).unbind()
     found = []
     for feature in summed:
         (gradient,) = torch.autograd.grad(feature, leaf, retain_graph=True)
-        found.append(_weighted(maps, trunk.grid(gradient)))
+        found.append(_combined(maps, trunk.grid(gradient), method))
     return torch.stack(found, 1)
 
 
-def by_autograd(model: Classifier, x: Tensor, target: Tensor, layer: str) -> Tensor:
+def by_autograd(model: Classifier, x: Tensor, target: Tensor, layer: str, method: GradientMap) -> Tensor:
     """The map of any layer of the trunk, by a backward pass.
 
     Args:
@@ -114,7 +142,7 @@ def by_autograd(model: Classifier, x: Tensor, target: Tensor, layer: str) -> Ten
     if activations.ndim != 4:
         shape = tuple(activations.shape)
         raise MacError(f"saliency.layer: '{layer}' puts out {shape}, not (batch, channels, height, width)")
-    return _weighted(activations.detach(), gradient)
+    return _combined(activations.detach(), gradient, method)
 
 
 def find_layer(model: Classifier, layer: str) -> nn.Module:
@@ -132,8 +160,10 @@ def find_layer(model: Classifier, layer: str) -> nn.Module:
         ) from None
 
 
-def _weighted(activations: Tensor, gradient: Tensor) -> Tensor:
+def _combined(activations: Tensor, gradient: Tensor, method: GradientMap) -> Tensor:
     """The map of maps A and their gradient G, both (B, C, h, w): (B, h, w)."""
     maps, gradient = at_least_float32(activations), at_least_float32(gradient)
+    if method == "hirescam":
+        return torch.einsum("bchw,bchw->bhw", gradient, maps)
     weight = (gradient * maps).sum((2, 3)) / (maps.sum((2, 3)) + EPSILON)
     return torch.einsum("bc,bchw->bhw", weight, maps)
