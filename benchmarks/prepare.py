@@ -39,6 +39,7 @@ def main(rows: int, root: Path | None, repeats: int) -> None:
             stored_size=SIDE,
             to_stored="squash",
             range="auto",
+            interpolation="bilinear",
             on_error="fail",
             on_duplicates="warn",
         )

@@ -45,7 +45,7 @@ SALIENCY = SaliencyParams(
     precision="float32",
     seed=0,
     external="data/external_masks",
-    most_blank=1.0,
+    most_constant=1.0,
     previews=0,
 )
 FEATURES = FeaturesParams(
@@ -93,7 +93,9 @@ NAMES = {"classes": CLASSES, "attributes": ATTRIBUTES}
 
 def network(architecture: str) -> ModelParams:
     """A network with random weights."""
-    return ModelParams(architecture=architecture, weights="none")
+    return ModelParams(
+        architecture=architecture, weights="none", classifier=None, classes=None, normalization="auto"
+    )
 
 
 def masking(precision: Precision) -> SaliencyParams:

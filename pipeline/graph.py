@@ -76,6 +76,7 @@ STAGES = (
         needs=("images",),
         makes=(Kind("erm", "erm", "model"),),
         params=("inputs:InputParams", "model:ModelParams", "train:TrainParams", "selection:SelectionParams"),
+        files=("data/weights",),
     ),
     Stage(
         "saliency",

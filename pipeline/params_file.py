@@ -21,6 +21,8 @@ from pipeline.errors import MacError, first_line, quoted
 from pipeline.graph import STAGES
 from pipeline.params.block import Block
 from pipeline.params.inputs import misfit
+from pipeline.params.model import ModelParams, contradiction
+from pipeline.params.train import TrainParams
 from pipeline.store.files import regular
 
 T = TypeVar("T", bound=Block)
@@ -143,7 +145,10 @@ def parse(values: Any, where: str) -> Params:
     _checked(READERS[dataset["name"]].Options, dataset["options"], where, ("dataset", "options"))
     if wrong := misfit(dataset["input_size"], dataset["to_input"], dataset["stored_size"]):
         raise MacError(f"{where}: {wrong}")
-    return Params(checked)
+    params = Params(checked)
+    if wrong := contradiction(params.of(ModelParams), params.of(TrainParams)):
+        raise MacError(f"{where}: {wrong}")
+    return params
 
 
 def _checked(model: type[T], values: Any, where: str, prefix: tuple[str, ...]) -> T:

@@ -10,6 +10,7 @@ LARGE = 1e6
 LONGEST_NAME = 200  # characters of the name of a class or an attribute
 Side = Annotated[int, Field(gt=0, le=4096)]  # of an image, pixels
 ToStored = Literal["squash", "center_crop"]  # how an image becomes a square
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]  # how it is scaled; all of them antialias
 
 
 def _or_auto(numbers: str) -> WrapValidator:

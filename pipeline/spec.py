@@ -2,14 +2,14 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline.errors import quoted
-from pipeline.setting import LONGEST_NAME, Range, Side
+from pipeline.setting import LONGEST_NAME, Interpolation, Range, Side, ToStored
 
 MOST_NAMES = 100_000  # classes, or attributes
 
@@ -45,6 +45,8 @@ def checked_names(values: object, what: str) -> tuple[str, ...]:
 class Normalization:
     """(pixel − mean) / std, for pixels in [0, 1]; red, green, blue."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     mean: tuple[Mean, Mean, Mean]
     std: tuple[Deviation, Deviation, Deviation]
 
@@ -66,7 +68,7 @@ class DataConfig:
 
     input_size: int
     stored_size: int
-    interpolation: str
+    interpolation: Interpolation
     normalization: Normalization
 
 
@@ -79,6 +81,7 @@ class ModelSpec:
         stored_size, to_stored: from the image file to the stored image (`pipeline.params.dataset`).
         input_size, to_input: from the stored image to the input grid (`pipeline.params.inputs`).
         normalization: from the input grid to the network's input.
+        interpolation: how an image file is scaled to the stored image.
         range: from the image file to 8 bits (`pipeline.params.dataset`).
     """
 
@@ -88,18 +91,17 @@ class ModelSpec:
     classes: tuple[str, ...]
     attributes: tuple[str, ...]
     stored_size: Side
-    to_stored: Literal["squash", "center_crop"]
+    to_stored: ToStored
     input_size: Side
     to_input: Literal["center_crop", "resize"]
     normalization: Normalization
+    interpolation: Interpolation = "bilinear"
     range: Range = "auto"
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-able values for `from_json`. A range that is auto is left out."""
-        values = asdict(self)
-        if self.range == "auto":
-            del values["range"]
-        return values
+        """JSON-able values for `from_json`, without those that have their defaults."""
+        defaults = {each.name: each.default for each in fields(self)}
+        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
 
     @classmethod
     def from_json(cls, values: object) -> "ModelSpec":

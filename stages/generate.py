@@ -182,7 +182,10 @@ def _fields(schema: Mapping[str, Field]) -> Iterable[tuple[str, ...]]:
 
 def _values(field: dict[str, Any]) -> str:
     if "anyOf" in field:
-        return " or ".join(_values(each) for each in field["anyOf"])
+        values = [_values(each) for each in field["anyOf"]]
+        return " or ".join(sorted(values, key="null".__ne__))  # null first: it is no item of a list
+    if "$ref" in field:  # a dataclass
+        return "mapping"
     if "const" in field:
         return f"`{field['const']}`"
     if "enum" in field:

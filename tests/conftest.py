@@ -180,7 +180,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.set(
         dataset__root=str(raw), dataset__stored_size=72, dataset__input_size=64, model__weights="none",
         train__epochs=2, train__batch_size=16, train__precision="float32",
-        saliency__most_blank=1.0, features__draws=2, features__batch_size=16,
+        features__draws=2, features__batch_size=16,
         retrain__seeds=2, retrain__average=1, retrain__epochs=3,
         sweep__betas=[0, 1, 2, 3, 4, 5],
     )  # fmt: skip

@@ -62,7 +62,11 @@ def test_every_block_is_shell_and_its_commands_have_these_options(block: str) ->
 
 
 def test_mac_init_s_commands(tmp_path: Path) -> None:
-    for block in (commands("dataset.options.metadata=images.csv"), commands("mac init --list")):
+    for block in (
+        commands("dataset.options.metadata=images.csv"),
+        commands("mac init --list"),
+        commands("mac init own-model"),
+    ):
         for line in block.splitlines():
             words = shlex.split(line, comments=True)
             if words[:2] == ["mac", "init"]:

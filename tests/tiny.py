@@ -13,7 +13,9 @@ from tests.cached import AUTO
 from tests.made_up import SPEC
 
 INPUTS = InputParams(input_size=SPEC.input_size, to_input=SPEC.to_input)
-MODEL = ModelParams(architecture=SPEC.architecture, weights="none")
+MODEL = ModelParams(
+    architecture=SPEC.architecture, weights="none", classifier=None, classes=None, normalization="auto"
+)
 TRAIN = TrainParams(
     epochs=2,
     batch_size=8,

@@ -24,10 +24,14 @@ from pipeline.project import Opened
 def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams, context: Context) -> None:
     """Write the model folder `out`: the best epoch of the second training by the criterion of `selection`.
 
-    Both trainings start where ERM started, and use its batch size, schedule, augmentation and seed. The
-    criterion's reference is the finished ERM.
+    Both trainings start where ERM started, and use its batch size, schedule, augmentation and seed. If ERM
+    was trained elsewhere, they start from `model.weights`. The criterion's reference is the finished ERM.
     """
     erm = whole_network.ErmParams.of(given)
+    start = erm.model
+    if start.classifier is not None:
+        log.info("jtt: starts from model.weights (%s), not from model.classifier", start.weights)
+        start = start.model_copy(update={"classifier": None, "classes": None})
     changed = {"lr": params.lr, "weight_decay": params.weight_decay, "select": "best"}
     short = erm.train.model_copy(update={**changed, "epochs": params.first_epochs})
     long = erm.train.model_copy(update={**changed, "epochs": params.epochs})
@@ -36,7 +40,7 @@ def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams,
     train = partial(Training, given, criterion=selection.criterion, reference=reference, name="jtt")
     depends = (params.model_dump(), selection.model_dump(), made_from, training_on(context.on))
     with Shards(context.scratch, "jtt", __name__, *depends) as shards:
-        first = train(erm.model, erm.inputs, short, context.on)
+        first = train(start, erm.inputs, short, context.on)
         first.to_end(shards.folder / "first.safetensors")
         errors = error_set(first)
         log.info(
@@ -47,7 +51,7 @@ def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams,
         if note:
             log.warning("jtt: %s; lower jtt.first_epochs", note)
         rows = upweighted(first.rows, errors, params.upweight)
-        second = train(erm.model, erm.inputs, long, context.on, rows=rows)
+        second = train(start, erm.inputs, long, context.on, rows=rows)
         second.to_end(shards.folder / "second.safetensors")
         chosen: dict[str, object] = {
             "T": params.first_epochs,

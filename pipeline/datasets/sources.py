@@ -16,7 +16,7 @@ from pipeline.datasets.dicom import is_dicom, read_dicom
 from pipeline.datasets.memory import announce
 from pipeline.datasets.opening import identified, reading
 from pipeline.errors import MacError, first_line
-from pipeline.setting import Range, ToStored
+from pipeline.setting import Interpolation, Range, ToStored
 from pipeline.store import regular
 
 # What Pillow reads; HEIC, which pillow-heif reads; and DICOM, which pydicom reads.
@@ -129,23 +129,28 @@ def _decoded(opened: BinaryIO, white: Range) -> Image.Image:
     return image
 
 
-def to_stored(picture: Image.Image, side: int, how: ToStored) -> Image.Image:
-    """A picture at the stored size, bilinear and antialiased.
+def to_stored(
+    picture: Image.Image, side: int, how: ToStored, interpolation: Interpolation = "bilinear"
+) -> Image.Image:
+    """A picture at the stored size, antialiased.
 
     `squash` scales both sides; `center_crop` first takes the largest square in the middle.
     """
+    resampling = Image.Resampling[interpolation.upper()]
     if how == "center_crop":
-        return ImageOps.fit(picture, (side, side), Image.Resampling.BILINEAR)
-    return picture.resize((side, side), Image.Resampling.BILINEAR)
+        return ImageOps.fit(picture, (side, side), resampling)
+    return picture.resize((side, side), resampling)
 
 
-def stored_image(picture: Image.Image, side: int, how: ToStored) -> NDArray[np.uint8]:
+def stored_image(
+    picture: Image.Image, side: int, how: ToStored, interpolation: Interpolation
+) -> NDArray[np.uint8]:
     """A picture in any mode as RGB at the stored size, (side, side, 3).
 
     The alpha channel is ignored, as in torchvision's ImageFolder.
     """
     in_colour = picture if picture.mode == "RGB" else picture.convert("RGB")
-    return np.asarray(to_stored(in_colour, side, how))
+    return np.asarray(to_stored(in_colour, side, how, interpolation))
 
 
 def check_name(path: str, where: str) -> None:
@@ -158,7 +163,7 @@ def check_name(path: str, where: str) -> None:
         raise MacError(f"{where}: the name '{path}' is not UTF-8 text; rename this file or folder")
 
 
-def inside(root: Path, relative: str, where: str) -> str:
+def inside(root: Path, relative: str, where: str, whose: str = "the dataset's folder") -> str:
     """`relative` in its shortest spelling, if it stays within `root`; `where` starts the message.
 
     So `./a//b.jpg` is `a/b.jpg`. `c/../b.jpg` is `b.jpg`, unless `c` is a link.
@@ -177,7 +182,7 @@ def inside(root: Path, relative: str, where: str) -> str:
         raise MacError(f"{where}: path {relative!r} is no path ({first_line(error)})") from None
     if not stays or Path(relative).is_absolute():
         raise MacError(
-            f"{where}: path '{relative}' leaves the dataset's folder {root}, or is absolute; give paths "
+            f"{where}: path '{relative}' leaves {whose} {root}, or is absolute; give paths "
             "relative to that folder"
         )
     if ".." in path.parts and path.resolve() == Path(os.path.normpath(path)).resolve():

@@ -3,7 +3,8 @@
 logits = W φ(x) + b, with φ(x) = pool(encode(x)). MaC retrains only the head, W and b.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import MacError, first_line
-from pipeline.network import convnet, timm_networks, transformers
+from pipeline.network import convnet, published, timm_networks, transformers
 from pipeline.network.backbone import Backbone, Network, State
 from pipeline.network.inputs import normalize
+from pipeline.network.own_head import own_head
 from pipeline.network.weights import fill, weights_file
-from pipeline.spec import ModelSpec, Normalization
+from pipeline.spec import DataConfig, ModelSpec, Normalization
 
 # From the architecture, its published weights or `none`, and the side of the input grid, to the network.
 Builder = Callable[[str, str, int], Network]
@@ -76,7 +78,7 @@ def build(
     Args:
         architecture: its name, such as `resnet50`; BUILDERS lists how it may begin.
         classes: number of classes.
-        weights: the weights of the trunk: `none`; the name of published ones; or a .safetensors or .pth file.
+        weights: the weights of the trunk: `none`; the name of published ones; or a file of weights.
         seed: seed of the initialisation.
         normalization: from pixels in [0, 1] to the trunk's input; None leaves the trunk its own.
         input_size: side of the input grid, pixels.
@@ -88,12 +90,66 @@ def build(
     file = weights_file(weights)
     network = builder(architecture)(architecture, "none" if file else weights, input_size)
     if file:
-        fill(network.module, file, network.head)
+        fill(network.module, file, network.head).log()
+    return _assembled(network, classes, normalization)
+
+
+def from_file(
+    architecture: str,
+    file: Path,
+    classes: Sequence[str],
+    order: Sequence[str] | None = None,
+    normalization: Normalization | None = None,
+    input_size: int = 224,
+) -> Classifier:
+    """A trained classifier with its own head.
+
+    Args:
+        file: a .safetensors or .pth file with the names of the architecture's library.
+        classes: the dataset's classes.
+        order: the classes of the file's outputs; None if they are `classes`.
+        architecture, normalization, input_size: as for `build`.
+
+    Raises:
+        MacError: unknown architecture, or a file that does not fit the architecture or the classes.
+    """
+    network = builder(architecture)(architecture, "none", input_size)
+    found = fill(network.module, file, network.head, "model.classifier")
+    model = _assembled(network, len(classes), normalization)
+    head = own_head(found, network.head, model.trunk.width, classes, order)
+    model.head.load_state_dict({"weight": head.weight, "bias": head.bias})
+    found.log(f"the head '{head.name}'{head.note and f' ({head.note})'}")
+    return model
+
+
+def _assembled(network: Network, classes: int, normalization: Normalization | None) -> Classifier:
     trunk = network.trunk(network.module)
     if normalization is not None:
         trunk.normalization = normalization
     model = Classifier(trunk, classes)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def check_published(architecture: str, weights: str) -> None:
+    """Check that an architecture has published weights of this name. Nothing is downloaded.
+
+    Raises:
+        MacError: it has not, or its library has no such architecture, or is not installed.
+    """
+    if architecture.startswith(timm_networks.PREFIX):
+        timm_networks.check(architecture, weights)
+    else:
+        published.named_weights(architecture, weights)
+
+
+def data_config(architecture: str) -> DataConfig | None:
+    """What the published weights of a network were made for; None if its library does not say.
+
+    Raises:
+        MacError: its library has no such network, or is not installed.
+    """
+    is_timm = architecture.startswith(timm_networks.PREFIX)
+    return timm_networks.data_config(architecture) if is_timm else None
 
 
 def builder(architecture: str) -> Builder:

@@ -37,33 +37,34 @@ class History:
         validation: the groups of the validation split, for what is reported.
         training: the groups of the training split, for the adjusted mean.
         epochs: the measurements of each epoch, in order.
+        first: the number of the first epoch: 1, or 0 for a model that is measured and not trained.
     """
 
     validation: Grouping
     training: Grouping
     epochs: list[Epoch] = field(default_factory=list)
+    first: int = 1
 
     def val_accuracy(self, epoch: int) -> Accuracy:
-        """(groups,) validation accuracy after an epoch, counted from 1."""
-        return np.array(self.epochs[epoch - 1].val_accuracy)
+        """(groups,) validation accuracy after an epoch, by its number."""
+        return np.array(self.epochs[epoch - self.first].val_accuracy)
 
     @property
     def best_epoch(self) -> int:
-        """The number of the best epoch by the criterion and `metrics.prefer`, counted from 1."""
-        return 1 + prefer(
+        """The number of the best epoch by the criterion and `metrics.prefer`."""
+        return self.first + prefer(
             [epoch.val_worst for epoch in self.epochs], [epoch.val_mean for epoch in self.epochs]
         )
 
     def val_metrics(self, epoch: int) -> dict[str, Any]:
-        """`metrics.as_dict` of the validation split after an epoch, counted from 1."""
+        """`metrics.as_dict` of the validation split after an epoch, by its number."""
         return as_dict(self.val_accuracy(epoch), self.validation, self.training)
 
     def rows(self) -> list[dict[str, object]]:
         """The rows of history.csv, one for each epoch."""
-        return [self._row(number) for number in range(1, len(self.epochs) + 1)]
+        return [self._row(number, epoch) for number, epoch in enumerate(self.epochs, self.first)]
 
-    def _row(self, number: int) -> dict[str, object]:
-        epoch = self.epochs[number - 1]
+    def _row(self, number: int, epoch: Epoch) -> dict[str, object]:
         row: dict[str, object] = {
             "epoch": number,
             "lr": epoch.lr,

@@ -4,14 +4,16 @@ timm's `forward_features` is `encode`, and its `forward_head` without the classi
 comes from timm too (`timm.data.resolve_model_data_config`).
 """
 
+from difflib import get_close_matches
 from importlib import import_module
 from math import isqrt
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
 from pipeline.errors import MacError, first_line
 from pipeline.network.backbone import Backbone, Network, State, at_least_float32
+from pipeline.setting import Interpolation
 from pipeline.spec import DataConfig, Normalization
 
 PREFIX = "timm/"
@@ -38,14 +40,13 @@ def network(architecture: str, weights: str, input_size: int) -> Network:
     side = {} if is_made_for_it else {"img_size": input_size}
     try:
         module: nn.Module = timm.create_model(name, pretrained=weights == PRETRAINED, **side)
-    except (TypeError, ValueError, AssertionError) as error:
-        what = f"does not take {input_size} pixels" if side else "cannot be made"
-        raise MacError(f"model.architecture: {architecture} {what} ({first_line(error)})") from None
     except Exception as error:  # of timm, of the hub, or of the program that fetches
-        raise MacError(
-            f"model.weights: {weights} of {architecture} could not be fetched ({first_line(error)}); "
-            "give the path of a local file"
-        ) from None
+        reason = f"({first_line(error)})"
+        if weights != PRETRAINED:
+            what = f"{architecture} does not take {input_size} pixels"
+            raise MacError(f"model.architecture: {what} {reason}") from None
+        what = f"{weights} of {architecture} could not be fetched"
+        raise MacError(f"model.weights: {what} {reason}; give the path of a local file") from None
     head = _stated(module)["classifier"]
     if not isinstance(head, str):
         heads = " and ".join(head)
@@ -62,10 +63,9 @@ def check(architecture: str, weights: str) -> None:
     timm, name = _timm(architecture), architecture.removeprefix(PREFIX)
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
-        alike = ", ".join(timm.list_models(f"{base.partition('_')[0]}*")[:5])
-        raise MacError(
-            f"model.architecture: timm has no '{base}'" + (f"; it has {alike}, …" if alike else "")
-        )
+        alike = ", ".join(get_close_matches(base, timm.list_models()))
+        has = f"; it has {alike}" if alike else ""
+        raise MacError(f"model.architecture: timm has no '{base}'{has}")
     tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in tags:
         known = ", ".join(tags) or "none at all"
@@ -90,10 +90,12 @@ def data_config(architecture: str) -> DataConfig:
 
 def _data_config(config: dict[str, Any]) -> DataConfig:
     side = config["input_size"][-1]
+    known: tuple[Interpolation, ...] = get_args(Interpolation)
+    found = [each for each in known if each == config["interpolation"]]
     return DataConfig(
         input_size=side,
         stored_size=round(side / config["crop_pct"]),
-        interpolation=config["interpolation"],
+        interpolation=found[0] if found else "bilinear",
         normalization=Normalization(tuple(config["mean"]), tuple(config["std"])),
     )
 

@@ -1,5 +1,6 @@
 """Trains a whole network by SGD, epoch by epoch: for ERM, JTT and MaskTune."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Training:
 
     Args:
         given: with images.h5 open.
-        network: the architecture, and the weights at the start.
+        network: the architecture, and the weights at the start, with the head if it names a classifier.
         inputs: from the stored image to the network's input.
         params: how it is trained.
         on: the device of this process.
@@ -115,15 +116,16 @@ class Training:
     def _new_model(self, start: ModelFolder | None) -> classifier.Classifier:
         if start is not None:
             return classifier.load(start.spec, start.read(), self.on).requires_grad_(True)
-        classes = len(self.given.groups.classes)
-        built = classifier.build(
-            self.network.architecture,
-            classes,
-            self.network.weights,
-            self.params.seed,
-            input_size=self.inputs.input_size,
-        )
-        return built.to(self.on)
+        network, size = self.network, self.inputs.input_size
+        if network.classifier is not None:
+            return classifier.from_file(
+                *(network.architecture, Path(network.classifier), self.given.groups.classes),
+                *(network.classes, network.own_normalization, size),
+            ).to(self.on)
+        return classifier.build(
+            *(network.architecture, len(self.given.groups.classes), network.weights, self.params.seed),
+            *(network.own_normalization, size),
+        ).to(self.on)
 
     def _augmented(self, _rows: NDArray[np.integer], stored: Tensor, generator: torch.Generator) -> Tensor:
         size, scale, flip = self.inputs.input_size, self.params.crop_scale, self.params.flip
@@ -144,6 +146,25 @@ class Training:
             if self.ranks.first:
                 self.checkpoint().write(checkpoint)
             self.ranks.wait()
+
+    def measure(self) -> None:
+        """Validate the model as it is, as epoch 0: nothing is trained."""
+        self.history.first = 0
+        logits = self._validated(math.nan, math.nan, math.nan)
+        label = self.label[self.given.rows("val")]
+        right, most = int((logits.argmax(1) == label).sum()), int(label.bincount().max())
+        worst, mean = self.history.epochs[0].val_worst, self.history.epochs[0].val_mean
+        log.info(
+            "%s: %s is right about %d of %d validation images (%.3f); %s",
+            *(self.name, self.network.classifier, right, len(label), right / len(label)),
+            selection.spoken_scores(self.criterion, worst, mean),
+        )
+        if right <= most:
+            log.warning(
+                "%s: that is no more than to answer always with the most frequent class (%.3f); are "
+                "model.classes, model.normalization or dataset.input_size others than in its training?",
+                *(self.name, most / len(label)),
+            )
 
     def train_epoch(self) -> None:
         """One pass over the training rows, then validation by process 0, which also keeps early logits."""
@@ -213,7 +234,17 @@ class Training:
             )
 
     def _validate(self, loss: float, train_accuracy: float, rate: float) -> None:
-        """Measure the last epoch, and keep the model if it is the best so far."""
+        """Measure the last epoch, keep the model if it is the best so far, and log it."""
+        self._validated(loss, train_accuracy, rate)
+        epoch = self.history.epochs[-1]
+        log.info(
+            "%s, epoch %d of %d: loss %.3f, train accuracy %.3f, validation: %s",
+            *(self.name, self.epoch, self.params.epochs, loss, train_accuracy),
+            selection.spoken_scores(self.criterion, epoch.val_worst, epoch.val_mean),
+        )
+
+    def _validated(self, loss: float, train_accuracy: float, rate: float) -> Tensor:
+        """Measure the last epoch, and keep the model if it is the best so far; the logits on validation."""
         rows = self.given.rows("val")
         logits = self.logits(rows)
         if self._reference is None:
@@ -225,11 +256,7 @@ class Training:
         self.history.epochs.append(Epoch(rate, loss, train_accuracy, accuracy, worst, mean))
         if self.history.best_epoch == self.epoch:
             self.best = self.state()
-        log.info(
-            "%s, epoch %d of %d: loss %.3f, train accuracy %.3f, validation: %s",
-            *(self.name, self.epoch, self.params.epochs, loss, train_accuracy),
-            selection.spoken_scores(selection.criterion_of(chooses), worst, mean),
-        )
+        return logits
 
     def _chooses(self, reference: Tensor) -> Grouping:
         """The validation split, grouped by the criterion."""
@@ -264,14 +291,14 @@ class Training:
             found.append(logits.float().cpu())
         together = torch.cat(found)
         if not together.isfinite().all():  # the last step of an epoch may do it, which no loss shows
-            raise MacError(
-                f"{self.name}: the logits are NaN or infinite after epoch {self.epoch}; lower {self.name}.lr"
-            )
+            remedy = f"lower {self.name}.lr" if self.epoch else "use other weights"
+            raise MacError(f"{self.name}: the logits are NaN or infinite after epoch {self.epoch}; {remedy}")
         return together
 
     def spec(self) -> ModelSpec:
         """How to build the model, and how an image file becomes its input."""
-        groups, has_range = self.given.groups, "range" in self.images.provenance.params
+        groups, made = self.given.groups, self.images.provenance.params
+        unusual = {key: self.given.stated("images", key) for key in ("interpolation", "range") if key in made}
         return ModelSpec(
             architecture=self.network.architecture,
             classes=groups.classes,
@@ -281,7 +308,7 @@ class Training:
             input_size=self.inputs.input_size,
             to_input=self.inputs.to_input,
             normalization=self.model.trunk.normalization,
-            range=self.given.stated("images", "range") if has_range else "auto",
+            **unusual,
         )
 
     def state(self) -> Tensors:

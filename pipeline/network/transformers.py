@@ -90,7 +90,7 @@ class VisionTransformer(Backbone):
     def encode(self, x: Tensor) -> State:
         """(B, 3, H, W) to the class token and the patches before the last block, (B, 1 + h·w, D)."""
         patches = self.conv_proj(x).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), patches], 1)
+        tokens = torch.cat([self.class_token.expand(x.shape[0], -1, -1), patches], 1)
         state: State = self.blocks(self.dropout(tokens + self.position))
         return state
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from pipeline.params.block import Block
-from pipeline.setting import Range, Side, ToStored
+from pipeline.setting import Interpolation, Range, Side, ToStored
 
 TO_STORED = (
     "squash: scale both sides to stored_size; center_crop: take the largest square in the middle, then scale"
@@ -22,6 +22,7 @@ class DatasetParams(Block):
     options: dict[str, Any] = Field(description="options of the reader, see below; {} for none")
     stored_size: Side = Field(description="side of the stored images, pixels")
     to_stored: ToStored = Field(description=TO_STORED)
+    interpolation: Interpolation = Field(description="how the stored images are scaled")
     range: Range = Field(
         description="the value that becomes white in grey images of more than 8 bits; auto: what the file "
         "declares, else 65535"

@@ -1,12 +1,15 @@
 """A params.yaml for every dataset of the field, with the paper's settings where it has any.
 
-`common.yaml` has every key. The file of a preset has only the lines that differ.
+`common.yaml` has every key. The file of a preset has only the lines that differ: from it, or from another
+preset that a line `# based on: <name>` at its top names.
 """
 
 import io
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.nodes import Node
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from pipeline import params_file
 from pipeline.errors import MacError
@@ -14,6 +17,7 @@ from pipeline.store.files import write_text
 
 _FOLDER = Path(__file__).parent
 _COMMON = "common"
+_BASED_ON = "# based on: "
 
 # The lines of a file by block and key. The line that opens a block has the key "".
 _Blocks = dict[str, dict[str, list[str]]]
@@ -37,15 +41,22 @@ def text(name: str) -> str:
     """
     if name not in summaries():
         raise MacError(f"no preset {name!r}; there are {', '.join(summaries())}")
-    head, blocks = _read(_COMMON)
-    own_head, own = _read(name)
-    for block, lines in own.items():
-        blocks[block] |= lines
-    whole = own_head + head
+    head, blocks = _merged(name)
+    whole = head + _read(_COMMON)[0]
     for lines in blocks.values():
         for of_key in lines.values():
             whole += of_key
     return "\n".join(whole) + "\n"
+
+
+def _merged(name: str) -> tuple[list[str], _Blocks]:
+    """The comments at the top of a preset's file, and all lines by block and key."""
+    head, own = _read(name)
+    based_on = [line.removeprefix(_BASED_ON) for line in head if line.startswith(_BASED_ON)]
+    blocks = _merged(based_on[0])[1] if based_on else _read(_COMMON)[1]
+    for block, lines in own.items():
+        blocks[block] |= lines
+    return head, blocks
 
 
 def _read(name: str) -> tuple[list[str], _Blocks]:
@@ -68,12 +79,18 @@ def _read(name: str) -> tuple[list[str], _Blocks]:
     return head, blocks
 
 
-def write(name: str, file: Path, changes: list[str], replace: bool) -> None:
+def write(name: str, file: Path, changes: list[str], replace: bool) -> list[str]:
     """Write a preset to `file`, with its comments.
+
+    If a change names a network of timm, what its weights were made for is set too, where no change says
+    otherwise: size, interpolation, and that the weights are timm's.
 
     Args:
         changes: `key=value` each, a dotted key and a YAML value: `retrain.alpha=1`.
         replace: whether a file that is there may be replaced.
+
+    Returns:
+        The changes that were made besides.
 
     Raises:
         MacError: no such preset, a wrong key or value, or the file is there.
@@ -81,13 +98,40 @@ def write(name: str, file: Path, changes: list[str], replace: bool) -> None:
     whole = text(name)
     if file.exists() and not replace:
         raise MacError(f"{file}: is there already, and is kept; 'mac init --force' replaces it")
-    write_text(file, _changed(whole, changes) if changes else whole)
+    besides = _of_network(changes)
+    write_text(file, _changed(whole, besides + changes) if changes else whole)
+    return besides
+
+
+def _of_network(changes: list[str]) -> list[str]:
+    """What a network of timm that a change names was made for, as changes; without the keys of others."""
+    given = {key.strip(): value.strip() for key, _, value in (change.partition("=") for change in changes)}
+    architecture = given.get("model.architecture", "")
+    if not architecture.startswith("timm/"):
+        return []
+    from pipeline.network import timm_networks  # PyTorch takes a second
+
+    config = timm_networks.data_config(architecture)
+    made_for: dict[str, object] = {
+        "dataset.stored_size": config.stored_size,
+        "dataset.interpolation": config.interpolation,
+        "dataset.input_size": config.input_size,
+        "dataset.to_input": "center_crop",
+    }
+    if not {"model.weights", "model.classifier"} & given.keys():
+        made_for["model.weights"] = timm_networks.PRETRAINED
+    return [f"{key}={value}" for key, value in made_for.items() if key not in given]
+
+
+def _null(representer: RoundTripRepresenter, _value: None) -> Node:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def _changed(whole: str, changes: list[str]) -> str:
     yaml = YAML()  # keeps comments and order
     yaml.preserve_quotes = True
     yaml.width = 1000
+    yaml.representer.add_representer(type(None), _null)
     values = yaml.load(whole)
     for change in changes:
         dotted, equals, value = change.partition("=")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MacError
+from pipeline.method.kinds import AS_GIVEN
 from pipeline.project import Opened
 from pipeline.results.blanks import blank_in
 from pipeline.results.intervals import difference_interval, mean_interval, wilson
@@ -34,7 +35,7 @@ def diagnose(given: Opened) -> dict[str, Any]:
     Returns:
         `verdict`: of `judgement.judged`. `dependence`: of `judgement.depends`.
         `side`: the side of the masks, core or rest; or mixed, if it is not that of all classes
-            (`saliency.side: auto`); core for true masks.
+            (`saliency.side: auto`); given, if the masks are no maps' but true masks or the user's files.
         `images`: how many validation images have a mask. `draws`: over how many draws of fills and partners
         their shares are means.
         `all`, `balanced`, `classes.<name>`: the shares of `views` over all images, with classes weighing
@@ -46,7 +47,8 @@ def diagnose(given: Opened) -> dict[str, Any]:
     """
     blank = {"train": _blanks(given, "")}
     sides = set(sides_of(given, len(given.groups.classes)))
-    side = "mixed" if len(sides) > 1 else sides.pop()
+    is_given = given.stated("masks", "method") in AS_GIVEN
+    side = "given" if is_given else "mixed" if len(sides) > 1 else sides.pop()
     if "val/position" not in given.file("features"):
         nothing = {"verdict": "unknown", "dependence": "unknown"}
         return {**nothing, "side": side, "images": 0, "draws": 0, "blank": blank}

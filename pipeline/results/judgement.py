@@ -115,6 +115,7 @@ def finding(row: Mapping[str, Any], blank: float, figures: Figures) -> Finding:
 
 
 _TRY = "another saliency.top_k, another saliency.method, or the other saliency.side"
+_TRY_GIVEN = "other masks, or those of another saliency.method"
 _ERM = "ERM's own head (the folder erm/)"
 _LEADS: dict[Verdict, str] = {
     "holds": "Nothing here speaks against the method's assumption",
@@ -128,9 +129,9 @@ _ADVICE: dict[Verdict, str] = {
         "as biased as the training split, or if the highest scores lie on the shortcut itself. And it "
         "promises no gain: compare MaC with plain last-layer retraining (LLR)."
     ),
-    "doubtful": f"Look at the masks; try {_TRY}; and compare with {_ERM}.",
+    "doubtful": f"Look at the masks; try {{other}}; and compare with {_ERM}.",
     "fails": (
-        f"Look at the masks and try {_TRY}. If it still fails, use {_ERM}; the sweep can pick it too, if "
+        f"Look at the masks and try {{other}}. If it still fails, use {_ERM}; the sweep can pick it too, if "
         "retrain.alpha and retrain.beta are auto. Retraining without intervention (both 0) may also do harm."
     ),
     "unknown": "Look at the masks, and compare MaC with ERM on images without the spurious correlation.",
@@ -148,6 +149,7 @@ ASSUMPTION = {
         "ERM's highest scores lie on the core of some classes, and on the background of the others "
         "(saliency.side: auto). The core decides the class."
     ),
+    "given": "The masks that were given cover the core, which decides the class.",
 }
 _SIDES = {"rest": "rest", "mixed": "auto"}  # saliency.side, where the verdict is not calibrated
 
@@ -166,7 +168,8 @@ def sentence(diagnosis: Mapping[str, Any]) -> str:
 
 def advice(diagnosis: Mapping[str, Any]) -> str:
     """What to do about it, or how far the verdict goes."""
-    return _ADVICE[diagnosis["verdict"]]
+    other = _TRY_GIVEN if diagnosis.get("side") == "given" else _TRY
+    return _ADVICE[diagnosis["verdict"]].format(other=other)
 
 
 def dependence(diagnosis: Mapping[str, Any]) -> str:

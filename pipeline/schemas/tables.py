@@ -25,7 +25,7 @@ from pipeline.params.block import Positive
 from pipeline.params.maps import MapParams
 from pipeline.params.selection import Criterion
 from pipeline.params.train import TrainParams
-from pipeline.setting import Range
+from pipeline.setting import Interpolation, Range, ToStored
 
 _ABSENT: Any = None  # of a key that may be absent, and is not None where it is there
 
@@ -383,7 +383,7 @@ def _declared(prefix: str, block: type[BaseModel], *keys: str) -> dict[str, Any]
 
 # What is used of the parameters that artefacts state: their types by kind of artefact and key.
 STATED: dict[str, dict[str, Any]] = {
-    "images": {"name": Text, "to_stored": Literal["squash", "center_crop"], "range": Range},
+    "images": {"name": Text, "to_stored": ToStored, "interpolation": Interpolation, "range": Range},
     "erm": {
         "selection.criterion": Criterion,
         **_declared("train.", TrainParams, "select", "hold_out", "seed"),

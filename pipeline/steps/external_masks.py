@@ -24,6 +24,7 @@ from pipeline.errors import MacError, first_line
 from pipeline.setting import ToStored
 from pipeline.store import digest_of, file_digest
 
+OF_MASKS = "the masks' folder"
 SHOWN = 3  # images without a mask that are named
 KEY = "saliency.external should be a folder of masks, or a CSV file with the columns path and mask"
 
@@ -105,7 +106,7 @@ def _in_folder(folder: Path, paths: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     image_of: dict[str, str] = {}
     for path in paths:
-        parent, _, name = inside(folder, path, str(folder)).rpartition("/")
+        parent, _, name = inside(folder, path, str(folder), OF_MASKS).rpartition("/")
         if parent not in listed:
             listed[parent] = _by_stem(folder / parent)
         names = listed[parent].get(name) or listed[parent].get(PurePosixPath(name).stem, [])
@@ -113,7 +114,7 @@ def _in_folder(folder: Path, paths: Sequence[str]) -> dict[str, str]:
             several = " and ".join(names)
             raise MacError(f"{folder / parent}: {several} are all named as the mask of {name}; keep one")
         for each in names:
-            file = inside(folder, f"{parent}/{each}" if parent else each, str(folder))
+            file = inside(folder, f"{parent}/{each}" if parent else each, str(folder), OF_MASKS)
             other = image_of.setdefault(file, path)
             if other != path:
                 raise MacError(
@@ -150,7 +151,7 @@ def _in_table(table: Path, paths: Sequence[str]) -> dict[str, str]:
             continue
         if path in found:
             raise MacError(f"{row.where}: path '{path}' is there already; an image has one mask")
-        file = inside(table.parent, there.read(row["mask"]), row.where)
+        file = inside(table.parent, there.read(row["mask"]), row.where, OF_MASKS)
         if there.has(file):
             found[path] = file
     return found

@@ -28,7 +28,6 @@ from pipeline.errors import MacError
 from pipeline.params.dataset import DatasetParams
 from pipeline.project import Opened
 from pipeline.schemas.images import SCHEMA
-from pipeline.setting import Range, ToStored
 
 LISTED = 20  # most unreadable files that are logged one by one
 POLICIES = {"on_error", "on_duplicates"}  # keys that change no byte of images.h5
@@ -51,7 +50,9 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
         log.warning("%s: %s", dataset.root, note)
     if context.cluster:  # workers have other working directories
         dataset = replace(dataset, root=dataset.root.resolve())
-    made = params.model_dump(exclude={"root", *POLICIES, *(["range"] if params.range == "auto" else [])})
+    usual = {"range": "auto", "interpolation": "bilinear"}  # what is noted only where it is something else
+    unsaid = {key for key, value in usual.items() if getattr(params, key) == value}
+    made = params.model_dump(exclude={"root", *POLICIES, *unsaid})
     names = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
     depends = (params.model_dump(exclude=POLICIES), _stamps(dataset))
     shards = Shards(context.scratch, "prepare", __name__, *depends)
@@ -199,7 +200,7 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
     errors, told = [""] * len(records), list[str]()
     for number, record in enumerate(records):
         try:
-            found = decode(record, dataset.root, side, params.to_stored, params.range)
+            found = decode(record, dataset.root, params)
         except MacError as error:
             errors[number] = str(error)
             continue
@@ -231,21 +232,17 @@ class Decoded:
 
 
 @holding_images()
-def decode(record: Record, root: Path, side: int, how: ToStored, white: Range = "auto") -> Decoded:
+def decode(record: Record, root: Path, params: DatasetParams) -> Decoded:
     """A record's image as RGB, and its true mask if it has one, both at the stored size.
 
     What is foreground in a mask, `true_masks` says.
 
-    Args:
-        how: `squash` scales both sides to `side`; `center_crop` first takes the largest square in the middle.
-            It is bilinear, with antialiasing.
-        white: `dataset.range`.
-
     Raises:
         MacError: a file cannot be read as an image, or the mask has another size than the image.
     """
-    picture = record.image.load(root, white)
-    image = stored_image(picture, side, how)
+    side, how = params.stored_size, params.to_stored
+    picture = record.image.load(root, params.range)
+    image = stored_image(picture, side, how, params.interpolation)
     found = Decoded(image, None, picture.info.get(TOLD, []), picture.info.get(PEAK, np.nan))
     if record.foreground is None:
         return found

@@ -34,6 +34,7 @@ from pipeline.method.kinds import AS_GIVEN
 from pipeline.method.knee import FALLBACK, at_knee, mean_colour
 from pipeline.method.masks import highest, pixel_count, upsample
 from pipeline.method.retraining_set import draw_rows, with_foreground
+from pipeline.metrics import Grouping
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import InputSpec, to_input_grid
@@ -42,7 +43,7 @@ from pipeline.params.maps import MapParams
 from pipeline.params.retraining_set import RetrainingSetParams
 from pipeline.params.saliency import SaliencyParams
 from pipeline.project import Opened, Reference
-from pipeline.results.blanks import blank_in
+from pipeline.results.blanks import blank_in, is_constant
 from pipeline.results.blocks import in_blocks
 from pipeline.results.intervals import wilson
 from pipeline.results.previews import write_previews
@@ -68,7 +69,7 @@ def saliency(
     Raises:
         MacError: `top_k` leaves no core, or is larger than the input grid; the method needs true masks and
             there are none; an external mask is missing or cannot be read; a given mask has no foreground; a
-            map is not finite; or too many are blank.
+            map is not finite; or too many are constant.
     """
     known_only = params.method == "foreground"
     images, validation = given.file("images"), given.rows("val")
@@ -83,7 +84,7 @@ def saliency(
     write_masks(
         *(given, out, rows, params, params.previews, context, retraining_set, validation),
         external=external,
-        most_blank=params.most_blank,
+        most_constant=params.most_constant,
     )
 
 
@@ -103,7 +104,7 @@ def write_masks(
     validation: NDArray[np.int64] | None = None,
     pixels: NDArray[np.int64] | None = None,
     external: ExternalMasks | None = None,
-    most_blank: float = 1.0,
+    most_constant: float = 1.0,
 ) -> None:
     """Write masks.h5 for the given rows.
 
@@ -115,11 +116,11 @@ def write_masks(
         validation: (V,) rows of the validation images that get masks too; None or empty for none of them.
         pixels: (M,) K of each row; None for what `params` says.
         external: the masks of all these rows, if the method is `external`.
-        most_blank: the largest share of blank maps.
+        most_constant: the largest share of constant maps.
 
     Raises:
         MacError: `top_k` or a given mask leaves no core, `top_k` is larger than the input grid, an external
-            mask cannot be read, a map is not finite, or too many are blank.
+            mask cannot be read, a map is not finite, or too many are constant.
     """
     images, spec, reference = given.file("images"), given.model("erm").spec, given.reference("images", "erm")
     k = None if params.method in AS_GIVEN or pixels is not None else _k(params, spec.input_size)
@@ -162,7 +163,7 @@ def write_masks(
             log.warning("%d masks: %s", count, text)
         if external is not None:
             _require_foreground(artefact.file, images, external)
-        _judge_blanks(artefact.file, given, params.method, most_blank)
+        _judge_blanks(artefact.file, given, params.method, most_constant)
         _say_where_no_knee_is(artefact.file)
         write_previews(artefact.file, images, spec, previews)
 
@@ -210,33 +211,36 @@ def _require_foreground(file: h5py.File, images: Artefact, external: ExternalMas
 
 
 def _judge_blanks(file: h5py.File, given: Opened, method: str, most: float) -> None:
-    """Count the blank maps of masks.h5, and fail if there are too many in one of its parts."""
-    images, said, refused, total = given.file("images"), [], "", 0
+    """Count the blank maps of masks.h5, and fail if too many in one of its parts rank no pixel."""
+    images, said, refused = given.file("images"), [], ""
     label, attribute = images["label"][:], images["attribute"][:]
     for prefix, about in PARTS.items():
         if f"{prefix}cam" not in file:
             continue
-        rows, blank = file[f"{prefix}row"][:], blank_in(file[f"{prefix}cam"], method)
+        rows, cam = file[f"{prefix}row"][:], file[f"{prefix}cam"]
         described = given.groups.described(label[rows], attribute[rows])
-        counts = np.bincount(described.index[blank], minlength=len(described.names))
-        in_words = []
-        for name, count, size in zip(described.names, counts, described.count, strict=True):
-            in_words += [f"{name} {count} of {size}"] if count else []
-        total += int(blank.sum())
-        found = f"{blank.sum()} of {len(blank)} {about}"
-        said.append(f"{found} ({', '.join(in_words)})" if in_words else found)
-        if blank.mean() > most:
-            worst = described.names[int(counts.argmax())]
-            share = f"the share {blank.mean():.3f}, above saliency.most_blank {most:g}"
-            refused = refused or f"{found}: {share}; most of them are of {worst} ({counts.max()})"
-    if total:
+        if (blank := blank_in(cam, method)).any():
+            said.append(f"{blank.sum()} of {len(blank)} {about} ({_by_group(described, blank)})")
+        if (constant := blank_in(cam, method, is_constant)).mean() > most:
+            found = f"{constant.sum()} of {len(constant)} {about} ({_by_group(described, constant)})"
+            refused = refused or f"{found}, a larger share than saliency.most_constant, {most:g}"
+    if said:
         log.warning("saliency: blank maps, constant or nowhere positive: %s", "; ".join(said))
     if refused:
         raise MacError(
-            f"saliency: the map is blank, constant or nowhere positive, for {refused}; take another "
+            f"saliency: the map is constant, so that it ranks no pixel, for {refused}; take another "
             "saliency.method or saliency.layer, or, since the network's activations may be dead, another "
-            "network or a lower train.lr (saliency.most_blank: 1 goes on)"
+            "network or a lower train.lr (saliency.most_constant: 1 goes on)"
         )
+
+
+def _by_group(described: Grouping, chosen: NDArray[np.bool_]) -> str:
+    """How many of each group are chosen, (n,): `landbird_land 3 of 20, …`."""
+    counts = np.bincount(described.index[chosen], minlength=len(described.names))
+    parts = []
+    for name, count, size in zip(described.names, counts, described.count, strict=True):
+        parts += [f"{name} {count} of {size}"] if count else []
+    return ", ".join(parts)
 
 
 def _say_where_no_knee_is(file: h5py.File) -> None:

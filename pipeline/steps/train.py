@@ -1,4 +1,7 @@
-"""Stage train: trains the ERM classifier, which relies on the spurious attribute (paper section 4.2)."""
+"""Stage train: trains the ERM classifier, which relies on the spurious attribute (paper section 4.2).
+
+If `model.classifier` names a trained one, it is checked, converted and measured instead.
+"""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,8 +12,10 @@ from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.compute.device import training_on
 from pipeline.compute.engine import Shards
+from pipeline.compute.progress import log
 from pipeline.compute.ranks import ranks
 from pipeline.errors import MacError
+from pipeline.network import classifier
 from pipeline.network.training import Training, as_numpy
 from pipeline.network.weights import weights_file
 from pipeline.params.inputs import InputParams, misfit
@@ -18,6 +23,7 @@ from pipeline.params.model import ModelParams
 from pipeline.params.selection import SelectionParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Opened
+from pipeline.spec import ModelSpec
 
 
 def train(
@@ -40,14 +46,16 @@ def train(
     run that was killed continues after its last whole epoch, and ends with the same bytes. If torchrun
     started several processes, the first one writes.
 
+    If `model.classifier` is a file, its classifier is the model of epoch 0, and no other is written.
+
     Raises:
         MacError: the input is larger than the stored images, the criterion needs attributes of validation
-            that are unknown, or a loss is not finite.
+            that are unknown, a loss is not finite, or a file of weights does not fit.
     """
     _require_room(given, inputs)
-    made_from = given.digests("images")
-    if (weights := weights_file(model.weights)) and weights.is_file():
-        made_from["weights"] = store.file_digest(weights)
+    if model.classifier is not None:
+        params = params.model_copy(update={"select": "last"})  # no epoch is chosen, whatever it says
+    made_from = {**given.digests("images"), **_digest_of_weights(model)}
     made = {
         "model": model.model_dump(),
         "train": params.model_dump(exclude={"keep_epochs"}),  # the model is the same, whatever is kept
@@ -56,6 +64,12 @@ def train(
     with ranks(context.on) as (together, on):
         training = Training(given, model, inputs, params, on, criterion=selection.criterion, ranks=together)
         made["selection"] = {"criterion": training.criterion}
+        _say_what_it_was_made_for(training.spec())
+        if model.classifier is not None:
+            if together.first:
+                training.measure()
+                _write(out, training, made, made_from)
+            return
         together.require_same_code(__name__)
         others = {"processes": together.each(training_on(on)), "keep_epochs": params.keep_epochs}
         shards = Shards(context.scratch, "train", __name__, made, others, made_from)
@@ -63,6 +77,24 @@ def train(
             training.to_end(shards.folder / "checkpoint.safetensors")
             if together.first:
                 _write(out, training, made, made_from)
+
+
+def _say_what_it_was_made_for(spec: ModelSpec) -> None:
+    """Log how the input differs from that of the network's published weights, where its library says."""
+    made_for = classifier.data_config(spec.architecture)
+    if made_for is None:
+        return
+    wanted = f"{made_for.input_size} pixels, {made_for.interpolation}"
+    given = f"{spec.input_size} pixels, {spec.interpolation}"
+    if wanted != given:
+        log.info("train: %s was made for %s; here the input has %s", spec.architecture, wanted, given)
+
+
+def _digest_of_weights(model: ModelParams) -> dict[str, str]:
+    """The digest of the file that the model starts from, if there is one, by the key that names it."""
+    key = "weights" if model.classifier is None else "classifier"
+    file = weights_file(model.weights) if model.classifier is None else Path(model.classifier)
+    return {key: store.file_digest(file)} if file is not None and file.is_file() else {}
 
 
 def _require_room(given: Opened, inputs: InputParams) -> None:
@@ -79,7 +111,7 @@ def _write(
     states = {"last": training.state(), "best": training.best}
     epoch = {"last": training.epoch, "best": history.best_epoch}[select]
     other = "best" if select == "last" else "last"
-    others = {other: as_numpy(states[other])}
+    others = {other: as_numpy(states[other])} if training.epoch else {}
     if kept := training.params.keep_epochs:
         logits = np.stack([training.early[str(each)].numpy() for each in kept])
         others["early"] = {"epoch": np.array(kept), "logits": logits, "erm": np.array(epoch)}

@@ -82,7 +82,8 @@ def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) ->
 def _input_and_output(spec: ModelSpec) -> Iterator[str]:
     size, stored = spec.input_size, spec.stored_size
     yield f"- Input `image`: (N, 3, {size}, {size}) float32. An RGB image is made into it in three steps:"
-    yield f"    1. {_STORED[spec.to_stored]} to {stored} × {stored} pixels (bilinear, antialiased);"
+    scaled = f"{spec.interpolation}, antialiased"
+    yield f"    1. {_STORED[spec.to_stored]} to {stored} × {stored} pixels ({scaled});"
     yield f"    2. {_INPUT[spec.to_input]} {size} × {size} pixels;"
     mean, std = spec.normalization.mean, spec.normalization.std
     yield f"    3. divided by 255, minus {_numbers(mean)}, divided by {_numbers(std)} (red, green, blue)."

@@ -4,7 +4,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.datasets.record import Dataset
+    from pipeline.params.inputs import InputParams
     from pipeline.params.model import ModelParams
     from pipeline.params_file import Params
     from pipeline.tools.estimate import Need
@@ -147,12 +148,14 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
     try:
         from pipeline import params_file
         from pipeline.params.dataset import DatasetParams
+        from pipeline.params.inputs import InputParams
         from pipeline.params.model import ModelParams
 
         params = params_file.load(params_path)
     except (MacError, ImportError) as error:
         return [Finding("error", "parameters", first_line(error))], []
-    findings = [Finding("ok", "parameters", str(params_path)), *_weights(params.of(ModelParams))]
+    network, inputs = params.of(ModelParams), params.of(InputParams)
+    findings = [Finding("ok", "parameters", str(params_path)), *_weights(network, inputs)]
     dataset = params.of(DatasetParams)
     if Path(dataset.root).as_posix() == PAINTED and not Path(PAINTED).exists():
         found = f"{dataset.root}: not painted yet; 'dvc repro' or 'mac demo' does that"
@@ -169,6 +172,7 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
     about = f"{dataset.root}: {len(read_in.records)} images, classes {classes}"
     findings.append(Finding("ok", "dataset", f"{about}; spurious attribute {attributes or 'unknown'}"))
     findings += [Finding("warning", "dataset", note) for note in read_in.notes]
+    findings += _classifier(network, inputs, read_in.groups.classes)
     findings += _external_masks(params, read_in)
     architecture = params.of(ModelParams).architecture
     try:
@@ -212,23 +216,37 @@ def _picked(pick: "Callable[[str], torch.device]", device: str) -> "torch.device
         return None
 
 
-def _weights(params: "ModelParams") -> Iterator[Finding]:
+def _weights(params: "ModelParams", inputs: "InputParams") -> Iterator[Finding]:
     """Check that a file fits the architecture, or that named weights exist. Nothing is downloaded."""
-    if params.weights == "none":
+    if params.weights == "none" or params.classifier is not None:
         return
     try:
         from pipeline.network import classifier
-        from pipeline.network.published import named_weights
         from pipeline.network.weights import weights_file
 
         if weights_file(params.weights):
-            classifier.build(params.architecture, 1, params.weights)
+            classifier.build(params.architecture, 1, params.weights, input_size=inputs.input_size)
         else:
-            named_weights(params.architecture, params.weights)
+            classifier.check_published(params.architecture, params.weights)
     except (MacError, ImportError, RuntimeError) as error:
         yield Finding("error", "weights", first_line(error))
     else:
         yield Finding("ok", "weights", params.weights)
+
+
+def _classifier(params: "ModelParams", inputs: "InputParams", classes: Sequence[str]) -> Iterator[Finding]:
+    """Check that a trained classifier fits the architecture and the dataset's classes."""
+    if params.classifier is None:
+        return
+    try:
+        from pipeline.network import classifier
+
+        file, size = Path(params.classifier), inputs.input_size
+        classifier.from_file(params.architecture, file, classes, params.classes, input_size=size)
+    except (MacError, ImportError, RuntimeError) as error:
+        yield Finding("error", "classifier", first_line(error))
+    else:
+        yield Finding("ok", "classifier", f"{params.classifier}: fits, and is not trained")
 
 
 def _disk(data: Path, needed: float) -> Finding:

@@ -61,7 +61,8 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     images, inputs, train = params.of(DatasetParams), params.of(InputParams), params.of(TrainParams)
     features, sweep, retrain = params.of(FeaturesParams), params.of(SweepParams), params.of(RetrainParams)
     classes = len(dataset.groups.classes)
-    model = classifier.build(params.of(ModelParams).architecture, classes).to(on)
+    network = params.of(ModelParams)
+    model = classifier.build(network.architecture, classes, input_size=inputs.input_size).to(on)
     weights = 4 * sum(tensor.numel() for tensor in model.state_dict().values())
     split = np.array([record.split for record in dataset.records])
     training, validation, test = np.bincount(split, minlength=len(SPLITS)).tolist()
@@ -84,10 +85,13 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     }
     seconds = {stage: count * width * fitted / FIT_RATE + FIT_START for stage, count in fits.items()}
     kept = len(train.keep_epochs) * training / forward
+    trained = Need("train", 2 * weights, train.epochs * (training / step + validation / forward) + kept)
+    if network.classifier is not None:
+        trained = Need("train", weights, validation / forward)
     mask = inputs.input_size**2 / 8 * MASK
     return [
         Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
-        Need("train", 2 * weights, train.epochs * (training / step + validation / forward) + kept),
+        trained,
         Need("saliency", masked * (mask + MAP), looked / forward),
         Need("features", width * views, views / forward),
         Need("sweep", 0, seconds["sweep"]),
@@ -153,5 +157,5 @@ def decoding_rate(dataset: Dataset, params: DatasetParams) -> float:
     chosen = np.unique(np.linspace(0, len(dataset.records) - 1, TRIED).astype(int))
     start = time.monotonic()
     for number in chosen:
-        decode(dataset.records[number], dataset.root, params.stored_size, params.to_stored, params.range)
+        decode(dataset.records[number], dataset.root, params)
     return len(chosen) / max(time.monotonic() - start, 1e-9)

@@ -43,7 +43,8 @@ class Transform:
         if isinstance(image, Image.Image) and is_deep(image):
             raise MacError(f"an image of mode {image.mode} has no known range; give the path of its file")
         picture = image if isinstance(image, Image.Image) else open_image(Path(image), self.spec.range)
-        stored = stored_image(picture, self.spec.stored_size, self.spec.to_stored)
+        spec = self.spec
+        stored = stored_image(picture, spec.stored_size, spec.to_stored, spec.interpolation)
         return to_input_grid(torch.from_numpy(stored.copy())[None], self.spec)[0]
 
     def __call__(self, image: Image.Image | str | Path) -> Tensor:

@@ -46,5 +46,7 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 def command(preset: str, changes: tuple[str, ...], file: Path, force: bool) -> None:
     """Write the params.yaml of PRESET. A comment gives the source of every value."""
     check_output(file)
-    presets.write(preset, file, list(changes), force)
+    besides = presets.write(preset, file, list(changes), force)
+    if besides:
+        say(f"set as the network wants it: {', '.join(besides)}")
     say(f"wrote {file}; next: dvc repro")

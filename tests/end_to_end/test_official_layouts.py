@@ -39,8 +39,7 @@ def test_a_published_dataset(name: str, tmp_path: Path) -> None:
         dataset__stored_size=64, dataset__input_size=64,
         dataset__to_stored="center_crop" if name == "celeba" else "squash", dataset__to_input="resize",
         model__weights="none", train__epochs=1, train__batch_size=8, train__precision="float32",
-        saliency__most_blank=1.0, features__draws=1, features__batch_size=8,
-        retrain__seeds=2, retrain__epochs=2,
+        features__draws=1, features__batch_size=8, retrain__seeds=2, retrain__epochs=2,
     )  # fmt: skip
     for stage in STAGES:
         project.succeed(stage)

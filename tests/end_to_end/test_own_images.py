@@ -48,8 +48,7 @@ def test_three_classes_of_a_table(tmp_path: Path) -> None:
             "metadata": "images.csv", "path": "file", "label": "what", "split": "part", "attribute": "where",
         },
         model__weights="none", train__epochs=2, train__batch_size=8, train__precision="float32",
-        saliency__most_blank=1.0, features__draws=2, features__batch_size=8,
-        retrain__seeds=2, retrain__epochs=3,
+        features__draws=2, features__batch_size=8, retrain__seeds=2, retrain__epochs=3,
     )  # fmt: skip
     for stage in STAGES:
         project.succeed(stage)

@@ -143,6 +143,24 @@ WEIGHT = "Value error, should be a number from 0 to 1,000,000, or auto"
             "linear",
             "params.yaml: train.schedule: Input should be 'constant', 'cosine' or 'one_cycle'",
         ),
+        (
+            "model",
+            "classes",
+            ["a"],
+            "params.yaml: model: Value error, classes names the outputs of model.clas",
+        ),
+        (
+            "model",
+            "normalization",
+            {"mean": [0] * 3},
+            "params.yaml: model.normalization: Value error, should be",
+        ),
+        (
+            "model",
+            "normalization",
+            {"mean": [0] * 3, "std": [1, 1, 0]},
+            "params.yaml: model.normalization: Value error, should be auto, or {mean: [..], std: [..]} with",
+        ),
         ("dataset", "name", "birds", "params.yaml: dataset.name: should be one of demo, waterbirds, celeba"),
     ],
 )
@@ -289,6 +307,16 @@ def test_settings_that_do_not_fit_together() -> None:
         parse(values, "params.yaml")
     values["dataset"]["to_input"] = "resize"
     parse(values, "params.yaml")
+
+
+@pytest.mark.parametrize(("key", "value"), [("hold_out", 0.2), ("keep_epochs", [1])])
+def test_what_a_training_alone_gives_is_not_asked_of_an_own_classifier(key: str, value: Any) -> None:
+    values = default_params()
+    values["train"][key] = value
+    parse(values, "params.yaml")
+    values["model"]["classifier"] = "own.pth"
+    with pytest.raises(MacError, match=f"params.yaml: train.{key}: is .*, but with model.classifier no"):
+        parse(values, "params.yaml")
 
 
 def test_the_reader_s_own_options() -> None:

@@ -30,6 +30,9 @@ OTHERS: dict[str, Any] = {
     "dataset.on_duplicates": "warn",
     "model.architecture": "resnet18",
     "model.weights": "IMAGENET1K_V1",
+    "model.classifier": None,  # it contradicts others
+    "model.classes": None,
+    "model.normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
     "train.schedule": "constant",
     "train.crop_scale": [0.5, 0.9],
     "train.precision": "bfloat16",

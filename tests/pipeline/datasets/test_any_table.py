@@ -85,6 +85,7 @@ def test_any_table(header: list[str], rows: list[tuple[str, ...]], delimiter: st
             stored_size=6,
             to_stored="squash",
             range="auto",
+            interpolation="bilinear",
             on_error="fail",
             on_duplicates="fail",
         )

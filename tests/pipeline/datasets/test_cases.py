@@ -26,6 +26,7 @@ def params(case: str, **options: object) -> DatasetParams:
         stored_size=64,
         to_stored="squash",
         range="auto",
+        interpolation="bilinear",
         on_duplicates="fail",
         on_error="fail",
     )

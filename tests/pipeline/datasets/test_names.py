@@ -30,7 +30,13 @@ def read_from(root: Path, **options: Any) -> Dataset:
     params = {"name": "folder", "root": str(root), "options": {"metadata": None, **options}}
     return read(
         DatasetParams(
-            **params, stored_size=4, to_stored="squash", range="auto", on_duplicates="fail", on_error="fail"
+            **params,
+            stored_size=4,
+            to_stored="squash",
+            range="auto",
+            interpolation="bilinear",
+            on_duplicates="fail",
+            on_error="fail",
         )
     )
 

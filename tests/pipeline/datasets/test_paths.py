@@ -34,6 +34,7 @@ def params(root: Path, paths: list[str], on_error: str = "fail") -> DatasetParam
         stored_size=4,
         to_stored="squash",
         range="auto",
+        interpolation="bilinear",
         on_duplicates="fail",
         on_error=on_error,  # type: ignore[arg-type]
     )

@@ -224,6 +224,7 @@ def test_odd_masks_are_told_by_class_and_inspect_counts_them(
         stored_size=16,
         to_stored="squash",
         range="auto",
+        interpolation="bilinear",
         on_duplicates="fail",
         on_error="skip",
     )

@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from pipeline.network import classifier
 from pipeline.network.backbone import Network
 from pipeline.network.classifier import Classifier
 from pipeline.spec import ModelSpec
+from pipeline.tools import export
 
 CLASSES = 3
 CPU = torch.device("cpu")
@@ -53,6 +55,13 @@ CASES = {
     "timm/vit_xsmall_patch16_clip_224": Case(64, "<blocks.9", first=1),
     "timm/vit_small_patch16_dinov3": Case(64, "norm", first=5),
 }
+
+
+# Written as ONNX in a test; it takes seconds each, so the larger networks are left out.
+EXPORTED = (
+    *("mobilenet_v3_small", "vit_b_32", "timm/convnext_atto", "timm/vit_small_patch16_224"),
+    *("timm/vit_small_patch14_reg4_dinov2", "timm/vit_xsmall_patch16_clip_224"),
+)
 
 
 @dataclass(frozen=True)
@@ -170,6 +179,18 @@ def test_it_is_saved_and_loaded(built: Built) -> None:
     again = classifier.load(ModelSpec.from_json(json.loads(json.dumps(spec.as_json()))), tensors, CPU)
     expected = built.model(built.x)
     assert (again(built.x) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exported_it_computes_the_same_for_any_number_of_images(built: Built, tmp_path: Path) -> None:
+    about, x = {"classes": "[]"}, torch.cat([built.x, built.x[:1]])
+    expected = built.model(x)
+    files = {"torchscript": export._torchscript, "onnx": export._onnx}
+    for name, write in files.items():
+        if name == "onnx" and built.architecture not in EXPORTED:
+            continue
+        found = write(built.model, built.x, about, tmp_path / name)(x)
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max(), name
 
 
 def test_half_precision_changes_little_and_the_readout_stays(built: Built) -> None:

@@ -1,8 +1,12 @@
+import re
+from argparse import Namespace
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -17,55 +21,105 @@ State = dict[str, Tensor]
 Form = Callable[[State], Any]
 
 
-def build(weights: Path | str) -> torch.nn.Module:
+ARCHITECTURE = "shufflenet_v2_x0_5"
+
+
+def build(weights: Path | str, architecture: str = ARCHITECTURE, key: str = "model.weights") -> nn.Module:
     file = weights_file(str(weights))
-    network = torchvision_network("resnet18", "none" if file else str(weights))
+    network = torchvision_network(architecture, "none" if file else str(weights))
     if file:
-        fill(network, file, head="fc")
+        fill(network, file, "classifier" if architecture.startswith("densenet") else "fc", key)
     return network
-
-
-def test_weights_from_a_pth_file(tmp_path: Path) -> None:
-    reference = torchvision.models.resnet18(weights=None)
-    torch.save(reference.state_dict(), tmp_path / "weights.pth")
-    found, expected = build(tmp_path / "weights.pth").state_dict(), reference.state_dict()
-    for name in expected:
-        assert torch.equal(found[name], expected[name]) == (not name.startswith("fc.")), name
-
-
-def test_the_head_may_be_missing_or_of_other_classes(tmp_path: Path) -> None:
-    reference = torchvision.models.resnet18(weights=None, num_classes=7)
-    state = reference.state_dict()
-    save_file(state, tmp_path / "seven.safetensors")
-    save_file({k: v for k, v in state.items() if "fc." not in k}, tmp_path / "none.safetensors")
-    for file in ("seven.safetensors", "none.safetensors"):
-        assert torch.equal(build(tmp_path / file).conv1.weight, reference.conv1.weight)
 
 
 @pytest.fixture(scope="module")
 def state() -> State:
-    return torchvision.models.resnet18(weights=None).state_dict()
+    return torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict()
 
 
 def named(prefix: str, state: State) -> State:
     return {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
 
+def changed(state: State) -> State:
+    return {**state, "conv1.0.weight": state["conv1.0.weight"] + 1}
+
+
+def in_parts(state: State) -> State:
+    """The names in `nn.Sequential(*network.children())`, without the head."""
+    parts = [name for name, _ in torchvision_network(ARCHITECTURE, "none").named_children()]
+    trunk = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    names = {name: name.partition(".") for name in trunk}
+    return {f"features.{parts.index(names[name][0])}.{names[name][2]}": trunk[name] for name in trunk}
+
+
+def holding_itself(state: State) -> dict[str, Any]:
+    whole: dict[str, Any] = {"model": state}
+    return whole | {"whole": whole, "again": [whole]}
+
+
+def test_weights_from_a_pth_file(tmp_path: Path, state: State) -> None:
+    torch.save(state, tmp_path / "weights.pth")
+    found = build(tmp_path / "weights.pth").state_dict()
+    for name in state:
+        assert torch.equal(found[name], state[name]) == (not name.startswith("fc.")), name
+
+
+def test_the_head_may_be_missing_or_of_other_classes(tmp_path: Path, state: State) -> None:
+    save_file({**state, "fc.weight": torch.zeros(7, 1024)}, tmp_path / "seven.safetensors")
+    save_file({k: v for k, v in state.items() if "fc." not in k}, tmp_path / "none.safetensors")
+    for file in ("seven.safetensors", "none.safetensors"):
+        assert torch.equal(build(tmp_path / file).conv1[0].weight, state["conv1.0.weight"])
+
+
 @pytest.mark.parametrize(
-    "form",
+    ("form", "said"),
     [
-        lambda state: {"state_dict": named("module.", state)},
-        lambda state: {"model": state},
-        lambda state: {"state_dict": named("model.", state), "epoch": 3, "queue": torch.zeros(2)},
-        lambda state: {"epoch": 3, "model": {"state_dict": state}},
-        lambda state: {**named("trunk.", state), "head.weight": torch.zeros(2, 512)},
-        lambda state: {name: tensor.double() for name, tensor in state.items()},
+        (lambda state: {"state_dict": named("module.", state)}, "['state_dict'], names that begin with 'mod"),
+        (lambda state: {"model": state}, "took the state dict in ['model']"),
+        (lambda state: {"net": named("_orig_mod.module.", state)}, "begin with '_orig_mod.module.'"),
+        (
+            lambda state: {"state_dict": named("model.", state), "queue": torch.zeros(2)},
+            "begin with 'model.'",
+        ),
+        (lambda state: {"epoch": 3, "model": {"state_dict": state}}, "['model']['state_dict']"),
+        (lambda state: {**named("trunk.", state), "head.weight": torch.zeros(2, 1024)}, "with 'trunk.'"),
+        (lambda state: {name: tensor.double() for name, tensor in state.items()}, ""),
+        (lambda state: {"ema": dict(state), "model": {k: v.clone() for k, v in state.items()}}, "['ema']"),
+        (lambda state: {"state_dict": state, "args": Namespace(lr=1), "best": np.float64(1)}, "state_dict"),
+        (lambda state: {"state_dict": state, "at": datetime(2020, 1, 1), "path": Path("x")}, "state_dict"),
+        (in_parts, "names that begin with 'features.'"),
+        (holding_itself, "['model']"),
     ],
 )
-def test_weights_in_a_checkpoint(tmp_path: Path, state: State, form: Form) -> None:
+def test_weights_in_a_checkpoint(
+    tmp_path: Path, state: State, form: Form, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
     torch.save(form(state), tmp_path / "weights.ckpt")
-    found = build(tmp_path / "weights.ckpt").state_dict()
+    network = torchvision_network(ARCHITECTURE, "none")
+    with caplog.at_level("INFO", logger="mac"):
+        fill(network, tmp_path / "weights.ckpt", head="fc").log()
+    found = network.state_dict()
     assert all(torch.equal(found[key], state[key]) for key in state if not key.startswith("fc."))
+    assert said in caplog.text
+    assert len(caplog.records) == bool(said)
+
+
+@pytest.mark.parametrize("number", [torch.float16, torch.bfloat16])
+def test_half_precision_becomes_single(tmp_path: Path, state: State, number: torch.dtype) -> None:
+    half = {name: each.to(number) if each.is_floating_point() else each for name, each in state.items()}
+    torch.save(half, tmp_path / "half.bin")
+    found = build(tmp_path / "half.bin").conv1[0].weight
+    assert torch.equal(found, half["conv1.0.weight"].float())
+
+
+def test_torchvision_s_published_densenets_have_names_of_an_earlier_version(tmp_path: Path) -> None:
+    new = torchvision.models.densenet121(weights=None).state_dict()
+    old = {re.sub(r"(denselayer\d+\.(norm|conv))(\d)", r"\1.\3", name): new[name] for name in new}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "densenet121.pth")
+    found = build(tmp_path / "densenet121.pth", "densenet121").state_dict()
+    assert all(torch.equal(found[name], new[name]) for name in new if "classifier" not in name)
 
 
 @pytest.mark.parametrize(
@@ -73,22 +127,42 @@ def test_weights_in_a_checkpoint(tmp_path: Path, state: State, form: Form) -> No
     [
         (lambda _: torch.zeros(3), r"has no tensors by name, but one tensor \(3,\); save a state_dict"),
         (lambda _: 3, "has no tensors by name, but a value of the type int; save"),
+        (lambda _: None, "has no tensors by name, but a value of the type NoneType; save"),
         (lambda _: {"fc.weight": None}, "has no tensors by name, but 'fc.weight'; save"),
         (lambda _: {}, "has no tensors by name, but nothing; save"),
-        (lambda _: nn.Linear(1, 1), "has Python objects, such as a whole model"),
-        (lambda state: {**named("q.", state), **named("k.", state)}, r"several networks \('q.…', 'k.…'\)"),
-        (lambda state: {**state, "conv1.weight": None}, "'conv1.weight' should be .* found nothing"),
-        (lambda state: {**state, "conv1.weight": state["conv1.weight"].int()}, r"found torch.int32"),
-        (lambda state: {**state, "bn1.bias": state["bn1.bias"] / 0}, "'bn1.bias' has values that are NaN or"),
-        (lambda state: {**state, "bn1.running_var": state["bn1.running_var"] / 0}, "'bn1.running_var' has"),
+        (lambda _: nn.Linear(1, 1), "has no tensors by name, but Python objects, such as a whole model"),
+        (lambda _: {"model": nn.ReLU(), "epoch": 1}, "but Python objects, such as a whole model"),
+        (
+            lambda state: {**named("q.", state), **named("k.", changed(state))},
+            r"several networks that differ \('q.…', 'k.…'\); save the one that you mean, alone",
+        ),
+        (
+            lambda state: {"state_dict": state, "state_dict_ema": changed(state)},
+            r"several networks that differ \(\['state_dict'\], \['state_dict_ema'\]\)",
+        ),
+        (lambda state: {**state, "conv1.0.weight": None}, "'conv1.0.weight' should be .* found nothing"),
+        (lambda state: {**state, "conv1.0.weight": state["conv1.0.weight"].int()}, r"found torch.int32"),
+        (
+            lambda state: {**state, "conv1.1.bias": state["conv1.1.bias"] / 0},
+            "'conv1.1.bias' has values",
+        ),
+        (
+            lambda state: {**state, "stage2.9.branch2.0.weight": torch.ones(2)},
+            "a layer 'stage2.9.branch2",
+        ),
+        (
+            lambda state: {"model": named("net.", {name[1:]: each for name, each in state.items()})},
+            r"names: wanted 'conv1.0.weight', .*, … \(280 in all\); found 'net.onv1.0.weight', .* in \['mod",
+        ),
     ],
 )
+@pytest.mark.parametrize("key", ["model.weights", "model.classifier"])
 def test_what_holds_no_weights_says_what_it_holds(
-    tmp_path: Path, state: State, form: Form, message: str
+    tmp_path: Path, state: State, form: Form, message: str, key: str
 ) -> None:
-    torch.save(form(state), tmp_path / "weights.pth")
-    with pytest.raises(MacError, match=f"model.weights: .*weights.pth: .*{message}"):
-        build(tmp_path / "weights.pth")
+    torch.save(form(state), tmp_path / "weights.pth.tar")
+    with pytest.raises(MacError, match=f"{key}: .*weights.pth.tar: .*{message}"):
+        build(tmp_path / "weights.pth.tar", key=key)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +176,7 @@ def test_what_holds_no_weights_says_what_it_holds(
         (b'{"error": 1}', "is JSON text"),
         (b"", "is empty; copy or download it again"),
         (b"Quota exceeded", "is neither a safetensors file nor one of torch.save"),
-        (b"PK\x03\x04 cut", "cannot be read"),
+        (b"PK\x03\x04 cut", "is cut off; copy or download it again"),
     ],
 )
 def test_a_file_that_is_something_else_says_what(tmp_path: Path, content: bytes, message: str) -> None:
@@ -124,10 +198,8 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, ...]:
             return (Path.touch, (tmp_path / "owned",))
 
-    torch.save({"conv1.weight": Evil()}, tmp_path / "weights.pth")
-    with pytest.raises(
-        MacError, match="has Python objects, such as a whole model, which may run any code; save a"
-    ):
+    torch.save({"conv1.0.weight": Evil()}, tmp_path / "weights.pth")
+    with pytest.raises(MacError, match="has Python objects, such as a whole model, which may run any code"):
         build(tmp_path / "weights.pth")
     assert not (tmp_path / "owned").exists()
 
@@ -136,10 +208,10 @@ def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
     save_file(torchvision.models.resnet50(weights=None).state_dict(), tmp_path / "r50.safetensors")
     message = r"r50.safetensors: 'layer1.0.conv1.weight' should be .* of another architecture"
     with pytest.raises(MacError, match=message):
-        build(tmp_path / "r50.safetensors")
+        build(tmp_path / "r50.safetensors", "resnet18")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "r50.safetensors").read_bytes()[:1000])
     with pytest.raises(MacError, match=r"cut.safetensors: cannot be read"):
-        build(tmp_path / "cut.safetensors")
+        build(tmp_path / "cut.safetensors", "resnet18")
 
 
 @pytest.mark.parametrize(
@@ -164,5 +236,7 @@ def test_without_a_network_a_local_file_is_the_remedy(monkeypatch: pytest.Monkey
         raise URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models.get_model", no_network)
-    with pytest.raises(MacError, match="IMAGENET1K_V1 of resnet18 could not be downloaded .* local file"):
+    with pytest.raises(
+        MacError, match="IMAGENET1K_V1 of shufflenet_v2_x0_5 could not be downloaded .* local file"
+    ):
         build("IMAGENET1K_V1")

@@ -172,8 +172,8 @@ def test_blank_maps_are_counted(tmp_path: Path) -> None:
     [
         ("xgradcam", "rest", "rest"),
         ("random", "core", "core"),
-        ("foreground", "rest", "core"),
-        ("external", "rest", "core"),
+        ("foreground", "rest", "given"),
+        ("external", "rest", "given"),
     ],
 )
 def test_the_side_of_the_masks_is_told(tmp_path: Path, method: str, side: str, assumed: str) -> None:

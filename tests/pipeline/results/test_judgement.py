@@ -89,6 +89,7 @@ def test_the_sentence_says_what_was_found_and_no_more() -> None:
     )
     for remedy in ("saliency.top_k", "saliency.method", "saliency.side", "use ERM's own head", "both 0"):
         assert remedy in advice(found)
+    assert "try other masks, or those of another saliency.method" in advice(diagnosis(BAR, side="given"))
     found = diagnosis(WATERBIRDS)
     assert sentence(found).startswith(
         "Nothing here speaks against the method's assumption: ERM recognises 95 %"

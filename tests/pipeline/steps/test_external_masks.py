@@ -199,6 +199,16 @@ def test_masks_that_are_none_are_one_line_and_leave_the_old_masks(
     assert project.path("masks").read_bytes() == b"the old ones"
 
 
+def test_how_masks_were_read_is_told(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    for row in (0, 90):
+        file = project.data / f"files/{row}.png"
+        white = np.asarray(Image.open(file)) > 127
+        Image.fromarray(np.where(white, np.uint8(150), np.uint8(100))).save(file)
+    make(project)
+    said = "the mask has few values, which may be numbers of objects or greys; they are read as numbers"
+    assert f"2 masks: {said}" in caplog.messages
+
+
 def test_images_of_the_test_split_need_no_mask(template: Project) -> None:
     with template.open("images") as given:
         assert (given.file("images")["split"][MASKED:] == 2).all()
@@ -239,14 +249,14 @@ def test_a_table_may_name_a_mask_twice_and_more_images(tmp_path: Path) -> None:
         ("nowhere", "", ["a.jpg"], "nowhere: no such folder; saliency.external should be a folder of"),
         ("no.csv", "", ["a.jpg"], r"no.csv: cannot be read \(No such file or directory\); saliency.ext"),
         ("other.csv", "", ["a.jpg"], "other.csv: no column mask; it has path, file"),
-        ("my.csv", "a.jpg,../a.png", ["a.jpg"], "my.csv, line 2: path '../a.png' leaves the "),
-        ("my.csv", "a.jpg,/a.png", ["a.jpg"], "my.csv, line 2: path '/a.png' leaves the "),
+        ("my.csv", "a.jpg,../a.png", ["a.jpg"], "my.csv, line 2: path '../a.png' leaves the masks' folder"),
+        ("my.csv", "a.jpg,/a.png", ["a.jpg"], "my.csv, line 2: path '/a.png' leaves the masks' folder"),
         ("my.csv", "a.jpg,a.png\na.jpg,b.png", ["a.jpg"], "line 3: path 'a.jpg' is there already;"),
         ("my.csv", "a.jpg,c.png", ["a.jpg"], "1 of 1 images have no mask, such as a.jpg; .* a row with"),
         ("here", "", ["d.jpg"], "here: d.png and d.tif are all named as the mask of d.jpg; keep one"),
         ("here", "", ["a.jpg", "a.gif"], "a.png: may be the mask of a.jpg and of a.gif; call them a.jpg.p"),
-        ("here", "", ["../a.jpg"], "here: path '../a.jpg' leaves the "),
-        ("here", "", ["link/a.jpg"], "here: path 'link/a.jpg' leaves the "),
+        ("here", "", ["../a.jpg"], "here: path '../a.jpg' leaves the masks' folder"),
+        ("here", "", ["link/a.jpg"], "here: path 'link/a.jpg' leaves the masks' folder"),
         ("here", "", ["x/y.jpg"], "1 of 1 images have no mask, .* need one: x/y.png for x/y.jpg"),
     ],
 )

@@ -110,7 +110,7 @@ def test_the_file_says_how_it_was_made(made: Project) -> None:
     with made.open("images", "erm", "masks") as given:
         provenance = given.file("masks").provenance
         assert provenance.made_from == given.digests("images", "erm")
-    made_of = SALIENCY.model_dump(exclude={"external", "most_blank"})
+    made_of = SALIENCY.model_dump(exclude={"external", "most_constant"})
     expected = {**made_of, "retraining_set": untrained.RETRAINING_SET.model_dump()}
     assert provenance.params == expected
 
@@ -372,7 +372,12 @@ def test_a_class_balanced_retraining_set(project: Project) -> None:
 
 
 def test_the_stage_takes_all_its_parameters(made: Project) -> None:
-    assert set(SaliencyParams.model_fields) == {*MapParams.model_fields, "external", "most_blank", "previews"}
+    assert set(SaliencyParams.model_fields) == {
+        *MapParams.model_fields,
+        "external",
+        "most_constant",
+        "previews",
+    }
 
 
 def with_tensors(project: Project, **changed: float) -> None:
@@ -389,19 +394,20 @@ def test_a_network_with_dead_activations_is_refused_and_the_maps_are_kept(projec
     """Its last normalisation gives zeros, so all maps are zero."""
     with_tensors(project, trunk__conv5__1__weight=0.0, trunk__conv5__1__bias=0.0)
     with pytest.raises(MacError) as error:
-        make(project, most_blank=0.5)
+        make(project, most_constant=0.5)
     assert str(error.value) == (
-        "saliency: the map is blank, constant or nowhere positive, for 70 of 70 images of the retraining "
-        "set: the share 1.000, above saliency.most_blank 0.5; most of them are of cat_day (40); take another "
-        "saliency.method or saliency.layer, or, since the network's activations may be dead, another network "
-        "or a lower train.lr (saliency.most_blank: 1 goes on)"
+        "saliency: the map is constant, so that it ranks no pixel, for 70 of 70 images of the retraining set "
+        "(cat_day 40 of 40, cat_night 6 of 6, dog_day 4 of 4, dog_night 20 of 20), a larger share than "
+        "saliency.most_constant, 0.5; take another saliency.method or saliency.layer, or, since the "
+        "network's activations may be dead, another network or a lower train.lr (saliency.most_constant: 1 "
+        "goes on)"
     )
     assert not project.path("masks").exists()
     kept = list((project.data / "scratch").glob("saliency*/*.safetensors"))
     assert len(kept) == 2
-    assert (make(project, most_blank=1.0)["cam"] == 0).all()
+    assert (make(project, most_constant=1.0)["cam"] == 0).all()
     assert not any(file.exists() for file in kept)
-    make(project, most_blank=0.0, method="random")
+    make(project, most_constant=0.0, method="random")
 
 
 def test_blank_maps_are_counted_by_group(project: Project, caplog: pytest.LogCaptureFixture) -> None:
@@ -411,7 +417,7 @@ def test_blank_maps_are_counted_by_group(project: Project, caplog: pytest.LogCap
         tensors = given.model("erm").read()
     tensors["head.weight"][0] = 1
     untrained.write_erm(project, tensors)
-    found = make(project, most_blank=0.5)
+    found = make(project, most_constant=0.5)
     assert caplog.messages[-1] == (
         "saliency: blank maps, constant or nowhere positive: 24 of 70 images of the retraining set (dog_day "
         "4 of 4, dog_night 20 of 20); 12 of 24 validation images (dog_day 6 of 6, dog_night 6 of 6)"
@@ -421,7 +427,7 @@ def test_blank_maps_are_counted_by_group(project: Project, caplog: pytest.LogCap
     )
     with edited(project.path("images")) as file:
         file["attribute"][:70] = -1
-    with pytest.raises(MacError, match="for 24 of 70 .* share 0.343, .*; most of them are of dog_unknown"):
-        make(project, most_blank=0.3)
-    np.testing.assert_array_equal(make(project, most_blank=0.5)["mask"], found["mask"])
+    with pytest.raises(MacError, match=r"24 of 70 .* \(dog_unknown 24 of 24\), a larger share than"):
+        make(project, most_constant=0.3)
+    np.testing.assert_array_equal(make(project, most_constant=0.5)["mask"], found["mask"])
     assert "(dog_unknown 24 of 24)" in caplog.messages[-1]

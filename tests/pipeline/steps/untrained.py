@@ -21,7 +21,7 @@ from tests.networks import settled
 COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}  # images of each group in train, val and test
 STORED, SIDE = 72, 64
 NAMES = {"classes": ("cat", "dog"), "attributes": ("day", "night")}
-SALIENCY = SaliencyParams(**MAPS.model_dump(), external="masks", most_blank=1.0, previews=4)
+SALIENCY = SaliencyParams(**MAPS.model_dump(), external="masks", most_constant=1.0, previews=4)
 RETRAINING_SET = RetrainingSetParams(balance="none", seed=0)
 FEATURES = FeaturesParams(
     draws=2, validation_draws=2, batch_size=16, low_loss=1.0, precision="float32", seed=0

@@ -9,12 +9,11 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from pipeline.params.model import ModelParams
 from pipeline.project import Project
 from pipeline.store import SPLITS
 from pipeline.tools import checks
 from pipeline.tools.checks import Finding
-from tests import made_up
+from tests import made_up, tiny
 from tests.conftest import default_params
 
 
@@ -143,8 +142,7 @@ def test_what_is_wrong_is_named(own_artefacts: Project) -> None:
     ],
 )
 def test_weights_are_checked_without_a_download(weights: str, found: tuple[str, str]) -> None:
-    architecture = ModelParams(architecture="shufflenet_v2_x0_5", weights=weights)
-    (finding,) = checks._weights(architecture)
+    (finding,) = checks._weights(tiny.MODEL.model_copy(update={"weights": weights}), tiny.INPUTS)
     assert (finding.state, finding.what) == (found[0], "weights")
     assert finding.found.startswith(found[1])
 
