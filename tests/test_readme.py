@@ -23,6 +23,7 @@ NOT_RUN = {
     "sbatch": "needs SLURM",
     "DASK_SCHEDULER_ADDRESS=tls://": "needs SLURM (the variable is tested)",
     "torchrun --nproc-per-node=8": "needs eight GPUs (two processes are run)",
+    "mac init folder --force --set dataset.root=data/raw/images": "test_presets.py runs its like",
     "mac download waterbirds": "needs the network (a server on this machine is used)",
     "make waterbirds": "needs Waterbirds, and half an hour",
 }

@@ -23,9 +23,11 @@ class ModelParams(Block):
 
     block: ClassVar[str] = "model"
 
-    architecture: str = Field(description="name of a torchvision model")
+    architecture: str = Field(
+        description="name of a network of torchvision; or timm/ and the name of one of timm"
+    )
     weights: str = Field(
-        description="what a training starts from: none, the name of torchvision weights, or a file of weights"
+        description="what a training starts from: none, the name of published weights, or a file of weights"
     )
     classifier: str | None = Field(
         description="a file with a trained classifier of this architecture, its head included: then stage "

@@ -83,7 +83,7 @@ def write(name: str, file: Path, changes: list[str], replace: bool) -> list[str]
     """Write a preset to `file`, with its comments.
 
     If a change names a network of timm, what its weights were made for is set too, where no change says
-    otherwise: size, interpolation, and that the weights are timm's.
+    otherwise: sizes, interpolation, the map that suits it, and that the weights are timm's.
 
     Args:
         changes: `key=value` each, a dotted key and a YAML value: `retrain.alpha=1`.
@@ -105,7 +105,10 @@ def write(name: str, file: Path, changes: list[str], replace: bool) -> list[str]
 
 def _of_network(changes: list[str]) -> list[str]:
     """What a network of timm that a change names was made for, as changes; without the keys of others."""
-    given = {key.strip(): value.strip() for key, _, value in (change.partition("=") for change in changes)}
+    given = {}
+    for change in changes:
+        key, _, value = change.partition("=")
+        given[key.strip()] = value.strip()
     architecture = given.get("model.architecture", "")
     if not architecture.startswith("timm/"):
         return []
@@ -117,6 +120,7 @@ def _of_network(changes: list[str]) -> list[str]:
         "dataset.interpolation": config.interpolation,
         "dataset.input_size": config.input_size,
         "dataset.to_input": "center_crop",
+        "saliency.method": "auto",
     }
     if not {"model.weights", "model.classifier"} & given.keys():
         made_for["model.weights"] = timm_networks.PRETRAINED

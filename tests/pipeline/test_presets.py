@@ -164,3 +164,25 @@ def test_a_wrong_change_is_one_line_and_writes_nothing(tmp_path: Path, change: s
 
 def test_an_unknown_preset_names_those_there_are(tmp_path: Path) -> None:
     assert "no preset 'birds'; there are bar, celeba, demo" in init(tmp_path, "birds").stderr
+
+
+def test_a_network_of_timm_sets_what_it_was_made_for_where_no_change_says_otherwise(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    architecture = "model.architecture=timm/vit_small_patch16_224"
+    result = init(tmp_path, "waterbirds", "--set", architecture, "--set", "dataset.stored_size=256")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("set as the network wants it: dataset.interpolation=bicubic, ")
+    values = params_file.load(tmp_path / "params.yaml").values
+    assert values["dataset"] | {"stored_size": 256, "interpolation": "bicubic", "input_size": 224} == dict(
+        values["dataset"]
+    )
+    assert values["saliency"]["method"] == "auto"
+    assert values["model"]["weights"] == "pretrained"
+    own = [*("--set", architecture), *("--set", "model.classifier=best.pth"), "--force"]
+    assert init(tmp_path, "own-model", *own).exit_code == 0
+    values = params_file.load(tmp_path / "params.yaml").values
+    assert (values["dataset"]["stored_size"], values["model"]["weights"]) == (249, "none")
+    assert (
+        "timm has no 'vit'"
+        in init(tmp_path, "folder", "--force", "--set", "model.architecture=timm/vit").stderr
+    )

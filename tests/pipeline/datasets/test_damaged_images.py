@@ -82,7 +82,7 @@ def test_a_damaged_file_is_an_image_or_one_line(
                 messages.append(str(error))
                 continue
         assert image.mode in ("RGB", "L", "P", "1")
-        assert stored_image(image, 4, "squash").shape == (4, 4, 3)
+        assert stored_image(image, 4, "squash", "bilinear").shape == (4, 4, 3)
         image.convert("L")
     assert 0 < len(messages) <= EACH
     for message in messages:

@@ -45,6 +45,7 @@ def params(root: Path, **changes: object) -> DatasetParams:
         "stored_size": 32,
         "to_stored": "squash",
         "range": "auto",
+        "interpolation": "bilinear",
         "on_error": "fail",
         "on_duplicates": "fail",
     }
@@ -88,6 +89,20 @@ def test_a_dataset_without_masks_has_no_foregrounds(tmp_path: Path) -> None:
     with open_file(run(tmp_path, to_stored="center_crop")) as images:
         assert "foreground" not in images
         assert images.provenance.params["to_stored"] == "center_crop"
+
+
+def test_images_are_scaled_as_interpolation_says(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "raw", ROWS)
+    with open_file(run(tmp_path)) as images:
+        assert "interpolation" not in images.provenance.params
+        bilinear = images["image"][0]
+    for name, resampling in (("bicubic", Image.Resampling.BICUBIC), ("lanczos", Image.Resampling.LANCZOS)):
+        with open_file(run(tmp_path, interpolation=name)) as images:
+            path = images["path"][0].decode()
+            picture = Image.open(tmp_path / "raw" / path).convert("RGB").resize((32, 32), resampling)
+            np.testing.assert_array_equal(images["image"][0], np.asarray(picture))
+            assert (images["image"][0] != bilinear).any()
+            assert images.provenance.params["interpolation"] == name
 
 
 def test_the_bytes_do_not_depend_on_how_the_rows_are_cut(
@@ -168,7 +183,8 @@ def test_a_replaced_image_is_decoded_again_after_an_interruption(tmp_path: Path)
 
 
 def decode_image(file: Path, side: int, how: ToStored = "squash") -> NDArray[np.uint8]:
-    return prepare.decode(Record(ImageFile(file.name), 0, 0, 0), file.parent, side, how).image
+    record = Record(ImageFile(file.name), 0, 0, 0)
+    return prepare.decode(record, file.parent, params(file.parent, stored_size=side, to_stored=how)).image
 
 
 def gradient() -> Image.Image:
@@ -304,7 +320,7 @@ def test_a_mask_is_cropped_as_its_image_is(tmp_path: Path) -> None:
     Image.fromarray(pixels[..., 0]).save(tmp_path / "mask.png")
     record = Record(ImageFile("image.png"), 0, 0, 0, ImageFile("mask.png"))
     for how, side in (("squash", 24), ("center_crop", 30), ("center_crop", 15)):
-        found = prepare.decode(record, tmp_path, side, how)  # type: ignore[arg-type]
+        found = prepare.decode(record, tmp_path, params(tmp_path, stored_size=side, to_stored=how))
         assert found.foreground is not None
         np.testing.assert_array_equal(found.foreground, found.image[..., 0] > 127)
 

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 from pipeline.errors import MacError
 from pipeline.network.inputs import normalize, to_input_grid
 from pipeline.project import Project
+from pipeline.spec import ModelSpec
 from pipeline.tools.model import Transform, load_model
 from tests import made_up
 from tests.conftest import restate
@@ -97,6 +99,17 @@ def test_an_image_goes_through_the_steps_of_the_stages() -> None:
     x = normalize(expected, made_up.SPEC.normalization)[0]
     assert torch.equal(transform(Image.fromarray(pixels)), x)
     assert transform(Image.new("L", (300, 200))).shape == (3, 64, 64)
+
+
+def test_a_new_image_is_scaled_as_model_json_says(artefacts: Project) -> None:
+    _, transform = load_model(artefacts.path("erm"))
+    noise = np.random.default_rng(0).integers(0, 256, (97, 203, 3), dtype=np.uint8)
+    picture, spec = Image.fromarray(noise), replace(transform.spec, interpolation="bicubic")
+    assert ModelSpec.from_json(json.loads(json.dumps(spec.as_json()))) == spec
+    assert "interpolation" not in transform.spec.as_json()
+    side = (spec.stored_size, spec.stored_size)
+    stored = torch.from_numpy(np.array(picture.resize(side, Image.Resampling.BICUBIC)))
+    assert torch.equal(Transform(spec).pixels(picture), to_input_grid(stored[None], spec)[0])
 
 
 def test_the_normalisation_is_the_one_in_model_json(own_artefacts: Project) -> None:
