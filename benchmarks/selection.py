@@ -2,18 +2,14 @@
 
     python -m benchmarks.selection WATERBIRDS WEIGHTS --seeds 0,1,2 --work FOLDER --out selection.csv
 
-Each ERM run has a project of its own in the work folder. What was made there is not made again, so a run
-that was cut off can go on. The criteria that see no groups get a validation split cut to the correlation of
-the training split, as one would have it without group labels; `groups` gets the whole split, and the cut one
-too (`groups, cut`). The test split chooses nothing.
+The runs of ERM are kept in the work folder, so a run that was cut off can go on. The criteria that see no
+groups get a validation split cut to the correlation of the training split, as one would have it without group
+labels; `groups` gets the whole split, and the cut one too (`groups, cut`). The test split chooses nothing.
 """
 
 import csv
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,63 +17,20 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ruamel.yaml import YAML
 
-from pipeline import graph
-from pipeline.last_layer import mac
+from benchmarks.waterbirds import CPU, fit_params, mac_heads, made, parameters
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.method import Cached
 from pipeline.last_layer.methods import METHODS
-from pipeline.last_layer.views import Views
-from pipeline.metrics import Grouping, prefer
+from pipeline.metrics import Grouping
 from pipeline.params.fit import FitParams
 from pipeline.project import Opened
-from pipeline.setting import Setting
-from stages.cli import main
 
-MADE = {"prepare": "images.h5", "train": "erm", "saliency": "masks.h5", "features": "features.h5"}
 # Without eiil: Waterbirds has two classes, so it is error_groups.
 CRITERIA = ("groups", "groups, cut", "soft_errors", "error_groups", "worst_class")
-ALPHAS, BETAS = (0.0, 1.0, 2.0), (0.0, 1.0, 3.0, 10.0, 30.0)
-CPU = torch.device("cpu")
 
 Row = dict[str, Any]
-
-
-def parameters(root: Path, weights: Path, size: int, epochs: int, seed: int) -> dict[str, Any]:
-    """The demo's parameters with this dataset and this network."""
-    values: dict[str, Any] = YAML(typ="safe").load(Path("params.yaml"))
-    values["dataset"] |= {"name": "waterbirds", "root": str(root.resolve())}
-    values["dataset"] |= {"stored_size": size * 8 // 7, "input_size": size}
-    values["model"] = {"architecture": "mobilenet_v2", "weights": str(weights.resolve())}
-    values["train"] |= {"epochs": epochs, "lr": 0.002, "schedule": "constant", "select": "last", "seed": seed}
-    values["train"]["keep_epochs"] = [1]
-    values["features"]["draws"] = 2
-    values["retrain"] |= {"seeds": 3, "average": 1}
-    values["saliency"] |= {"previews": 0}
-    return values
-
-
-@contextmanager
-def made(values: dict[str, Any], data: Path, images: Path | None) -> Iterator[Opened]:
-    """Run the stages whose artefacts are not there, and open what they made.
-
-    Args:
-        images: an images.h5 of the same dataset; None if there is none yet.
-    """
-    data.mkdir(parents=True, exist_ok=True)
-    params, yaml = data / "params.yaml", YAML(typ="safe")
-    if params.exists() and yaml.load(params) != values:
-        raise click.ClickException(f"{params}: made with other parameters; take another --work folder")
-    yaml.dump(values, params)
-    if images and not (data / "images.h5").exists():
-        os.link(images, data / "images.h5")
-    for stage, artefact in MADE.items():
-        if not (data / artefact).exists():
-            main.main([stage, "--data", str(data), "--params", str(params)], standalone_mode=False)
-    with graph.project(data).open("images", "erm", "features") as given:
-        yield given
 
 
 def cut(given: Opened, seed: int) -> NDArray[np.int64]:
@@ -121,13 +74,8 @@ def validation(given: Opened, criterion: str, rows: NDArray[np.int64]) -> HeldOu
 
 def chosen(given: Opened, fit: FitParams, held_out: HeldOutSplit) -> Iterator[tuple[str, Heads, str]]:
     """Each method's heads and its settings, chosen on one validation split."""
-    features, erm = given.file("features"), Heads.of(given.model("erm").head())
-    settings = [Setting(alpha, beta) for alpha, beta in product(ALPHAS, BETAS)]
-    heads = mac.fit(Views.of(features, fit, CPU), held_out, erm, fit, settings).heads
-    worst, mean = held_out.scores(heads)
-    best = prefer(worst.mean(0), mean.mean(0))
-    yield "mac", heads.of_setting(best), f"alpha {settings[best].alpha:g}, beta {settings[best].beta:g}"
-    yield "mac, alpha 1, beta 30", heads.of_setting(settings.index(Setting(1.0, 30.0))), ""
+    for name, heads, setting in mac_heads(given, fit, held_out):
+        yield name, heads, f"alpha {setting.alpha:g}, beta {setting.beta:g}"
     cached = replace(Cached.of(given, fit, [0.0], "worst_class", CPU), validation=held_out)
     trains_on_groups = ("validation, to train", "training, to train")
     for name, method in METHODS.items():
@@ -163,13 +111,13 @@ def measured(given: Opened, fit: FitParams, seed: int) -> Iterator[Row]:
 def command(root: Path, weights: Path, seeds: str, size: int, epochs: int, work: Path, out: Path) -> None:
     """Choose every last-layer method by every criterion on Waterbirds."""
     found: list[Row] = []
-    images: Path | None = None
+    others: list[Path] = []
     for seed in map(int, seeds.split(",")):
-        values, data = parameters(root, weights, size, epochs, seed), work / str(seed)
-        with made(values, data, images) as given:
-            images = data / "images.h5"
-            fit = FitParams(**{key: values["retrain"][key] for key in FitParams.model_fields})
-            for row in measured(given, fit, seed):
+        values = parameters(root, "mobilenet_v2", weights, size, epochs, seed)
+        values["train"]["keep_epochs"] = [1]  # SELF wants an early one
+        with made(values, work / str(seed), others) as given:
+            others = [work / str(seed) / "images.h5"]
+            for row in measured(given, fit_params(values), seed):
                 found.append(row)
                 click.echo("  ".join(map(str, row.values())))
         with out.open("w", newline="") as file:
