@@ -98,7 +98,8 @@ class Training:
         self.rows = self._training_rows() if rows is None else rows
         self.make_input = self._augmented if make_input is None else make_input
         self.model = self._new_model(start)
-        self._require_input()
+        if start is None:
+            self._require_input()
         self._parallel = ranks.wrap(self.model)
         self._optimizer = torch.optim.SGD(
             self.model.parameters(), lr=params.lr, momentum=params.momentum, weight_decay=params.weight_decay
