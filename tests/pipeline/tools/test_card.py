@@ -7,6 +7,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from pipeline.project import Opened, Project
+from pipeline.results.calibration import Calibration, Fit
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.judgement import sentence
 from pipeline.tools import card
@@ -96,6 +97,18 @@ def test_mac_that_is_erm_as_it_is(own_artefacts: Project) -> None:
     assert "Its last layer is not retrained." in text
     assert "ERM as it is: validation prefers no retraining." in text
     assert "The file holds one of" not in text
+
+
+def test_a_calibrated_head_that_was_trained_on_validation(artefacts: Project) -> None:
+    fits = Fit(ece=0.1, nll=0.25), Fit(ece=0.02, nll=0.125)
+    with artefacts.open("images", "erm", "features", "baselines") as given:
+        found = Calibration(1.5, "all right", *fits)
+        text = card.card(given, named_head(given, "dfr"), "model.pt", "TorchScript", "It was.", found)
+    assert "T = 1.5. The head is right about all validation images, so they set no lower limit to T." in text
+    assert "The 8 validation images: `landbird_land` 2, `landbird_water` 2, " in text
+    assert "it is surer of them than of others" in text
+    assert "calibration error (ECE), %            10.00     2.00\n" in text
+    assert "negative log-likelihood, nats        0.2500   0.1250\n" in text
 
 
 def test_another_method_needs_no_mac(own_artefacts: Project) -> None:
