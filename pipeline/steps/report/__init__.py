@@ -200,7 +200,8 @@ def _methods(
 
 def _require_same_metrics(erm: Mapping[str, Any], other: Mapping[str, Any], of: str) -> None:
     """Raise an error if a method was measured by other groups than ERM is here."""
-    if lacking := [key for key in (worst_of(erm)[0], "adjusted_mean") if key in erm and key not in other]:
+    keys = (worst_of(erm)[0], "adjusted_mean", "auroc")
+    if lacking := [key for key in keys if key in erm and key not in other]:
         raise MacError(
             f"report: the results of {of} have no {', '.join(lacking)}, and so belong to other images; run "
             "'mac baselines' and 'dvc repro data/comparison/dvc.yaml' again"
