@@ -26,10 +26,9 @@ MOST_BLANK = 0.1  # share of images with a blank map: up to this, masks are to b
 # in docs/parameters.md. A low value says that ERM finds little that goes with a class in the backgrounds of
 # the retraining set, as far as the masks leave them; it cannot say that ERM depends on no shortcut.
 DEPENDS = 0.05
-# An ERM that was stopped early: its last layer, trained on (`pipeline.results.convergence`), is right about
-# so many more of all validation images, and not by chance.
-EARLY_GAIN = 0.01
-EARLY_P = 0.01
+# An ERM that was stopped early: see `pipeline.results.convergence`, also for how the bounds were set.
+EARLY_GAIN = 0.01  # of all validation images, so many more are right when its last layer is trained on
+EARLY_P = 0.01  # and so unlikely is it that this is by chance
 MOST_NAMED = 5  # classes that are named in a line
 
 

@@ -124,7 +124,9 @@ def _method(given: Opened, head: NamedHead, own: bool) -> Iterator[str]:
             f"{network}. {_retrained(head)}"
         )
         yield f"{_prose(head.note[0].upper() + head.note[1:])}."
-        yield judgement.sentence(diagnose(given))
+        diagnosis = diagnose(given)
+        yield judgement.sentence(diagnosis)
+        yield from filter(None, [judgement.early(diagnosis)])
     else:
         who = f"{_prose(head.title)} ({_prose(head.source)})"
         yield f"{who}: {network}, its last layer fitted anew."

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from pipeline.project import Opened, Project
 from pipeline.results.calibration import Calibration, Fit
 from pipeline.results.diagnosis import diagnose
-from pipeline.results.judgement import sentence
+from pipeline.results.judgement import early, sentence
 from pipeline.tools import card
 from pipeline.tools.heads import artefact_of, named_head
 from tests import made_up
@@ -89,6 +89,16 @@ def test_mac(artefacts: Project) -> None:
     assert "The group labels of the validation split served to choose settings alone." in text
     assert "ERM and MaC on the test split" in text
     assert "The file holds one of the 2 heads: the one that the validation split prefers." in text
+
+
+def test_mac_on_an_erm_that_was_stopped_early(artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with artefacts.open("images", "erm", "masks", "features") as given:
+        found = diagnose(given)
+    later = {"loss": 0.2, "lowest": 0.1, "images": 100, "right": 80, "later": 90, "p": 0.001}
+    found["convergence"] |= later
+    monkeypatch.setattr(card, "diagnose", lambda _given: found)
+    assert early(found)
+    assert early(found) in written(artefacts, "mac")
 
 
 def test_mac_that_is_erm_as_it_is(own_artefacts: Project) -> None:
