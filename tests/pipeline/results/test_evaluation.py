@@ -25,9 +25,10 @@ def metrics(
 
 def test_it_has_the_comparison_what_it_is_over_and_the_diagnosis() -> None:
     assert verdict_of(metrics("llr", 0.0, 2.0)) == [
-        "On the worst group MaC is better than ERM (+30.0 points, 95 % 20.0 to 40.0; its mean accuracy is "
-        "5.0 points higher) and worse than plain last-layer retraining (LLR), the best other method that sees no "
-        "more group labels (−10.0 points, 95 % −20.0 to −1.0; its mean accuracy is 2.0 points lower).",
+        "On the worst group MaC is better than ERM (+30.0 points, 95 % 20.0 to 40.0; its mean accuracy "
+        "is 5.0 points higher) and worse than plain last-layer retraining (LLR), the best other method that "
+        "sees no more group labels (−10.0 points, 95 % −20.0 to −1.0; its mean accuracy is 2.0 points "
+        "lower).",
         over(1),
         "By the diagnosis, the method's assumption fails here.",
     ]
