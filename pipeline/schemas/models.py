@@ -15,15 +15,18 @@ _EARLY = {
     "logits": Field("float32", ("kept", "training image", "class"), "ERM's logits after each of them"),
     "erm": Field("int64", (), "ERM's own epoch", optional=True, values=Codes("epochs")),
 }
+_ANSWERS = {
+    "test": Field("int64", ("seed", "test image"), "the class that it sees in each", values=Codes("class")),
+}
 
 # The sets of each kind, and those that it must have besides `model`.
 SETS: dict[str, dict[str, Schema]] = {
     "erm": {"model": _CLASSIFIER, "early": _EARLY},
     "retrained": {"model": _CLASSIFIER, "head": _HEADS},
-    "jtt": {"model": _CLASSIFIER},
-    "masktune": {"model": _CLASSIFIER},
+    "jtt": {"model": _CLASSIFIER, "answers": _ANSWERS},
+    "masktune": {"model": _CLASSIFIER, "answers": _ANSWERS},
 }
-NEEDED = {"retrained": ["head"]}
+NEEDED = {"retrained": ["head"], "jtt": ["answers"], "masktune": ["answers"]}
 
 
 def fields_of(kind: str, tensors: str, names: list[str]) -> Schema:

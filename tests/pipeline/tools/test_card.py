@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from pipeline import graph
 from pipeline.project import Opened, Project
 from pipeline.results.calibration import Calibration, Fit
 from pipeline.results.diagnosis import diagnose
+from pipeline.results.evaluation import verdict_of
 from pipeline.results.judgement import early, sentence
+from pipeline.results.paired import compared
+from pipeline.steps.evaluate import measure
 from pipeline.tools import card
 from pipeline.tools.heads import artefact_of, named_head
 from tests import made_up
@@ -99,6 +103,14 @@ def test_mac_on_an_erm_that_was_stopped_early(artefacts: Project, monkeypatch: p
     monkeypatch.setattr(card, "diagnose", lambda _given: found)
     assert early(found)
     assert early(found) in written(artefacts, "mac")
+
+
+def test_mac_begins_its_results_with_the_verdict(artefacts: Project) -> None:
+    with artefacts.open(*graph.stage("evaluate").needs) as given:
+        metrics, _ = measure(given)
+        metrics |= {"diagnosis": diagnose(given), **compared(given, metrics)}
+    results = written(artefacts, "mac").partition("## Results\n\n")[2]
+    assert results.startswith(" ".join(verdict_of(metrics)))
 
 
 def test_mac_that_is_erm_as_it_is(own_artefacts: Project) -> None:

@@ -1,0 +1,142 @@
+"""The verdict: is MaC better than ERM, and than the best other method that sees no more group labels?
+
+It is the first paragraph of the report, of the table of evaluate, and of the model card. It says what the
+interval of each difference allows, and what the interval is over.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.metrics import SIGNS, Labels, prefer
+
+Word = Literal["better than", "no better than", "worse than"]
+
+ERM = "erm"  # its name among the methods
+_AMOUNTS = ("✗", "✓", "✓✓")  # of group labels, as signs, from none to most
+_SPELLED = {
+    "LLR": "plain last-layer retraining (LLR)",
+    "CB-LLR": "class-balanced last-layer retraining (CB-LLR)",
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """MaC minus another method on the test split, each the mean of its heads, paired.
+
+    Attributes:
+        title: the other method.
+        mean: the difference of the worst-group (or worst-class) accuracies, in [-1, 1].
+        low, high: the ends of its 95 % interval.
+        mean_accuracy: the difference of the mean accuracies, in [-1, 1].
+    """
+
+    title: str
+    mean: float
+    low: float
+    high: float
+    mean_accuracy: float
+
+    @property
+    def word(self) -> Word:
+        """What can be said of MaC: it is better or worse only if the whole interval is above or below 0."""
+        if self.low > 0:
+            return "better than"
+        return "worse than" if self.high < 0 else "no better than"
+
+
+def paragraph(worst: str, erm: Difference, best: Difference | None, runs: int, diagnosis: str = "") -> str:
+    """The `sentences` in one line."""
+    return " ".join(sentences(worst, erm, best, runs, diagnosis))
+
+
+def sentences(
+    worst: str, erm: Difference, best: Difference | None, runs: int, diagnosis: str = ""
+) -> list[str]:
+    """The verdict in words: the comparison, what the intervals are over, and what the diagnosis says.
+
+    Args:
+        worst: `worst_group` or `worst_class`.
+        erm: MaC minus ERM.
+        best: MaC minus the best other method that sees no more group labels (`best_other`); None if there is
+            none.
+        runs: the number of ERM runs. The intervals are over test images if it is 1, else over these runs.
+        diagnosis: what the diagnosis says, in sentences; empty if it is not to be said.
+    """
+    said = f"On the {worst.replace('_', ' ')} MaC is {erm.word} ERM ({figures(erm)})"
+    if best is None:
+        said += ". No other method that sees as few group labels was fitted (baselines.methods)"
+    else:
+        other = _SPELLED.get(best.title, best.title)
+        said += (
+            f" and {best.word} {other}, the best other method that sees no more group labels "
+            f"({figures(best)})"
+        )
+    return [each for each in (f"{said}.", over(runs), diagnosis) if each]
+
+
+def over(runs: int) -> str:
+    """What the intervals are over, in one sentence.
+
+    Args:
+        runs: the number of ERM runs.
+    """
+    if runs == 1:
+        return (
+            "The intervals are over test images, for the heads of one ERM run: another run may differ "
+            "(mac study)."
+        )
+    return f"The intervals are over {runs} ERM runs."
+
+
+def figures(found: Difference) -> str:
+    """`+23.1 points, 95 % 18.0 to 28.2; its mean accuracy is 4.0 points higher`: that of the other method."""
+    if found.mean == found.low == found.high == found.mean_accuracy == 0:
+        return "no difference"
+    interval = f"95 % {points(found.low)} to {points(found.high)}"
+    mean = f"its mean accuracy is {_compared(-found.mean_accuracy)}"
+    return f"{more(found.mean)} points, {interval}; {mean}"
+
+
+def points(value: float) -> str:
+    """A difference in [-1, 1] in points, to a tenth; never minus zero."""
+    return f"{round(100 * value, 1) + 0.0:.1f}".replace("-", "−")
+
+
+def more(value: float) -> str:
+    """The same with its sign."""
+    said = points(value)
+    return said if said.startswith("−") or said == "0.0" else f"+{said}"
+
+
+def sees_no_more(labels: Labels, than: Labels) -> bool:
+    """Whether a method sees no more group labels than another: ✗ is less than ✓, and ✓ than ✓✓."""
+    return _AMOUNTS.index(SIGNS[labels]) <= _AMOUNTS.index(SIGNS[than])
+
+
+def best_other(methods: Mapping[str, Mapping[str, Any]], labels: Labels, worst: str) -> str | None:
+    """The name of the best other method that sees no more group labels than MaC; None if there is none.
+
+    The best one has the highest accuracy in the worst group of the *test* split; if two are equal, the higher
+    mean accuracy. MaC's own settings were chosen on the validation split, so this choice is one against MaC:
+    the luckiest of its rivals stands for all of them.
+
+    Args:
+        methods: rows with `labels` and `test`, by name, as in the metrics.json of baselines.
+        labels: the group labels that MaC sees.
+        worst: `worst_group` or `worst_class`.
+    """
+    rivals = [name for name, row in methods.items() if name != ERM and sees_no_more(row["labels"], labels)]
+    if not rivals:
+        return None
+    tests = [methods[name]["test"] for name in rivals]
+    best = prefer([test[worst]["mean"] for test in tests], [test["raw_mean"]["mean"] for test in tests])
+    return rivals[best]
+
+
+def _compared(by: float) -> str:
+    """How much higher or lower a mean accuracy is, in points."""
+    said = points(abs(by))
+    if said == "0.0":
+        return "the same"
+    return f"{said} points {'higher' if by > 0 else 'lower'}"
