@@ -104,9 +104,9 @@ def of_mac(given: Opened, values: dict[str, Any]) -> Row:
 def of_masks(given: Opened) -> Row:
     """The shares of the true foregrounds and of the rest that the masks cover: means over the groups."""
     table = by_group(given.file("images"), given.file("masks"), given.model("erm").spec)
-    each: Row = {f"mask_fg_{number}": float(row.mask_fg) for number, row in enumerate(table)}
-    means = {name: float(np.mean([getattr(row, name) for row in table])) for name in ("mask_fg", "mask_bg")}
-    return means | each
+    foreground, rest = [row.mask_fg for row in table], [row.mask_bg for row in table]
+    found: Row = {f"mask_fg_{group}": float(share) for group, share in enumerate(foreground)}
+    return {"mask_fg": float(np.mean(foreground)), "mask_bg": float(np.mean(rest)), **found}
 
 
 def interval(differences: Sequence[float]) -> str:
