@@ -41,6 +41,7 @@ def test_what_holds_for_every_head(artefacts: Project, name: str) -> None:
         "## Method",
         "## Results",
         "## Limits",
+        "ECE",
         "Model digest: `",
     ):
         assert words in text
