@@ -53,13 +53,13 @@ WEIGHT = "Value error, should be a number from 0 to 1,000,000, or auto"
             "retrain",
             "alpha",
             "auto",
-            "params.yaml: retrain: Value error, alpha is auto, beta is 10.0; give numbers to both, or auto",
+            "params.yaml: retrain: Value error, alpha is auto, beta is 30.0; give numbers to both, or auto",
         ),
         (
             "retrain",
             "l2",
             "auto",
-            "params.yaml: retrain: Value error, l2 is auto, alpha is 1.0, beta is 10.0; the three are "
+            "params.yaml: retrain: Value error, l2 is auto, alpha is 1.0, beta is 30.0; the three are "
             "picked together: give a number to l2, or auto to all of them",
         ),
         ("retrain", "l2", -1, f"params.yaml: retrain.l2: {WEIGHT}, found -1"),
