@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -113,6 +114,12 @@ def test_it_is_trained_on_with_what_erm_saw(tmp_path: Path, monkeypatch: pytest.
         assert few is not None
         assert few["rows"] == 20
         assert few == convergence(given)
+
+
+def test_the_drawn_rows_are_read_in_order(tmp_path: Path) -> None:
+    x, rows = np.random.default_rng(0).normal(size=(1500, 2)), np.arange(1500) % 3 == 1
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        np.testing.assert_array_equal(module._read(file.create_dataset("x", data=x), rows), x[rows])
 
 
 def test_classes_count_as_much_as_in_erm_s_training() -> None:
