@@ -1,11 +1,13 @@
 """Logistic regression on standardised features, by scikit-learn: for the methods that fit on few rows."""
 
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from pipeline.last_layer.heads import Heads
@@ -40,6 +42,9 @@ def regression(
 ) -> Coefficients:
     """Fit logistic regression; with more than two classes, each class against the rest.
 
+    It computes with one thread: with two, hundreds of such small fits took 25 times as long. And so the
+    result does not depend on the number of threads.
+
     Args:
         x: (n, D), standardised features.
         label: (n,); every class has rows.
@@ -48,11 +53,18 @@ def regression(
     model = LogisticRegression(C=strength, **_SOLVERS[penalty])
     if penalty == "l2":
         x = x.astype(np.float32)  # twice as fast; liblinear would compute in float64 anyway
+    with _thread_pools().limit(limits=1):
+        each = OneVsRestClassifier(model).fit(x, label).estimators_ if classes > 2 else [model.fit(x, label)]
     if classes == 2:  # scikit-learn has one score, for the second class; the first gets 0
-        one = model.fit(x, label)
+        (one,) = each
         return np.concatenate([np.zeros_like(one.coef_), one.coef_]), np.concatenate([[0.0], one.intercept_])
-    each = OneVsRestClassifier(model).fit(x, label).estimators_
     return np.concatenate([e.coef_ for e in each]), np.concatenate([e.intercept_ for e in each])
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """The thread pools of the libraries that are loaded, scikit-learn's among them."""
+    return ThreadpoolController()
 
 
 def head(coefficients: Coefficients, scale: Scale) -> Heads:
