@@ -31,7 +31,10 @@ class Stage:
         device: whether the user can choose the device that it computes on.
         cluster: whether the workers of a Dask cluster can do its work.
         files: the user's own files that it reads, as dvc.yaml names them.
-        pipeline: the DVC file that it is in: `main`, or `comparison`, which a plain `dvc repro` does not run.
+        pipeline: the DVC file that it is in: `main`; or `comparison` or `study`, which a plain `dvc repro`
+            does not run.
+        repeated: whether it is run for each seed and variant of the study, in a project of its own, after the
+            stages that make what it needs.
     """
 
     name: str
@@ -43,7 +46,8 @@ class Stage:
     device: bool = True
     cluster: bool = False
     files: tuple[str, ...] = ()
-    pipeline: Literal["main", "comparison"] = "main"
+    pipeline: Literal["main", "comparison", "study"] = "main"
+    repeated: bool = False
 
     def function(self) -> Any:
         """The function, imported now."""
@@ -193,6 +197,39 @@ STAGES = (
         device=False,
         pipeline="comparison",
     ),
+    Stage(
+        "study-run",
+        about="run everything once, from ERM on, for the study",
+        run="study.run:run",
+        needs=("images", "erm", "masks", "features", "retrained", "baselines"),
+        makes=(Kind("run", "study/runs", "model"),),
+        params=(
+            "study:StudyParams",
+            "maps:MapParams",
+            "features:FeaturesParams",
+            "sweep:GridParams",
+            "fit:FitParams",
+            "selection:SelectionParams",
+        ),
+        cluster=True,
+        pipeline="study",
+        repeated=True,
+    ),
+    Stage(
+        "study",
+        about="compare the methods over all runs of the study",
+        run="study.merge:study",
+        needs=(),
+        makes=(
+            Kind("study", "study/study.json", "metrics"),
+            Kind("study_table", "study/runs.csv", "files"),
+            Kind("study_figure", "study/runs.svg", "files"),
+        ),
+        params=("study:StudyParams",),
+        device=False,
+        files=("data/study/runs",),
+        pipeline="study",
+    ),
 )
 
 # Every kind of artefact by its name, with the stage that makes it.
@@ -204,6 +241,16 @@ for _stage in STAGES:
 def stage(name: str) -> Stage:
     """The stage of that name."""
     return {each.name: each for each in STAGES}[name]
+
+
+def before(repeated: Stage) -> list[Stage]:
+    """The stages that have to run before a repeated stage, in their order."""
+    wanted, found = set(repeated.needs), list[Stage]()
+    for each in reversed(STAGES):
+        if wanted & {made.name for made in each.makes}:
+            wanted |= set(each.needs)
+            found.insert(0, each)
+    return found
 
 
 def project(data: Path, **elsewhere: Path) -> "Project":

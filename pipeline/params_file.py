@@ -5,6 +5,7 @@ of the parameter models of the stages in `pipeline.graph`.
 """
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.graph import STAGES
 from pipeline.params.block import Block
 from pipeline.params.inputs import misfit
 from pipeline.params.model import ModelParams, contradiction
+from pipeline.params.study import SEEDS, StudyParams
 from pipeline.params.train import TrainParams
 from pipeline.store.files import regular
 
@@ -74,6 +76,15 @@ def load(path: Path) -> Params:
     Raises:
         MacError: one line naming the file and the dotted key.
     """
+    return parse(read(path), str(path))
+
+
+def read(path: Path) -> Any:
+    """The values in params.yaml, not checked.
+
+    Raises:
+        MacError: it cannot be read, or is not YAML.
+    """
     try:
         with regular(path) as file:
             contents = file.read(LARGEST + 1)
@@ -85,7 +96,7 @@ def load(path: Path) -> Params:
         text = contents.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MacError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from None
-    return parse(from_yaml(text, str(path)), str(path))
+    return from_yaml(text, str(path))
 
 
 def from_yaml(text: str, where: str) -> Any:
@@ -130,11 +141,71 @@ def _check_size(whole: Node | None, where: str) -> None:
 
 
 def parse(values: Any, where: str) -> Params:
-    """Check values already read; `where` starts the error line.
+    """Check values already read, and with them those of every variant of the study.
+
+    Args:
+        where: starts the error line.
 
     Raises:
         MacError: one line naming the dotted key.
     """
+    params = _parsed(values, where)
+    for name, changes in params.values["study"]["variants"].items():
+        if changes:
+            _parsed(_changed(values, changes, _variant(where, name)), _variant(where, name))
+    return params
+
+
+def of_run(values: Any, where: str, variant: str, seed: int) -> dict[str, Any]:
+    """The values of params.yaml for one run of the study, which is the only one that they name.
+
+    Args:
+        values: those of params.yaml.
+        where: starts the error line.
+
+    Raises:
+        MacError: they are wrong, or name no such run.
+    """
+    study = parse(values, where).of(StudyParams)
+    if variant not in study.variants:
+        raise MacError(f"{where}: study.variants: has no {quoted(variant)}, but {', '.join(study.variants)}")
+    if seed not in study.seeds:
+        raise MacError(f"{where}: study.seeds: has no {seed}, but {', '.join(map(str, study.seeds))}")
+    changes = study.variants[variant]
+    changed = _changed(values, changes, _variant(where, variant))
+    for key in SEEDS:
+        block, _, name = key.partition(".")
+        changed[block][name] = seed
+    return {**changed, "study": {"seeds": [seed], "variants": {variant: changes}}}
+
+
+def _variant(where: str, name: str) -> str:
+    return f"{where}: study.variants.{name}"
+
+
+def _changed(values: Any, changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A copy of the values with changes, by dotted keys.
+
+    Raises:
+        MacError: a key is none that a variant can change.
+    """
+    changed: dict[str, Any] = deepcopy(values)
+    for dotted, value in changes.items():
+        *blocks, key = dotted.split(".")
+        if not blocks or blocks[0] == StudyParams.block:
+            raise MacError(f"{where}: {dotted}: should be a key of a block, such as saliency.top_k")
+        if dotted in SEEDS:
+            raise MacError(f"{where}: {dotted}: is the seed of the run, one of study.seeds")
+        block = changed
+        for name in blocks:
+            if not isinstance(block.get(name), dict):
+                raise MacError(f"{where}: {dotted}: there is no block {name}")
+            block = block[name]
+        block[key] = deepcopy(value)
+    return changed
+
+
+def _parsed(values: Any, where: str) -> Params:
     fields: dict[str, Any] = {name: (model, ...) for name, model in blocks().items()}
     whole = create_model("params", __base__=Block, **fields)
     checked = _checked(whole, values, where, ()).model_dump()

@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -48,12 +48,13 @@ def command_of(stage: Stage) -> click.Command:
         if show:
             webbrowser.open(page.resolve().as_uri())
 
-    for option in _options(stage):
+    for option in options(stage):
         command = option(command)
     return click.command(stage.name, help=f"{stage.about[0].upper()}{stage.about[1:]}.")(command)
 
 
-def _options(stage: Stage) -> Iterator[Callable[[Callable[..., None]], Callable[..., None]]]:
+def options(stage: Stage) -> Iterator[Callable[[Callable[..., None]], Callable[..., None]]]:
+    """The options of a stage's command."""
     if stage.makes[0].path.endswith(".html"):
         yield show_option
     if stage.cluster:
@@ -73,8 +74,12 @@ def run(
     device: str = "cpu",
     workers: int | None = None,
     scheduler_address: str | None = None,
+    elsewhere: Mapping[str, Path] | None = None,
 ) -> str | None:
     """Run a stage in a data folder; return the text to print, if any.
+
+    Args:
+        elsewhere: the paths of artefacts that are not in the data folder, by name.
 
     Raises:
         MacError: wrong parameters, an artefact that is missing or does not fit, or an error of the stage.
@@ -84,7 +89,7 @@ def run(
         chosen = params_file.load(params_path)
         models = [chosen.of(model) for model in stage.models()]
     function = stage.function()
-    project = graph.project(data)
+    project = graph.project(data, **(elsewhere or {}))
     outs = [project.path(made.name) for made in stage.makes]
     with _cluster(workers, scheduler_address, device) as cluster:
         name = _device(stage, device) if cluster is None else cluster.on.type

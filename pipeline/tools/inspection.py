@@ -21,6 +21,7 @@ from pipeline.results.blanks import blank_in
 from pipeline.results.blocks import in_blocks
 from pipeline.schemas import tables as declared
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
+from pipeline.study import table as of_runs
 from pipeline.tools.single import open_single
 
 PREVIEWS = "preview"  # the group of masks.h5 with pictures for HDF viewers
@@ -89,8 +90,11 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 
 
 def _table_of(found: dict[str, Any], path: Path) -> str:
-    """The table of a metrics.json of evaluate, baselines or ablation."""
+    """The table of a metrics.json of evaluate, baselines or ablation, or of study.json."""
     try:
+        if "variants" in found:
+            _require_declared(found, "study")
+            return of_runs.of_study(found)
         if "methods" in found:
             _require_declared(found, "baselines")
             return tables.of_baselines(found)
@@ -103,7 +107,9 @@ def _table_of(found: dict[str, Any], path: Path) -> str:
         return f"{tables.of_metrics(found)}\n\n{diagnosis_table.in_words(found['diagnosis'])}"
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise MacError(f"{path}: is no metrics.json of evaluate, baselines or ablation ({reason})") from None
+        raise MacError(
+            f"{path}: is no metrics.json of evaluate, baselines or ablation, nor study.json ({reason})"
+        ) from None
 
 
 def _require_declared(found: Mapping[str, Any], kind: str) -> None:

@@ -1,0 +1,245 @@
+"""Stage study: compares the methods over all runs of the study."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline.compute.context import Context
+from pipeline.errors import MacError
+from pipeline.params.study import StudyParams, has_own_images
+from pipeline.project import Opened, Project
+from pipeline.results import verdict
+from pipeline.results.tables import worst_of
+from pipeline.study import figure, statistics, table
+from pipeline.study.names import ERM, MAC, MASKS
+
+# Besides each method, what is compared with what.
+_OF_MASKS = (
+    (MASKS["own"], MASKS["random"]),
+    (MASKS["true"], MASKS["own_known"]),
+    (MASKS["true"], MASKS["own"]),
+)
+_OTHER_METRICS = ("raw_mean", "adjusted_mean", "robust_coverage", "balanced_accuracy", "auroc", "ece")
+_COLUMNS = ("variant", "seed", "method", "title", "labels", "heads")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the study.
+
+    Attributes:
+        metrics: its metrics.json.
+        made: the parameters that its artefacts were made with.
+        correct: by method, whether each head is right about each test image, (S, N) bool.
+        test: `row`, `label` and `group` of the test images, (N,).
+    """
+
+    path: Path
+    seed: int
+    metrics: Mapping[str, Any]
+    made: Mapping[str, Any]
+    correct: Mapping[str, NDArray[np.bool_]]
+    test: Mapping[str, NDArray[np.int64]]
+
+    @property
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """The methods in metrics.json."""
+        found: Mapping[str, Mapping[str, Any]] = self.metrics["methods"]
+        return found
+
+
+def study(
+    given: Opened, json_out: Path, csv_out: Path, figure_out: Path, params: StudyParams, _context: Context
+) -> str:
+    """Write the results of the study, a table of all runs, and a figure of them; return the text to print.
+
+    study.json has by variant: `methods.<name>`, what each method scores over the runs; and `differences`, the
+    paired comparisons of MaC with each other method, and of its masks with random and true ones
+    (`study.statistics`). runs.csv has a row for each run and method.
+
+    Raises:
+        MacError: a run is missing, damaged, or does not belong to the others of its variant.
+    """
+    variants, lines = {}, list[dict[str, object]]()
+    for name, changes in params.variants.items():
+        runs = [_read(given.project, name, changes, seed) for seed in params.seeds]
+        _require_alike(runs)
+        variants[name] = _compared(runs, changes)
+        for run in runs:
+            lines += _lines(run)
+    found = {"variants": variants}
+    columns = list(dict.fromkeys(_columns(lines)))
+    store.write_csv(csv_out, [{**dict.fromkeys(columns, ""), **line} for line in lines], columns)
+    store.write_text(figure_out, figure.of_study(found))
+    store.write_json(json_out, found)
+    return table.of_study(found)
+
+
+def _read(project: Project, variant: str, changes: Mapping[str, Any], seed: int) -> Run:
+    path = project.path("run") / variant / str(seed)
+    with _opened(project, path, variant, changes, seed) as given:
+        metrics, model = given.metrics("run"), given.model("run")
+        answers, test = model.read("answers"), model.read("test")
+        remedy = given.project.kinds["run"].remedy
+        said = (metrics["variant"], metrics["seed"])
+        if said != (variant, seed):
+            raise MacError(f"{path}: is the run of variant {said[0]}, seed {said[1]}; {remedy}")
+        if answers.keys() != metrics["methods"].keys() or test["group"].max() >= len(metrics["groups"]):
+            raise MacError(f"{path}: damaged (its answers are not those of metrics.json); {remedy}")
+        correct = {name: each == test["label"] for name, each in answers.items()}
+        return Run(path, seed, metrics, model.provenance.params, correct, test)
+
+
+@contextmanager
+def _opened(
+    project: Project, path: Path, variant: str, changes: Mapping[str, Any], seed: int
+) -> Iterator[Opened]:
+    """A run, opened. It must be of the project's images, unless its variant has others."""
+    kind = project.kinds["run"].by(f"study-run --variant {variant} --seed {seed}")
+    elsewhere = {**project.elsewhere, "run": path}
+    if has_own_images(changes):
+        elsewhere["images"] = path / "images.h5"  # it was not kept
+    own = replace(project, kinds={**project.kinds, "run": kind}, elsewhere=elsewhere)
+    with own.open("run") as given:
+        yield given
+
+
+def _require_alike(runs: Sequence[Run]) -> None:
+    """Raise an error if runs of one variant differ in more than their seeds."""
+    first = runs[0]
+    for run in runs[1:]:
+        same_images = all(np.array_equal(run.test[name], first.test[name]) for name in first.test)
+        same = (
+            run.metrics["groups"] == first.metrics["groups"] and run.metrics["kind"] == first.metrics["kind"]
+        )
+        if not (same_images and same and _without_seeds(run.made) == _without_seeds(first.made)):
+            raise MacError(
+                f"{run.path}: was made with other parameters or images than {first.path}; "
+                "'dvc repro data/study/dvc.yaml' makes them alike"
+            )
+
+
+def _without_seeds(made: Any) -> Any:
+    if isinstance(made, Mapping):
+        return {key: _without_seeds(value) for key, value in made.items() if key != "seed"}
+    return made
+
+
+def _compared(runs: Sequence[Run], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant's entry in study.json."""
+    first = runs[0]
+    everywhere = [name for name in first.rows if all(name in run.rows for run in runs)]
+    worst, _ = worst_of(first.rows[ERM]["test"])
+    observed = {name: _of_runs(runs, name, worst) for name in everywhere}
+    correct = [{name: run.correct[name] for name in everywhere} for run in runs]
+    resampled = statistics.resampled_worst(correct, first.test["group"])
+    drawn = statistics.drawn_runs(len(runs))
+    methods: dict[str, dict[str, Any]] = {}
+    for name in everywhere:
+        low, high = statistics.hierarchical_interval(observed[name], resampled[name], drawn, 0.0)
+        row = first.rows[name]
+        methods[name] = {
+            **{key: row[key] for key in ("title", "labels", "sign")},
+            "heads": row["seeds"],
+            worst: {
+                **statistics.summary(observed[name]),
+                "low": low,
+                "high": high,
+                "runs": observed[name].tolist(),
+            },
+        }
+        for key in _OTHER_METRICS:
+            if key in row["test"]:
+                methods[name][key] = statistics.summary(_of_runs(runs, name, key))
+    others = [(MAC, name) for name in everywhere if name != MAC and name not in MASKS.values()]
+    pairs = [*others, *_pairs_of_masks(everywhere)]
+    differences: list[dict[str, Any]] = []
+    for one, other in pairs:
+        difference = observed[one] - observed[other]
+        between = resampled[one] - resampled[other]
+        low, high = statistics.hierarchical_interval(difference, between, drawn, -1.0)
+        means = [methods[name]["raw_mean"]["mean"] for name in (one, other)]
+        about = {"of": one, "than": other, "mean_accuracy": means[0] - means[1]}
+        found = {**statistics.summary(difference), "low": low, "high": high}
+        differences.append({**about, **found, **statistics.paired(difference)})
+    for test in ("t", "wilcoxon"):
+        corrected = statistics.holm([row[f"{test}_p"] for row in differences])
+        for row, value in zip(differences, corrected, strict=True):
+            row[f"{test}_p_holm"] = value
+    return {
+        "changes": dict(changes),
+        "seeds": [run.seed for run in runs],
+        "worst": worst,
+        "images": sum(first.metrics["groups"].values()),
+        "methods": methods,
+        "differences": differences,
+        "not_in_all": sorted({name for run in runs for name in run.rows if name not in everywhere}),
+        "verdict": _verdict(methods, differences, worst, len(runs)),
+        "diagnoses": [run.metrics["diagnosis"]["verdict"] for run in runs],
+        "coverage": _coverage(runs),
+    }
+
+
+def _of_runs(runs: Sequence[Run], name: str, metric: str) -> NDArray[np.float64]:
+    """A test metric of a method, the mean of its heads, in each run: (R,)."""
+    return np.array([run.rows[name]["test"][metric]["mean"] for run in runs])
+
+
+def _pairs_of_masks(there: Sequence[str]) -> list[tuple[str, str]]:
+    """The kinds of masks to compare: true ones with MaC's of the same images."""
+    pairs = [pair for pair in _OF_MASKS if set(pair) <= set(there)]
+    if (MASKS["true"], MASKS["own_known"]) in pairs:
+        pairs.remove((MASKS["true"], MASKS["own"]))
+    return pairs
+
+
+def _verdict(
+    methods: Mapping[str, Mapping[str, Any]], differences: Sequence[Mapping[str, Any]], worst: str, runs: int
+) -> str:
+    """MaC against ERM, and against the best other method that sees no more group labels, in words."""
+    found = {}
+    for row in differences:
+        if row["of"] == MAC:
+            figures = (row[key] for key in ("mean", "low", "high", "mean_accuracy"))
+            found[row["than"]] = verdict.Difference(methods[row["than"]]["title"], *figures)
+    rivals = {name: {**methods[name], "test": methods[name]} for name in found}
+    best = verdict.best_other(rivals, methods[MAC]["labels"], worst)
+    said = verdict.paragraph(worst, found[ERM], found[best] if best else None, runs)
+    return said if runs == 1 else f"{said} They are over test images, too."
+
+
+def _coverage(runs: Sequence[Run]) -> dict[str, float] | None:
+    """How much of the true foregrounds, and of the rest, the masks cover: means over images and runs."""
+    rows = [row for run in runs for row in run.metrics["coverage"]]
+    if not rows:
+        return None
+    n = np.array([row["n"] for row in rows])
+    return {key: float(np.average([row[key] for row in rows], weights=n)) for key in ("mask_fg", "mask_bg")}
+
+
+def _lines(run: Run) -> list[dict[str, object]]:
+    """The rows of runs.csv of one run."""
+    lines = []
+    for name, row in run.rows.items():
+        cells = (run.metrics["variant"], run.seed, name, row["title"], row["labels"], row["seeds"])
+        line: dict[str, object] = dict(zip(_COLUMNS, cells, strict=True))
+        for split in ("val", "test"):
+            worst, many = worst_of(row[split])
+            for key in (worst, *_OTHER_METRICS):
+                if key in row[split]:
+                    line[f"{split}_{key}"] = row[split][key]["mean"]
+            for group, value in row[split][many].items():
+                line[f"{split}: {group}"] = value["mean"]
+        lines.append(line)
+    return lines
+
+
+def _columns(lines: Sequence[Mapping[str, object]]) -> Iterator[str]:
+    for line in lines:
+        yield from line

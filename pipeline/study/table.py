@@ -1,0 +1,114 @@
+"""study.json as text: what `mac study` and `mac inspect` print."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_NONE = "–"
+_OTHERS = {"auroc": "AUROC", "ece": "ECE"}
+
+
+def of_study(found: Mapping[str, Any]) -> str:
+    """The results of every variant, in percent and points, and the verdict on each.
+
+    Args:
+        found: study.json.
+    """
+    parts = []
+    for name, variant in found["variants"].items():
+        parts.append("\n".join(_of_variant(name, variant)))
+    return "\n\n".join(parts)
+
+
+def _of_variant(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
+    seeds, key, methods = variant["seeds"], variant["worst"], variant["methods"]
+    runs, worst = len(seeds), key.replace("_", " ")
+    changed = ", ".join(f"{dotted}: {value}" for dotted, value in variant["changes"].items())
+    yield f"{name}{f' ({changed})' if changed else ''}: {_counted(runs)}, seeds {_listed(seeds)}"
+    others = [each for each in _OTHERS if all(each in row for row in methods.values())]
+    width = max(len(row["title"]) for row in methods.values()) + 2
+    head = f"{f'test {worst}, %':<{width}}{'mean':>7}{'± sd':>7}{'lowest':>8}{'highest':>9}{'95 %':>16}"
+    head += f"{'mean acc.':>11}"
+    yield head + "".join(f"{_OTHERS[each]:>8}" for each in others) + "  group labels seen"
+    for row in methods.values():
+        found = row[key]
+        cells = f"{_percent(found['mean']):>7}{_percent(found['std']):>7}{_percent(found['lowest']):>8}"
+        cells += f"{_percent(found['highest']):>9}{_interval(found['low'], found['high']):>16}"
+        cells += f"{_percent(row['raw_mean']['mean']):>11}"
+        cells += "".join(f"{_percent(row[each]['mean']):>8}" for each in others)
+        yield f"{row['title']:<{width}}{cells}  {row['sign']} {row['labels']}"
+    yield ""
+    yield from _differences(variant, worst)
+    if variant["not_in_all"]:
+        yield f"not in every run, so not compared: {', '.join(variant['not_in_all'])}"
+    if variant["coverage"]:
+        inside, outside = (100 * variant["coverage"][part] for part in ("mask_fg", "mask_bg"))
+        yield f"masks cover {inside:.1f} % of the true foregrounds and {outside:.1f} % of the rest"
+    yield f"diagnosis, the method's assumption: {_tallied(variant['diagnoses'])}"
+    yield from _notes(runs, variant["images"])
+    yield ""
+    yield variant["verdict"]
+
+
+def _differences(variant: Mapping[str, Any], worst: str) -> Iterator[str]:
+    names = []
+    for row in variant["differences"]:
+        names.append(" − ".join(variant["methods"][row[end]]["title"] for end in ("of", "than")))
+    width = max(len(name) for name in names) + 2
+    columns = (
+        f"{'mean':>7}{'± sd':>7}{'95 %':>16}{'95 % (t)':>16}{'p (t)':>8}{'Holm':>7}{'p (W)':>8}{'Holm':>7}"
+    )
+    yield f"{f'difference, points of the {worst}':<{width}}{columns}{'g':>7}{'runs needed':>13}"
+    for name, row in zip(names, variant["differences"], strict=True):
+        cells = f"{_signed(100 * row['mean']):>7}{_percent(row['std']):>7}"
+        cells += f"{_interval(row['low'], row['high']):>16}{_interval(row['t_low'], row['t_high']):>16}"
+        cells += f"{_chance(row['t_p']):>8}{_chance(row['t_p_holm']):>7}"
+        cells += f"{_chance(row['wilcoxon_p']):>8}{_chance(row['wilcoxon_p_holm']):>7}"
+        needed = _NONE if row["runs_needed"] is None else str(row["runs_needed"])
+        yield f"{name:<{width}}{cells}{_signed(row['g_z'], 2):>7}{needed:>13}"
+
+
+def _notes(runs: int, images: int) -> Iterator[str]:
+    if runs == 1:
+        yield f"95 %: over {images} test images, for this ERM run; nothing is said of other runs"
+        return
+    yield f"95 %: over ERM runs and {images} test images; 95 % (t): over ERM runs alone, on these images"
+    yield "p: paired t test, and Wilcoxon's signed ranks (W), over ERM runs; Holm: corrected for all rows"
+    yield "g: mean / sd of the difference, corrected; runs needed: ERM runs for power .8 at .05, two-sided"
+
+
+def _counted(runs: int) -> str:
+    return f"{runs} ERM run{'s' if runs > 1 else ''}"
+
+
+def _listed(seeds: list[int]) -> str:
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
+def _tallied(verdicts: list[str]) -> str:
+    """How often each was found: `holds in 4 runs, doubtful in 1`."""
+    counts = {each: verdicts.count(each) for each in dict.fromkeys(verdicts)}
+    return ", ".join(f"{each} in {count} of {len(verdicts)}" for each, count in counts.items())
+
+
+def _percent(value: float | None) -> str:
+    return _NONE if value is None else f"{100 * value:.1f}"
+
+
+def _signed(value: float | None, digits: int = 1) -> str:
+    if value is None:
+        return _NONE
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return _NONE
+    return " to ".join(f"{round(100 * end, 1) + 0.0:.1f}".replace("-", "−") for end in (low, high))
+
+
+def _chance(value: float | None) -> str:
+    if value is None:
+        return _NONE
+    return "<.001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
