@@ -17,14 +17,8 @@ from pipeline.project import Opened, Project
 from pipeline.results import verdict
 from pipeline.results.tables import worst_of
 from pipeline.study import figure, statistics, table
-from pipeline.study.names import ERM, MAC, MASKS
+from pipeline.study.names import ERM, MAC, OF_MASKS, PAIRS_OF_MASKS
 
-# Besides each method, what is compared with what.
-_OF_MASKS = (
-    (MASKS["own"], MASKS["random"]),
-    (MASKS["true"], MASKS["own_known"]),
-    (MASKS["true"], MASKS["own"]),
-)
 _OTHER_METRICS = ("raw_mean", "adjusted_mean", "robust_coverage", "balanced_accuracy", "auroc", "ece")
 _COLUMNS = ("variant", "seed", "method", "title", "labels", "heads")
 
@@ -157,7 +151,7 @@ def _compared(runs: Sequence[Run], changes: Mapping[str, Any]) -> dict[str, Any]
         for key in _OTHER_METRICS:
             if key in row["test"]:
                 methods[name][key] = statistics.summary(_of_runs(runs, name, key))
-    others = [(MAC, name) for name in everywhere if name != MAC and name not in MASKS.values()]
+    others = [(MAC, name) for name in everywhere if name != MAC and name not in OF_MASKS]
     pairs = [*others, *_pairs_of_masks(everywhere)]
     differences: list[dict[str, Any]] = []
     for one, other in pairs:
@@ -192,11 +186,12 @@ def _of_runs(runs: Sequence[Run], name: str, metric: str) -> NDArray[np.float64]
 
 
 def _pairs_of_masks(there: Sequence[str]) -> list[tuple[str, str]]:
-    """The kinds of masks to compare: true ones with MaC's of the same images."""
-    pairs = [pair for pair in _OF_MASKS if set(pair) <= set(there)]
-    if (MASKS["true"], MASKS["own_known"]) in pairs:
-        pairs.remove((MASKS["true"], MASKS["own"]))
-    return pairs
+    """The kinds of masks to compare; true ones once, with MaC's of the same images."""
+    found: dict[str, tuple[str, str]] = {}
+    for pair in PAIRS_OF_MASKS:
+        if set(pair) <= set(there):
+            found.setdefault(pair[0], pair)
+    return list(found.values())
 
 
 def _verdict(

@@ -68,7 +68,8 @@ def run(
     else:
         compared = compare(given, maps, features, sweep, fit, selection, context)
         for kind, measured in compared.kinds.items():
-            rows[MASKS[kind]], heads[MASKS[kind]] = _of_masks(given, measured), measured.heads
+            name, title = MASKS[kind]
+            rows[name], heads[name] = _of_masks(given, title, measured), measured.heads
     grouping, cached, diagnosis = given.grouping("test"), given.file("features"), diagnose(given)
     metrics = {
         "made_from": given.digests("images"),
@@ -132,12 +133,12 @@ def _described(
     return {**about, "chosen": dict(chosen), "seeds": seeds, **scores}
 
 
-def _of_masks(given: Opened, measured: Measured) -> dict[str, Any]:
+def _of_masks(given: Opened, title: str, measured: Measured) -> dict[str, Any]:
     row = measured.row
     labels = seen("validation, to choose", row["criterion"], given.erm_labels)
     chosen: dict[str, Any] = {key: row[key] for key in ("alpha", "beta", "l2") if key in row}
     scores = {split: row[split] for split in ("val", "test")}
-    return _described(f"MaC, {row['name']}", labels, chosen, row["seeds"], scores)
+    return _described(title, labels, chosen, row["seeds"], scores)
 
 
 def _coverage(given: Opened) -> list[dict[str, Any]]:

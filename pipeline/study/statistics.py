@@ -28,7 +28,7 @@ def resampled_worst(
 ) -> dict[str, Floats]:
     """The worst-group accuracies on other test splits of the same size, by method, (RESAMPLES, R).
 
-    Rows are resampled within each group: the same rows for all methods and all runs, which share the split.
+    Rows are resampled within each group: the same rows for all methods, and for all runs, which share them.
     The accuracies of the heads of a run are averaged.
 
     Args:
@@ -38,14 +38,12 @@ def resampled_worst(
     stacked = np.concatenate([each for run in correct for each in run.values()])
     lowest = np.full((RESAMPLES, len(stacked)), np.inf)
     for g in np.unique(group).tolist():
-        members, rng = stacked[:, group == g], np.random.default_rng((seed, g))
-        # Rows for which the same heads are right are equivalent, so they are drawn together.
-        patterns, count = np.unique(members, axis=1, return_counts=True)
-        n = members.shape[1]
+        members, rng = stacked[:, group == g].T.astype(np.float64), np.random.default_rng((seed, g))
+        n = len(members)
         for start in range(0, RESAMPLES, _ROWS_AT_ONCE):
-            drawn = rng.multinomial(n, count / n, size=min(_ROWS_AT_ONCE, RESAMPLES - start))
+            drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(_ROWS_AT_ONCE, RESAMPLES - start))
             part = slice(start, start + len(drawn))
-            lowest[part] = np.minimum(lowest[part], drawn.astype(np.float64) @ patterns.T / n)
+            lowest[part] = np.minimum(lowest[part], drawn.astype(np.float64) @ members / n)
     found: dict[str, list[Floats]] = {}
     first = 0
     for run in correct:
@@ -99,10 +97,10 @@ def paired(differences: Floats) -> dict[str, float | int | None]:
     """What differences of R runs say; None for what R, or equal differences, leave undefined.
 
     Returns:
-        `t_low`, `t_high`: Student's 95 % interval of the mean. `t_p`: of the paired t test. `wilcoxon_p`: of
-        the signed-rank test; exact where there is neither 0 nor a tie. `d_z`: the mean in standard deviations
-        (Cohen); `g_z`: the same with Hedges' correction for few runs. `runs_needed`: see `needed`, for g_z;
-        from 3 runs on.
+        `t_low`, `t_high`: Student's 95 % interval of the mean, within [−1, 1]. `t_p`: of the paired t test.
+        `wilcoxon_p`: of the signed-rank test; exact where there is neither 0 nor a tie. `d_z`: the mean in
+        standard deviations (Cohen); `g_z`: the same with Hedges' correction for few runs. `runs_needed`: see
+        `needed`, for g_z; from 3 runs on.
     """
     mean, runs = float(differences.mean()), len(differences)
     found: dict[str, float | int | None] = dict.fromkeys(
@@ -112,7 +110,7 @@ def paired(differences: Floats) -> dict[str, float | int | None]:
         return found
     std = float(differences.std(ddof=1))
     half = float(stats.t.ppf(1 - LEVEL / 2, runs - 1)) * std / math.sqrt(runs)
-    found |= {"t_low": mean - half, "t_high": mean + half}
+    found |= {"t_low": max(-1.0, mean - half), "t_high": min(1.0, mean + half)}
     if not differences.any():
         return found | {"t_p": 1.0, "wilcoxon_p": 1.0, "d_z": 0.0, "g_z": 0.0}
     found["wilcoxon_p"] = float(stats.wilcoxon(differences).pvalue)

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.study.names import OF_MASKS
+
 _NONE = "–"
 _OTHERS = {"auroc": "AUROC", "ece": "ECE"}
 
@@ -45,6 +47,8 @@ def _of_variant(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
         yield f"masks cover {inside:.1f} % of the true foregrounds and {outside:.1f} % of the rest"
     yield f"diagnosis, the method's assumption: {_tallied(variant['diagnoses'])}"
     yield from _notes(runs, variant["images"])
+    if not OF_MASKS.keys().isdisjoint(methods):
+        yield "MaC's, random and true masks: MaC with these, α and β picked in the same way for each"
     yield ""
     yield variant["verdict"]
 
