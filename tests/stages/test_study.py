@@ -1,0 +1,145 @@
+"""mac study-run and mac study on a very small project."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import graph, params_file
+from pipeline.graph import Stage
+from stages import frame
+from tests import made_up
+from tests.conftest import Project, default_params
+
+VARIANTS = {"base": {}, "control": {"saliency.method": "random"}}
+BEFORE = ["train", "saliency", "features", "sweep", "retrain", "baselines"]
+
+
+def write(folder: Path) -> Project:
+    """Only images.h5 and params.yaml."""
+    source = made_up.write(folder / "made", foregrounds=False)
+    (folder / "data").mkdir()
+    source.path("images").rename(folder / "data" / "images.h5")
+    shutil.rmtree(folder / "made")
+    project = Project(folder)
+    YAML(typ="safe").dump(default_params(), project.params_file)
+    project.set(
+        dataset__stored_size=72, dataset__input_size=64,
+        model__architecture="squeezenet1_1", model__weights="none",
+        train__epochs=1, train__batch_size=16, train__precision="float32",
+        saliency__most_constant=1.0, saliency__previews=0, features__draws=1, features__batch_size=16,
+        retrain__seeds=2, retrain__average=1, retrain__epochs=2,
+        sweep__alphas=[0], sweep__betas=[0, 2], sweep__seeds=1, baselines__methods=["erm", "llr"],
+        study__seeds=[0, 3], study__variants=VARIANTS,
+    )  # fmt: skip
+    return project
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+class Recorded:
+    """The stages that run, and what is made to fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names: list[str] = []
+        self.fails = ""
+        plain = frame.run
+
+        def run(stage: Stage, *arguments: Any, **others: Any) -> str | None:
+            self.names.append(stage.name)
+            if stage.name == self.fails:
+                raise KeyboardInterrupt
+            return plain(stage, *arguments, **others)
+
+        monkeypatch.setattr(frame, "run", run)
+
+
+def test_runs_go_on_where_they_were_give_the_same_bytes_and_are_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, ran = write(tmp_path), Recorded(monkeypatch)
+    control = project.data / "study/runs/control/3"
+    ran.fails = "sweep"
+    assert project.run("study-run", "--variant", "control", "--seed", "3").exit_code == 130
+    assert ran.names == BEFORE[:4]
+    assert not control.exists()
+    ran.names, ran.fails = [], ""
+    project.succeed("study-run", "--variant", "control", "--seed", "3")
+    assert ran.names == [*BEFORE[3:], "study-run"]
+    first = contents(control)
+    project.succeed("study-run", "--variant", "control", "--seed", "3")  # all of it, at once
+    assert contents(control) == first
+    for variant, seed in (("control", "0"), ("base", "0"), ("base", "3")):
+        project.succeed("study-run", "--variant", variant, "--seed", seed)
+    assert not any((project.data / "scratch").iterdir())
+    assert {path.name for path in project.data.iterdir()} == {
+        ".images.h5.verified",
+        "images.h5",
+        "scratch",
+        "study",
+        "timings",
+    }
+    times = json.loads((project.data / "timings/study/control-3.json").read_text())
+    assert list(times) == [*BEFORE, "study-run"]
+
+    runs = {variant: project.data / "study/runs" / variant / "3" for variant in VARIANTS}
+    about = json.loads((runs["base"] / "model.json").read_text())["params"]
+    assert {about["erm"]["train"]["seed"], about["masks"]["seed"], about["features"]["seed"]} == {3}
+    assert {name: json.loads((path / "model.json").read_text())["params"]["masks"]["method"]
+            for name, path in runs.items()} == {"base": "xgradcam", "control": "random"}  # fmt: skip
+    of_base = json.loads((runs["base"] / "metrics.json").read_text())["methods"]
+    assert list(of_base) == ["erm", "mac", "llr", "masks_own", "masks_random"]
+    of_control = json.loads((runs["control"] / "metrics.json").read_text())["methods"]
+    assert list(of_control) == ["erm", "mac", "llr"]
+    with graph.project(project.data, run=runs["base"]).open("run", "images") as given:
+        heads, answers = given.model("run").read(), given.model("run").read("answers")
+        assert heads["mac.weight"].shape[0] == answers["mac"].shape[0] == 2
+        right = answers["mac"] == given.model("run").read("test")["label"]
+    assert right.mean() == pytest.approx(of_base["mac"]["test"]["raw_mean"]["mean"])
+
+    said = project.succeed("study").output
+    assert "control (saliency.method: random): 2 ERM runs, seeds 0, 3" in said
+    study = json.loads((project.data / "study/study.json").read_text())["variants"]
+    assert (
+        study["base"]["methods"]["mac"]["worst_group"]["runs"][1]
+        == of_base["mac"]["test"]["worst_group"]["mean"]
+    )
+
+
+def test_a_variant_with_its_own_images_prepares_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path)
+    YAML(typ="safe").dump(default_params(), project.params_file)
+    project.set(study__variants={"large": {"dataset.stored_size": 300}}, study__seeds=[7])
+    seen: list[tuple[str, Path, dict[str, Path]]] = []
+
+    def run(stage: Stage, data: Path, *_: Any, elsewhere: dict[str, Path]) -> str:
+        seen.append((stage.name, data, elsewhere))
+        params = params_file.load(data.parent / "params.yaml").values
+        assert params["dataset"]["stored_size"] == 300
+        assert [params[block]["seed"] for block in ("train", "saliency", "features")] == [7, 7, 7]
+        return "done"
+
+    monkeypatch.setattr(frame, "run", run)
+    project.succeed("study-run", "--variant", "large", "--seed", "7")
+    assert [name for name, *_ in seen] == ["prepare", *BEFORE, "study-run"]
+    assert all(elsewhere.keys() == {"run"} for *_, elsewhere in seen)
+
+
+@pytest.mark.parametrize(
+    ("variant", "seed", "said"),
+    [
+        ("bace", "0", "study.variants: has no 'bace', but base, control"),
+        ("base", "1", "study.seeds: has no 1, but 0, 3"),
+        ("base", "0", "images.h5: no such file; run 'mac prepare'"),
+    ],
+)
+def test_a_run_that_there_is_not_is_one_line(tmp_path: Path, variant: str, seed: str, said: str) -> None:
+    project = Project(tmp_path)
+    YAML(typ="safe").dump(default_params(), project.params_file)
+    project.set(study__variants=VARIANTS, study__seeds=[0, 3])
+    assert said in project.fail("study-run", "--variant", variant, "--seed", seed)
