@@ -76,15 +76,10 @@ def load(path: Path) -> Params:
     Raises:
         MacError: one line naming the file and the dotted key.
     """
-    return parse(read(path), str(path))
+    return parse(_read(path), str(path))
 
 
-def read(path: Path) -> Any:
-    """The values in params.yaml, not checked.
-
-    Raises:
-        MacError: it cannot be read, or is not YAML.
-    """
+def _read(path: Path) -> Any:
     try:
         with regular(path) as file:
             contents = file.read(LARGEST + 1)
@@ -156,16 +151,16 @@ def parse(values: Any, where: str) -> Params:
     return params
 
 
-def of_run(values: Any, where: str, variant: str, seed: int) -> dict[str, Any]:
-    """The values of params.yaml for one run of the study, which is the only one that they name.
+def of_run(path: Path, variant: str, seed: int) -> Params:
+    """The parameters of one run of the study; it is the only one that they name.
 
     Args:
-        values: those of params.yaml.
-        where: starts the error line.
+        path: params.yaml.
 
     Raises:
-        MacError: they are wrong, or name no such run.
+        MacError: as `load`, or the study has no such run.
     """
+    values, where = _read(path), str(path)
     study = parse(values, where).of(StudyParams)
     if variant not in study.variants:
         raise MacError(f"{where}: study.variants: has no {quoted(variant)}, but {', '.join(study.variants)}")
@@ -176,7 +171,8 @@ def of_run(values: Any, where: str, variant: str, seed: int) -> dict[str, Any]:
     for key in SEEDS:
         block, _, name = key.partition(".")
         changed[block][name] = seed
-    return {**changed, "study": {"seeds": [seed], "variants": {variant: changes}}}
+    changed["study"] = {"seeds": [seed], "variants": {variant: changes}}
+    return _parsed(changed, _variant(where, variant))
 
 
 def _variant(where: str, name: str) -> str:

@@ -31,6 +31,7 @@ from stages.options import data_option, device_option, params_option, scheduler_
 if TYPE_CHECKING:
     from pipeline.compute.cluster import DaskCluster
     from pipeline.params.block import Block
+    from pipeline.params_file import Params
 
 show_option = click.option("--open", "show", is_flag=True, help="Show the page in the browser.")
 
@@ -38,8 +39,9 @@ show_option = click.option("--open", "show", is_flag=True, help="Show the page i
 def command_of(stage: Stage) -> click.Command:
     """The command `mac <stage>`, with the options that apply to the stage."""
 
-    def command(data: Path, show: bool = False, **options: Any) -> None:
-        said = run(stage, data, **options)
+    def command(data: Path, params_path: Path | None = None, show: bool = False, **options: Any) -> None:
+        params = None if params_path is None else params_file.load(params_path)
+        said = run(stage, data, params, **options)
         page = data / stage.makes[0].path
         if said:
             say(said)
@@ -70,7 +72,7 @@ def options(stage: Stage) -> Iterator[Callable[[Callable[..., None]], Callable[.
 def run(
     stage: Stage,
     data: Path,
-    params_path: Path | None = None,
+    params: "Params | None" = None,
     device: str = "cpu",
     workers: int | None = None,
     scheduler_address: str | None = None,
@@ -79,15 +81,13 @@ def run(
     """Run a stage in a data folder; return the text to print, if any.
 
     Args:
+        params: needed if the stage has parameters.
         elsewhere: the paths of artefacts that are not in the data folder, by name.
 
     Raises:
-        MacError: wrong parameters, an artefact that is missing or does not fit, or an error of the stage.
+        MacError: an artefact that is missing or does not fit, or an error of the stage.
     """
-    models: list[Block] = []
-    if params_path is not None:
-        chosen = params_file.load(params_path)
-        models = [chosen.of(model) for model in stage.models()]
+    models: list[Block] = [] if params is None else [params.of(model) for model in stage.models()]
     function = stage.function()
     project = graph.project(data, **(elsewhere or {}))
     outs = [project.path(made.name) for made in stage.makes]

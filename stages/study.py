@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from ruamel.yaml import YAML
 
 from pipeline import graph, params_file
 from pipeline.compute.code import code_of
 from pipeline.compute.progress import log
 from pipeline.graph import Stage
-from pipeline.params.study import has_own_images
+from pipeline.params.study import StudyParams
 from pipeline.store import read_json, stated_digest, write_json
 from stages import frame
 from stages.echo import say
@@ -54,30 +53,38 @@ def run(
     from pipeline.compute.device import hardware, pick
     from pipeline.compute.engine import Shards  # Dask takes a while to import
 
-    values = params_file.of_run(params_file.read(params_path), str(params_path), variant, seed)
+    params = params_file.of_run(params_path, variant, seed)
+    study = params.of(StudyParams)
     whole = graph.project(data)
     elsewhere = {made.name: whole.path(made.name) / variant / str(seed) for made in stage.makes}
     before = graph.before(stage)
     images: str | None = "its own"
-    if not has_own_images(values["study"]["variants"][variant]):
+    if not _has_own_images(study.variants[variant]):
         elsewhere["images"] = whole.path("images")
         images = stated_digest(elsewhere["images"]) if elsewhere["images"].is_file() else "missing"
         before = [each for each in before if each.name != "prepare"]
     code = {each.name: code_of(f"pipeline.{each.run.partition(':')[0]}") for each in before}
-    depends = (_without_study(values), images, code, hardware(pick(device)))
+    depends = (_without_study(params.values), images, code, hardware(pick(device)))
     name = f"{stage.name}-{variant}-{seed}"
     with Shards(frame.scratch_of(data), name, f"pipeline.{stage.run.partition(':')[0]}", *depends) as kept:
-        own, own_params = kept.folder / "data", kept.folder / "params.yaml"
-        YAML(typ="safe").dump(values, own_params)
+        own = kept.folder / "data"
         for each in (*before, stage):
             paths = [graph.project(own, **elsewhere).path(made.name) for made in each.makes]
             if each is not stage and all(path.exists() for path in paths):
                 continue
             log.info("study, %s, seed %d: %s", variant, seed, each.name)
             cluster = (workers, scheduler_address) if each.cluster else (None, None)
-            said = frame.run(each, own, own_params, device, *cluster, elsewhere=elsewhere)
+            said = frame.run(each, own, params, device, *cluster, elsewhere=elsewhere)
         _record(own, data / "timings" / "study" / f"{variant}-{seed}.json", [*before, stage])
     return f"{said}\n{elsewhere['run']}"
+
+
+def _has_own_images(changes: Mapping[str, Any]) -> bool:
+    """Whether a variant changes what stage prepare reads, so that the project's images.h5 is not its own."""
+    read = set[str]()
+    for model in graph.stage("prepare").models():
+        read |= {f"{model.block}.{key}" for key in model.model_fields}
+    return any(".".join(key.split(".")[:2]) in read for key in changes)
 
 
 def _without_study(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 """`study`: which runs of everything, from ERM on, are made to compare the methods over."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from pipeline.params.block import Block, Seed
-from pipeline.params.dataset import DatasetParams
 
 SEEDS = ("train.seed", "saliency.seed", "features.seed")  # what the seed of a run takes the place of
 VariantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
@@ -30,9 +28,3 @@ class StudyParams(Block):
         description="the variants by name: the parameters in which each differs from the rest of this file, "
         "such as {saliency.top_k: 0.2}; {} for none"
     )
-
-
-def has_own_images(changes: Mapping[str, Any]) -> bool:
-    """Whether a variant with these changes has another images.h5."""
-    own = {f"{DatasetParams.block}.{key}" for key in DatasetParams.model_fields}
-    return any(".".join(key.split(".")[:2]) in own for key in changes)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.errors import MacError
-from pipeline.params.study import StudyParams, has_own_images
+from pipeline.params.study import StudyParams
 from pipeline.project import Opened, Project
 from pipeline.results import verdict
 from pipeline.results.tables import worst_of
@@ -29,7 +29,7 @@ class Run:
 
     Attributes:
         metrics: its metrics.json.
-        made: the parameters that its artefacts were made with.
+        made: the parameters that its artefacts were made with, and the digest of its images.
         correct: by method, whether each head is right about each test image, (S, N) bool.
         test: `row`, `label` and `group` of the test images, (N,).
     """
@@ -62,7 +62,7 @@ def study(
     """
     variants, lines = {}, list[dict[str, object]]()
     for name, changes in params.variants.items():
-        runs = [_read(given.project, name, changes, seed) for seed in params.seeds]
+        runs = [_read(given.project, name, seed) for seed in params.seeds]
         _require_alike(runs)
         variants[name] = _compared(runs, changes)
         for run in runs:
@@ -75,9 +75,9 @@ def study(
     return table.of_study(found)
 
 
-def _read(project: Project, variant: str, changes: Mapping[str, Any], seed: int) -> Run:
+def _read(project: Project, variant: str, seed: int) -> Run:
     path = project.path("run") / variant / str(seed)
-    with _opened(project, path, variant, changes, seed) as given:
+    with _opened(project, path, variant, seed) as given:
         metrics, model = given.metrics("run"), given.model("run")
         answers, test = model.read("answers"), model.read("test")
         remedy = given.project.kinds["run"].remedy
@@ -87,20 +87,16 @@ def _read(project: Project, variant: str, changes: Mapping[str, Any], seed: int)
         if answers.keys() != metrics["methods"].keys() or test["group"].max() >= len(metrics["groups"]):
             raise MacError(f"{path}: damaged (its answers are not those of metrics.json); {remedy}")
         correct = {name: each == test["label"] for name, each in answers.items()}
-        return Run(path, seed, metrics, model.provenance.params, correct, test)
+        made = {"params": model.provenance.params, "from": model.provenance.made_from}
+        return Run(path, seed, metrics, made, correct, test)
 
 
 @contextmanager
-def _opened(
-    project: Project, path: Path, variant: str, changes: Mapping[str, Any], seed: int
-) -> Iterator[Opened]:
-    """A run, opened. It must be of the project's images, unless its variant has others."""
+def _opened(project: Project, path: Path, variant: str, seed: int) -> Iterator[Opened]:
+    """A run, opened, with the remedy that makes it again. It is of the project's images, or of its own."""
     kind = project.kinds["run"].by(f"study-run --variant {variant} --seed {seed}")
     elsewhere = {**project.elsewhere, "run": path}
-    if has_own_images(changes):
-        elsewhere["images"] = path / "images.h5"  # it was not kept
-    own = replace(project, kinds={**project.kinds, "run": kind}, elsewhere=elsewhere)
-    with own.open("run") as given:
+    with replace(project, kinds={**project.kinds, "run": kind}, elsewhere=elsewhere).open("run") as given:
         yield given
 
 

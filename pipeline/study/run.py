@@ -71,8 +71,11 @@ def run(
             name, title = MASKS[kind]
             rows[name], heads[name] = _of_masks(given, title, measured), measured.heads
     grouping, cached, diagnosis = given.grouping("test"), given.file("features"), diagnose(given)
+    digests = given.digests("images")
+    # What was prepared for this run alone is no artefact of the project that the run is kept in.
+    made_from = digests if "images" in given.project.elsewhere else {"its own images": digests["images"]}
     metrics = {
-        "made_from": given.digests("images"),
+        "made_from": made_from,
         "variant": variant,
         "changes": changes,
         "seed": seed,
@@ -92,7 +95,7 @@ def run(
             _tensors(heads),
             given.model("erm").spec,
             made,
-            given.digests("images"),
+            made_from,
             answers=_answers(heads, cached["test/original"][:]),
             test=test,
         )

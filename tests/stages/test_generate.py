@@ -1,13 +1,18 @@
 """What is made from the list of stages is up to date, and says what each stage uses."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.dependency.param import ParamsDependency
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from pipeline import graph
 from pipeline.graph import KINDS, STAGES, Stage
 from stages.generate import DVC_FILES, FILES, modules
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, default_params
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -20,7 +25,45 @@ def dvc_stage(stage: Stage) -> dict[str, Any]:
     return stages[stage.name]  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+ONCE = [stage for stage in STAGES if not stage.repeated]
+
+
+def test_dvc_has_a_stage_for_each_run_of_the_study(tmp_path: Path) -> None:
+    """What it depends on is all that the stages before it depend on, but for what makes images.h5."""
+    params = default_params()
+    Repo.init(str(tmp_path), no_scm=True).close()
+    params["study"] = {"seeds": [0, 5], "variants": {"base": {}, "k20": {"saliency.top_k": 0.2}}}
+    YAML(typ="safe").dump(params, tmp_path / "params.yaml")
+    (tmp_path / "data/study").mkdir(parents=True)
+    shutil.copy(REPOSITORY / DVC_FILES["study"], tmp_path / "data/study")
+    found = Repo(str(tmp_path)).stage.collect(str(tmp_path / DVC_FILES["study"]))
+    stages = {stage.name: stage for stage in found}
+    names = [f"study-run@{variant}-{seed}" for variant in ("base", "k20") for seed in (0, 5)]
+    assert sorted(stages) == sorted([*names, "study"])
+    run = stages["study-run@k20-5"]
+    assert run.cmd == "mac study-run --variant k20 --seed 5"
+    assert [out.def_path for out in run.outs] == ["data/study/runs/k20/5", "data/timings/study/k20-5.json"]
+    deps = {dep.def_path for dep in run.deps if dep.def_path}
+    (tracked,) = (set(dep.params) for dep in run.deps if isinstance(dep, ParamsDependency))
+    before = [stage for stage in graph.before(graph.stage("study-run")) if stage.name != "prepare"]
+    assert [stage.name for stage in before] == [
+        "train",
+        "saliency",
+        "features",
+        "sweep",
+        "retrain",
+        "baselines",
+    ]
+    for stage in (*before, graph.stage("ablation")):
+        needed = {dep for dep in dvc_stage(stage)["deps"] if dep.startswith("pipeline/")}
+        assert all(dep in deps or any(Path(dep).is_relative_to(each) for each in deps) for dep in needed)
+        assert set(dvc_stage(stage)["params"]) <= tracked
+    assert {"data/images.h5", "data/weights", "data/external_masks"} < deps
+    assert "study.variants.k20" in tracked
+    assert not {"study.seeds", "study.variants", "dataset.root"} & tracked
+
+
+@pytest.mark.parametrize("stage", ONCE, ids=lambda stage: stage.name)
 def test_dvc_runs_what_the_list_says(stage: Stage) -> None:
     found = dvc_stage(stage)
     assert found["cmd"] == f"mac {stage.name}"
@@ -58,13 +101,13 @@ def test_no_stage_depends_on_the_list_of_stages_nor_on_another_s_parameters() ->
 
 
 def test_a_new_alpha_runs_retrain_and_what_shows_it_alone() -> None:
-    deps = {stage.name: dvc_stage(stage)["deps"] for stage in STAGES}
-    params = {stage.name: dvc_stage(stage).get("params", []) for stage in STAGES}
+    deps = {stage.name: dvc_stage(stage)["deps"] for stage in ONCE}
+    params = {stage.name: dvc_stage(stage).get("params", []) for stage in ONCE}
     assert "data/sweep" in deps["retrain"]
     for key in ("retrain.alpha", "retrain.beta"):
         again = {name for name, keys in params.items() if key in keys}
         assert again == {"retrain"}
-        for stage in STAGES:  # in their order: a stage comes after what it needs
+        for stage in ONCE:  # in their order: a stage comes after what it needs
             if again & {KINDS[name].stage for name in stage.needs}:
                 again.add(stage.name)
         assert again == {"retrain", "evaluate", "report", "comparison_report"}

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import graph, params_file
+from pipeline import graph
 from pipeline.graph import Stage
+from pipeline.params_file import Params
 from stages import frame
 from tests import made_up
 from tests.conftest import Project, default_params
@@ -115,19 +116,18 @@ def test_a_variant_with_its_own_images_prepares_them(tmp_path: Path, monkeypatch
     project = Project(tmp_path)
     YAML(typ="safe").dump(default_params(), project.params_file)
     project.set(study__variants={"large": {"dataset.stored_size": 300}}, study__seeds=[7])
-    seen: list[tuple[str, Path, dict[str, Path]]] = []
+    seen: list[tuple[str, dict[str, Path]]] = []
 
-    def run(stage: Stage, data: Path, *_: Any, elsewhere: dict[str, Path]) -> str:
-        seen.append((stage.name, data, elsewhere))
-        params = params_file.load(data.parent / "params.yaml").values
-        assert params["dataset"]["stored_size"] == 300
-        assert [params[block]["seed"] for block in ("train", "saliency", "features")] == [7, 7, 7]
+    def run(stage: Stage, _data: Path, params: Params, *_: Any, elsewhere: dict[str, Path]) -> str:
+        seen.append((stage.name, elsewhere))
+        assert params.values["dataset"]["stored_size"] == 300
+        assert [params.values[block]["seed"] for block in ("train", "saliency", "features")] == [7, 7, 7]
         return "done"
 
     monkeypatch.setattr(frame, "run", run)
     project.succeed("study-run", "--variant", "large", "--seed", "7")
-    assert [name for name, *_ in seen] == ["prepare", *BEFORE, "study-run"]
-    assert all(elsewhere.keys() == {"run"} for *_, elsewhere in seen)
+    assert [name for name, _ in seen] == ["prepare", *BEFORE, "study-run"]
+    assert all(elsewhere.keys() == {"run"} for _, elsewhere in seen)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def worst(project: Project, seed: int, name: str) -> float:
     """The mean of the heads' worst-group accuracies, from the answers."""
     with graph.project(project.data, run=project.path("run") / "base" / str(seed)).open("run") as given:
         right = given.model("run").read("answers")[name] == LABEL
-    return float(np.mean([min(head[GROUP == g].mean() for g in range(4)) for head in right]))
+    return float(np.mean([min(head[g == GROUP].mean() for g in range(4)) for head in right]))
 
 
 def test_it_says_what_scipy_says_of_the_answers(project: Project) -> None:
@@ -146,12 +146,14 @@ def test_a_run_that_is_missing_or_of_something_else_is_one_line(project: Project
         merged(project, PARAMS.model_copy(update={"seeds": [7]}))
 
 
-def test_runs_of_other_images_are_refused_unless_the_variant_has_its_own(
-    project: Project, tmp_path: Path
-) -> None:
+def test_runs_of_other_images_are_refused_unless_they_are_their_own(project: Project, tmp_path: Path) -> None:
     cached.write(tmp_path)  # images.h5, which no run was made from
-    restate(project.path("run") / "base" / "0", lambda about: about.update(made_from={"images": "0" * 64}))
+    first = project.path("run") / "base" / "0"
     one = PARAMS.model_copy(update={"seeds": [0]})
+    restate(first, lambda about: about.update(made_from={"images": "0" * 64}))
     with pytest.raises(MacError, match="base/0: was made from other images"):
         merged(project, one)
-    assert merged(project, one.model_copy(update={"variants": {"base": {"dataset.root": "elsewhere"}}}))
+    restate(first, lambda about: about.update(made_from={"its own images": "0" * 64}))
+    assert merged(project, one)
+    with pytest.raises(MacError, match="base/1: was made with other parameters or images than .*base/0"):
+        merged(project, PARAMS.model_copy(update={"seeds": [0, 1]}))
