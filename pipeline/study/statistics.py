@@ -109,14 +109,13 @@ def paired(differences: Floats) -> dict[str, float | int | None]:
     if runs < 2:
         return found
     std = float(differences.std(ddof=1))
-    half = float(stats.t.ppf(1 - LEVEL / 2, runs - 1)) * std / math.sqrt(runs)
-    found |= {"t_low": max(-1.0, mean - half), "t_high": min(1.0, mean + half)}
     if not differences.any():
         return found | {"t_p": 1.0, "wilcoxon_p": 1.0, "d_z": 0.0, "g_z": 0.0}
     found["wilcoxon_p"] = float(stats.wilcoxon(differences).pvalue)
     if std < 1e-12:  # equal but for rounding
         return found
-    d = mean / std
+    half, d = float(stats.t.ppf(1 - LEVEL / 2, runs - 1)) * std / math.sqrt(runs), mean / std
+    found |= {"t_low": max(-1.0, mean - half), "t_high": min(1.0, mean + half)}
     found |= {"t_p": float(stats.ttest_1samp(differences, 0.0).pvalue), "d_z": d}
     if runs > 2:
         g = d * hedges(runs - 1)

@@ -2,11 +2,14 @@
 
 import csv
 import json
+import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save_file
 from scipy import stats
 
 from pipeline import graph, store
@@ -15,9 +18,10 @@ from pipeline.metrics import SIGNS, Grouping
 from pipeline.params.study import StudyParams
 from pipeline.project import Project
 from pipeline.results.scores import scores
+from pipeline.study import statistics
 from pipeline.study.merge import study
 from pipeline.tools.inspection import describe
-from tests import cached
+from tests import cached, fuzz
 from tests.conftest import restate
 from tests.made_up import SPEC
 from tests.page import Page
@@ -157,3 +161,35 @@ def test_runs_of_other_images_are_refused_unless_they_are_their_own(project: Pro
     assert merged(project, one)
     with pytest.raises(MacError, match="base/1: was made with other parameters or images than .*base/0"):
         merged(project, PARAMS.model_copy(update={"seeds": [0, 1]}))
+
+
+def test_a_run_or_a_study_that_lies_is_read_or_refused_in_one_line(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `tests.fuzz` does with the other artefacts. Any other error than a MacError fails the test."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 20)
+    one = PARAMS.model_copy(update={"seeds": [0, 1]})
+    merged(project, one)
+    study_file, run = project.path("study"), project.path("run") / "base" / "1"
+    files = [study_file, run / "metrics.json", run / "answers.safetensors", run / "test.safetensors"]
+    whole = {file: file.read_bytes() for file in (*files, run / "model.json")}
+    refused = 0
+    for seed in range(32):
+        rng, file = random.Random(seed), files[seed % 4]
+        if file.suffix == ".json":
+            values = json.loads(whole[file])
+            fuzz.mutate_json(values, rng)
+            file.write_text(json.dumps(values))
+        else:
+            tensors = load(whole[file])
+            fuzz.mutate_tensors(tensors, rng)
+            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, file)
+            fuzz.reseal_model(run)
+        with suppress(MacError):
+            refused += 1
+            said = describe(study_file) if file == study_file else merged(project, one)
+            refused -= 1
+            assert "nan" not in said.lower()
+        for path, content in whole.items():
+            path.write_bytes(content)
+    assert 8 <= refused < 32

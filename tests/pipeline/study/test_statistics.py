@@ -43,7 +43,7 @@ def test_what_few_or_equal_runs_leave_undefined_is_none_and_never_nan() -> None:
     assert two["t_p"] == pytest.approx(stats.ttest_1samp([0.1, 0.3], 0).pvalue)
     assert two["g_z"] is two["runs_needed"] is None
     equal, none = paired(np.full(4, 0.1)), paired(np.zeros(4))
-    assert equal["t_p"] is equal["d_z"] is None
+    assert equal["t_p"] is equal["t_low"] is equal["d_z"] is None
     assert (none["t_p"], none["wilcoxon_p"], none["d_z"], none["runs_needed"]) == (1, 1, 0, None)
     for found in (two, equal, none, paired(RUNS)):
         assert not any(isinstance(value, float) and math.isnan(value) for value in found.values())
