@@ -5,7 +5,7 @@ validation, and is independent of it in the test split. They are written in the 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.demo import scenes, silhouettes
-from pipeline.demo.painting import paint
-from pipeline.demo.waterbirds_layout import SIZE, VISIBILITY
+from pipeline.demo.painting import Look, paint
+from pipeline.demo.waterbirds_layout import LOOK, SIZE
 
 Pixels = NDArray[np.uint8]
 Painted = tuple[Pixels, NDArray[np.bool_]]
@@ -68,22 +68,22 @@ class PaintedSet:
 
 def scene(label: int, cue: int, rng: np.random.Generator) -> Painted:
     """The cue is the scene, as in Waterbirds."""
-    return _bird(label, scenes.PLACES[cue], _any(rng), VISIBILITY, rng)
+    return _bird(label, scenes.PLACES[cue], _any(rng), LOOK, rng)
 
 
 def scene_behind_a_faint_bird(label: int, cue: int, rng: np.random.Generator) -> Painted:
     """The cue is the scene, and the bird can hardly be seen."""
-    return _bird(label, scenes.PLACES[cue], _any(rng), (0.12, 0.3), rng)
+    return _bird(label, scenes.PLACES[cue], _any(rng), replace(LOOK, visibility=(0.12, 0.3)), rng)
 
 
 def texture(label: int, cue: int, rng: np.random.Generator) -> Painted:
     """The cue is the bird's texture: it lies on the object itself."""
-    return _bird(label, _any_place(rng), CUE_TEXTURES[cue], VISIBILITY, rng)
+    return _bird(label, _any_place(rng), CUE_TEXTURES[cue], LOOK, rng)
 
 
 def corner(label: int, cue: int, rng: np.random.Generator) -> Painted:
     """The cue is a small coloured square in a corner."""
-    pixels, mask = _bird(label, _any_place(rng), _any(rng), VISIBILITY, rng)
+    pixels, mask = _bird(label, _any_place(rng), _any(rng), LOOK, rng)
     side = SIZE // 6
     pixels[4 : 4 + side, 4 : 4 + side] = ((230, 40, 40), (40, 40, 230))[cue]
     mask[4 : 4 + side, 4 : 4 + side] = False
@@ -92,7 +92,7 @@ def corner(label: int, cue: int, rng: np.random.Generator) -> Painted:
 
 def stacked(label: int, cue: int, rng: np.random.Generator) -> Painted:
     """As in Dominoes: the upper half is another object that is easy to tell, the lower half is the bird."""
-    pixels, mask = _bird(label, scenes.wall, _any(rng), VISIBILITY, rng)
+    pixels, mask = _bird(label, scenes.wall, _any(rng), LOOK, rng)
     half = SIZE // 2
     lower = np.asarray(Image.fromarray(pixels).resize((SIZE, half)))
     upper = np.full((half, SIZE, 3), 20, np.uint8)
@@ -106,10 +106,8 @@ def stacked(label: int, cue: int, rng: np.random.Generator) -> Painted:
     return np.concatenate([upper, lower]), np.concatenate([np.zeros_like(small), small])
 
 
-def _bird(
-    label: int, place: scenes.Scene, surface: str, visibility: tuple[float, float], rng: np.random.Generator
-) -> Painted:
-    return paint(silhouettes.BIRDS[label], place, surface, SIZE, visibility, rng)
+def _bird(label: int, place: scenes.Scene, surface: str, look: Look, rng: np.random.Generator) -> Painted:
+    return paint(silhouettes.BIRDS[label], place, surface, SIZE, look, rng)
 
 
 def _any(rng: np.random.Generator) -> str:

@@ -62,10 +62,20 @@ def require_agreement(found: Mapping[str, Any]) -> None:
         except ValueError as error:
             raise DisagreementError(name, str(error)) from None
     _require_rows(files)
-    if "images" in files and "training image" in getattr(models.get("erm"), "lengths", {}):
-        count = int((files["images"]["split"][:] == SPLITS.index("train")).sum())
-        if models["erm"].lengths["training image"] != count:
-            raise DisagreementError("erm", f"its early logits are not those of {count} training images")
+    if "images" in files:
+        _require_counts(files["images"]["split"][:], models)
+
+
+def _require_counts(split: NDArray[np.integer], models: Mapping[str, ModelFolder]) -> None:
+    """What models hold of each image of a split is of as many images as the split has."""
+    for axis, name_of_split, what in (
+        ("training image", "train", "early logits"),
+        ("test image", "test", "answers"),
+    ):
+        count = int((split == SPLITS.index(name_of_split)).sum())
+        for name, model in models.items():
+            if model.lengths.get(axis, count) != count:
+                raise DisagreementError(name, f"its {what} are not those of {count} {axis}s")
 
 
 def _require_lengths(found: Mapping[str, Artefact | ModelFolder]) -> dict[str, int]:

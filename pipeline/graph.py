@@ -118,14 +118,6 @@ STAGES = (
         params=("retrain:RetrainParams", "selection:SelectionParams"),
     ),
     Stage(
-        "evaluate",
-        about="compare ERM and MaC on the test split",
-        run="steps.evaluate:evaluate",
-        needs=("images", "erm", "masks", "features", "retrained"),
-        makes=(Kind("metrics", "metrics.json", "metrics"), Kind("plots", "plots", "files")),
-        device=False,
-    ),
-    Stage(
         "baselines",
         about="fit other methods of the last layer on the same features",
         run="steps.baselines:baselines",
@@ -137,6 +129,14 @@ STAGES = (
             "fit:FitParams",
             "selection:SelectionParams",
         ),
+    ),
+    Stage(
+        "evaluate",
+        about="compare MaC with ERM and the other methods on the test split",
+        run="steps.evaluate:evaluate",
+        needs=("images", "erm", "masks", "features", "retrained", "baselines"),
+        makes=(Kind("metrics", "metrics.json", "metrics"), Kind("plots", "plots", "files")),
+        device=False,
     ),
     Stage(
         "examples",

@@ -58,7 +58,7 @@ READERS = {
     "examples": ("report",),
     "erm": ("load", "predict", "explain", "diagnose", "evaluate", "report", "export", "retrain", "baselines"),
     "retrained": ("load", "predict", "explain", "browse", "evaluate", "report", "export"),
-    "baselines": ("load_dfr", "predict_dfr", "explain_dfr", "report", "export_dfr"),
+    "baselines": ("load_dfr", "predict_dfr", "explain_dfr", "evaluate", "report", "export_dfr", "export"),
     "jtt": ("load", "compare"),
     "masktune": ("load", "compare"),
     "sweep": ("retrain_auto", "report"),

@@ -107,8 +107,9 @@ def write_compared(project: Project) -> None:
         erm, made_from = given.model("erm"), given.digests("images", "erm")
         for name, title in (("jtt", "JTT"), ("masktune", "MaskTune")):
             row = _row(given, erm.head(), title, f"the paper of {title}", "validation, to choose", {})
+            seen = {"test": erm.head().logits(given.file("features")["test/original"][:]).argmax(-1)}
             with store.create_folder(project.path(name)) as out:
-                store.write_model(out, name, erm.read(), erm.spec, {}, made_from)
+                store.write_model(out, name, erm.read(), erm.spec, {}, made_from, answers=seen)
                 store.write_json(out / "metrics.json", {"made_from": made_from, **row})
         scores = head_scores(given, erm.head(), "test")
         picked = {"alpha": 1.0, "beta": 2.0, "criterion": "groups", "seeds": 1, "test": scores}
@@ -298,7 +299,7 @@ def _write_retrained(project: Project, given: Opened, rng: np.random.Generator) 
 
 def _write_baselines(project: Project, given: Opened, rng: np.random.Generator) -> None:
     erm = given.model("erm")
-    fitted = {"erm": erm.head(), "dfr": _heads(given, 3, rng)}
+    fitted = {"erm": erm.head(), "dfr": _heads(given, 3, rng), "llr": _heads(given, 2, rng)}
     rows = {
         "erm": _row(given, fitted["erm"], "ERM", "the head as trained", "none", {}),
         "dfr": _row(
@@ -309,6 +310,7 @@ def _write_baselines(project: Project, given: Opened, rng: np.random.Generator) 
             "validation, to train",
             {"C": [0.1, 0.2, 0.3]},
         ),
+        "llr": _row(given, fitted["llr"], "LLR", "plain retraining", "validation, to choose", {}),
     }
     tensors: dict[str, Array] = {}
     for name, heads in fitted.items():

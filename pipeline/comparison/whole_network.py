@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from pipeline.params.inputs import InputParams
 from pipeline.params.model import ModelParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Opened
-from pipeline.results.scores import scores
+from pipeline.results.scores import answers, scores
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class About:
 def write(out: Path, training: Training, state: Tensors, about: About, params: dict[str, Any]) -> None:
     """Measure a trained model, and write its folder.
 
-    The folder holds the model, history.csv, and metrics.json in the form of a row of the baselines.
+    The folder holds the model, its answers on the test split (`answers.safetensors`), history.csv, and
+    metrics.json in the form of a row of the baselines.
 
     Args:
         training: the training of the model, with images.h5 and ERM open.
@@ -98,14 +101,17 @@ def write(out: Path, training: Training, state: Tensors, about: About, params: d
         "seeds": 1,
     }
     made = {**params, "criterion": training.criterion}
-    measured = {split: _measured(training, split) for split in ("val", "test")}
+    logits = {split: training.logits(given.rows(split))[None].numpy() for split in ("val", "test")}
+    measured = {split: _measured(training, split, of_split) for split, of_split in logits.items()}
+    seen = {"test": answers(logits["test"])}
     with store.create_folder(out) as folder:
-        store.write_model(folder, about.kind, as_numpy(state), training.spec(), made, made_from)
+        spec = training.spec()
+        store.write_model(folder, about.kind, as_numpy(state), spec, made, made_from, answers=seen)
         store.write_csv(folder / "history.csv", training.history.rows())
         store.write_json(folder / "metrics.json", {**row, **measured})
 
 
-def _measured(training: Training, split: str) -> dict[str, Any]:
-    given, rows = training.given, training.given.rows(split)
-    logits = training.logits(rows)[None].numpy()
-    return scores(logits, training.label[rows].numpy(), given.grouping(split), given.grouping("train"))
+def _measured(training: Training, split: str, logits: NDArray[np.float32]) -> dict[str, Any]:
+    given = training.given
+    label = training.label[given.rows(split)].numpy()
+    return scores(logits, label, given.grouping(split), given.grouping("train"))

@@ -1,5 +1,7 @@
 """One demo image: a silhouette with a texture over a scene, and its true mask."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -8,6 +10,19 @@ from pipeline.demo.scenes import Array, Scene, blend, colour, noise
 from pipeline.demo.silhouettes import Silhouette, render
 
 TEXTURES = ("plain", "stripes", "spots", "mottled")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the figures of a dataset look.
+
+    Attributes:
+        visibility: their lowest and highest opacity; below 1, the scene is seen through them.
+        extent: smallest and largest side of the square that they are drawn in, as a share of the image's.
+    """
+
+    visibility: tuple[float, float]
+    extent: tuple[float, float]
 
 
 def plumage(texture: str, size: int, rng: np.random.Generator) -> Array:
@@ -33,7 +48,7 @@ def paint(
     scene: Scene,
     texture: str,
     size: int,
-    visibility: tuple[float, float],
+    look: Look,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Paint one image.
@@ -41,13 +56,12 @@ def paint(
     Args:
         texture: the texture of the figure, one of the TEXTURES.
         size: side of the image, pixels.
-        visibility: lowest and highest opacity of the figure; below 1, the scene is seen through it.
 
     Returns:
         The image (size, size, 3) uint8, and its true mask (size, size) bool.
     """
     background = scene(size, rng)
-    extent = int(size * rng.uniform(0.75, 1.0))
+    extent = int(size * rng.uniform(*look.extent))
     figure = render(silhouette, extent, rng)
     left = int(rng.uniform(-0.04, 1.04) * (size - extent))
     top = int(rng.uniform(0.0, 1.1) * (size - extent))
@@ -55,6 +69,6 @@ def paint(
     placed.paste(figure, (left, top))
     alpha = np.asarray(placed, dtype=np.float32) / 255
     surface = plumage(texture, size, rng)
-    image = blend(background, surface, (alpha * rng.uniform(*visibility)).astype(np.float32))
+    image = blend(background, surface, (alpha * rng.uniform(*look.visibility)).astype(np.float32))
     exposed = image * rng.uniform(0.8, 1.1) + rng.normal(0, 0.02, image.shape)
     return (exposed.clip(0, 1) * 255).round().astype(np.uint8), alpha > 0.5

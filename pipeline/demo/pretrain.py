@@ -22,13 +22,13 @@ from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.progress import log, track
 from pipeline.demo import scenes, silhouettes
-from pipeline.demo.painting import TEXTURES, paint
+from pipeline.demo.painting import TEXTURES, Look, paint
 from pipeline.network import classifier
 from pipeline.network.inputs import random_resized_crop_and_flip
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 SIZE, INPUT_SIZE = 176, 160
-VISIBILITY = (0.65, 1.0)
+LOOK = Look(visibility=(0.65, 1.0), extent=(0.75, 1.0))
 IMAGES, EPOCHS, BATCH_SIZE = 6000, 10, 64
 PEAK_LR, WEIGHT_DECAY = 6e-3, 0.02  # AdamW, one cycle
 CLASSES = len(silhouettes.OTHERS) * len(TEXTURES)
@@ -40,7 +40,7 @@ def paint_image(number: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng([SEED, number])
     texture, silhouette = divmod(number % CLASSES, len(silhouettes.OTHERS))
     figure = silhouettes.OTHERS[silhouette]
-    image, _ = paint(figure, scenes.collage, TEXTURES[texture], SIZE, VISIBILITY, rng)
+    image, _ = paint(figure, scenes.collage, TEXTURES[texture], SIZE, LOOK, rng)
     return image
 
 

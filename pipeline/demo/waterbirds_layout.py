@@ -19,11 +19,11 @@ from PIL import Image
 
 from pipeline.compute.progress import track
 from pipeline.demo import scenes, silhouettes
-from pipeline.demo.painting import TEXTURES, paint
+from pipeline.demo.painting import TEXTURES, Look, paint
 from pipeline.store import create_folder
 
 SIZE = 240  # side of the images, pixels
-VISIBILITY = (0.5, 0.9)  # birds are hard to see, scenes are not
+LOOK = Look(visibility=(0.5, 0.9), extent=(0.75, 1.0))  # birds are hard to see, scenes are not
 # For each split, the number of images of each group: landbird on land, landbird on water, waterbird on land,
 # waterbird on water. 5 % of the training images go against the correlation, as in Waterbirds. Validation and
 # test are balanced.
@@ -71,7 +71,9 @@ def entries(group_counts: Counts, every: int = 1) -> list[Entry]:
     return found
 
 
-def write(folder: Path, seed: int, group_counts: Counts = GROUP_COUNTS, every: int = 1) -> None:
+def write(
+    folder: Path, seed: int, group_counts: Counts = GROUP_COUNTS, every: int = 1, look: Look = LOOK
+) -> None:
     """Paint the dataset into `folder`, on all cores. An existing folder is replaced when all is painted.
 
     Args:
@@ -87,17 +89,17 @@ def write(folder: Path, seed: int, group_counts: Counts = GROUP_COUNTS, every: i
             (temporary / bird.__name__).mkdir()
             (temporary / "segmentations" / bird.__name__).mkdir(parents=True)
         with ProcessPoolExecutor(os.cpu_count()) as pool:
-            painted = pool.map(partial(_paint, temporary, seed), todo, chunksize=32)
+            painted = pool.map(partial(_paint, temporary, seed, look), todo, chunksize=32)
             for _ in track(painted, "painting the demo", len(todo), "images"):
                 pass
         (temporary / "metadata.csv").write_text("\n".join(_metadata(todo)) + "\n")
 
 
-def _paint(folder: Path, seed: int, entry: Entry) -> None:
+def _paint(folder: Path, seed: int, look: Look, entry: Entry) -> None:
     rng = np.random.default_rng([seed, entry.number])
     texture = TEXTURES[rng.integers(len(TEXTURES))]
     bird, place = silhouettes.BIRDS[entry.label], scenes.PLACES[entry.place]
-    image, mask = paint(bird, place, texture, SIZE, VISIBILITY, rng)
+    image, mask = paint(bird, place, texture, SIZE, look, rng)
     Image.fromarray(image).save(folder / f"{entry.name}.jpg", quality=90)
     Image.fromarray(mask).save(folder / "segmentations" / f"{entry.name}.png")
 

@@ -166,6 +166,15 @@ def sentence(diagnosis: Mapping[str, Any]) -> str:
     return f"{_LEADS[verdict]}: {said}."
 
 
+def in_short(diagnosis: Mapping[str, Any]) -> str:
+    """The verdict and the dependence without their figures, in one sentence."""
+    leads = [_LEADS[diagnosis["verdict"]]]
+    if (found := diagnosis.get("dependence", "unknown")) != "unknown":
+        leads.append(_DEPENDENCE[found][0])
+    lower = [lead if lead.startswith("ERM") else lead[0].lower() + lead[1:] for lead in leads]
+    return f"By the diagnosis, {'; '.join(lower)}."
+
+
 def advice(diagnosis: Mapping[str, Any]) -> str:
     """What to do about it, or how far the verdict goes."""
     other = _TRY_GIVEN if diagnosis.get("side") == "given" else _TRY
@@ -179,8 +188,9 @@ def dependence(diagnosis: Mapping[str, Any]) -> str:
     row, (lead, end) = diagnosis["balanced"], _DEPENDENCE[diagnosis["dependence"]]
     low, high = (100 * row["dependence_interval"][name] for name in ("low", "high"))
     same, own = _percent(row["same"]), _percent(row["own"])
+    difference = f"difference {low:.0f} to {high:.0f} points, 95 % over validation images"
     seen = f"it recognises {same} of the cores on training images of their class, {own} on those of another"
-    return f"{lead}: {seen} (difference {low:.0f} to {high:.0f} points).{end}"
+    return f"{lead}: {seen} ({difference}).{end}"
 
 
 _DEPENDENCE = {

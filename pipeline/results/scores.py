@@ -12,6 +12,7 @@ from pipeline.results.robust_coverage import robust_coverage
 from pipeline.store import FittedHeads
 
 ECE_BINS = 15
+ENDS = (2.5, 97.5)  # of a 95 % interval, in percent of the resamples
 
 
 def head_scores(given: Opened, heads: FittedHeads, split: str) -> dict[str, Any]:
@@ -47,15 +48,24 @@ def scores(
     Raises:
         MacError: a logit is not finite, so there is no answer.
     """
-    if not np.isfinite(logits).all():
-        raise MacError("the logits of a head are NaN or infinite; lower its learning rate and train it again")
-    correct = logits.argmax(-1) == label
+    correct = answers(logits) == label
     each = []
     for accuracy, of_one in zip(grouping.accuracy(correct), logits, strict=True):
         coverage = {"robust_coverage": robust_coverage(of_one, label, grouping)}
         each.append(as_dict(accuracy, grouping, training) | coverage | quality(of_one, label))
     low, high = worst_group_interval(correct, grouping.index)
     return over_seeds(each) | {f"worst_{grouping.kind}_interval": {"low": low, "high": high}}
+
+
+def answers(logits: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The class with the highest logit: (..., C) to (...) int64.
+
+    Raises:
+        MacError: a logit is not finite, so there is no answer.
+    """
+    if not np.isfinite(logits).all():
+        raise MacError("the logits of a head are NaN or infinite; lower its learning rate and train it again")
+    return np.asarray(logits.argmax(-1))
 
 
 def quality(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> dict[str, float]:
@@ -100,15 +110,27 @@ def worst_group_interval(
 ) -> tuple[float, float]:
     """The 95 % bootstrap interval of the worst-group accuracy, for other test sets of the same size.
 
-    Rows are resampled within each group, the same rows for all heads. The worst-group accuracies of the heads
-    are averaged.
+    Args:
+        correct, group, resamples, seed: of `resampled_worst`. The accuracies of the heads are averaged.
+
+    Returns:
+        The ends of the interval, in [0, 1].
+    """
+    lowest = resampled_worst(correct, group, resamples, seed)
+    low, high = np.percentile(lowest.mean(1), ENDS)
+    return float(low), float(high)
+
+
+def resampled_worst(
+    correct: NDArray[np.bool_], group: NDArray[np.int64], resamples: int = 2000, seed: int = 0
+) -> NDArray[np.float64]:
+    """The worst-group accuracy of every head on resampled images: (resamples, S), in [0, 1].
+
+    Rows are resampled within each group, the same rows for all heads.
 
     Args:
         correct: (S, N) bool, whether each head is right about each row.
         group: (N,) int64.
-
-    Returns:
-        The ends of the interval, in [0, 1].
     """
     rng = np.random.default_rng(seed)
     lowest = np.full((resamples, len(correct)), np.inf)
@@ -119,5 +141,4 @@ def worst_group_interval(
         patterns, count = np.unique(members, axis=1, return_counts=True)
         drawn = rng.multinomial(n, count / n, size=resamples)
         lowest = np.minimum(lowest, drawn @ patterns.T / n)
-    low, high = np.percentile(lowest.mean(1), [2.5, 97.5])
-    return float(low), float(high)
+    return lowest

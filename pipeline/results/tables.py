@@ -44,9 +44,12 @@ def of_metrics(metrics: Mapping[str, Any], reason: str = "") -> str:
             "the spurious attribute is not known of all test images: worst class in place of worst group"
         )
     intervals = [_interval(name, found[f"{worst}_interval"]) for name, found in (("ERM", erm), ("MaC", mac))]
-    lines.append(f"95 % interval of the {_spoken(worst)} over test sets (bootstrap): {', '.join(intervals)}")
+    lines.append(
+        f"95 % interval of the {_spoken(worst)} over test images (bootstrap), for the heads of one ERM run: "
+        f"{', '.join(intervals)}"
+    )
     if seeds > 1:
-        lines.append(f"MaC: mean ± standard deviation of {seeds} retrained heads")
+        lines.append(f"MaC: mean ± standard deviation over {seeds} retrained heads of one ERM run")
     elif metrics["setting"]["alpha"] is not None:
         lines.append("MaC: one retrained head")
     lines.append(f"MaC: {reason or said(metrics['setting'])}")
@@ -75,6 +78,8 @@ def of_baselines(found: Mapping[str, Any]) -> str:
         cells = [_cell(result["test"][key], result["seeds"] > 1) for key in columns]
         row = "".join(f"{cell:>16}" for cell in cells)
         lines.append(f"{result['title']:<24}{row}  {result['sign']} {result['labels']}")
+    if any(result["seeds"] > 1 for result in results):
+        lines.append("±: standard deviation over the heads of one ERM run; without ±: one head")
     lines += [f"{result['title']}: {result['note']}" for result in results if result["note"]]
     lines += [f"{left['title']} is left out: {left['reason']}" for left in found["left_out"].values()]
     return "\n".join(lines)
@@ -101,6 +106,7 @@ def of_ablation(result: Mapping[str, Any]) -> str:
     for row in result["differences"]:
         mean, low, high = (f"{100 * row[key]:+.2f}" for key in ("mean", "low", "high"))
         lines.append(f"{row['name']}: {mean} points (95 % {low} to {high})")
+    lines.append("± and 95 % intervals (Student's t, paired): over the heads of one ERM run")
     lines.append(f"{picked}: {result['settings']}")
     return "\n".join(lines)
 

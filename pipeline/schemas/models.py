@@ -20,16 +20,24 @@ _TEST = {
     "label": Field("int64", ("test image",), "class", values=Codes("class")),
     "group": Field("int64", ("test image",), "group, or class where groups are not known"),
 }
+_ANSWERS = {
+    "test": Field("int64", ("seed", "test image"), "the class that it sees in each", values=Codes("class")),
+}
 
 # The sets of each kind, and those that it must have besides `model`.
 SETS: dict[str, dict[str, Schema]] = {
     "erm": {"model": _CLASSIFIER, "early": _EARLY},
     "retrained": {"model": _CLASSIFIER, "head": _HEADS},
-    "jtt": {"model": _CLASSIFIER},
-    "masktune": {"model": _CLASSIFIER},
+    "jtt": {"model": _CLASSIFIER, "answers": _ANSWERS},
+    "masktune": {"model": _CLASSIFIER, "answers": _ANSWERS},
     "run": {"test": _TEST},
 }
-NEEDED = {"retrained": ["head"], "run": ["answers", "test"]}
+NEEDED = {
+    "retrained": ["head"],
+    "jtt": ["answers"],
+    "masktune": ["answers"],
+    "run": ["answers", "test"],
+}
 
 
 def fields_of(kind: str, tensors: str, names: list[str]) -> Schema:

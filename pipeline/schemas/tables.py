@@ -32,6 +32,7 @@ _ABSENT: Any = None  # of a key that may be absent, and is not None where it is 
 Text = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Number = Annotated[float, Field(ge=-1e12, le=1e12)]
+Points = Annotated[float, Field(ge=-1, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1e12)]
 Labels = Literal["none", "validation, to choose", "validation, to train", "training, to train"]
 
@@ -209,7 +210,7 @@ class Difference(_Checked):
     """Two kinds of mask, compared."""
 
     name: Text
-    mean: Annotated[float, Field(ge=-1, le=1)]
+    mean: Points
     low: Number
     high: Number
 
@@ -251,6 +252,16 @@ class Setting(_Checked):
         return self
 
 
+class Compared(_Checked):
+    """MaC minus another method (`results.verdict.Difference`)."""
+
+    title: Text
+    mean: Points
+    low: Points
+    high: Points
+    mean_accuracy: Points
+
+
 class Metrics(_Checked):
     """metrics.json of evaluate, without the diagnosis."""
 
@@ -259,9 +270,13 @@ class Metrics(_Checked):
     count: dict[Literal["val", "test"], dict[str, Count]]
     seeds: Positive
     setting: Setting
+    compared: dict[MethodName, Compared]
+    best_other: MethodName | None
 
     @model_validator(mode="after")
     def _alike(self) -> "Metrics":
+        if lacking := {"erm", self.best_other or "erm"} - self.compared.keys():
+            raise ValueError(f"compared: lacks {min(lacking)}")
         for held_out in (self.erm, self.mac, self.count):
             if "test" not in held_out:
                 raise ValueError("test is missing")

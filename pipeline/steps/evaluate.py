@@ -1,4 +1,4 @@
-"""Stage evaluate: ERM and MaC side by side on the test split."""
+"""Stage evaluate: ERM and MaC side by side on the test split, and MaC against the other methods."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,9 +7,10 @@ from typing import Any
 from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.project import Opened
-from pipeline.results import diagnosis_table, tables
+from pipeline.results import evaluation
 from pipeline.results.choice import Choice
 from pipeline.results.diagnosis import diagnose
+from pipeline.results.paired import compared
 from pipeline.results.scores import head_scores
 from pipeline.results.tables import worst_of
 
@@ -17,21 +18,20 @@ HELD_OUT = ("val", "test")
 
 
 def evaluate(given: Opened, metrics_out: Path, plots_out: Path, context: Context) -> str:
-    """Write metrics.json and the folder of plot data; return the table to print.
+    """Write metrics.json and the folder of plot data; return the verdict and the tables to print.
 
     The folder has groups.csv, with a row for each bar in the plot of accuracy by group, and confusion.csv.
 
     Args:
-        given: images, erm, masks, features and retrained.
+        given: images, erm, masks, features, retrained and baselines.
     """
     metrics, confusion = measure(given)
-    metrics["diagnosis"] = diagnose(given)
+    metrics |= {"diagnosis": diagnose(given), **compared(given, metrics)}
     with store.create_folder(plots_out) as folder:
         store.write_csv(folder / "groups.csv", _for_a_script(_bars(metrics)))
         store.write_csv(folder / "confusion.csv", _for_a_script(confusion))
         store.write_json(metrics_out, metrics)  # last, so that an error leaves both as they were
-    table = tables.of_metrics(metrics, Choice.of_retrained(given).reason)
-    return f"{table}\n\n{diagnosis_table.in_words(metrics['diagnosis'])}"
+    return evaluation.in_words(metrics, Choice.of_retrained(given).reason)
 
 
 def _for_a_script(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:

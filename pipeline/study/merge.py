@@ -201,8 +201,7 @@ def _verdict(
             found[row["than"]] = verdict.Difference(methods[row["than"]]["title"], *figures)
     rivals = {name: {**methods[name], "test": methods[name]} for name in found}
     best = verdict.best_other(rivals, methods[MAC]["labels"], worst)
-    said = verdict.paragraph(worst, found[ERM], found[best] if best else None, runs)
-    return said if runs == 1 else f"{said} They are over test images, too."
+    return verdict.paragraph(worst, found[ERM], found[best] if best else None, runs)
 
 
 def _coverage(runs: Sequence[Run]) -> dict[str, float] | None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from pipeline.errors import printable
 from pipeline.project import Opened
-from pipeline.results import judgement, tables
+from pipeline.results import evaluation, judgement, tables
 from pipeline.results.diagnosis import diagnose
+from pipeline.results.paired import compared
 from pipeline.spec import ModelSpec
 from pipeline.steps.evaluate import measure
 from pipeline.tools.heads import ERM, MAC, NamedHead
@@ -24,7 +25,8 @@ _LABELS = {
 
 def needs(name: str) -> tuple[str, ...]:
     """The artefacts that the card of a head needs besides images, erm and the artefact with the head."""
-    return {ERM: ("features", "retrained"), MAC: ("masks", "features", "retrained")}.get(name, ())
+    measured = ("features", "retrained")
+    return {ERM: measured, MAC: (*measured, "masks", "baselines")}.get(name, ())
 
 
 def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) -> str:
@@ -144,6 +146,9 @@ def _retrained(head: NamedHead) -> str:
 def _results(given: Opened, head: NamedHead) -> Iterator[str]:
     if head.name in (ERM, MAC):
         metrics, _ = measure(given)
+        if head.name == MAC:
+            metrics |= {"diagnosis": diagnose(given), **compared(given, metrics)}
+            yield from (_prose(" ".join(evaluation.verdict_of(metrics))), "")
         yield "ERM and MaC on the test split:"
         yield from ("", _block(tables.of_metrics(metrics)))
     else:

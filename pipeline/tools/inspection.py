@@ -16,7 +16,7 @@ from pipeline import graph, store
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
 from pipeline.project import read_table
-from pipeline.results import diagnosis_table, sheets, tables
+from pipeline.results import evaluation, sheets, tables
 from pipeline.results.blanks import blank_in
 from pipeline.results.blocks import in_blocks
 from pipeline.schemas import tables as declared
@@ -104,7 +104,7 @@ def _table_of(found: dict[str, Any], path: Path) -> str:
         if {"erm", "mac"} <= found.keys():
             _require_current(found, path)
         _require_declared(found, "metrics")
-        return f"{tables.of_metrics(found)}\n\n{diagnosis_table.in_words(found['diagnosis'])}"
+        return evaluation.in_words(found)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise MacError(
@@ -119,7 +119,7 @@ def _require_declared(found: Mapping[str, Any], kind: str) -> None:
 
 def _require_current(found: Mapping[str, Any], path: Path) -> None:
     """Raise an error if the metrics.json of evaluate lacks what earlier versions did not write."""
-    if missing := [key for key in ("setting", "diagnosis") if key not in found]:
+    if missing := [key for key in ("setting", "diagnosis", "compared") if key not in found]:
         remedy = graph.project(path.parent).kinds["metrics"].remedy
         raise MacError(f"{path}: does not state {', '.join(missing)}; {remedy}")
 

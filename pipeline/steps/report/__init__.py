@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,13 +12,15 @@ from jinja2 import Environment, PackageLoader
 
 from pipeline import store
 from pipeline.compute.context import Context
-from pipeline.errors import MacError, printable
+from pipeline.errors import printable
 from pipeline.metrics import SIGNS
 from pipeline.project import Opened, Project, read_table
-from pipeline.results import diagnosis_table, judgement
+from pipeline.results import diagnosis_table, evaluation, judgement
 from pipeline.results.choice import Choice
 from pipeline.results.diagnosis import diagnose
+from pipeline.results.paired import compared, others
 from pipeline.results.tables import worst_of
+from pipeline.results.verdict import ERM, Difference, more, points
 from pipeline.selection import SPOKEN, SPOKEN_MEAN
 from pipeline.steps.evaluate import measure
 from pipeline.steps.report import figures
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.params.selection import Criterion
 
 PACKAGES = ("mac-robust", "torch", "torchvision", "numpy", "h5py", "scikit-learn", "pillow", "dvc")
-WHOLE_NETWORK = ("jtt", "masktune")  # methods of the second pipeline, each a model folder with metrics.json
+_DECIDES = re.compile("((?:no better|better|worse) than|fails here)")
 
 
 def report(given: Opened, out: Path, _context: Context) -> None:
@@ -49,29 +52,39 @@ def report(given: Opened, out: Path, _context: Context) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "inline": _inline, "ends": diagnosis_table.ends_of}
+    environment.filters |= {
+        "percent": _percent,
+        "inline": _inline,
+        "ends": diagnosis_table.ends_of,
+        "more": more,
+        "points": points,
+        "parts": _parts,
+    }
     store.write_text(out, environment.get_template("page.html").render(_contents(given)))
 
 
 def _contents(given: Opened) -> dict[str, Any]:
     """The values for the page's template."""
     metrics, confusion = measure(given)
+    metrics |= {"diagnosis": diagnose(given), **compared(given, metrics)}
     erm, retrained = given.model("erm"), given.model("retrained")
     baselines = given.metrics("baselines")
     coverage = given.attribute("examples", "coverage")
     choice = Choice.of_retrained(given)
+    worst, _ = worst_of(metrics["erm"]["test"])
     pairs = [(row["actual"], row["predicted"]) for row in confusion]
     return {
         "dataset": given.stated("images", "name"),
         "architecture": erm.spec.architecture,
         "metrics": metrics,
-        "verdict": verdict(metrics),
-        **_diagnosis(given),
-        "worst": worst_of(metrics["erm"]["test"])[0],
+        "verdict": evaluation.verdict_of(metrics),
+        **_diagnosis(metrics["diagnosis"]),
+        "worst": worst,
+        "spoken": worst.replace("_", " "),
         "adjusted": "adjusted_mean" in metrics["erm"]["test"],
         "group_bars": _group_bars(metrics),
         "confusion": figures.confusion(pairs, erm.spec.classes),
-        "methods": _methods(given, metrics, choice, baselines["methods"]),
+        "methods": _methods(given, metrics, choice),
         "left_out": baselines["left_out"],
         "trade_offs": figures.trade_offs(trade_offs(given, baselines["methods"])),
         "compared": "jtt" in given,
@@ -98,30 +111,8 @@ def _contents(given: Opened) -> dict[str, Any]:
     }
 
 
-def verdict(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The beginning of the page: how much better MaC is than ERM.
-
-    Args:
-        metrics: the metrics of evaluate, as in metrics.json.
-
-    Returns:
-        `worst`: worst group or worst class. `gain` and `mean_gain`: MaC's accuracy minus ERM's, for the worst
-        group and for the mean, in [-1, 1]. `apart`: whether the two 95 % intervals do not overlap.
-    """
-    erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
-    worst, _ = worst_of(erm)
-    before, after = erm[f"{worst}_interval"], mac[f"{worst}_interval"]
-    return {
-        "worst": worst.replace("_", " "),
-        "gain": mac[worst]["mean"] - erm[worst],
-        "mean_gain": mac["raw_mean"]["mean"] - erm["raw_mean"],
-        "apart": before["high"] < after["low"] or after["high"] < before["low"],
-    }
-
-
-def _diagnosis(given: Opened) -> dict[str, Any]:
+def _diagnosis(found: Mapping[str, Any]) -> dict[str, Any]:
     """Whether the method's assumption seems to hold: a table and its words."""
-    found = diagnose(given)
     views, rows, note = {}, {}, ""
     if found["images"]:
         views = {key: name for key, name in diagnosis_table.VIEWS.items() if key in found["all"]}
@@ -172,10 +163,8 @@ def _mean_coverage(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return whole
 
 
-def _methods(
-    given: Opened, metrics: Mapping[str, Any], choice: Choice, baselines: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Table 2: ERM first, then MaC, then the others."""
+def _methods(given: Opened, metrics: Mapping[str, Any], choice: Choice) -> list[dict[str, Any]]:
+    """Table 2: ERM first, then MaC, then the others. `less` is MaC minus the method; MaC has none."""
     labels = given.stated("retrained", "labels")
     chosen = {**choice.numbers, "solver": given.stated("retrained", "solver")} if choice.setting else {}
     mac = {
@@ -189,22 +178,11 @@ def _methods(
         "test": metrics["mac"]["test"],
         "ours": True,
     }
-    rows = dict(baselines)
-    first = [rows.pop("erm")] if "erm" in rows else []
-    found = [*first, mac, *rows.values()]
-    found += [given.metrics(name) for name in WHOLE_NETWORK if name in given]
-    for row in found:
-        _require_same_metrics(metrics["erm"]["test"], row["test"], f"{row['title']} of Table 2")
-    return found
-
-
-def _require_same_metrics(erm: Mapping[str, Any], other: Mapping[str, Any], of: str) -> None:
-    """Raise an error if a method was measured by other groups than ERM is here."""
-    if lacking := [key for key in (worst_of(erm)[0], "adjusted_mean") if key in erm and key not in other]:
-        raise MacError(
-            f"report: the results of {of} have no {', '.join(lacking)}, and so belong to other images; run "
-            "'mac baselines' and 'dvc repro data/comparison/dvc.yaml' again"
-        )
+    rows = others(given, metrics)
+    for name, row in rows.items():
+        row["less"] = Difference(**metrics["compared"][name])
+    first = [rows.pop(ERM)] if ERM in rows else []
+    return [*first, mac, *rows.values()]
 
 
 def _retraining_curves(given: Opened, choice: Choice) -> dict[str, Any]:
@@ -247,6 +225,11 @@ def _percent(value: float) -> str:
 def _visible(value: object) -> object:
     """Text for the page without marks that would turn the direction of writing, and the like."""
     return printable(value, kept="\n") if type(value) is str else value
+
+
+def _parts(sentence: str) -> list[str]:
+    """A sentence of the verdict, cut where its deciding words begin and end: every second part is of them."""
+    return _DECIDES.split(sentence)
 
 
 def _inline(value: object) -> str:

@@ -83,8 +83,11 @@ def test_where_no_groups_choose_all_masks_have_the_default_pair(project: Project
 def test_a_table_names_l2_where_it_was_picked() -> None:
     test = {name: {"mean": 0.5, "std": 0.0} for name in ("worst_group", "raw_mean")}
     row = {"name": "true masks", "alpha": 1.0, "beta": 2.0, "l2": 0.3, "test": test}
-    head, line, picked = of_ablation({"masks": [row], "differences": [], "settings": "own"}).splitlines()
+    head, line, over, picked = of_ablation(
+        {"masks": [row], "differences": [], "settings": "own"}
+    ).splitlines()
     assert (head.split()[-3:], line.split()[-3:]) == (["alpha", "beta", "l2"], ["1", "2", "0.3"])
+    assert over.endswith("over the heads of one ERM run")
     assert picked == "α, β and l2: own"
 
 

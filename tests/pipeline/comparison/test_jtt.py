@@ -52,6 +52,11 @@ def test_it_writes_a_model_and_a_row_of_the_comparison(project: Project) -> None
         assert model.provenance.made_from == given.digests("images", "erm")
         row = json.loads((model.path / "metrics.json").read_text())
         assert row["made_from"] == given.digests("images", "erm")
+        (seen,), label = model.read("answers")["test"], given.file("images")["label"][:][given.rows("test")]
+        assert row["test"]["raw_mean"]["mean"] == pytest.approx((seen == label).mean())
+        of_groups = row["test"]["groups"].values()
+        grouping = given.grouping("test")
+        assert [each["mean"] for each in of_groups] == pytest.approx(grouping.accuracy(seen == label))
     assert (row["title"], row["sign"], row["seeds"]) == ("JTT", "✓", 1)
     assert 0 <= row["test"]["worst_group"]["mean"] <= 1
     assert 0 <= row["val"]["worst_group"]["mean"] <= 1

@@ -1,10 +1,11 @@
 """The page with what the second pipeline found."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from pipeline import graph
+from pipeline import graph, store
 from pipeline.compute.context import Context
 from pipeline.errors import MacError
 from pipeline.params.examples import ExamplesParams
@@ -42,6 +43,38 @@ def test_the_report_shows_them_all(compared: Project) -> None:
     said = "true masks − xgradcam (MaC): +10.0 (-10.0 to +30.0)"
     assert any(said in str(image["alt"]) for image in page.all("img"))
     assert "dvc repro data/comparison" not in text
+
+
+def test_its_verdict_takes_whole_networks_into_account(compared: Project) -> None:
+    """JTT is the best other method of the comparison; on the other page, it is LLR."""
+    for name, best in (("jtt", 0.9), ("baselines", 0.8)):
+        file = compared.path(name) / "metrics.json"
+        found = json.loads(file.read_text())
+        row = found["methods"]["llr"] if name == "baselines" else found
+        row["test"]["worst_group"]["mean"] = best
+        file.write_text(json.dumps(found))
+    said = ", the best other method that sees no more group labels"
+    for name, title in (("comparison_report", "JTT"), ("report", "plain last-layer retraining (LLR)")):
+        assert f"{title}{said}" in " ".join(write(compared, name).split())
+
+
+def test_answers_of_other_images_are_refused(compared: Project) -> None:
+    with compared.open("images", "erm", "jtt") as given:
+        erm, made_from, seen = (
+            given.model("erm"),
+            given.digests("images", "erm"),
+            given.model("jtt").read("answers"),
+        )
+    jtt = compared.path("jtt")
+    row = (jtt / "metrics.json").read_text()
+    with store.create_folder(jtt) as out:
+        fewer = {"test": seen["test"][:, 1:]}
+        store.write_model(out, "jtt", erm.read(), erm.spec, {}, made_from, answers=fewer)
+        (out / "metrics.json").write_text(row)
+    with pytest.raises(
+        MacError, match="jtt: its answers are not those of 12 test images; run 'mac jtt' again"
+    ):
+        write(compared, "comparison_report")
 
 
 def test_the_other_one_says_how_to_get_them(compared: Project) -> None:

@@ -17,6 +17,7 @@ from pipeline.results.judgement import (
     dependence,
     depends,
     finding,
+    in_short,
     judged,
     said,
     sentence,
@@ -152,14 +153,31 @@ def test_the_dependence_is_told_with_its_interval() -> None:
     assert dependence(found) == (
         "ERM depends on the background, or on what the masks leave of the object: "
         "it recognises 93 % of the cores on training images of their class, "
-        "84 % on those of another (difference 5 to 14 points)."
+        "84 % on those of another (difference 5 to 14 points, 95 % over validation images)."
     )
     assert said(found) == [sentence(found), dependence(found), advice(found)]
     found = diagnosis(replace(WATERBIRDS, same=0.85, low=-0.03, high=0.05))
     assert dependence(found).startswith("It is not clear whether ERM depends on the background: it recogn")
-    assert "(difference -3 to 5 points). In trials where it was not clear, MaC" in dependence(found)
+    assert (
+        "(difference -3 to 5 points, 95 % over validation images). In trials where it was not clear, MaC"
+        in dependence(found)
+    )
     for measured_nothing in (diagnosis(WATERBIRDS), {"verdict": "unknown", "images": 0}):
         assert dependence(measured_nothing) == ""
+
+
+def test_in_short_it_is_one_sentence() -> None:
+    said_of = [
+        in_short(diagnosis(replace(WATERBIRDS, same=0.93, low=low, high=0.2))) for low in (0.05, -0.05)
+    ]
+    lead = "By the diagnosis, nothing here speaks against the method's assumption;"
+    assert said_of == [
+        f"{lead} ERM depends on the background, or on what the masks leave of the object.",
+        f"{lead} it is not clear whether ERM depends on the background.",
+    ]
+    nothing = {"verdict": "unknown", "dependence": "unknown", "images": 0}
+    assert in_short(nothing) == "By the diagnosis, nothing can be said about the method's assumption."
+    assert "the method's assumption fails here." in in_short(nothing | {"verdict": "fails"})
 
 
 def row(**changes: Any) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def test_each_sentence_of_one_run(erm: Difference, best: Difference | None, said
 def test_several_runs_and_classes_and_the_diagnosis() -> None:
     found = paragraph("worst_class", ERM_BETTER, None, 5, "The diagnosis says this.")
     assert found.startswith("On the worst class MaC is better than ERM (")
-    assert found.endswith(" The intervals are over 5 ERM runs. The diagnosis says this.")
+    over = " The intervals are over 5 ERM runs, and over test images."
+    assert found.endswith(f"{over} The diagnosis says this.")
 
 
 @pytest.mark.parametrize(

@@ -10,28 +10,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import graph
 from pipeline.errors import MacError
+from pipeline.params.baselines import BaselinesParams
 from pipeline.params.retrain import RetrainParams
+from pipeline.params.sweep import PenaltyParams
 from pipeline.project import Project
-from pipeline.results import diagnosis_table, tables
+from pipeline.results import evaluation
 from pipeline.results.choice import NOT_RETRAINED
 from pipeline.results.diagnosis import diagnose
+from pipeline.results.evaluation import verdict_of
 from pipeline.results.judgement import said
+from pipeline.results.paired import compared
+from pipeline.steps.baselines import baselines
 from pipeline.steps.evaluate import evaluate, measure
 from pipeline.steps.retrain import retrain
 from pipeline.store import FittedHeads
 from tests import cached, made_up
 from tests.cached import GROUPS, fit_params
 
-NEEDS = ("images", "erm", "masks", "features", "retrained")
+NEEDS = graph.stage("evaluate").needs
 
 
 def retrained(data: Path, *unknown: str) -> Project:
-    """A project with two retrained heads."""
+    """A project with two retrained heads, and with other methods."""
     project = cached.write(data, unknown=unknown)
     params = RetrainParams(**fit_params().model_dump(), alpha=1.0, beta=2.0)
     with project.open("erm", "features") as given:
         retrain(given, project.path("retrained"), params, cached.AUTO, cached.context(data))
+    others = BaselinesParams(methods=["erm", "llr", "class_scaling", "llr_groups"])
+    with project.open("images", "erm", "features") as given:
+        of_fit = (PenaltyParams(l2s=[0, 0.1]), fit_params(), cached.AUTO, cached.context(data))
+        baselines(given, project.path("baselines"), others, *of_fit)
     return project
 
 
@@ -85,16 +95,19 @@ def test_files_and_table_show_the_same_numbers(tmp_path: Path) -> None:
     with project.open(*NEEDS) as given:
         table = evaluate(given, project.path("metrics"), project.path("plots"), cached.context(tmp_path))
         measured, confusion = measure(given)
-        diagnosis = diagnose(given)
+        diagnosis, differences = diagnose(given), compared(given, measured)
     metrics = json.loads(project.path("metrics").read_text())
-    assert metrics == measured | {"diagnosis": diagnosis}
+    assert metrics == measured | {"diagnosis": diagnosis, **differences}
+    assert table.startswith(" ".join(verdict_of(metrics)) + "\n\ntest accuracy, %")
     assert diagnosis["images"] == cached.COUNTS["val"]
     assert table.endswith("\n".join(["", "", *said(diagnosis)]))
     mac = metrics["mac"]["test"]
     line = next(line for line in table.splitlines() if line.startswith("worst group"))
     assert f"{100 * metrics['erm']['test']['worst_group']:.2f}" in line
     assert f"{100 * mac['worst_group']['mean']:.2f} ± {100 * mac['worst_group']['std']:.2f}" in line
-    assert "mean ± standard deviation of 2 retrained heads\nMaC: set in params.yaml: α = 1, β = 2" in table
+    assert "over test images (bootstrap), for the heads of one ERM run: ERM " in table
+    assert "MaC: mean ± standard deviation over 2 retrained heads of one ERM run\nMaC: set in params" in table
+    assert "\nMaC: set in params.yaml: α = 1, β = 2\n" in table
     bars = list(csv.DictReader((project.path("plots") / "groups.csv").read_text().splitlines()))
     assert [row["bar"] for row in bars[-2:]] == ["worst_group (ERM)", "worst_group (MaC)"]
     assert [row["group"] for row in bars[:-2:2]] == list(GROUPS)
@@ -123,9 +136,12 @@ def test_erm_as_it_is_is_said_and_measured(own_artefacts: Project) -> None:
         table = evaluate(given, own_artefacts.path("metrics"), own_artefacts.path("plots"), context)
     metrics = json.loads(own_artefacts.path("metrics").read_text())
     assert f"\nMaC: {NOT_RETRAINED}\n" in table
-    in_words = diagnosis_table.in_words(metrics["diagnosis"])
-    shown = f"{tables.of_metrics(metrics)}\n\n{in_words}"  # as `mac inspect metrics.json` shows it
+    shown = evaluation.in_words(metrics)  # as `mac inspect metrics.json` shows it
     assert shown == table.replace(NOT_RETRAINED, "picked by stage sweep: ERM as it is")
+    assert shown.startswith(
+        "MaC keeps ERM's head as it is here. On the worst group MaC is no better than ERM (no "
+    )
+    assert set(metrics["compared"]["erm"].values()) == {"ERM", 0}
     assert metrics["setting"] == {"alpha": None, "beta": None, "chosen_by": "sweep"}
     for name, value in metrics["erm"]["test"]["groups"].items():
         assert metrics["mac"]["test"]["groups"][name] == {"mean": value, "std": 0}

@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from pipeline import graph
 from pipeline.project import Opened, Project
 from pipeline.results.diagnosis import diagnose
+from pipeline.results.evaluation import verdict_of
 from pipeline.results.judgement import sentence
+from pipeline.results.paired import compared
+from pipeline.steps.evaluate import measure
 from pipeline.tools import card
 from pipeline.tools.heads import artefact_of, named_head
 from tests import made_up
@@ -88,6 +92,14 @@ def test_mac(artefacts: Project) -> None:
     assert "The group labels of the validation split served to choose settings alone." in text
     assert "ERM and MaC on the test split" in text
     assert "The file holds one of the 2 heads: the one that the validation split prefers." in text
+
+
+def test_mac_begins_its_results_with_the_verdict(artefacts: Project) -> None:
+    with artefacts.open(*graph.stage("evaluate").needs) as given:
+        metrics, _ = measure(given)
+        metrics |= {"diagnosis": diagnose(given), **compared(given, metrics)}
+    results = written(artefacts, "mac").partition("## Results\n\n")[2]
+    assert results.startswith(" ".join(verdict_of(metrics)))
 
 
 def test_mac_that_is_erm_as_it_is(own_artefacts: Project) -> None:

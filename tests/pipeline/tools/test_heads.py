@@ -69,9 +69,9 @@ def test_a_baseline_is_the_head_that_validation_prefers(artefacts: Project) -> N
 
 def test_what_was_not_fitted_or_does_not_exist_is_named(own_artefacts: Project) -> None:
     with pytest.raises(
-        MacError, match="baselines: llr was not fitted, only erm, dfr; add it to baselines.methods"
+        MacError, match="baselines: self was not fitted, only erm, dfr, llr; add it to baselines.methods"
     ):
-        head(own_artefacts, "llr")
+        head(own_artefacts, "self")
     with pytest.raises(MacError, match="baselines: afr was not fitted: train.hold_out is 0$"):
         head(own_artefacts, "afr")
     with pytest.raises(MacError, match="cow: no method has this name; there are erm, mac, llr"):

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline import graph
 from pipeline.errors import MacError
 from pipeline.project import Project
 from pipeline.results.diagnosis import diagnose
+from pipeline.results.evaluation import verdict_of
 from pipeline.results.judgement import sentence
+from pipeline.results.paired import compared
 from pipeline.results.pictures import training_example
 from pipeline.steps.evaluate import measure
 from pipeline.tools.inspection import as_dict, describe, picture
@@ -76,17 +79,20 @@ def test_metrics_that_are_not_declared_are_not_shown(artefacts: Project, tmp_pat
 
 
 def test_metrics_of_evaluate(artefacts: Project, tmp_path: Path) -> None:
-    with artefacts.open("images", "erm", "masks", "features", "retrained") as given:
-        metrics = measure(given)[0] | {"diagnosis": diagnose(given)}
+    with artefacts.open(*graph.stage("evaluate").needs) as given:
+        metrics, _ = measure(given)
+        metrics |= {"diagnosis": diagnose(given), **compared(given, metrics)}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     text = describe(tmp_path / "metrics.json")
+    assert text.startswith("On the worst group MaC is ")
+    assert text.startswith(" ".join(verdict_of(metrics)))
     assert "waterbird_water" in text
     assert sentence(metrics["diagnosis"]) in text
     assert as_dict(tmp_path / "metrics.json") == metrics
-    del metrics["diagnosis"], metrics["setting"]  # as an earlier version wrote it
+    del metrics["diagnosis"], metrics["setting"], metrics["compared"]  # as an earlier version wrote it
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(
-        MacError, match=r"metrics.json: does not state setting, diagnosis; run 'mac evaluate'$"
+        MacError, match=r"metrics.json: does not state setting, diagnosis, compared; run 'mac evaluate'$"
     ):
         describe(tmp_path / "metrics.json")
 
