@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +125,14 @@ def _without_seeds(made: Any) -> Any:
 def _compared(runs: Sequence[Run], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A variant's entry in study.json."""
     first = runs[0]
-    everywhere = [name for name in first.rows if all(name in run.rows for run in runs)]
+    names = [set(run.rows) for run in runs]
+    in_all = set.intersection(*names)
+    everywhere = [name for name in first.rows if name in in_all]
     worst, _ = worst_of(first.rows[ERM]["test"])
     observed = {name: _of_runs(runs, name, worst) for name in everywhere}
-    correct = [{name: run.correct[name] for name in everywhere} for run in runs]
-    resampled = statistics.resampled_worst(correct, first.test["group"])
+    resampled = statistics.resampled_worst(
+        [_part(run.correct, everywhere) for run in runs], first.test["group"]
+    )
     drawn = statistics.drawn_runs(len(runs))
     methods: dict[str, dict[str, Any]] = {}
     for name in everywhere:
@@ -169,11 +173,15 @@ def _compared(runs: Sequence[Run], changes: Mapping[str, Any]) -> dict[str, Any]
         "images": sum(first.metrics["groups"].values()),
         "methods": methods,
         "differences": differences,
-        "not_in_all": sorted({name for run in runs for name in run.rows if name not in everywhere}),
+        "not_in_all": sorted(set.union(*names) - in_all),
         "verdict": _verdict(methods, differences, worst, len(runs)),
         "diagnoses": [run.metrics["diagnosis"]["verdict"] for run in runs],
         "coverage": _coverage(runs),
     }
+
+
+def _part(correct: Mapping[str, NDArray[np.bool_]], names: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    return {name: correct[name] for name in names}
 
 
 def _of_runs(runs: Sequence[Run], name: str, metric: str) -> NDArray[np.float64]:
@@ -206,11 +214,12 @@ def _verdict(
 
 def _coverage(runs: Sequence[Run]) -> dict[str, float] | None:
     """How much of the true foregrounds, and of the rest, the masks cover: means over images and runs."""
-    rows = [row for run in runs for row in run.metrics["coverage"]]
+    rows = list(chain.from_iterable(run.metrics["coverage"] for run in runs))
     if not rows:
         return None
-    n = np.array([row["n"] for row in rows])
-    return {key: float(np.average([row[key] for row in rows], weights=n)) for key in ("mask_fg", "mask_bg")}
+    shares = np.array([(row["mask_fg"], row["mask_bg"]) for row in rows])
+    inside, outside = np.average(shares, axis=0, weights=[row["n"] for row in rows]).tolist()
+    return {"mask_fg": inside, "mask_bg": outside}
 
 
 def _lines(run: Run) -> list[dict[str, object]]:

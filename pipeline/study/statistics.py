@@ -6,6 +6,7 @@ share their network, so they are no runs of their own.
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def resampled_worst(
         correct: for each run, by method, whether each head is right about each row, (S, N).
         group: (N,).
     """
-    stacked = np.concatenate([each for run in correct for each in run.values()])
+    stacked = np.concatenate(list(chain.from_iterable(run.values() for run in correct)))
     lowest = np.full((RESAMPLES, len(stacked)), np.inf)
     for g in np.unique(group).tolist():
         members, rng = stacked[:, group == g].T.astype(np.float64), np.random.default_rng((seed, g))

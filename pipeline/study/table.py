@@ -26,7 +26,8 @@ def _of_variant(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
     runs, worst = len(seeds), key.replace("_", " ")
     changed = ", ".join(f"{dotted}: {value}" for dotted, value in variant["changes"].items())
     yield f"{name}{f' ({changed})' if changed else ''}: {_counted(runs)}, seeds {_listed(seeds)}"
-    others = [each for each in _OTHERS if all(each in row for row in methods.values())]
+    in_all = set.intersection(*(set(row) for row in methods.values()))
+    others = [each for each in _OTHERS if each in in_all]
     width = max(len(row["title"]) for row in methods.values()) + 2
     head = f"{f'test {worst}, %':<{width}}{'mean':>7}{'± sd':>7}{'lowest':>8}{'highest':>9}{'95 %':>16}"
     head += f"{'mean acc.':>11}"
