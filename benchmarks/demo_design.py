@@ -1,7 +1,7 @@
 """How a demo dataset shows the method: candidates of it, each trained over several seeds of ERM.
 
     python -m benchmarks.demo_design NAME [--counts 490,10,10,490] [--visibility 0.5,0.9]
-        [--extent 0.75,1.0] [--set train.epochs=30] --seeds 0,1,2 --work FOLDER --log FILE.csv
+        [--extent 0.75,1.0] [--set train.epochs=30] [--like OTHER] --seeds 0,1,2 --work FOLDER --log FILE.csv
 
 A candidate is the present demo with other images or other parameters. All settings of the last layer are
 chosen on its validation split; its test split measures. Each run adds a row to the log, so that the log is
@@ -56,12 +56,12 @@ def parameters(root: Path, seed: int, changes: dict[str, Any]) -> dict[str, Any]
     return values
 
 
-def run(values: dict[str, Any], data: Path, images: Path | None) -> Row:
+def run(values: dict[str, Any], data: Path, others: Sequence[Path]) -> Row:
     """The figures of one run of ERM, in [0, 1]: of every method with MaC's masks, and of random masks."""
     file = data / "measured.json"
     if not file.exists():
         started = time.monotonic()
-        with made(values, data, [images] if images else []) as given:
+        with made(values, data, others) as given:
             found = of_methods(given, values) | of_masks(given)
         shared = [data / "images.h5", data / "erm"]
         random = values | {"saliency": values["saliency"] | {"method": "random"}}
@@ -104,9 +104,9 @@ def of_mac(given: Opened, values: dict[str, Any]) -> Row:
 def of_masks(given: Opened) -> Row:
     """The shares of the true foregrounds and of the rest that the masks cover: means over the groups."""
     table = by_group(given.file("images"), given.file("masks"), given.model("erm").spec)
-    each: Row = {f"mask_fg_{number}": float(row.mask_fg) for number, row in enumerate(table)}
-    means = {name: float(np.mean([getattr(row, name) for row in table])) for name in ("mask_fg", "mask_bg")}
-    return means | each
+    foreground, rest = [row.mask_fg for row in table], [row.mask_bg for row in table]
+    found: Row = {f"mask_fg_{group}": float(share) for group, share in enumerate(foreground)}
+    return {"mask_fg": float(np.mean(foreground)), "mask_bg": float(np.mean(rest)), **found}
 
 
 def interval(differences: Sequence[float]) -> str:
@@ -147,6 +147,7 @@ def _numbers(_context: click.Context, _option: click.Parameter, given: str) -> t
 @click.option("--visibility", default="0.5,0.9", callback=_numbers, help="Opacity of the birds, from and to.")
 @click.option("--extent", default="0.75,1.0", callback=_numbers, help="Size of the birds, from and to.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Another value of a parameter.")
+@click.option("--like", help="Take the images and the ERM runs of this candidate.")
 @click.option("--seeds", default="0,1,2", show_default=True, callback=_numbers, help="Seeds of ERM.")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for the runs.")
 @click.option("--log", type=click.Path(path_type=Path), required=True, help="CSV file to add the rows to.")
@@ -156,23 +157,27 @@ def command(
     visibility: tuple[float, float],
     extent: tuple[float, float],
     changes: Sequence[str],
+    like: str | None,
     seeds: tuple[float, ...],
     work: Path,
     log: Path,
 ) -> None:
     """Score the candidate NAME of the demo."""
-    root, yaml = (work / name / "raw").resolve(), YAML(typ="safe")
+    source = like or name
+    root, yaml = (work / source / "raw").resolve(), YAML(typ="safe")
     if not root.exists():
         training = {0: tuple(int(each) for each in counts)}
         waterbirds_layout.write(
             root, 0, waterbirds_layout.GROUP_COUNTS | training, look=Look(visibility, extent)
         )
-    changed = {key: yaml.load(value) for key, _, value in (each.partition("=") for each in changes)}
+    pairs = [each.split("=", 1) for each in changes]
+    changed = {key: yaml.load(value) for key, value in pairs}
     rows: list[Row] = []
     for seed in map(int, seeds):
         data = work / name / str(seed)
-        first = work / name / str(int(seeds[0])) / "images.h5"
-        row = run(parameters(root, seed, changed), data, first if first.exists() else None)
+        first = work / source / str(int(seeds[0])) / "images.h5"
+        others = [first, work / source / str(seed) / "erm"] if like else [first]
+        row = run(parameters(root, seed, changed), data, [each for each in others if each.exists()])
         rows.append({"candidate": name, "seed": seed, **row})
         header = not log.exists()
         with log.open("a", newline="") as file:

@@ -171,7 +171,8 @@ def _write_all(
     **train: Any,
 ) -> None:
     _write_images(project, splits)
-    _write_erm(project, head, {"select": "last", "hold_out": 0.0, "seed": 0, **train}, kept)
+    made = {"select": "last", "hold_out": 0.0, "seed": 0, "weight_decay": 0.001}
+    _write_erm(project, head, made | train, kept)
     _write_masks(project)
     _write_features(project, splits, views, rng, core, swayed)
 

@@ -171,7 +171,7 @@ def _write_erm(project: Project, given: Opened, spec: ModelSpec, kept: Sequence[
     head = _fitted(phi, np.arange(COUNT) % 2, len(spec.classes))
     tensors |= {"head.weight": head.weight[0], "head.bias": head.bias[0]}
     made = {
-        "train": {"select": "last", "hold_out": 0.0, "seed": 0},
+        "train": {"select": "last", "hold_out": 0.0, "seed": 0, "weight_decay": 0.001},
         "selection": {"criterion": "groups" if spec.attributes else "soft_errors"},
     }
     history = []

@@ -16,6 +16,7 @@ from pipeline.errors import MacError
 from pipeline.method.kinds import AS_GIVEN
 from pipeline.project import Opened
 from pipeline.results.blanks import blank_in
+from pipeline.results.convergence import convergence
 from pipeline.results.intervals import difference_interval, mean_interval, wilson
 from pipeline.results.judgement import depends, figures_of, finding, judged
 from pipeline.results.sides import sides_of
@@ -30,7 +31,8 @@ def diagnose(given: Opened) -> dict[str, Any]:
         given: images, erm, masks and features.
 
     Raises:
-        MacError: features.h5 is of an earlier version.
+        MacError: features.h5 is of an earlier version, or model.json of erm does not state how it was
+            trained.
 
     Returns:
         `verdict`: of `judgement.judged`. `dependence`: of `judgement.depends`.
@@ -49,9 +51,9 @@ def diagnose(given: Opened) -> dict[str, Any]:
     sides = set(sides_of(given, len(given.groups.classes)))
     is_given = given.stated("masks", "method") in AS_GIVEN
     side = "given" if is_given else "mixed" if len(sides) > 1 else sides.pop()
+    always = {"side": side, "blank": blank, "convergence": convergence(given)}
     if "val/position" not in given.file("features"):
-        nothing = {"verdict": "unknown", "dependence": "unknown"}
-        return {**nothing, "side": side, "images": 0, "draws": 0, "blank": blank}
+        return {"verdict": "unknown", "dependence": "unknown", "images": 0, "draws": 0, **always}
     blank["val"] = _blanks(given, "val/")
     seen, truth = views(given)
     by_class = {}
@@ -60,13 +62,12 @@ def diagnose(given: Opened) -> dict[str, Any]:
         count = int((truth == code).sum())
         by_class[given.groups.classes[code]] = {"images": count, **_row(members)}
     found = {
-        "side": side,
+        **always,
         "images": len(truth),
         "draws": len(given.file("features")["val/masked"]),
         "all": _row(seen),
         "balanced": _balanced(list(by_class.values())),
         "classes": by_class,
-        "blank": blank,
     }
     figures = figures_of(found)
     for name, row in by_class.items():

@@ -1,4 +1,4 @@
-"""What the diagnosis says: whether the masks can be trusted, and whether ERM depends on the background.
+"""What the diagnosis says: of the masks, of ERM's dependence on the background, and of an early stop.
 
 The first is the verdict on the method's assumption: ERM's highest scores, or with `saliency.side: rest` all
 others, lie on the core. The core decides the class, and the rest can be changed. The second is the
@@ -26,6 +26,9 @@ MOST_BLANK = 0.1  # share of images with a blank map: up to this, masks are to b
 # in docs/parameters.md. A low value says that ERM finds little that goes with a class in the backgrounds of
 # the retraining set, as far as the masks leave them; it cannot say that ERM depends on no shortcut.
 DEPENDS = 0.05
+# An ERM that was stopped early: see `pipeline.results.convergence`, also for how the bounds were set.
+EARLY_GAIN = 0.01  # of all validation images, so many more are right when its last layer is trained on
+EARLY_P = 0.01  # and so unlikely is it that this is by chance
 MOST_NAMED = 5  # classes that are named in a line
 
 
@@ -167,10 +170,12 @@ def sentence(diagnosis: Mapping[str, Any]) -> str:
 
 
 def in_short(diagnosis: Mapping[str, Any]) -> str:
-    """The verdict and the dependence without their figures, in one sentence."""
+    """The verdict, the dependence and an early stop without their figures, in one sentence."""
     leads = [_LEADS[diagnosis["verdict"]]]
     if (found := diagnosis.get("dependence", "unknown")) != "unknown":
         leads.append(_DEPENDENCE[found][0])
+    if told := early(diagnosis):
+        leads.append(told.partition(":")[0])
     lower = [lead if lead.startswith("ERM") else lead[0].lower() + lead[1:] for lead in leads]
     return f"By the diagnosis, {'; '.join(lower)}."
 
@@ -228,9 +233,43 @@ def by_class(diagnosis: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def stopped_early(convergence: Mapping[str, Any]) -> bool:
+    """Whether ERM was clearly stopped early. If not, nothing is known: few validation images may show it.
+
+    Args:
+        convergence: from `pipeline.results.convergence.convergence`.
+    """
+    gain = (convergence["later"] - convergence["right"]) / convergence["images"]
+    fell = convergence["lowest"] < convergence["loss"]
+    return bool(fell and gain >= EARLY_GAIN and convergence["p"] <= EARLY_P)
+
+
+def early(diagnosis: Mapping[str, Any]) -> str:
+    """That ERM was stopped early and what to do, in plain sentences; empty if this is not clear."""
+    found = diagnosis.get("convergence")  # metrics.json of an earlier version has none
+    if not found or not stopped_early(found):
+        return ""
+    who, remedy = _EARLY["own" if found["own"] else "erm"]
+    right, later = (f"{100 * found[name] / found['images']:.1f} %" for name in ("right", "later"))
+    loss, lowest = f"{found['loss']:.2g}", f"{found['lowest']:.2g}"
+    return (
+        f"{who} was stopped early: trained on, its last layer alone lowers the loss on the training images "
+        f"from {loss} to {lowest}, and is right about {later} of the validation images in place of {right}. "
+        f"Retraining the last layer gains this without any mask: {remedy}."
+    )
+
+
+_LLR = "compare MaC with plain last-layer retraining (LLR)"
+_EARLY = {
+    "erm": ("ERM", f"train longer (train.epochs) or with a larger train.lr, and {_LLR}"),
+    "own": ("The classifier", f"{_LLR}, not with the classifier"),
+}
+
+
 def said(diagnosis: Mapping[str, Any]) -> list[str]:
-    """All that is said of a diagnosis: the verdict, the dependence, what to do, and the classes."""
-    lines = [sentence(diagnosis), dependence(diagnosis), advice(diagnosis), *by_class(diagnosis)]
+    """All that is said of a diagnosis: verdict, dependence, an early stop, what to do, the classes."""
+    first = [sentence(diagnosis), dependence(diagnosis), early(diagnosis)]
+    lines = [*first, advice(diagnosis), *by_class(diagnosis)]
     return [line for line in lines if line]
 
 

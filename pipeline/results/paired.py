@@ -53,7 +53,7 @@ def others(given: Opened, metrics: Mapping[str, Any]) -> dict[str, dict[str, Any
     found: dict[str, dict[str, Any]] = dict(given.metrics("baselines")["methods"])
     found |= {name: given.metrics(name) for name in WHOLE_NETWORK if name in given}
     erm = metrics["erm"]["test"]
-    needed = [key for key in (worst_of(erm)[0], "adjusted_mean") if key in erm]
+    needed = [key for key in (worst_of(erm)[0], "adjusted_mean", "auroc") if key in erm]
     for name, row in found.items():
         if lacking := [key for key in needed if key not in row["test"]]:
             kind = given.project.kinds[name if name in WHOLE_NETWORK else "baselines"]

@@ -70,7 +70,7 @@ def of_baselines(found: Mapping[str, Any]) -> str:
     first = next(iter(results))["test"]
     worst, _ = worst_of(first)
     columns = {worst: _spoken(worst), "raw_mean": "mean", "adjusted_mean": "adj. mean"}
-    columns["robust_coverage"] = "robust coverage"
+    columns |= {"robust_coverage": "robust coverage", "auroc": "AUROC", "ece": "ECE"}
     columns = {key: name for key, name in columns.items() if key in first}
     titles = "".join(f"{name:>16}" for name in columns.values())
     lines = [f"{'test accuracy, %':<24}{titles}  group labels seen"]

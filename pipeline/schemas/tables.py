@@ -252,6 +252,25 @@ class Setting(_Checked):
         return self
 
 
+class Convergence(_Checked):
+    """ERM's head and the one that is trained on (`results.convergence`)."""
+
+    own: bool
+    rows: Positive
+    loss: Weight
+    lowest: Weight
+    images: Positive
+    right: Count
+    later: Count
+    p: Share
+
+
+class Diagnosis(_Checked):
+    """The diagnosis, of which the rest is not checked."""
+
+    convergence: Convergence | None = _ABSENT
+
+
 class Compared(_Checked):
     """MaC minus another method (`results.verdict.Difference`)."""
 
@@ -263,13 +282,14 @@ class Compared(_Checked):
 
 
 class Metrics(_Checked):
-    """metrics.json of evaluate, without the diagnosis."""
+    """metrics.json of evaluate."""
 
     erm: dict[Literal["val", "test"], ErmScores]
     mac: dict[Literal["val", "test"], Scores]
     count: dict[Literal["val", "test"], dict[str, Count]]
     seeds: Positive
     setting: Setting
+    diagnosis: Diagnosis = _ABSENT
     compared: dict[MethodName, Compared]
     best_other: MethodName | None
 
@@ -519,7 +539,7 @@ STATED: dict[str, dict[str, Any]] = {
     "images": {"name": Text, "to_stored": ToStored, "interpolation": Interpolation, "range": Range},
     "erm": {
         "selection.criterion": Criterion,
-        **_declared("train.", TrainParams, "select", "hold_out", "seed"),
+        **_declared("train.", TrainParams, "select", "hold_out", "seed", "weight_decay"),
     },
     "masks": _declared("", MapParams, "method", "size", "side", "top_k", "flip"),
     "retrained": {

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.errors import printable
 from pipeline.project import Opened
 from pipeline.results import evaluation, judgement, tables
+from pipeline.results.calibration import Calibration, Limit
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.paired import compared
 from pipeline.spec import ModelSpec
@@ -29,14 +30,22 @@ def needs(name: str) -> tuple[str, ...]:
     return {ERM: measured, MAC: (*measured, "masks", "baselines")}.get(name, ())
 
 
-def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) -> str:
+def card(
+    given: Opened,
+    head: NamedHead,
+    file: str,
+    form: str,
+    compared: str,
+    calibration: Calibration | None = None,
+) -> str:
     """The model card, as Markdown.
 
     Args:
-        given: images, erm, the artefact with the head, and those of `needs`.
+        given: images, erm, the artefact with the head, and those of `needs`; features if it is calibrated.
         file: name of the exported file.
         form: the file's format, in words.
         compared: a sentence about the comparison of the file with PyTorch.
+        calibration: of the head, if it is calibrated.
 
     Raises:
         MacError: metrics.json of baselines is damaged.
@@ -68,6 +77,7 @@ def card(given: Opened, head: NamedHead, file: str, form: str, compared: str) ->
         "",
         *_results(given, head),
         "",
+        *(_calibration(given, head, calibration) if calibration else ()),
         "## Limits",
         "",
         "- The figures hold for images like those of the test split.",
@@ -116,7 +126,9 @@ def _method(given: Opened, head: NamedHead, own: bool) -> Iterator[str]:
             f"{network}. {_retrained(head)}"
         )
         yield f"{_prose(head.note[0].upper() + head.note[1:])}."
-        yield judgement.sentence(diagnose(given))
+        diagnosis = diagnose(given)
+        yield judgement.sentence(diagnosis)
+        yield from filter(None, [judgement.early(diagnosis)])
     else:
         who = f"{_prose(head.title)} ({_prose(head.source)})"
         yield f"{who}: {network}, its last layer fitted anew."
@@ -157,6 +169,38 @@ def _results(given: Opened, head: NamedHead) -> Iterator[str]:
     if head.count > 1:
         yield ""
         yield f"The file holds one of the {head.count} heads: the one that the validation split prefers."
+
+
+def _calibration(given: Opened, head: NamedHead, found: Calibration) -> Iterator[str]:
+    """The section about the temperature: how it was found, what it does, and what it holds for."""
+    val = given.grouping("val")
+    counts = [f"{_code(name)} {n}" for name, n in zip(val.names, val.count, strict=True)]
+    yield from ("## Calibration", "")
+    yield "Temperature scaling (Guo et al. 2017): the last layer's weight and bias are divided by"
+    yield f"T = {found.temperature:.4g}. {_LIMITS[found.limit]} No group label served for it."
+    yield f"The {len(val.index)} validation images: {', '.join(counts)}."
+    yield "The probabilities fit images like these. If classes or groups are mixed otherwise, they need not."
+    if head.labels == "validation, to train":
+        yield "The head itself was trained on validation images, so it is surer of them than of others."
+    yield "No answer changes. The figures under Results are those of heads that are not calibrated."
+    yield ""
+    before, after = found.before, found.after
+    lines = [
+        f"{'this head on the test split':<34}{'before':>9}{'after':>9}",
+        f"{'calibration error (ECE), %':<34}{100 * before.ece:>9.2f}{100 * after.ece:>9.2f}",
+        f"{'negative log-likelihood, nats':<34}{before.nll:>9.4f}{after.nll:>9.4f}",
+    ]
+    yield from (_block("\n".join(lines)), "")
+
+
+_LIMITS: dict[Limit, str] = {
+    "none": "It minimises the negative log-likelihood of the validation split.",
+    "all right": (
+        "The head is right about all validation images, so they set no lower limit to T. With n images, "
+        "it is such that their mean confidence is (n + 1) / (n + 2)."
+    ),
+    "bound": "It is at a bound of the search: the validation split does not determine it. Do not trust it.",
+}
 
 
 def _table(given: Opened, head: NamedHead) -> str:

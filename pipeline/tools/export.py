@@ -1,7 +1,8 @@
 """Writes a classifier as one file for other programs (ONNX, TorchScript or safetensors), with a model card.
 
 The same head gives the same bytes, and they say nothing of the machine, the process or the folders here.
-The file is compared with PyTorch before it gets its final name.
+The file is compared with PyTorch before it gets its final name. Its probabilities can be calibrated on the
+validation split: the last layer's weight and bias are divided by a temperature.
 """
 
 import io
@@ -9,7 +10,7 @@ import json
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
@@ -24,6 +25,7 @@ from pipeline.errors import MacError
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.project import Opened, Project
+from pipeline.results import calibration
 from pipeline.results.pictures import input_pixels
 from pipeline.store import SPLITS
 from pipeline.tools import card
@@ -49,18 +51,20 @@ Computed = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Checked:
-    """The comparison of a file with PyTorch.
+    """An exported file: its comparison with PyTorch, and its temperature.
 
     Attributes:
         images: number of images, from the held-out splits: 32, or all if there are fewer.
         difference: the largest difference of a logit, divided by Σ |W φ| + |b| if that is above 1.
+        temperature: T, by which the logits are divided; None if they are as they were.
     """
 
     images: int
     difference: float
+    temperature: float | None
 
 
-def export(project: Project, name: str, out: Path, how: Format) -> Checked:
+def export(project: Project, name: str, out: Path, how: Format, calibrated: bool = False) -> Checked:
     """Write a classifier to `out`, and MODEL_CARD.md beside it.
 
     The file takes `image` (N, 3, S, S) float32, normalised, and gives `logits` (N, classes). It names the
@@ -70,24 +74,33 @@ def export(project: Project, name: str, out: Path, how: Format) -> Checked:
     Args:
         name: the name of the head, one of `heads.NAMES`.
         how: the format.
+        calibrated: whether to divide the logits by the temperature that fits the validation split
+            (`results.calibration`). The card states it.
 
     Returns:
-        How much it differs from PyTorch.
+        How much it differs from PyTorch, and the temperature.
 
     Raises:
-        MacError: an artefact is missing, or does not belong to the others; no method has this name; a
-            package for the format is not installed; the results differ by more than 1e-4; metrics.json of
-            baselines is damaged. Then nothing is written.
+        MacError: an artefact is missing, or does not belong to the others; no method has this name; there is
+            nothing to calibrate with; a package for the format is not installed; the results differ by more
+            than 1e-4; metrics.json of baselines is damaged. Then nothing is written.
     """
     if out.name == CARD:
         raise MacError(f"{out}: is the name of the model card; choose another")
     opened = dict.fromkeys(("images", "erm", artefact_of(name), *card.needs(name)))
+    if calibrated:
+        opened["features"] = None
     with project.open(*opened) as given:
-        head = named_head(given, name)
+        head, found = named_head(given, name), None
+        if calibrated:
+            found = calibration.calibrate(given, head.head)
+            head = replace(head, head=calibration.scaled(head.head, found.temperature))
         model = with_head(given, head, torch.device("cpu"))
         spec, x = given.model("erm").spec, _held_out_inputs(given, model)
         about = {key: json.dumps(value, ensure_ascii=False) for key, value in spec.as_json().items()}
         about |= {"head": json.dumps(name), "digest": head.digest}
+        if found:
+            about["temperature"] = json.dumps(found.temperature)
         with torch.no_grad():
             features = model.features(x)
             expected = model.head(features)
@@ -97,7 +110,7 @@ def export(project: Project, name: str, out: Path, how: Format) -> Checked:
         with store.replacing(out.with_name(CARD)) as card_file, store.replacing(out) as temporary:
             computed = _WRITERS[how](model, x[:2], about, temporary)
             difference = (computed(x) - expected).abs() / terms.clamp(min=1)
-            checked = Checked(len(x), float(difference.max()))
+            checked = Checked(len(x), float(difference.max()), found.temperature if found else None)
             if not checked.difference <= TOLERANCE:
                 raise MacError(
                     f"{out}: not written: its logits differ from PyTorch's by {checked.difference:.2g}, "
@@ -107,7 +120,7 @@ def export(project: Project, name: str, out: Path, how: Format) -> Checked:
                 f"Its logits were compared with PyTorch's on {checked.images} images of the held-out splits: "
                 f"they differ by at most {checked.difference:.1e} of the sum of their terms' magnitudes."
             )
-            text = card.card(given, head, out.name, _TITLES[how], compared)
+            text = card.card(given, head, out.name, _TITLES[how], compared, found)
             card_file.write_text(text, encoding="utf-8")
     return checked
 

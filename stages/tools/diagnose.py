@@ -22,8 +22,8 @@ def command(data: Path, as_json: bool) -> None:
 
     ERM sees each validation image whole, as its core alone, as its rest alone, and with its core on the
     backgrounds of two training images: one of its own class and one of another. So it also says whether ERM
-    depends on the background, and of which classes this is clear. No group label is read. It needs
-    images.h5, erm/, masks.h5 and features.h5.
+    depends on the background, and of which classes this is clear. If ERM was clearly stopped early, it says
+    that too. No group label is read. It needs images.h5, erm/, masks.h5 and features.h5.
     """
     with graph.project(data).open("images", "erm", "masks", "features") as given:
         found = diagnose(given)
@@ -31,6 +31,7 @@ def command(data: Path, as_json: bool) -> None:
         words = {
             "sentence": judgement.sentence(found),
             "dependence_sentence": judgement.dependence(found),
+            "early_sentence": judgement.early(found),
             "advice": judgement.advice(found),
             "class_advice": judgement.by_class(found),
         }

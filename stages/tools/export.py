@@ -22,10 +22,16 @@ from stages.outputs import PARAMS, check_output
     show_default=True,
     help="MaC, ERM, or a method of data/baselines.",
 )
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Divide the logits by the temperature that fits the validation split; no answer changes.",
+)
 @data_option
-def command(how: Format, out: Path, model: str, data: Path) -> None:
+def command(how: Format, out: Path, model: str, calibrate: bool, data: Path) -> None:
     """Write a classifier as one file, compare it with PyTorch, and put a model card beside it."""
     check_output(out, [PARAMS], data)
-    checked = export(graph.project(data), model, out, how)
+    checked = export(graph.project(data), model, out, how, calibrate)
     difference = f"logits within {checked.difference:.1e} of PyTorch's, relative to their terms"
-    say(f"{out} ({checked.images} images: {difference}), {out.with_name(CARD)}")
+    scaled = "" if checked.temperature is None else f"; temperature {checked.temperature:.3g}"
+    say(f"{out} ({checked.images} images: {difference}{scaled}), {out.with_name(CARD)}")

@@ -57,12 +57,13 @@ def write(
                      normalization=IMAGENET)  # fmt: skip
     head = {"head.weight": np.eye(3, dtype=np.float32), "head.bias": np.zeros(3, np.float32)}
     with project.open("images") as given, store.create_folder(project.path("erm")) as folder:
-        store.write_model(folder, "erm", head, spec, {}, given.digests("images"))
+        made = {"train": {"hold_out": 0.0, "seed": 0, "weight_decay": 0.001}}
+        store.write_model(folder, "erm", head, spec, made, given.digests("images"))
     with project.open("images", "erm") as given:
         made_from = given.digests("images", "erm")
     parts = {"": np.arange(3), **({"val/": 3 + np.arange(count)} if with_masks else {})}
-    made = {"method": method, "side": side}
-    with store.create(project.path("masks"), "masks", masks.SCHEMA, made, made_from) as file:
+    made_by = {"method": method, "side": side}
+    with store.create(project.path("masks"), "masks", masks.SCHEMA, made_by, made_from) as file:
         if rest:
             file.write("rest", np.array(rest))
         for part, rows in parts.items():

@@ -16,6 +16,7 @@ from pipeline.results.judgement import (
     by_class,
     dependence,
     depends,
+    early,
     finding,
     in_short,
     judged,
@@ -221,3 +222,28 @@ def test_classes_of_one_finding_share_a_line() -> None:
         "the combined images (retrain.beta) are meant for this.",
     ]
     assert by_class({"verdict": "unknown", "images": 0}) == []
+
+
+EARLY = {"own": False, "loss": 0.0285, "lowest": 0.0041, "images": 600, "right": 523, "later": 546, "p": 1e-6}
+
+
+def test_an_erm_that_was_stopped_early_is_told_what_to_do() -> None:
+    plain = said(diagnosis(WATERBIRDS))
+    line = early({"convergence": EARLY})
+    assert line.startswith("ERM was stopped early: trained on, its last layer alone lowers the loss on the ")
+    assert (
+        "training images from 0.029 to 0.0041, and is right about 91.0 % of the validation images in" in line
+    )
+    assert " in place of 87.2 %. " in line
+    assert "train longer (train.epochs) or with a larger train.lr, and compare MaC with plain last-" in line
+    assert said(diagnosis(WATERBIRDS) | {"convergence": EARLY}) == [plain[0], line, *plain[1:]]
+    assert in_short(diagnosis(WATERBIRDS) | {"convergence": EARLY}).endswith("; ERM was stopped early.")
+    own = early({"convergence": EARLY | {"own": True}})
+    assert own.startswith("The classifier was stopped early")
+    assert "train." not in own
+    assert own.endswith("compare MaC with plain last-layer retraining (LLR), not with the classifier.")
+
+
+@pytest.mark.parametrize("found", [None, EARLY | {"p": 0.02}, EARLY | {"later": 528}])
+def test_where_an_early_stop_is_not_clear_nothing_is_said_of_it(found: dict[str, Any] | None) -> None:
+    assert said(diagnosis(WATERBIRDS) | {"convergence": found}) == said(diagnosis(WATERBIRDS))

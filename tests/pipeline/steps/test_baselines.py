@@ -45,6 +45,12 @@ def test_every_method_has_its_row_with_the_labels_it_saw(fitted: tuple[Project, 
     assert seeds == dict(zip(ALL, (1, 2, 2, 2, 1, 1, 1, 1, 2, 2, 2, 2), strict=True))
     assert metrics["left_out"] == {}
     assert "✗ none" in table
+    assert table.splitlines()[0].endswith(
+        "robust coverage           AUROC             ECE  group labels seen"
+    )
+    erm = methods["erm"]["test"]
+    values = [100 * erm[key]["mean"] for key in ("robust_coverage", "auroc", "ece")]
+    assert [f"{value:.2f}" for value in values] == table.splitlines()[1].split()[4:7]
     assert "AFR: on images that ERM was trained on: none was held out" in table
 
 

@@ -8,9 +8,10 @@ from markdown_it import MarkdownIt
 
 from pipeline import graph
 from pipeline.project import Opened, Project
+from pipeline.results.calibration import Calibration, Fit
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.evaluation import verdict_of
-from pipeline.results.judgement import sentence
+from pipeline.results.judgement import early, sentence
 from pipeline.results.paired import compared
 from pipeline.steps.evaluate import measure
 from pipeline.tools import card
@@ -94,6 +95,16 @@ def test_mac(artefacts: Project) -> None:
     assert "The file holds one of the 2 heads: the one that the validation split prefers." in text
 
 
+def test_mac_on_an_erm_that_was_stopped_early(artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with artefacts.open("images", "erm", "masks", "features") as given:
+        found = diagnose(given)
+    later = {"loss": 0.2, "lowest": 0.1, "images": 100, "right": 80, "later": 90, "p": 0.001}
+    found["convergence"] |= later
+    monkeypatch.setattr(card, "diagnose", lambda _given: found)
+    assert early(found)
+    assert early(found) in written(artefacts, "mac")
+
+
 def test_mac_begins_its_results_with_the_verdict(artefacts: Project) -> None:
     with artefacts.open(*graph.stage("evaluate").needs) as given:
         metrics, _ = measure(given)
@@ -108,6 +119,18 @@ def test_mac_that_is_erm_as_it_is(own_artefacts: Project) -> None:
     assert "Its last layer is not retrained." in text
     assert "ERM as it is: validation prefers no retraining." in text
     assert "The file holds one of" not in text
+
+
+def test_a_calibrated_head_that_was_trained_on_validation(artefacts: Project) -> None:
+    fits = Fit(ece=0.1, nll=0.25), Fit(ece=0.02, nll=0.125)
+    with artefacts.open("images", "erm", "features", "baselines") as given:
+        found = Calibration(1.5, "all right", *fits)
+        text = card.card(given, named_head(given, "dfr"), "model.pt", "TorchScript", "It was.", found)
+    assert "T = 1.5. The head is right about all validation images, so they set no lower limit to T." in text
+    assert "The 8 validation images: `landbird_land` 2, `landbird_water` 2, " in text
+    assert "it is surer of them than of others" in text
+    assert "calibration error (ECE), %            10.00     2.00\n" in text
+    assert "negative log-likelihood, nats        0.2500   0.1250\n" in text
 
 
 def test_another_method_needs_no_mac(own_artefacts: Project) -> None:

@@ -54,28 +54,42 @@ def computed(file: Path, how: str, model: Classifier, x: Tensor) -> tuple[Tensor
     return model(x), about
 
 
-CASES = [*((how, "mac") for how in FORMATS), ("torchscript", "erm"), ("safetensors", "dfr")]
+CASES = [
+    ("onnx", "mac", True),
+    ("torchscript", "mac", True),
+    ("safetensors", "mac", False),
+    ("torchscript", "erm", False),
+    ("safetensors", "dfr", True),
+]
 
 
-@pytest.mark.parametrize(("how", "name"), CASES)
-def test_it_computes_what_the_model_computes(artefacts: Project, tmp_path: Path, how: str, name: str) -> None:
+@pytest.mark.parametrize(("how", "name", "calibrated"), CASES)
+def test_it_computes_what_the_model_computes(
+    artefacts: Project, tmp_path: Path, how: Format, name: str, calibrated: bool
+) -> None:
+    """If it is calibrated, with logits divided by the temperature that the card states."""
     if how == "onnx":
         pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     out = tmp_path / f"model.{how}"
-    checked = export(artefacts, name, out, how)  # type: ignore[arg-type]
+    checked = export(artefacts, name, out, how, calibrated)
     assert (checked.images, checked.difference <= TOLERANCE) == (20, True)
-    assert (tmp_path / "MODEL_CARD.md").read_text().startswith(f"# `model.{how}`\n")
+    card = (tmp_path / "MODEL_CARD.md").read_text()
+    assert card.startswith(f"# `model.{how}`\n")
+    assert ("## Calibration" in card, checked.temperature is not None) == (calibrated, calibrated)
+    t = checked.temperature or 1
+    assert not calibrated or (t != 1 and f"T = {t:.4g}. " in card)
     model = model_of(artefacts, name)
     x = torch.randn(7, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = model(x)
-        scale = model.features(x).abs() @ model.head.weight.abs().T + 1
+        expected = model(x) / t
+        scale = model.features(x).abs() @ model.head.weight.abs().T / t + 1
         found, about = computed(out, how, model, x)
     assert float(((found - expected).abs() / scale).max()) <= TOLERANCE
     assert json.loads(about["classes"]) == list(made_up.SPEC.classes)
     assert json.loads(about["input_size"]) == 64
     assert json.loads(about["normalization"])["mean"] == list(made_up.SPEC.normalization.mean)
     assert json.loads(about["head"]) == name
+    assert json.loads(about.get("temperature", "1")) == t
 
 
 def test_the_same_head_gives_the_same_bytes(artefacts: Project, tmp_path: Path) -> None:

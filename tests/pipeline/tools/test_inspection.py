@@ -89,6 +89,10 @@ def test_metrics_of_evaluate(artefacts: Project, tmp_path: Path) -> None:
     assert "waterbird_water" in text
     assert sentence(metrics["diagnosis"]) in text
     assert as_dict(tmp_path / "metrics.json") == metrics
+    damaged = metrics["diagnosis"] | {"convergence": metrics["diagnosis"]["convergence"] | {"images": 0}}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics | {"diagnosis": damaged}))
+    with pytest.raises(MacError, match=r"ValueError: diagnosis.convergence.images: Input should be greater"):
+        describe(tmp_path / "metrics.json")
     del metrics["diagnosis"], metrics["setting"], metrics["compared"]  # as an earlier version wrote it
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(

@@ -16,6 +16,7 @@ def test_the_table_and_the_json_are_the_library_s(artefacts: project.Project) ->
     words = {
         "sentence": judgement.sentence(found),
         "dependence_sentence": judgement.dependence(found),
+        "early_sentence": judgement.early(found),
         "advice": judgement.advice(found),
         "class_advice": judgement.by_class(found),
     }

@@ -1,5 +1,6 @@
 """mac export on the made-up project."""
 
+import re
 from pathlib import Path
 
 from pipeline import project
@@ -13,6 +14,13 @@ def test_it_says_how_far_the_file_is_from_pytorch(artefacts: project.Project, tm
     assert said.startswith(f"{out} (20 images: logits within ")
     assert said.endswith(f"), {tmp_path / 'MODEL_CARD.md'}\n")
     assert "DFR" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+def test_it_says_the_temperature(artefacts: project.Project, tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    mac = Project(artefacts.data.parent)
+    said = mac.succeed("export", "--format", "safetensors", "--calibrate", "--out", str(out)).stdout
+    assert re.search(r"relative to their terms; temperature \d", said)
 
 
 def test_bad_usage(artefacts: project.Project, tmp_path: Path) -> None:
