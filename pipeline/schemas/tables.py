@@ -337,11 +337,12 @@ class Timing(_Checked):
     cores: Count
 
 
-class Diagnosis(_Checked):
-    """What the diagnosis says, in a word each."""
+class RunDiagnosis(_Checked):
+    """What the diagnosis says of a run, in a word each; `stopped_early` is of its ERM."""
 
     verdict: Literal["holds", "doubtful", "fails", "unknown"]
     dependence: Literal["depends", "unclear", "unknown"]
+    stopped_early: bool
 
 
 class Run(_Checked):
@@ -354,7 +355,7 @@ class Run(_Checked):
     groups: Annotated[dict[Text, Count], Field(min_length=1)]
     methods: Annotated[dict[Text, Row], Field(min_length=2)]
     coverage: list["Coverage"]
-    diagnosis: Diagnosis
+    diagnosis: RunDiagnosis
 
     @model_validator(mode="after")
     def _complete(self) -> "Run":
@@ -433,7 +434,7 @@ class Variant(_Checked):
     differences: Annotated[list[PairOverRuns], Field(min_length=1)]
     not_in_all: list[Text]
     verdict: Text
-    diagnoses: list[Text]
+    diagnoses: list[RunDiagnosis]
     coverage: MeanCoverage | None
 
     @model_validator(mode="after")

@@ -46,7 +46,7 @@ class OverRuns:
             "differences": self.differences,
             "not_in_all": self.left_out,
             "verdict": self._verdict(),
-            "diagnoses": [run.metrics["diagnosis"]["verdict"] for run in self._runs],
+            "diagnoses": [run.metrics["diagnosis"] for run in self._runs],
             "coverage": self._coverage(),
         }
 

@@ -25,6 +25,7 @@ from pipeline.project import Opened
 from pipeline.results.choice import Choice
 from pipeline.results.coverage import by_group
 from pipeline.results.diagnosis import diagnose
+from pipeline.results.judgement import stopped_early
 from pipeline.results.scores import head_scores
 from pipeline.results.tables import worst_of
 from pipeline.store import FittedHeads
@@ -71,6 +72,7 @@ def run(
             name, title = MASKS[kind]
             rows[name], heads[name] = _of_masks(given, title, measured), measured.heads
     grouping, cached, diagnosis = given.grouping("test"), given.file("features"), diagnose(given)
+    convergence = diagnosis["convergence"]
     digests = given.digests("images")
     # What was prepared for this run alone is no artefact of the project that the run is kept in.
     made_from = digests if "images" in given.project.elsewhere else {"its own images": digests["images"]}
@@ -83,7 +85,11 @@ def run(
         "groups": dict(zip(grouping.names, grouping.count.tolist(), strict=True)),
         "methods": rows,
         "coverage": _coverage(given),
-        "diagnosis": {key: diagnosis[key] for key in ("verdict", "dependence")},
+        "diagnosis": {
+            "verdict": diagnosis["verdict"],
+            "dependence": diagnosis["dependence"],
+            "stopped_early": bool(convergence) and stopped_early(convergence),
+        },
     }
     made = {name: given.file(name).provenance.params for name in ("masks", "features")}
     made |= {name: given.model(name).provenance.params for name in ("erm", "baselines")}

@@ -46,7 +46,10 @@ def _of_variant(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
     if variant["coverage"]:
         inside, outside = (100 * variant["coverage"][part] for part in ("mask_fg", "mask_bg"))
         yield f"masks cover {inside:.1f} % of the true foregrounds and {outside:.1f} % of the rest"
-    yield f"diagnosis, the method's assumption: {_tallied(variant['diagnoses'])}"
+    diagnoses = variant["diagnoses"]
+    yield f"diagnosis: the method's assumption {_tallied([each['verdict'] for each in diagnoses])}"
+    if early := sum(each["stopped_early"] for each in diagnoses):
+        yield f"ERM was stopped early in {early} of {runs}, which flatters all that fit its last layer anew"
     yield from _notes(runs, variant["images"])
     if not OF_MASKS.keys().isdisjoint(methods):
         yield "MaC's, random and true masks: MaC with these, α and β picked in the same way for each"

@@ -60,7 +60,7 @@ def write_run(project: Project, seed: int, without: str = "", variant: str = "ba
     metrics = {
         "made_from": {}, "variant": variant, "changes": {}, "seed": seed, "kind": "group",
         "groups": dict.fromkeys(GROUPS, 20), "methods": rows, "coverage": [],
-        "diagnosis": {"verdict": "holds", "dependence": "depends"},
+        "diagnosis": {"verdict": "holds", "dependence": "depends", "stopped_early": seed == 1},
     }  # fmt: skip
     test = {"row": np.arange(80), "label": LABEL, "group": GROUP}
     with store.create_folder(project.path("run") / variant / str(seed)) as out:
@@ -112,7 +112,8 @@ def test_it_says_what_scipy_says_of_the_answers(project: Project) -> None:
     assert "not in every run, so not compared: llr" in said
     assert "On the worst group MaC is better than ERM" in said
     assert "over 4 ERM runs" in said
-    assert "holds in 4 of 4" in said
+    assert "the method's assumption holds in 4 of 4" in said
+    assert "ERM was stopped early in 1 of 4" in said
     assert describe(project.path("study")) == said
 
 
