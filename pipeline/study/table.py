@@ -25,7 +25,7 @@ def _of_variant(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
     seeds, key, methods = variant["seeds"], variant["worst"], variant["methods"]
     runs, worst = len(seeds), key.replace("_", " ")
     changed = ", ".join(f"{dotted}: {value}" for dotted, value in variant["changes"].items())
-    yield f"{name}{f' ({changed})' if changed else ''}: {_counted(runs)}, seeds {_listed(seeds)}"
+    yield f"{name}{f' ({changed})' if changed else ''}: {_listed(seeds)}"
     in_all = set.intersection(*(set(row) for row in methods.values()))
     others = [each for each in _OTHERS if each in in_all]
     width = max(len(row["title"]) for row in methods.values()) + 2
@@ -84,18 +84,17 @@ def _notes(runs: int, images: int) -> Iterator[str]:
     yield "g: mean / sd of the difference, corrected; runs needed: ERM runs for power .8 at .05, two-sided"
 
 
-def _counted(runs: int) -> str:
-    return f"{runs} ERM run{'s' if runs > 1 else ''}"
-
-
 def _listed(seeds: list[int]) -> str:
+    if len(seeds) == 1:
+        return f"1 ERM run, seed {seeds[0]}"
+    named = ", ".join(map(str, seeds))
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]} to {seeds[-1]}"
-    return ", ".join(map(str, seeds))
+        named = f"{seeds[0]} to {seeds[-1]}"
+    return f"{len(seeds)} ERM runs, seeds {named}"
 
 
 def _tallied(verdicts: list[str]) -> str:
-    """How often each was found: `holds in 4 runs, doubtful in 1`."""
+    """How often each was found: `holds in 4 of 5, doubtful in 1 of 5`."""
     counts = {each: verdicts.count(each) for each in dict.fromkeys(verdicts)}
     return ", ".join(f"{each} in {count} of {len(verdicts)}" for each, count in counts.items())
 

@@ -34,7 +34,7 @@ def write(folder: Path) -> Project:
         saliency__most_constant=1.0, saliency__previews=0, features__draws=1, features__batch_size=16,
         retrain__seeds=2, retrain__average=1, retrain__epochs=2,
         sweep__alphas=[0], sweep__betas=[0, 2], sweep__seeds=1, baselines__methods=["erm", "llr"],
-        study__seeds=[0, 3], study__variants=VARIANTS,
+        study__seeds=[3], study__variants=VARIANTS,
     )  # fmt: skip
     return project
 
@@ -75,8 +75,7 @@ def test_runs_go_on_where_they_were_give_the_same_bytes_and_are_merged(
     first = contents(control)
     project.succeed("study-run", "--variant", "control", "--seed", "3")  # all of it, at once
     assert contents(control) == first
-    for variant, seed in (("control", "0"), ("base", "0"), ("base", "3")):
-        project.succeed("study-run", "--variant", variant, "--seed", seed)
+    project.succeed("study-run", "--variant", "base", "--seed", "3")
     assert not any((project.data / "scratch").iterdir())
     assert {path.name for path in project.data.iterdir()} == {
         ".images.h5.verified",
@@ -104,10 +103,10 @@ def test_runs_go_on_where_they_were_give_the_same_bytes_and_are_merged(
     assert right.mean() == pytest.approx(of_base["mac"]["test"]["raw_mean"]["mean"])
 
     said = project.succeed("study").output
-    assert "control (saliency.method: random): 2 ERM runs, seeds 0, 3" in said
+    assert "control (saliency.method: random): 1 ERM run, seed 3" in said
     study = json.loads((project.data / "study/study.json").read_text())["variants"]
     assert (
-        study["base"]["methods"]["mac"]["worst_group"]["runs"][1]
+        study["base"]["methods"]["mac"]["worst_group"]["runs"][0]
         == of_base["mac"]["test"]["worst_group"]["mean"]
     )
 

@@ -117,6 +117,17 @@ def test_it_says_what_scipy_says_of_the_answers(project: Project) -> None:
     assert describe(project.path("study")) == said
 
 
+def test_every_variant_is_compared_over_its_own_runs(project: Project) -> None:
+    for seed in (0, 2):
+        write_run(project, seed, variant="k20")
+    changes = {"base": {}, "k20": {"saliency.top_k": 0.2}}
+    said = merged(project, StudyParams(seeds=[0, 2], variants=changes))
+    assert "base: 2 ERM runs, seeds 0, 2" in said
+    assert "k20 (saliency.top_k: 0.2): 2 ERM runs, seeds 0, 2" in said
+    found = json.loads(project.path("study").read_text())["variants"]
+    assert found["base"]["methods"] == found["k20"]["methods"]  # their answers are those of the same seeds
+
+
 def test_the_table_of_runs_and_the_figure_have_every_run(project: Project) -> None:
     merged(project)
     lines = list(csv.DictReader(project.path("study_table").read_text().splitlines()))
