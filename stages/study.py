@@ -16,7 +16,7 @@ from pipeline.compute.code import code_of
 from pipeline.compute.progress import log
 from pipeline.graph import Stage
 from pipeline.params.study import StudyParams
-from pipeline.store import read_json, stated_digest, write_json
+from pipeline.store import file_digest, read_json, stated_digest, write_json
 from stages import frame
 from stages.echo import say
 
@@ -64,7 +64,7 @@ def run(
         images = stated_digest(elsewhere["images"]) if elsewhere["images"].is_file() else "missing"
         before = [each for each in before if each.name != "prepare"]
     code = {each.name: code_of(f"pipeline.{each.run.partition(':')[0]}") for each in before}
-    depends = (_without_study(params.values), images, code, hardware(pick(device)))
+    depends = (_without_study(params.values), _files(params.values), images, code, hardware(pick(device)))
     name = f"{stage.name}-{variant}-{seed}"
     with Shards(frame.scratch_of(data), name, f"pipeline.{stage.run.partition(':')[0]}", *depends) as kept:
         own = kept.folder / "data"
@@ -89,6 +89,14 @@ def _has_own_images(changes: Mapping[str, Any]) -> bool:
 
 def _without_study(values: Mapping[str, Any]) -> dict[str, Any]:
     return {block: keys for block, keys in values.items() if block != "study"}
+
+
+def _files(values: Mapping[str, Any]) -> list[str]:
+    """The digests of the user's files of weights and masks, which may change though no parameter does."""
+    model, external = values["model"], Path(values["saliency"]["external"])
+    named = [Path(model[key]) for key in ("weights", "classifier") if model[key]]
+    masks = sorted(external.rglob("*")) if values["saliency"]["method"] == "external" else []
+    return [file_digest(file) for file in (*named, external, *masks) if file.is_file()]
 
 
 def _record(own: Path, file: Path, stages: list[Stage]) -> None:

@@ -129,6 +129,18 @@ def test_a_variant_with_its_own_images_prepares_them(tmp_path: Path, monkeypatch
     assert all(elsewhere.keys() == {"run"} for _, elsewhere in seen)
 
 
+def test_work_with_other_weights_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, project = tmp_path / "weights.pth", Project(tmp_path)
+    YAML(typ="safe").dump(default_params(), project.params_file)
+    project.set(study__seeds=[0], model__weights=str(weights), study__variants={"a": {"dataset.range": 9}})
+    ran = Recorded(monkeypatch)
+    ran.fails = "prepare"
+    for content in (b"some", b"some", b"other"):
+        weights.write_bytes(content)
+        assert project.run("study-run", "--variant", "a", "--seed", "0").exit_code == 130
+    assert len(list((project.data / "scratch").iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("variant", "seed", "said"),
     [
