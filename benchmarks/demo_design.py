@@ -1,6 +1,6 @@
 """How a demo dataset shows the method: candidates of it, each trained over several seeds of ERM.
 
-    python -m benchmarks.demo_design NAME [--counts 490,10,10,490] [--visibility 0.5,0.9]
+    python -m benchmarks.demo_design NAME [--counts 475,25,25,475] [--visibility 0.5,0.9]
         [--extent 0.75,1.0] [--set train.epochs=30] [--like OTHER] --seeds 0,1,2 --work FOLDER --log FILE.csv
 
 A candidate is the present demo with other images or other parameters. All settings of the last layer are
@@ -143,7 +143,7 @@ def _numbers(_context: click.Context, _option: click.Parameter, given: str) -> t
 
 @click.command()
 @click.argument("name")
-@click.option("--counts", default="475,25,25,475", callback=_numbers, help="Training images of each group.")
+@click.option("--counts", default="490,10,10,490", callback=_numbers, help="Training images of each group.")
 @click.option("--visibility", default="0.5,0.9", callback=_numbers, help="Opacity of the birds, from and to.")
 @click.option("--extent", default="0.75,1.0", callback=_numbers, help="Size of the birds, from and to.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Another value of a parameter.")

@@ -25,10 +25,10 @@ from pipeline.store import create_folder
 SIZE = 240  # side of the images, pixels
 LOOK = Look(visibility=(0.5, 0.9), extent=(0.75, 1.0))  # birds are hard to see, scenes are not
 # For each split, the number of images of each group: landbird on land, landbird on water, waterbird on land,
-# waterbird on water. 5 % of the training images go against the correlation, as in Waterbirds. Validation and
+# waterbird on water. 2 % of the training images go against the correlation (Waterbirds: 5 %). Validation and
 # test are balanced.
 Counts = Mapping[int, tuple[int, ...]]
-GROUP_COUNTS: Counts = {0: (475, 25, 25, 475), 1: (150, 150, 150, 150), 2: (250, 250, 250, 250)}
+GROUP_COUNTS: Counts = {0: (490, 10, 10, 490), 1: (150, 150, 150, 150), 2: (250, 250, 250, 250)}
 
 
 @dataclass(frozen=True)
