@@ -15,6 +15,7 @@ import csv
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 from ruamel.yaml import YAML
 from scipy import stats
 
-from benchmarks.waterbirds import CPU, fit_params, made
+from benchmarks.waterbirds import CPU, claimed, fit_params, made
 from pipeline import store
 from pipeline.demo import waterbirds_layout
 from pipeline.demo.painting import Look
@@ -58,6 +59,7 @@ def parameters(root: Path, seed: int, changes: dict[str, Any]) -> dict[str, Any]
 
 def run(values: dict[str, Any], data: Path, others: Sequence[Path]) -> Row:
     """The figures of one run of ERM, in [0, 1]: of every method with MaC's masks, and of random masks."""
+    claimed(values, data)
     file = data / "measured.json"
     if not file.exists():
         started = time.monotonic()
@@ -137,6 +139,21 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
+def _paint(root: Path, training: list[int], look: Look) -> None:
+    """Paint the images into `root`, unless they are there.
+
+    Raises:
+        ClickException: other ones are there.
+    """
+    about, file = {"training": training, **asdict(look)}, root.with_suffix(".json")
+    if not root.exists():
+        counts = waterbirds_layout.GROUP_COUNTS | {0: tuple(training)}
+        waterbirds_layout.write(root, 0, counts, look=look)
+        store.write_json(file, about)
+    if json.loads(file.read_text()) != json.loads(json.dumps(about)):
+        raise click.ClickException(f"{root}: painted otherwise; give the candidate another name")
+
+
 def _numbers(_context: click.Context, _option: click.Parameter, given: str) -> tuple[float, ...]:
     return tuple(float(each) for each in given.split(","))
 
@@ -165,11 +182,8 @@ def command(
     """Score the candidate NAME of the demo."""
     source = like or name
     root, yaml = (work / source / "raw").resolve(), YAML(typ="safe")
-    if not root.exists():
-        training = {0: tuple(int(each) for each in counts)}
-        waterbirds_layout.write(
-            root, 0, waterbirds_layout.GROUP_COUNTS | training, look=Look(visibility, extent)
-        )
+    training = [int(each) for each in counts]
+    _paint(root, training, Look(visibility, extent))
     pairs = [each.split("=", 1) for each in changes]
     changed = {key: yaml.load(value) for key, value in pairs}
     rows: list[Row] = []
@@ -178,7 +192,8 @@ def command(
         first = work / source / str(int(seeds[0])) / "images.h5"
         others = [first, work / source / str(seed) / "erm"] if like else [first]
         row = run(parameters(root, seed, changed), data, [each for each in others if each.exists()])
-        rows.append({"candidate": name, "seed": seed, **row})
+        about = {"counts": training, "visibility": visibility, "extent": extent, **changed}
+        rows.append({"candidate": name, "seed": seed, **row, "about": json.dumps(about)})
         header = not log.exists()
         with log.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))

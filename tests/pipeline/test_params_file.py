@@ -54,13 +54,13 @@ WEIGHT = "Value error, should be a number from 0 to 1,000,000, or auto"
             "retrain",
             "alpha",
             "auto",
-            "params.yaml: retrain: Value error, alpha is auto, beta is 100.0; give numbers to both, or auto",
+            "params.yaml: retrain: Value error, alpha is auto, beta is 10.0; give numbers to both, or auto",
         ),
         (
             "retrain",
             "l2",
             "auto",
-            "params.yaml: retrain: Value error, l2 is auto, alpha is 1.0, beta is 100.0; the three are "
+            "params.yaml: retrain: Value error, l2 is auto, alpha is 1.0, beta is 10.0; the three are "
             "picked together: give a number to l2, or auto to all of them",
         ),
         ("retrain", "l2", -1, f"params.yaml: retrain.l2: {WEIGHT}, found -1"),
@@ -134,8 +134,8 @@ WEIGHT = "Value error, should be a number from 0 to 1,000,000, or auto"
         (
             "train",
             "keep_epochs",
-            [1, 11],
-            "params.yaml: train: Value error, keep_epochs is [1, 11]; it should be rising epochs of the 10",
+            [1, 19],
+            "params.yaml: train: Value error, keep_epochs is [1, 19]; it should be rising epochs of the 18",
         ),
         ("train", "keep_epochs", [2, 1], "params.yaml: train: Value error, keep_epochs is [2, 1]; it should"),
         (
