@@ -6,6 +6,7 @@ this list. It names modules and does not import them, so it loads fast.
 
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,7 +35,7 @@ class Stage:
         pipeline: the DVC file that it is in: `main`; or `comparison` or `study`, which a plain `dvc repro`
             does not run.
         repeated: whether it is run for each seed and variant of the study, in a project of its own, after the
-            stages that make what it needs.
+            stages that make what it needs (but for those that another repeated stage stands for).
     """
 
     name: str
@@ -57,9 +58,31 @@ class Stage:
         """The parameter models, imported now."""
         return [_imported(f"pipeline.params.{name}") for name in self.params]
 
+    @property
+    def keys(self) -> list[str]:
+        """The parameters that it reads, such as `train.epochs`."""
+        return list(chain.from_iterable(_keys(model) for model in self.models()))
+
+
+def _keys(model: "type[Block]") -> list[str]:
+    return [f"{model.block}.{key}" for key in model.model_fields]
+
 
 # What both reports show.
 REPORTED = ("images", "erm", "masks", "features", "retrained", "baselines", "sweep", "examples")
+# The parameters of all stages of a run of the study.
+OF_RUNS = (
+    "inputs:InputParams",
+    "model:ModelParams",
+    "train:TrainParams",
+    "selection:SelectionParams",
+    "retraining_set:RetrainingSetParams",
+    "saliency:SaliencyParams",
+    "features:FeaturesParams",
+    "sweep:SweepParams",
+    "retrain:RetrainParams",
+    "baselines:BaselinesParams",
+)
 
 STAGES = (
     Stage(
@@ -198,19 +221,23 @@ STAGES = (
         pipeline="comparison",
     ),
     Stage(
+        "study-train",
+        about="train one of the study's classifiers by ERM",
+        run="steps.train:train",
+        needs=("images",),
+        makes=(Kind("study_erm", "study/erm", "model"),),
+        params=("inputs:InputParams", "model:ModelParams", "train:TrainParams", "selection:SelectionParams"),
+        files=("data/weights",),
+        pipeline="study",
+        repeated=True,
+    ),
+    Stage(
         "study-run",
-        about="run everything once, from ERM on, for the study",
+        about="run everything after train once, for the study",
         run="study.run:run",
         needs=("images", "erm", "masks", "features", "retrained", "baselines"),
         makes=(Kind("run", "study/runs", "model"),),
-        params=(
-            "study:StudyParams",
-            "maps:MapParams",
-            "features:FeaturesParams",
-            "sweep:GridParams",
-            "fit:FitParams",
-            "selection:SelectionParams",
-        ),
+        params=("study:StudyParams", *OF_RUNS),
         cluster=True,
         pipeline="study",
         repeated=True,
@@ -225,7 +252,7 @@ STAGES = (
             Kind("study_table", "study/runs.csv", "files"),
             Kind("study_figure", "study/runs.svg", "files"),
         ),
-        params=("study:StudyParams",),
+        params=("study:StudyParams", *OF_RUNS),
         device=False,
         files=("data/study/runs",),
         pipeline="study",
@@ -244,12 +271,14 @@ def stage(name: str) -> Stage:
 
 
 def before(repeated: Stage) -> list[Stage]:
-    """The stages that have to run before a repeated stage, in their order."""
+    """The stages that have to run before a repeated stage, in their order; not those run by another one."""
     wanted, found = set(repeated.needs), list[Stage]()
+    others = {each.run for each in STAGES if each.repeated}
     for each in reversed(STAGES):
         if wanted & {made.name for made in each.makes}:
             wanted |= set(each.needs)
-            found.insert(0, each)
+            if each.run not in others:
+                found.insert(0, each)
     return found
 
 

@@ -19,11 +19,11 @@ from ruamel.yaml.nodes import Node
 
 from pipeline.datasets import READERS
 from pipeline.errors import MacError, first_line, quoted
-from pipeline.graph import STAGES
+from pipeline.graph import STAGES, stage
 from pipeline.params.block import Block
 from pipeline.params.inputs import misfit
 from pipeline.params.model import ModelParams, contradiction
-from pipeline.params.study import SEEDS, StudyParams
+from pipeline.params.study import OF_RUN, SEEDS, StudyParams, put
 from pipeline.params.train import TrainParams
 from pipeline.store.files import regular
 
@@ -39,10 +39,10 @@ DEEPEST = 20
 def blocks() -> dict[str, type[Block]]:
     """The blocks of params.yaml in their order, each as one model with all its keys."""
     models: dict[str, dict[type[Block], None]] = {}
-    for stage in STAGES:
-        for model in stage.models():
+    for each in STAGES:
+        for model in each.models():
             models.setdefault(model.block, {})[model] = None
-    return {block: create_model(block, __base__=_most_derived(each)) for block, each in models.items()}
+    return {block: create_model(block, __base__=_most_derived(found)) for block, found in models.items()}
 
 
 def _most_derived(models: Mapping[type[Block], None]) -> tuple[type[Block], ...]:
@@ -148,6 +148,7 @@ def parse(values: Any, where: str) -> Params:
     for name, changes in params.values["study"]["variants"].items():
         if changes:
             _parsed(_changed(values, changes, _variant(where, name)), _variant(where, name))
+            _require_read(changes, _variant(where, name))
     return params
 
 
@@ -168,9 +169,8 @@ def of_run(path: Path, variant: str, seed: int) -> Params:
         raise MacError(f"{where}: study.seeds: has no {seed}, but {', '.join(map(str, study.seeds))}")
     changes = study.variants[variant]
     changed = _changed(values, changes, _variant(where, variant))
-    for key in SEEDS:
-        block, _, name = key.partition(".")
-        changed[block][name] = seed
+    for key in OF_RUN:
+        put(changed, key, seed if key in SEEDS else 0)
     changed["study"] = {"seeds": [seed], "variants": {variant: changes}}
     return _parsed(changed, _variant(where, variant))
 
@@ -187,18 +187,30 @@ def _changed(values: Any, changes: Mapping[str, Any], where: str) -> dict[str, A
     """
     changed: dict[str, Any] = deepcopy(values)
     for dotted, value in changes.items():
-        *blocks, key = dotted.split(".")
-        if not blocks or blocks[0] == StudyParams.block:
+        block, dot, _ = dotted.partition(".")
+        if not dot or block == StudyParams.block:
             raise MacError(f"{where}: {dotted}: should be a key of a block, such as saliency.top_k")
         if dotted in SEEDS:
             raise MacError(f"{where}: {dotted}: is the seed of the run, one of study.seeds")
-        block = changed
-        for name in blocks:
-            if not isinstance(block.get(name), dict):
-                raise MacError(f"{where}: {dotted}: there is no block {name}")
-            block = block[name]
-        block[key] = deepcopy(value)
+        try:
+            put(changed, dotted, value)
+        except KeyError as error:
+            raise MacError(f"{where}: {dotted}: there is no block {error.args[0]}") from None
     return changed
+
+
+def _require_read(changes: Mapping[str, Any], where: str) -> None:
+    """Refuse a variant that changes what no run of the study reads: it would be the same without.
+
+    Raises:
+        MacError: names the key.
+    """
+    read = {*stage("prepare").keys, *stage("study-run").keys}.difference(OF_RUN)
+    for dotted in changes:
+        if ".".join(dotted.split(".")[:2]) not in read:
+            raise MacError(
+                f"{where}: {dotted}: no stage of the study reads it, so nothing would be different"
+            )
 
 
 def _parsed(values: Any, where: str) -> Params:

@@ -23,6 +23,7 @@ import grimp
 from pipeline import presets
 from pipeline.datasets import READERS
 from pipeline.graph import KINDS, STAGES, Stage, before
+from pipeline.params.study import OF_RUN
 from pipeline.params_file import blocks
 from pipeline.setting import LARGE
 from pipeline.store import Field
@@ -86,8 +87,7 @@ def _dvc_stage(stage: Stage) -> Iterable[str]:
     yield from (f"      - {module}" for module in modules(f"pipeline.{stage.run.partition(':')[0]}"))
     if stage.params:
         yield "    params:"
-    for model in stage.models():
-        yield from (f"      - {model.block}.{key}" for key in model.model_fields)
+    yield from (f"      - {key}" for key in stage.keys if stage.pipeline != "study" or key not in OF_RUN)
     outs = [made.path for made in stage.makes if made.form != "metrics"]
     metrics = [made.path for made in stage.makes if made.form == "metrics"]
     yield "    outs:"
@@ -101,16 +101,16 @@ def _dvc_stage(stage: Stage) -> Iterable[str]:
 def _dvc_matrix(stage: Stage) -> Iterable[str]:
     """A repeated stage: for each seed and variant, with all that the stages before it depend on.
 
-    The images are there already. A variant with others names them in its own parameters.
+    The project's images are there already. A variant with others names them in its own parameters.
     """
     stages = [*(each for each in before(stage) if each.name != "prepare"), stage]
-    keys = dict[str, None]()
-    found, own = set[str](), dict[str, None]()
+    keys, files = dict[str, None](), dict[str, None]()
+    found = set[str]()
     for each in stages:
-        own |= dict.fromkeys(each.files)
+        files |= dict.fromkeys(each.files)
         found |= set(modules(f"pipeline.{each.run.partition(':')[0]}"))
-        for model in each.models():
-            keys |= dict.fromkeys(f"{model.block}.{key}" for key in model.model_fields)
+        keys |= dict.fromkeys(key for key in each.keys if key not in OF_RUN)
+    cell = "${item.variant}/${item.seed}"
     yield f"  {stage.name}:"
     yield "    matrix:"
     yield "      variant: ${study.variants}"
@@ -119,16 +119,18 @@ def _dvc_matrix(stage: Stage) -> Iterable[str]:
     yield f"    cmd: mac {stage.name} --variant ${{item.variant}} --seed ${{item.seed}}"
     yield "    wdir: ../.."
     yield "    deps:"
-    yield from (f"      - {file}" for file in own)
+    yield from (f"      - {file}" for file in files)
     yield f"      - data/{KINDS['images'].path}"
+    if "erm" in stage.needs:
+        yield f"      - data/{KINDS['study_erm'].path}/{cell}"
     yield from (f"      - {module}" for module in sorted(found))
     yield "    params:"
     yield "      - study.variants.${item.variant}"
     yield from (f"      - {key}" for key in keys if not key.startswith("study."))
     yield "    outs:"
-    yield from (f"      - data/{made.path}/${{item.variant}}/${{item.seed}}" for made in stage.makes)
+    yield from (f"      - data/{made.path}/{cell}" for made in stage.makes)
     yield "    metrics:"
-    yield "      - data/timings/study/${item.variant}-${item.seed}.json:"
+    yield f"      - data/timings/{stage.name}/{cell}.json:"
     yield "          cache: false"
 
 

@@ -345,6 +345,21 @@ class RunDiagnosis(_Checked):
     stopped_early: bool
 
 
+class Chosen(_Checked):
+    """`results.choice.Choice.values`: None is ERM as it is."""
+
+    alpha: Weight | None
+    beta: Weight | None
+    l2: Weight | None = None
+    chosen_by: Literal["params", "sweep", "sweep_l2"]
+
+
+class MacSetting(Chosen):
+    """What MaC was in a run."""
+
+    criterion: Criterion
+
+
 class Run(_Checked):
     """metrics.json of a run of the study."""
 
@@ -354,6 +369,8 @@ class Run(_Checked):
     kind: Literal["group", "class"]
     groups: Annotated[dict[Text, Count], Field(min_length=1)]
     methods: Annotated[dict[Text, Row], Field(min_length=2)]
+    left_out: dict[Text, LeftOut]
+    criterion: Criterion
     coverage: list["Coverage"]
     diagnosis: RunDiagnosis
 
@@ -361,6 +378,7 @@ class Run(_Checked):
     def _complete(self) -> "Run":
         if not {"erm", "mac"} <= self.methods.keys():
             raise ValueError("methods: lacks ERM or MaC")
+        Chosen.model_validate(self.methods["mac"].chosen)
         _require_alike([row.test for row in self.methods.values()])
         return self
 
@@ -388,7 +406,7 @@ class OverStudy(_Checked):
     title: Text
     labels: Labels
     sign: Text
-    heads: Positive
+    heads: list[Positive]
     raw_mean: OverRuns
     worst_group: WorstOverRuns = _ABSENT
     worst_class: WorstOverRuns = _ABSENT
@@ -423,6 +441,14 @@ class MeanCoverage(_Checked):
     mask_bg: Share
 
 
+class LeftOutOfSome(_Checked):
+    """A method that not all runs have."""
+
+    title: Text
+    runs: Count
+    reasons: list[Text]
+
+
 class Variant(_Checked):
     """A variant of the study."""
 
@@ -432,7 +458,8 @@ class Variant(_Checked):
     images: Count
     methods: Annotated[dict[Text, OverStudy], Field(min_length=2)]
     differences: Annotated[list[PairOverRuns], Field(min_length=1)]
-    not_in_all: list[Text]
+    settings: Annotated[list[MacSetting], Field(min_length=1)]
+    not_in_all: dict[Text, LeftOutOfSome]
     verdict: Text
     diagnoses: list[RunDiagnosis]
     coverage: MeanCoverage | None

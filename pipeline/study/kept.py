@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MacError
+from pipeline.params.block import Block
+from pipeline.params.study import StudyParams, of_every_run, with_changes
 from pipeline.project import Project
 from pipeline.results.tables import worst_of
 from pipeline.study.names import ERM
@@ -20,7 +22,8 @@ class Run:
 
     Attributes:
         metrics: its metrics.json.
-        made: the parameters that its artefacts were made with, and the digest of its images.
+        made: `params`, those of its stages but for the seeds; `from`, the digests of its images and of the
+            user's files.
         correct: by method, whether each head is right about each test image, (S, N) bool.
         test: `row`, `label` and `group` of the test images, (N,).
     """
@@ -42,41 +45,49 @@ class Run:
         """The key of the worst accuracy on the test split: `worst_group` or `worst_class`."""
         return worst_of(self.methods[ERM]["test"])[0]
 
-    def require_like(self, other: "Run") -> None:
-        """Check that the two differ in their seeds alone.
-
-        Raises:
-            MacError: they do not.
-        """
-        alike = all(np.array_equal(self.test[name], other.test[name]) for name in self.test)
-        if not alike or self._alike() != other._alike():
-            raise MacError(
-                f"{self.path}: was made with other parameters or images than {other.path}; "
-                "'dvc repro data/study/dvc.yaml' makes them alike"
-            )
-
-    def _alike(self) -> tuple[Any, ...]:
-        """What all runs of a variant have in common."""
-        scores = set(self.methods[ERM]["test"])
-        return self.metrics["kind"], self.metrics["groups"], scores, _without_seeds(self.made)
+    @property
+    def common(self) -> tuple[Any, ...]:
+        """What all runs of a variant have in common, besides the test images."""
+        return self.metrics["kind"], self.metrics["groups"], set(self.methods[ERM]["test"]), self.made
 
 
-def _without_seeds(made: Any) -> Any:
-    if isinstance(made, Mapping):
-        return {key: _without_seeds(value) for key, value in made.items() if key != "seed"}
-    return made
-
-
-def read(project: Project, variant: str, seeds: Sequence[int]) -> list[Run]:
+def read(project: Project, variant: str, params: StudyParams, others: Sequence[Block]) -> list[Run]:
     """The runs of a variant, one for each seed.
 
+    Args:
+        others: the parameters of a run, as params.yaml has them.
+
     Raises:
-        MacError: one is missing, damaged, of other images than the project's, or differs from the others.
+        MacError: one is missing, damaged, of other images than the project's, was made with other parameters
+            than these and the changes of the variant, or differs from the others in more than its seed.
     """
-    runs = [_read(project, variant, seed) for seed in seeds]
-    for run in runs[1:]:
-        run.require_like(runs[0])
+    changes = params.variants[variant]
+    wanted = of_every_run(with_changes(others, changes))
+    runs = [_read(project, variant, seed) for seed in params.seeds]
+    for run in runs:
+        if run.metrics["changes"] != changes or run.made["params"] != wanted:
+            raise MacError(
+                f"{run.path}: was made with other {_first_other(run, wanted, changes)} than params.yaml has; "
+                "'dvc repro data/study/dvc.yaml' makes it anew"
+            )
+        alike = all(np.array_equal(run.test[name], runs[0].test[name]) for name in run.test)
+        if not alike or run.common != runs[0].common:
+            raise MacError(
+                f"{run.path}: was made from other images or files than {runs[0].path}; "
+                "'dvc repro data/study/dvc.yaml' makes them alike"
+            )
     return runs
+
+
+def _first_other(run: Run, wanted: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+    """The first parameter that a run was not made with."""
+    for block, values in wanted.items():
+        for key, value in values.items():
+            found = run.made["params"].get(block)
+            if not isinstance(found, Mapping) or key not in found or found[key] != value:
+                return f"{block}.{key}"
+    differ = run.metrics["changes"].keys() ^ changes.keys()
+    return next(iter(sorted(differ)), "parameters")
 
 
 def _read(project: Project, variant: str, seed: int) -> Run:

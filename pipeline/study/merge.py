@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline import store
 from pipeline.compute.context import Context
+from pipeline.params.block import Block
 from pipeline.params.study import StudyParams
 from pipeline.project import Opened
 from pipeline.results.tables import worst_of
@@ -16,7 +17,12 @@ Line = dict[str, object]
 
 
 def study(
-    given: Opened, json_out: Path, csv_out: Path, figure_out: Path, params: StudyParams, _context: Context
+    given: Opened,
+    json_out: Path,
+    csv_out: Path,
+    figure_out: Path,
+    params: StudyParams,
+    *others: Block | Context,
 ) -> str:
     """Write the results of the study, a table of all runs, and a figure of them; return the text to print.
 
@@ -24,12 +30,16 @@ def study(
     paired comparisons of MaC with each other method, and of its masks with random and true ones
     (`study.statistics`). runs.csv has a row for each run and method.
 
+    Args:
+        others: the parameters of a run, which all runs should have been made with; the context is not used.
+
     Raises:
         MacError: a run is missing, damaged, or does not belong to the others of its variant.
     """
     variants, lines = {}, list[Line]()
+    blocks = [each for each in others if isinstance(each, Block)]
     for name, changes in params.variants.items():
-        runs = kept.read(given.project, name, params.seeds)
+        runs = kept.read(given.project, name, params, blocks)
         variants[name] = {"changes": changes, **OverRuns(runs).as_dict()}
         for run in runs:
             lines += _lines(run)

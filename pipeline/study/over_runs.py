@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.results import verdict
+from pipeline.results.scores import resampled_worst
 from pipeline.study import statistics
 from pipeline.study.kept import Run
 from pipeline.study.names import ERM, MAC, OF_MASKS, PAIRS_OF_MASKS
@@ -25,7 +26,6 @@ class OverRuns:
     Attributes:
         worst: `worst_group` or `worst_class`.
         names: the methods that all runs have.
-        left_out: those that only some have.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -34,7 +34,6 @@ class OverRuns:
         of_runs = [set(run.methods) for run in runs]
         in_all = set.intersection(*of_runs)
         self.names = [name for name in self._first.methods if name in in_all]
-        self.left_out = sorted(set.union(*of_runs) - in_all)
 
     def as_dict(self) -> dict[str, Any]:
         """An entry of study.json, but for the changes of the variant."""
@@ -44,7 +43,8 @@ class OverRuns:
             "images": len(self._first.test["group"]),
             "methods": self.methods,
             "differences": self.differences,
-            "not_in_all": self.left_out,
+            "settings": self._settings(),
+            "not_in_all": self._left_out(),
             "verdict": self._verdict(),
             "diagnoses": [run.metrics["diagnosis"] for run in self._runs],
             "coverage": self._coverage(),
@@ -56,11 +56,12 @@ class OverRuns:
 
     @cached_property
     def _resampled(self) -> dict[str, NDArray[np.float64]]:
-        """The worst accuracy on other test splits, by method, (RESAMPLES, R)."""
-        correct = []
-        for run in self._runs:
-            correct.append({name: run.correct[name] for name in self.names})
-        return statistics.resampled_worst(correct, self._first.test["group"])
+        """The worst accuracy on other test splits, by method, (RESAMPLES, R); the same splits for all."""
+        heads = [run.correct[name] for name, run in product(self.names, self._runs)]
+        lowest = resampled_worst(np.concatenate(heads), self._first.test["group"], statistics.RESAMPLES)
+        of_runs = np.split(lowest, np.cumsum([len(each) for each in heads])[:-1], axis=1)
+        means = np.stack([each.mean(1) for each in of_runs], axis=1)
+        return dict(zip(self.names, np.split(means, len(self.names), axis=1), strict=True))
 
     @cached_property
     def _drawn(self) -> NDArray[np.int64]:
@@ -81,7 +82,11 @@ class OverRuns:
             row, observed = self._first.methods[name], self._observed(name, self.worst)
             about = {key: row[key] for key in ("title", "labels", "sign")}
             worst = {**self._over_runs(observed, self._resampled[name], 0.0), "runs": observed.tolist()}
-            found[name] = {**about, "heads": row["seeds"], self.worst: worst}
+            found[name] = {
+                **about,
+                "heads": [run.methods[name]["seeds"] for run in self._runs],
+                self.worst: worst,
+            }
             for key in OTHER_METRICS:
                 if key in row["test"]:
                     found[name][key] = statistics.summary(self._observed(name, key))
@@ -125,6 +130,25 @@ class OverRuns:
             rivals[name] = {**self.methods[name], "test": self.methods[name]}
         best = verdict.best_other(rivals, self.methods[MAC]["labels"], self.worst)
         return verdict.paragraph(self.worst, found[ERM], found[best] if best else None, len(self._runs))
+
+    def _settings(self) -> list[dict[str, Any]]:
+        """What MaC was in each run: α and β, or None for ERM's head as it is; and what chose them."""
+        found = []
+        for run in self._runs:
+            found.append({**run.methods[MAC]["chosen"], "criterion": run.metrics["criterion"]})
+        return found
+
+    def _left_out(self) -> dict[str, dict[str, Any]]:
+        """The methods that not all runs have: the title, in how many runs it is, and why not in the others."""
+        found: dict[str, dict[str, Any]] = {}
+        for run in self._runs:
+            for name, row in (run.methods | run.metrics["left_out"]).items():
+                if name not in self.names:
+                    about = found.setdefault(name, {"title": row["title"], "runs": 0, "reasons": []})
+                    about["runs"] += name in run.methods
+                    if (reason := row.get("reason")) and reason not in about["reasons"]:
+                        about["reasons"].append(reason)
+        return found
 
     def _coverage(self) -> dict[str, float] | None:
         """How much of the true foregrounds, and of the rest, the masks cover: means over images and runs."""

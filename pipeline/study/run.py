@@ -15,12 +15,17 @@ from pipeline.compute.progress import log
 from pipeline.last_layer import erm
 from pipeline.method.kinds import CONTROLS
 from pipeline.metrics import SIGNS, Labels, seen
+from pipeline.params.baselines import BaselinesParams
 from pipeline.params.features import FeaturesParams
-from pipeline.params.fit import FitParams
-from pipeline.params.maps import MapParams
+from pipeline.params.inputs import InputParams
+from pipeline.params.model import ModelParams
+from pipeline.params.retrain import RetrainParams
+from pipeline.params.retraining_set import RetrainingSetParams
+from pipeline.params.saliency import SaliencyParams
 from pipeline.params.selection import SelectionParams
-from pipeline.params.study import StudyParams
-from pipeline.params.sweep import GridParams
+from pipeline.params.study import StudyParams, of_every_run
+from pipeline.params.sweep import SweepParams
+from pipeline.params.train import TrainParams
 from pipeline.project import Opened
 from pipeline.results.choice import Choice
 from pipeline.results.coverage import by_group
@@ -38,11 +43,16 @@ def run(
     given: Opened,
     out: Path,
     study: StudyParams,
-    maps: MapParams,
-    features: FeaturesParams,
-    sweep: GridParams,
-    fit: FitParams,
+    inputs: InputParams,
+    model: ModelParams,
+    train: TrainParams,
     selection: SelectionParams,
+    retraining_set: RetrainingSetParams,
+    saliency: SaliencyParams,
+    features: FeaturesParams,
+    sweep: SweepParams,
+    retrain: RetrainParams,
+    baselines: BaselinesParams,
     context: Context,
 ) -> str:
     """Retrain with random and true masks, and write the folder `out`; return a line to print.
@@ -53,6 +63,7 @@ def run(
     ablation. model.safetensors has their heads, `<name>.weight` (S, C, D) and `<name>.bias` (S, C).
     answers.safetensors has the class that each head sees in each test image, `<name>` (S, N) int16.
     test.safetensors has the `row` in images.h5, the `label` and the `group` of each test image, (N,).
+    model.json has the parameters of all stages of the run.
 
     Args:
         given: images, erm, masks, features, retrained and baselines.
@@ -64,18 +75,17 @@ def run(
     ((variant, changes),) = study.variants.items()
     (seed,) = study.seeds
     rows, heads = _last_layer(given)
-    if maps.method in CONTROLS:
-        log.info("study: saliency.method is the control '%s', which is compared with no other", maps.method)
+    if saliency.method in CONTROLS:
+        what = saliency.method
+        log.info("study: saliency.method is the control '%s', which is compared with no other", what)
     else:
-        compared = compare(given, maps, features, sweep, fit, selection, context)
+        compared = compare(given, saliency, features, sweep, retrain, selection, context)
         for kind, measured in compared.kinds.items():
             name, title = MASKS[kind]
             rows[name], heads[name] = _of_masks(given, title, measured), measured.heads
     grouping, cached, diagnosis = given.grouping("test"), given.file("features"), diagnose(given)
     convergence = diagnosis["convergence"]
-    digests = given.digests("images")
-    # What was prepared for this run alone is no artefact of the project that the run is kept in.
-    made_from = digests if "images" in given.project.elsewhere else {"its own images": digests["images"]}
+    made_from = _made_from(given)
     metrics = {
         "made_from": made_from,
         "variant": variant,
@@ -84,6 +94,8 @@ def run(
         "kind": grouping.kind,
         "groups": dict(zip(grouping.names, grouping.count.tolist(), strict=True)),
         "methods": rows,
+        "left_out": given.metrics("baselines")["left_out"],
+        "criterion": given.stated("retrained", "criterion"),
         "coverage": _coverage(given),
         "diagnosis": {
             "verdict": diagnosis["verdict"],
@@ -91,8 +103,9 @@ def run(
             "stopped_early": bool(convergence) and stopped_early(convergence),
         },
     }
-    made = {name: given.file(name).provenance.params for name in ("masks", "features")}
-    made |= {name: given.model(name).provenance.params for name in ("erm", "baselines")}
+    made = of_every_run(
+        (inputs, model, train, selection, retraining_set, saliency, features, sweep, retrain, baselines)
+    )
     test = {"row": cached["test/row"][:], "label": cached["test/label"][:], "group": grouping.index}
     with store.create_folder(out) as folder:
         store.write_model(
@@ -109,6 +122,20 @@ def run(
     worst, _ = worst_of(rows[ERM]["test"])
     before, after = (100 * rows[name]["test"][worst]["mean"] for name in (ERM, MAC))
     return f"{variant}, seed {seed}: test {worst.replace('_', ' ')} ERM {before:.1f}, MaC {after:.1f}"
+
+
+def _made_from(given: Opened) -> dict[str, str]:
+    """The digests of the images, and of the user's files (weights, masks): what all seeds have in common.
+
+    Images that were prepared for this run alone are no artefact of the project that the run is kept in.
+    """
+    named = "images" if "images" in given.project.elsewhere else "its own images"
+    found = {named: given.digests("images")["images"]}
+    for artefact in (given.model("erm"), given.file("masks")):
+        for name, digest in artefact.provenance.made_from.items():
+            if name not in given.project.kinds:
+                found[name] = digest
+    return found
 
 
 def _last_layer(given: Opened) -> tuple[dict[str, dict[str, Any]], dict[str, FittedHeads]]:

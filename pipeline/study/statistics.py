@@ -5,53 +5,23 @@ share their network, so they are no runs of their own.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
 from pipeline.results.intervals import Z
+from pipeline.results.scores import ENDS
 
 RESAMPLES = 2000
 LEVEL = 0.05  # two-sided
 POWER = 0.8
 MOST_RUNS = 10_000  # more than anyone will have
-_ROWS_AT_ONCE = 250  # resamples, to bound the memory; the result does not depend on it
+_PARTS = 2000
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
-
-
-def resampled_worst(
-    correct: Sequence[Mapping[str, NDArray[np.bool_]]], group: NDArray[np.int64], seed: int = 0
-) -> dict[str, Floats]:
-    """The worst-group accuracies on other test splits of the same size, by method, (RESAMPLES, R).
-
-    Rows are resampled within each group: the same rows for all methods, and for all runs, which share them.
-    The accuracies of the heads of a run are averaged.
-
-    Args:
-        correct: for each run, by method, whether each head is right about each row, (S, N).
-        group: (N,).
-    """
-    stacked = np.concatenate(list(chain.from_iterable(run.values() for run in correct)))
-    lowest = np.full((RESAMPLES, len(stacked)), np.inf)
-    for g in np.unique(group).tolist():
-        members, rng = stacked[:, group == g].T.astype(np.float64), np.random.default_rng((seed, g))
-        n = len(members)
-        for start in range(0, RESAMPLES, _ROWS_AT_ONCE):
-            drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(_ROWS_AT_ONCE, RESAMPLES - start))
-            part = slice(start, start + len(drawn))
-            lowest[part] = np.minimum(lowest[part], drawn.astype(np.float64) @ members / n)
-    found: dict[str, list[Floats]] = {}
-    first = 0
-    for run in correct:
-        for name, each in run.items():
-            found.setdefault(name, []).append(lowest[:, first : first + len(each)].mean(1))
-            first += len(each)
-    return {name: np.stack(each, axis=1) for name, each in found.items()}
 
 
 def drawn_runs(runs: int, seed: int = 0) -> NDArray[np.int64]:
@@ -67,7 +37,9 @@ def hierarchical_interval(
     Each resample has other test images, the same for all runs, and other runs. A bootstrap of R things is too
     narrow where R is small (Hesterberg 2015): it lacks R / (R − 1) of the variance, and Student's t. So the
     runs' part is stretched by both. If all test images were alike, the interval would be about Student's; if
-    all runs were alike, it would be the bootstrap's over test images. With one run it is the latter.
+    all runs were alike, it would be the bootstrap's over test images. With one run it is the latter. It is
+    the basic interval, as in `results.paired.difference`: percentiles would count even groups against a
+    method.
 
     Args:
         observed: (R,), the value of each run.
@@ -79,8 +51,9 @@ def hierarchical_interval(
     if runs > 1:
         stretch = float(stats.t.ppf(1 - LEVEL / 2, runs - 1)) / Z * math.sqrt(runs / (runs - 1))
         whole = whole + stretch * (observed[drawn].mean(1) - observed.mean())
-    low, high = np.percentile(whole, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)]).tolist()
-    return max(least, low), min(1.0, high)
+    here = float(observed.mean())
+    below, above = np.percentile(whole - here, ENDS).tolist()
+    return max(least, here - above), min(1.0, here - below)
 
 
 def summary(values: Floats) -> dict[str, float | None]:
@@ -132,14 +105,18 @@ def hedges(freedom: int) -> float:
 
 
 def power(effect: float, runs: int) -> float:
-    """The power of the two-sided paired t test at .05, by the noncentral t distribution.
+    """The power of the two-sided paired t test at .05, for normal differences.
+
+    It is the mean over the standard deviations that may be found: at the middles of _PARTS equal parts of
+    their distribution. scipy's noncentral t is NaN for large effects.
 
     Args:
         effect: the mean difference in standard deviations.
     """
-    critical = float(stats.t.ppf(1 - LEVEL / 2, runs - 1))
-    away = abs(effect) * math.sqrt(runs)
-    return float(stats.nct.sf(critical, runs - 1, away) + stats.nct.cdf(-critical, runs - 1, away))
+    middles = (np.arange(_PARTS) + 0.5) / _PARTS
+    found = np.sqrt(stats.chi2.ppf(middles, runs - 1) / (runs - 1))
+    bound, away = float(stats.t.ppf(1 - LEVEL / 2, runs - 1)) * found, effect * math.sqrt(runs)
+    return float(np.mean(special.ndtr(away - bound) + special.ndtr(-away - bound)))
 
 
 def needed(effect: float) -> int | None:

@@ -3,9 +3,18 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.results.choice import said
+from pipeline.results.verdict import more, points
 from pipeline.study.names import OF_MASKS
+from pipeline.study.statistics import MOST_RUNS
 
 _NONE = "–"
+_DIAGNOSES = {
+    "holds": "nothing speaks against the method's assumption",
+    "doubtful": "the method's assumption is doubtful",
+    "fails": "the method's assumption fails",
+    "unknown": "nothing can be said",
+}
 _OTHERS = {"auroc": "AUROC", "ece": "ECE"}
 
 
@@ -41,13 +50,17 @@ def _of_variant(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
         yield f"{row['title']:<{width}}{cells}  {row['sign']} {row['labels']}"
     yield ""
     yield from _differences(variant, worst)
-    if variant["not_in_all"]:
-        yield f"not in every run, so not compared: {', '.join(variant['not_in_all'])}"
+    for left in variant["not_in_all"].values():
+        why = f" ({'; '.join(left['reasons'])})" if left["reasons"] else ""
+        yield f"{left['title']}: in {left['runs']} of {runs} runs, so not compared{why}"
+    criteria = dict.fromkeys(each["criterion"] for each in variant["settings"])
+    chosen = _tallied([said(each) for each in variant["settings"]])
+    yield f"MaC: {chosen}; selection.criterion: {', '.join(criteria)}"
     if variant["coverage"]:
         inside, outside = (100 * variant["coverage"][part] for part in ("mask_fg", "mask_bg"))
         yield f"masks cover {inside:.1f} % of the true foregrounds and {outside:.1f} % of the rest"
     diagnoses = variant["diagnoses"]
-    yield f"diagnosis: the method's assumption {_tallied([each['verdict'] for each in diagnoses])}"
+    yield f"diagnosis: {_tallied([_DIAGNOSES[each['verdict']] for each in diagnoses])}"
     if early := sum(each["stopped_early"] for each in diagnoses):
         yield f"ERM was stopped early in {early} of {runs}, which flatters all that fit its last layer anew"
     yield from _notes(runs, variant["images"])
@@ -67,12 +80,14 @@ def _differences(variant: Mapping[str, Any], worst: str) -> Iterator[str]:
     )
     yield f"{f'difference, points of the {worst}':<{width}}{columns}{'g':>7}{'runs needed':>13}"
     for name, row in zip(names, variant["differences"], strict=True):
-        cells = f"{_signed(100 * row['mean']):>7}{_percent(row['std']):>7}"
+        cells = f"{more(row['mean']):>7}{_percent(row['std']):>7}"
         cells += f"{_interval(row['low'], row['high']):>16}{_interval(row['t_low'], row['t_high']):>16}"
         cells += f"{_chance(row['t_p']):>8}{_chance(row['t_p_holm']):>7}"
         cells += f"{_chance(row['wilcoxon_p']):>8}{_chance(row['wilcoxon_p_holm']):>7}"
-        needed = _NONE if row["runs_needed"] is None else str(row["runs_needed"])
-        yield f"{name:<{width}}{cells}{_signed(row['g_z'], 2):>7}{needed:>13}"
+        g, needed = _NONE, _NONE
+        if row["g_z"] is not None:
+            g, needed = f"{row['g_z']:+.2f}".replace("-", "−"), str(row["runs_needed"] or f">{MOST_RUNS}")
+        yield f"{name:<{width}}{cells}{g:>7}{needed:>13}"
 
 
 def _notes(runs: int, images: int) -> Iterator[str]:
@@ -81,7 +96,8 @@ def _notes(runs: int, images: int) -> Iterator[str]:
         return
     yield f"95 %: over ERM runs and {images} test images; 95 % (t): over ERM runs alone, on these images"
     yield "p: paired t test, and Wilcoxon's signed ranks (W), over ERM runs; Holm: corrected for all rows"
-    yield "g: mean / sd of the difference, corrected; runs needed: ERM runs for power .8 at .05, two-sided"
+    yield "g: mean / sd of the difference, corrected"
+    yield "runs needed: ERM runs for power .8 of the t test at .05, two-sided, on these test images"
 
 
 def _listed(seeds: list[int]) -> str:
@@ -94,25 +110,17 @@ def _listed(seeds: list[int]) -> str:
 
 
 def _tallied(verdicts: list[str]) -> str:
-    """How often each was found: `holds in 4 of 5, doubtful in 1 of 5`."""
+    """How often each was found: `ERM as it is in 4 of 5, α = 2, β = 2 in 1 of 5`."""
     counts = {each: verdicts.count(each) for each in dict.fromkeys(verdicts)}
     return ", ".join(f"{each} in {count} of {len(verdicts)}" for each, count in counts.items())
 
 
 def _percent(value: float | None) -> str:
-    return _NONE if value is None else f"{100 * value:.1f}"
-
-
-def _signed(value: float | None, digits: int = 1) -> str:
-    if value is None:
-        return _NONE
-    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
+    return _NONE if value is None else points(value)
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return _NONE
-    return " to ".join(f"{round(100 * end, 1) + 0.0:.1f}".replace("-", "−") for end in (low, high))
+    return _NONE if low is None or high is None else f"{points(low)} to {points(high)}"
 
 
 def _chance(value: float | None) -> str:

@@ -90,11 +90,14 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 
 
 def _table_of(found: dict[str, Any], path: Path) -> str:
-    """The table of a metrics.json of evaluate, baselines or ablation, or of study.json."""
+    """The table of a metrics.json of evaluate, baselines, ablation or study-run, or of study.json."""
     try:
         if "variants" in found:
             _require_declared(found, "study")
             return of_runs.of_study(found)
+        if "variant" in found:
+            _require_declared(found, "run")
+            return f"{found['variant']}, seed {found['seed']}\n{tables.of_baselines(found)}"
         if "methods" in found:
             _require_declared(found, "baselines")
             return tables.of_baselines(found)
@@ -108,7 +111,7 @@ def _table_of(found: dict[str, Any], path: Path) -> str:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise MacError(
-            f"{path}: is no metrics.json of evaluate, baselines or ablation, nor study.json ({reason})"
+            f"{path}: is no metrics.json of evaluate, baselines, ablation or study-run, nor study.json ({reason})"
         ) from None
 
 
