@@ -1,15 +1,19 @@
-"""Was ERM stopped early? Its last layer, trained on to the end. No group label and no test image is read.
+"""Was ERM stopped early? Its last layer is trained on. No group label and no test image is read.
 
 An ERM that was stopped early flatters every method that fits its last layer anew, plain retraining first:
-they finish its work. So here ERM's head is trained on, on the features of its own training images and by its
-own loss, to the minimum:
+they finish its work. So here ERM's head is trained on, on the features of its own training images, towards
+the minimum of
 
     Σ −w log p(y | φ) + λ/2 (‖W‖² + ‖b‖²)        λ = train.weight_decay; w = 1/n
+
+by 50 steps of L-BFGS at most. This is not quite ERM's own loss. ERM saw random crops and flips of the images,
+and batch normalisation used the batch's statistics; the features are of the images as they are. So a head
+that has converged by its own loss can still gain a little by this one.
 
 That the loss gets lower says little: it does so for nearly every ERM. What counts are the validation images
 that only one of the two heads is right about.
 
-The bounds in `judgement` were set over four runs of ERM. In points: new head − ERM on validation; then plain
+The bounds in `early_stop` were set over four runs of ERM. In points: new head − ERM on validation; then plain
 retraining − ERM on test, worst group and mean. To be found: the demo after 10 epochs (+3.8; +21, +6). Not to
 be found: the demo at 98 % correlation after 15 epochs of one cycle (−3.2; −1, 0), one's own classifier on the
 demo (+0.5; +1, +2), MobileNetV2 on Waterbirds (−1.9; +12, −2). They were then held against fifteen other runs
@@ -29,6 +33,7 @@ from scipy.special import bdtrc, log_softmax
 
 from pipeline.project import Opened
 from pipeline.results.blocks import in_blocks
+from pipeline.results.diagnosis import diagnose
 from pipeline.splits import unseen_by_erm
 from pipeline.store import FittedHeads
 
@@ -37,6 +42,18 @@ STEPS = 50  # of L-BFGS, at most
 SEED = 0
 
 Rows = tuple[NDArray[np.float32], NDArray[np.int64]]  # features (n, D), classes (n,)
+
+
+def whole_diagnosis(given: Opened) -> dict[str, Any]:
+    """`diagnosis.diagnose`, with `convergence`; JSON-able.
+
+    Args:
+        given: images, erm, masks and features.
+
+    Raises:
+        MacError: as `diagnose` and `convergence`.
+    """
+    return {**diagnose(given), "convergence": convergence(given)}
 
 
 def convergence(given: Opened) -> dict[str, Any] | None:
@@ -149,9 +166,8 @@ def _drawn(rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _read(features: h5py.Dataset, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Some rows of a dataset (M, D); `rows` is (M,)."""
-    blocks = [slice(each[0], each[-1] + 1) for each in in_blocks(np.arange(len(rows)), features)]
-    return np.concatenate([features[block][rows[block]] for block in blocks])
+    """Some rows of a dataset (M, D), and no others; `rows` is (M,)."""
+    return np.concatenate([features[block] for block in in_blocks(np.flatnonzero(rows), features)])
 
 
 def _as_often(label: NDArray[np.int64], of: NDArray[np.int64], classes: int) -> NDArray[np.float64]:

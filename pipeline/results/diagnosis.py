@@ -16,7 +16,6 @@ from pipeline.errors import MacError
 from pipeline.method.kinds import AS_GIVEN
 from pipeline.project import Opened
 from pipeline.results.blanks import blank_in
-from pipeline.results.convergence import convergence
 from pipeline.results.intervals import difference_interval, mean_interval, wilson
 from pipeline.results.judgement import depends, figures_of, finding, judged
 from pipeline.results.sides import sides_of
@@ -31,8 +30,7 @@ def diagnose(given: Opened) -> dict[str, Any]:
         given: images, erm, masks and features.
 
     Raises:
-        MacError: features.h5 is of an earlier version, or model.json of erm does not state how it was
-            trained.
+        MacError: features.h5 is of an earlier version.
 
     Returns:
         `verdict`: of `judgement.judged`. `dependence`: of `judgement.depends`.
@@ -51,7 +49,7 @@ def diagnose(given: Opened) -> dict[str, Any]:
     sides = set(sides_of(given, len(given.groups.classes)))
     is_given = given.stated("masks", "method") in AS_GIVEN
     side = "given" if is_given else "mixed" if len(sides) > 1 else sides.pop()
-    always = {"side": side, "blank": blank, "convergence": convergence(given)}
+    always = {"side": side, "blank": blank}
     if "val/position" not in given.file("features"):
         return {"verdict": "unknown", "dependence": "unknown", "images": 0, "draws": 0, **always}
     blank["val"] = _blanks(given, "val/")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.results import judgement
+from pipeline.results import diagnosis_words
 
 # What a diagnosis measures, and how it is named in a table.
 VIEWS = {
@@ -68,4 +68,4 @@ def ends_of(row: Mapping[str, Any], key: str) -> str:
 
 def in_words(diagnosis: Mapping[str, Any]) -> str:
     """All that is said of a diagnosis, in lines."""
-    return "\n".join(judgement.said(diagnosis))
+    return "\n".join(diagnosis_words.said(diagnosis))

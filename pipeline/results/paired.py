@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.errors import MacError
 from pipeline.metrics import Grouping
 from pipeline.project import Opened
-from pipeline.results.scores import ENDS, answers, resampled_worst
+from pipeline.results.scores import answers, basic_interval, resampled_worst
 from pipeline.results.tables import worst_of
 from pipeline.results.verdict import ERM, Difference, best_other
 from pipeline.store import FittedHeads
@@ -70,12 +70,10 @@ def difference(
     """MaC minus another method, and the 95 % bootstrap interval over test images of its worst group.
 
     Images are resampled within each group (`scores.resampled_worst`), the same ones for both methods. The
-    worst-group accuracies of the heads of each are averaged. The interval is the basic one (Davison, Hinkley
-    1997, section 5.2): the difference here, less how far the resampled ones stray from it. For the lowest of
-    several resampled accuracies strays down, the more the more alike they are. The percentiles themselves
-    would count that against the method with even groups: of 400 simulated pairs of equally good methods, one
-    with four even groups of 250 images and one with one bad group, they called the even one worse in 21 %,
-    the basic interval in 7 %.
+    worst-group accuracies of the heads of each are averaged. The interval is the basic one
+    (`scores.basic_interval`). The percentiles themselves would count it against a method that its groups are
+    even: of 400 simulated pairs of equally good methods, one with four even groups of 250 images and one with
+    one bad group, they called the even one worse in 21 %, the basic interval in 7 %.
 
     Args:
         title: the name of the other method.
@@ -87,14 +85,8 @@ def difference(
     lowest = resampled_worst(np.concatenate([mac, other]), grouping.index)
     resampled = lowest[:, : len(mac)].mean(1) - lowest[:, len(mac) :].mean(1)
     here = worst_mac - worst_other
-    below, above = np.percentile(resampled - here, ENDS)
-    return Difference(
-        title=title,
-        mean=here,
-        low=max(-1.0, here - float(above)),
-        high=min(1.0, here - float(below)),
-        mean_accuracy=mean_mac - mean_other,
-    )
+    low, high = basic_interval(here, resampled, least=-1.0)
+    return Difference(title, here, low, high, mean_accuracy=mean_mac - mean_other)
 
 
 def _over_heads(grouping: Grouping, right: NDArray[np.bool_]) -> tuple[float, float]:

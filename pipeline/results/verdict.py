@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from pipeline.metrics import SIGNS, Labels, prefer
 
 Word = Literal["better than", "no better than", "worse than"]
 
 ERM = "erm"  # its name among the methods
+WIDE = 0.05  # a difference that matters: an interval that holds it with both signs leaves all open
 _AMOUNTS = ("✗", "✓", "✓✓")  # of group labels, as signs, from none to most
 _SPELLED = {
     "LLR": "plain last-layer retraining (LLR)",
@@ -44,16 +47,50 @@ class Difference:
             return "better than"
         return "worse than" if self.high < 0 else "no better than"
 
+    @property
+    def wide(self) -> bool:
+        """Whether little can be said: the interval reaches beyond 5 points on both sides of 0."""
+        return self.low < -WIDE and self.high > WIDE
 
-def paragraph(worst: str, erm: Difference, best: Difference | None, runs: int, diagnosis: str = "") -> str:
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a sentence; `emphasised` if it decides."""
+
+    text: str
+    emphasised: bool = False
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The verdict in words; `str` joins them.
+
+    Attributes:
+        comparison: MaC against the others, in parts that follow one another.
+        basis: what the intervals are over.
+        diagnosis: what the diagnosis says; empty if it is not to be said.
+        lead: what MaC is here if it is no more than another method; empty if it is.
+    """
+
+    comparison: tuple[Part, ...]
+    basis: str
+    diagnosis: str = ""
+    lead: str = ""
+
+    def __str__(self) -> str:
+        comparison = "".join(part.text for part in self.comparison)
+        return " ".join(each for each in (self.lead, comparison, self.basis, self.diagnosis) if each)
+
+
+def paragraph(worst: str, erm: Difference, best: Difference | None, runs: int) -> str:
     """The `sentences` in one line."""
-    return " ".join(sentences(worst, erm, best, runs, diagnosis))
+    return str(sentences(worst, erm, best, runs))
 
 
 def sentences(
-    worst: str, erm: Difference, best: Difference | None, runs: int, diagnosis: str = ""
-) -> list[str]:
-    """The verdict in words: the comparison, what the intervals are over, and what the diagnosis says.
+    worst: str, erm: Difference, best: Difference | None, runs: int, diagnosis: str = "", lead: str = ""
+) -> Sentences:
+    """The verdict in words.
 
     Args:
         worst: `worst_group` or `worst_class`.
@@ -61,18 +98,17 @@ def sentences(
         best: MaC minus the best other method that sees no more group labels (`best_other`); None if there is
             none.
         runs: the number of ERM runs. The intervals are over test images; if it is more than 1, over runs too.
-        diagnosis: what the diagnosis says, in sentences; empty if it is not to be said.
+        diagnosis, lead: of `Sentences`.
     """
-    said = f"On the {worst.replace('_', ' ')} MaC is {erm.word} ERM ({figures(erm)})"
+    said = [Part(f"On the {worst.replace('_', ' ')} MaC is "), Part(erm.word, emphasised=True)]
+    said.append(Part(f" ERM ({figures(erm, runs)})"))
     if best is None:
-        said += ". No other method that sees as few group labels was fitted (baselines.methods)"
+        said.append(Part(". No other method that sees as few group labels was fitted (baselines.methods)."))
     else:
         other = _SPELLED.get(best.title, best.title)
-        said += (
-            f" and {best.word} {other}, the best other method that sees no more group labels "
-            f"({figures(best)})"
-        )
-    return [each for each in (f"{said}.", over(runs), diagnosis) if each]
+        rest = f"the best other method that sees no more group labels ({figures(best, runs)})."
+        said += [Part(" and "), Part(best.word, emphasised=True), Part(f" {other}, {rest}")]
+    return Sentences(tuple(said), over(runs), diagnosis, lead)
 
 
 def over(runs: int) -> str:
@@ -84,23 +120,32 @@ def over(runs: int) -> str:
     if runs == 1:
         return (
             "The intervals are over test images, for the heads of one ERM run: another run may differ "
-            "(mac study)."
+            "(for several runs: 'dvc repro data/study/dvc.yaml')."
         )
     return f"The intervals are over {runs} ERM runs, and over test images."
 
 
-def figures(found: Difference) -> str:
-    """`+23.1 points, 95 % 18.0 to 28.2; its mean accuracy is 4.0 points higher`: that of the other method."""
+def figures(found: Difference, runs: int) -> str:
+    """`+23.1 points, 95 % 18.0 to 28.2; MaC's mean accuracy is 4.0 points higher`.
+
+    Args:
+        runs: as in `sentences`. It says what there is too little of if the interval is `wide`.
+    """
     if found.mean == found.low == found.high == found.mean_accuracy == 0:
         return "no difference"
     interval = f"95 % {points(found.low)} to {points(found.high)}"
-    mean = f"its mean accuracy is {_compared(-found.mean_accuracy)}"
-    return f"{more(found.mean)} points, {interval}; {mean}"
+    if found.wide:
+        interval += f": too few {'test images' if runs == 1 else 'runs'} to tell"
+    return f"{more(found.mean)} points, {interval}; MaC's mean accuracy is {_compared(found.mean_accuracy)}"
 
 
 def points(value: float) -> str:
-    """A difference in [-1, 1] in points, to a tenth; never minus zero."""
-    return f"{round(100 * value, 1) + 0.0:.1f}".replace("-", "−")
+    """A difference in [-1, 1] in points, to a tenth. What is not 0 has enough digits not to be read as 0."""
+    exact = 100 * round(value, 9) + 0.0  # without rounding errors, and never minus zero
+    said = f"{exact:.1f}"
+    if exact and float(said) == 0:
+        said = np.format_float_positional(exact, precision=1, fractional=False)
+    return said.replace("-", "−")
 
 
 def more(value: float) -> str:
@@ -136,7 +181,5 @@ def best_other(methods: Mapping[str, Mapping[str, Any]], labels: Labels, worst: 
 
 def _compared(by: float) -> str:
     """How much higher or lower a mean accuracy is, in points."""
-    said = points(abs(by))
-    if said == "0.0":
-        return "the same"
-    return f"{said} points {'higher' if by > 0 else 'lower'}"
+    said = f"{100 * abs(by):.1f}"
+    return "the same" if said == "0.0" else f"{said} points {'higher' if by > 0 else 'lower'}"

@@ -9,7 +9,7 @@ from pipeline.compute.context import Context
 from pipeline.project import Opened
 from pipeline.results import evaluation
 from pipeline.results.choice import Choice
-from pipeline.results.diagnosis import diagnose
+from pipeline.results.convergence import whole_diagnosis
 from pipeline.results.paired import compared
 from pipeline.results.scores import head_scores
 from pipeline.results.tables import worst_of
@@ -25,8 +25,7 @@ def evaluate(given: Opened, metrics_out: Path, plots_out: Path, context: Context
     Args:
         given: images, erm, masks, features, retrained and baselines.
     """
-    metrics, confusion = measure(given)
-    metrics |= {"diagnosis": diagnose(given), **compared(given, metrics)}
+    metrics, confusion = whole(given)
     with store.create_folder(plots_out) as folder:
         store.write_csv(folder / "groups.csv", _for_a_script(_bars(metrics)))
         store.write_csv(folder / "confusion.csv", _for_a_script(confusion))
@@ -40,6 +39,16 @@ def _for_a_script(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object
     for row in rows:
         found.append({key: v.replace("<", "‹") if isinstance(v, str) else v for key, v in row.items()})
     return found
+
+
+def whole(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """All of metrics.json: of `measure`, the diagnosis, and of `paired.compared`; and the confusion.
+
+    Args:
+        given: images, erm, masks, features, retrained and baselines; and all or none of the whole networks.
+    """
+    metrics, confusion = measure(given)
+    return {**metrics, "diagnosis": whole_diagnosis(given), **compared(given, metrics)}, confusion
 
 
 def measure(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:

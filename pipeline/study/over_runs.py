@@ -1,6 +1,7 @@
 """The methods of one variant, compared over its runs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain, product
 from typing import Any
@@ -129,7 +130,9 @@ class OverRuns:
         for name in found:
             rivals[name] = {**self.methods[name], "test": self.methods[name]}
         best = verdict.best_other(rivals, self.methods[MAC]["labels"], self.worst)
-        return verdict.paragraph(self.worst, found[ERM], found[best] if best else None, len(self._runs))
+        runs = len(self._runs)
+        said = verdict.sentences(self.worst, found[ERM], found[best] if best else None, runs)
+        return str(said if runs > 1 else replace(said, basis=""))  # the table says it of one run
 
     def _settings(self) -> list[dict[str, Any]]:
         """What MaC was in each run: α and β, or None for ERM's head as it is; and what chose them."""
@@ -139,7 +142,7 @@ class OverRuns:
         return found
 
     def _left_out(self) -> dict[str, dict[str, Any]]:
-        """The methods that not all runs have: the title, in how many runs it is, and why not in the others."""
+        """The methods that not all runs have: the title, in how many it is, and why not in the others."""
         found: dict[str, dict[str, Any]] = {}
         for run in self._runs:
             for name, row in (run.methods | run.metrics["left_out"]).items():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from pipeline.results.intervals import Z
-from pipeline.results.scores import ENDS
+from pipeline.results.scores import basic_interval
 
 RESAMPLES = 2000
 LEVEL = 0.05  # two-sided
@@ -38,8 +38,7 @@ def hierarchical_interval(
     narrow where R is small (Hesterberg 2015): it lacks R / (R − 1) of the variance, and Student's t. So the
     runs' part is stretched by both. If all test images were alike, the interval would be about Student's; if
     all runs were alike, it would be the bootstrap's over test images. With one run it is the latter. It is
-    the basic interval, as in `results.paired.difference`: percentiles would count even groups against a
-    method.
+    the basic interval (`results.scores.basic_interval`).
 
     Args:
         observed: (R,), the value of each run.
@@ -51,9 +50,7 @@ def hierarchical_interval(
     if runs > 1:
         stretch = float(stats.t.ppf(1 - LEVEL / 2, runs - 1)) / Z * math.sqrt(runs / (runs - 1))
         whole = whole + stretch * (observed[drawn].mean(1) - observed.mean())
-    here = float(observed.mean())
-    below, above = np.percentile(whole - here, ENDS).tolist()
-    return max(least, here - above), min(1.0, here - below)
+    return basic_interval(float(observed.mean()), whole, least)
 
 
 def summary(values: Floats) -> dict[str, float | None]:

@@ -1,17 +1,16 @@
 """MODEL_CARD.md: an exported classifier's input and output, how it was made, and how good it is."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import printable
 from pipeline.project import Opened
-from pipeline.results import evaluation, judgement, tables
+from pipeline.results import diagnosis_words, evaluation, tables
 from pipeline.results.calibration import Calibration, Limit
-from pipeline.results.diagnosis import diagnose
-from pipeline.results.paired import compared
+from pipeline.results.early_stop import early
 from pipeline.spec import ModelSpec
-from pipeline.steps.evaluate import measure
+from pipeline.steps.evaluate import measure, whole
 from pipeline.tools.heads import ERM, MAC, NamedHead
 
 _STORED = {"squash": "scaled", "center_crop": "the largest square in the middle, scaled"}
@@ -51,6 +50,7 @@ def card(
         MacError: metrics.json of baselines is damaged.
     """
     spec, dataset = given.model("erm").spec, given.stated("images", "name")
+    metrics = _measured(given, head)
     test = given.grouping("test")
     counts = [f"{_code(name)} {n}" for name, n in zip(test.names, test.count, strict=True)]
     lines = [
@@ -71,11 +71,11 @@ def card(
         "",
         "## Method",
         "",
-        *_method(given, head, "classifier" in given.model("erm").provenance.made_from),
+        *_method(given, head, "classifier" in given.model("erm").provenance.made_from, metrics),
         "",
         "## Results",
         "",
-        *_results(given, head),
+        *_results(given, head, metrics),
         "",
         *(_calibration(given, head, calibration) if calibration else ()),
         "## Limits",
@@ -107,7 +107,14 @@ def _input_and_output(spec: ModelSpec) -> Iterator[str]:
 _UNKNOWN = "How the user's network was trained is not known, nor which labels it saw."
 
 
-def _method(given: Opened, head: NamedHead, own: bool) -> Iterator[str]:
+def _measured(given: Opened, head: NamedHead) -> dict[str, Any]:
+    """What metrics.json of evaluate has: all of it for MaC, what is measured for ERM; nothing for others."""
+    if head.name == MAC:
+        return whole(given)[0]
+    return measure(given)[0] if head.name == ERM else {}
+
+
+def _method(given: Opened, head: NamedHead, own: bool, metrics: Mapping[str, Any]) -> Iterator[str]:
     """How the head and its network were made; `own`: the network was trained elsewhere."""
     network = "the network of the user's own classifier (ERM)" if own else "a network trained as usual (ERM)"
     if head.name == ERM:
@@ -126,9 +133,8 @@ def _method(given: Opened, head: NamedHead, own: bool) -> Iterator[str]:
             f"{network}. {_retrained(head)}"
         )
         yield f"{_prose(head.note[0].upper() + head.note[1:])}."
-        diagnosis = diagnose(given)
-        yield judgement.sentence(diagnosis)
-        yield from filter(None, [judgement.early(diagnosis)])
+        yield diagnosis_words.sentence(metrics["diagnosis"])
+        yield from filter(None, [early(metrics["diagnosis"])])
     else:
         who = f"{_prose(head.title)} ({_prose(head.source)})"
         yield f"{who}: {network}, its last layer fitted anew."
@@ -155,12 +161,10 @@ def _retrained(head: NamedHead) -> str:
     )
 
 
-def _results(given: Opened, head: NamedHead) -> Iterator[str]:
-    if head.name in (ERM, MAC):
-        metrics, _ = measure(given)
+def _results(given: Opened, head: NamedHead, metrics: Mapping[str, Any]) -> Iterator[str]:
+    if metrics:
         if head.name == MAC:
-            metrics |= {"diagnosis": diagnose(given), **compared(given, metrics)}
-            yield from (_prose(" ".join(evaluation.verdict_of(metrics))), "")
+            yield from (_prose(str(evaluation.verdict_of(metrics))), "")
         yield "ERM and MaC on the test split:"
         yield from ("", _block(tables.of_metrics(metrics)))
     else:

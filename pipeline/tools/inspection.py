@@ -111,7 +111,8 @@ def _table_of(found: dict[str, Any], path: Path) -> str:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise MacError(
-            f"{path}: is no metrics.json of evaluate, baselines, ablation or study-run, nor study.json ({reason})"
+            f"{path}: is no metrics.json of evaluate, baselines, ablation or study-run, nor study.json "
+            f"({reason})"
         ) from None
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from pipeline import graph
-from pipeline.results import diagnosis_table, judgement
-from pipeline.results.diagnosis import diagnose
+from pipeline.results import diagnosis_table, diagnosis_words
+from pipeline.results.convergence import whole_diagnosis
+from pipeline.results.early_stop import early
 from stages.echo import say, say_json
 from stages.options import data_option
 
@@ -26,14 +27,14 @@ def command(data: Path, as_json: bool) -> None:
     that too. No group label is read. It needs images.h5, erm/, masks.h5 and features.h5.
     """
     with graph.project(data).open("images", "erm", "masks", "features") as given:
-        found = diagnose(given)
+        found = whole_diagnosis(given)
     if as_json:
         words = {
-            "sentence": judgement.sentence(found),
-            "dependence_sentence": judgement.dependence(found),
-            "early_sentence": judgement.early(found),
-            "advice": judgement.advice(found),
-            "class_advice": judgement.by_class(found),
+            "sentence": diagnosis_words.sentence(found),
+            "dependence_sentence": diagnosis_words.dependence(found),
+            "early_sentence": early(found),
+            "advice": diagnosis_words.advice(found),
+            "class_advice": diagnosis_words.by_class(found),
         }
         say_json({**found, **words})
     else:

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,14 +14,13 @@ from pipeline.compute.context import Context
 from pipeline.errors import printable
 from pipeline.metrics import SIGNS
 from pipeline.project import Opened, Project, read_table
-from pipeline.results import diagnosis_table, evaluation, judgement
+from pipeline.results import diagnosis_table, diagnosis_words, evaluation
 from pipeline.results.choice import Choice
-from pipeline.results.diagnosis import diagnose
-from pipeline.results.paired import compared, others
+from pipeline.results.paired import others
 from pipeline.results.tables import worst_of
 from pipeline.results.verdict import ERM, Difference, more, points
 from pipeline.selection import SPOKEN, SPOKEN_MEAN
-from pipeline.steps.evaluate import measure
+from pipeline.steps.evaluate import whole
 from pipeline.steps.report import figures
 from pipeline.steps.report.figures import Drawing, Spoken
 from pipeline.steps.report.gallery import OUTCOMES, gallery
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from pipeline.params.selection import Criterion
 
 PACKAGES = ("mac-robust", "torch", "torchvision", "numpy", "h5py", "scikit-learn", "pillow", "dvc")
-_DECIDES = re.compile("((?:no better|better|worse) than|fails here)")
 
 
 def report(given: Opened, out: Path, _context: Context) -> None:
@@ -58,15 +55,13 @@ def report(given: Opened, out: Path, _context: Context) -> None:
         "ends": diagnosis_table.ends_of,
         "more": more,
         "points": points,
-        "parts": _parts,
     }
     store.write_text(out, environment.get_template("page.html").render(_contents(given)))
 
 
 def _contents(given: Opened) -> dict[str, Any]:
     """The values for the page's template."""
-    metrics, confusion = measure(given)
-    metrics |= {"diagnosis": diagnose(given), **compared(given, metrics)}
+    metrics, confusion = whole(given)
     erm, retrained = given.model("erm"), given.model("retrained")
     baselines = given.metrics("baselines")
     coverage = given.attribute("examples", "coverage")
@@ -120,12 +115,12 @@ def _diagnosis(found: Mapping[str, Any]) -> dict[str, Any]:
         note = f"{diagnosis_table.VIEWS_NOTE}. {diagnosis_table.basis(found)}."
     return {
         "diagnosis": found,
-        "assumption": judgement.ASSUMPTION[found["side"]],
+        "assumption": diagnosis_words.ASSUMPTION[found["side"]],
         "diagnosis_views": views,
         "diagnosis_rows": rows,
         "diagnosis_note": note,
         "diagnosis_blanks": diagnosis_table.blanks(found),
-        "diagnosis_said": judgement.said(found),
+        "diagnosis_said": diagnosis_words.said(found),
     }
 
 
@@ -225,11 +220,6 @@ def _percent(value: float) -> str:
 def _visible(value: object) -> object:
     """Text for the page without marks that would turn the direction of writing, and the like."""
     return printable(value, kept="\n") if type(value) is str else value
-
-
-def _parts(sentence: str) -> list[str]:
-    """A sentence of the verdict, cut where its deciding words begin and end: every second part is of them."""
-    return _DECIDES.split(sentence)
 
 
 def _inline(value: object) -> str:

@@ -12,7 +12,7 @@ from scipy import stats
 from pipeline.project import Opened
 from pipeline.results import convergence as module
 from pipeline.results.convergence import Rows, compared, convergence, sign_test, trained_on
-from pipeline.results.judgement import stopped_early
+from pipeline.results.early_stop import stopped_early
 from pipeline.store import FittedHeads
 from tests import cached
 

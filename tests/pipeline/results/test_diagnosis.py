@@ -15,9 +15,9 @@ from pipeline import graph, store
 from pipeline.project import Project
 from pipeline.results import diagnosis_table
 from pipeline.results.blanks import is_blank
-from pipeline.results.diagnosis import diagnose
+from pipeline.results.convergence import whole_diagnosis
+from pipeline.results.diagnosis_words import ASSUMPTION
 from pipeline.results.intervals import difference_interval, mean_interval, wilson
-from pipeline.results.judgement import ASSUMPTION
 from pipeline.schemas import features, images, masks
 from pipeline.spec import IMAGENET, ModelSpec
 from tests.conftest import edited
@@ -112,7 +112,7 @@ def _write_views(file: store.Writer) -> None:
 
 def found_in(project: Project) -> dict[str, Any]:
     with project.open(*NEEDS) as given:
-        found = diagnose(given)
+        found = whole_diagnosis(given)
     return dict(json.loads(json.dumps(found, allow_nan=False)))
 
 

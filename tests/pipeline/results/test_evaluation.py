@@ -24,21 +24,25 @@ def metrics(
 
 
 def test_it_has_the_comparison_what_it_is_over_and_the_diagnosis() -> None:
-    assert verdict_of(metrics("llr", 0.0, 2.0)) == [
-        "On the worst group MaC is better than ERM (+30.0 points, 95 % 20.0 to 40.0; its mean accuracy "
-        "is 5.0 points higher) and worse than plain last-layer retraining (LLR), the best other method that "
-        "sees no more group labels (−10.0 points, 95 % −20.0 to −1.0; its mean accuracy is 2.0 points "
-        "lower).",
-        over(1),
-        "By the diagnosis, the method's assumption fails here.",
-    ]
+    found = verdict_of(metrics("llr", 0.0, 2.0))
+    diagnosis = "By the diagnosis, the method's assumption fails here."
+    assert (found.lead, found.basis, found.diagnosis) == ("", over(1), diagnosis)
+    comparison = (
+        "On the worst group MaC is better than ERM (+30.0 points, 95 % 20.0 to 40.0; MaC's mean accuracy "
+        "is 5.0 points lower) and worse than plain last-layer retraining (LLR), the best other method that "
+        "sees no more group labels (−10.0 points, 95 % −20.0 to −1.0; MaC's mean accuracy is 2.0 points "
+        "higher)."
+    )
+    assert "".join(part.text for part in found.comparison) == comparison
+    assert [part.text for part in found.comparison if part.emphasised] == ["better than", "worse than"]
+    assert str(found) == f"{comparison} {over(1)} {diagnosis}"
 
 
 def test_heads_that_are_no_mac_are_named() -> None:
-    kept, *rest = verdict_of(metrics(None, None, None))
-    assert kept == "MaC keeps ERM's head as it is here."
-    assert "No other method that sees as few group labels was fitted" in rest[0]
-    plain, comparison, *_ = verdict_of(metrics("dfr", 0.0, 0.0, "worst_class"))
-    assert plain == "MaC is plain last-layer retraining here (α = β = 0)."
-    assert comparison.startswith("On the worst class MaC is better than ERM (")
-    assert "and worse than DFR, the best other method" in comparison
+    kept = str(verdict_of(metrics(None, None, None)))
+    assert kept.startswith("MaC keeps ERM's head as it is here. On the worst group MaC is better than ERM (")
+    assert "No other method that sees as few group labels was fitted" in kept
+    plain = str(verdict_of(metrics("dfr", 0.0, 0.0, "worst_class")))
+    lead = "MaC is plain last-layer retraining here (α = β = 0). On the worst class MaC is better than ERM ("
+    assert plain.startswith(lead)
+    assert "and worse than DFR, the best other method" in plain

@@ -3,13 +3,22 @@
 import pytest
 
 from pipeline.metrics import SIGNS, Labels
-from pipeline.results.verdict import Difference, best_other, paragraph, sees_no_more
+from pipeline.results.verdict import (
+    Difference,
+    best_other,
+    more,
+    paragraph,
+    points,
+    sees_no_more,
+    sentences,
+)
 
 ERM_BETTER = Difference("ERM", 0.2314, 0.18, 0.282, 0.0421)
-BETTER = "better than ERM (+23.1 points, 95 % 18.0 to 28.2; its mean accuracy is 4.2 points lower)"
+BETTER = "better than ERM (+23.1 points, 95 % 18.0 to 28.2; MaC's mean accuracy is 4.2 points higher)"
 BEST = "the best other method that sees no more group labels"
 ONE_RUN = (
-    "The intervals are over test images, for the heads of one ERM run: another run may differ (mac study)."
+    "The intervals are over test images, for the heads of one ERM run: another run may differ "
+    "(for several runs: 'dvc repro data/study/dvc.yaml')."
 )
 
 
@@ -23,37 +32,44 @@ def of(title: str, mean: float, low: float, high: float, mean_accuracy: float) -
         (
             ERM_BETTER,
             of("AFR", 0.051, 0.012, 0.0888, 0.0004),
-            f"{BETTER} and better than AFR, {BEST} (+5.1 points, 95 % 1.2 to 8.9; its mean accuracy is the "
-            "same).",
+            f"{BETTER} and better than AFR, {BEST} (+5.1 points, 95 % 1.2 to 8.9; MaC's mean accuracy is "
+            "the same).",
         ),
         (
             ERM_BETTER,
             of("LLR", -0.012, -0.04, 0.019, -0.04),
             f"{BETTER} and no better than plain last-layer retraining (LLR), {BEST} (−1.2 points, "
-            "95 % −4.0 to 1.9; its mean accuracy is 4.0 points higher).",
+            "95 % −4.0 to 1.9; MaC's mean accuracy is 4.0 points lower).",
         ),
         (
             ERM_BETTER,
             of("CB-LLR", -0.06, -0.11, -0.0001, 0.01),
             f"{BETTER} and worse than class-balanced last-layer retraining (CB-LLR), {BEST} (−6.0 points, "
-            "95 % −11.0 to 0.0; its mean accuracy is 1.0 points lower).",
+            "95 % −11.0 to −0.01; MaC's mean accuracy is 1.0 points higher).",
         ),
         (
             of("ERM", 0.0, 0.0, 0.0, 0.0),
             of("LLR", -0.25, -0.3, -0.2, -0.1),
             f"no better than ERM (no difference) and worse than plain last-layer retraining (LLR), {BEST} "
-            "(−25.0 points, 95 % −30.0 to −20.0; its mean accuracy is 10.0 points higher).",
+            "(−25.0 points, 95 % −30.0 to −20.0; MaC's mean accuracy is 10.0 points lower).",
         ),
         (
             of("ERM", -0.1, -0.15, -0.05, 0.02),
             of("LLR", 0.0, 0.0, 0.0, 0.0),
-            "worse than ERM (−10.0 points, 95 % −15.0 to −5.0; its mean accuracy is 2.0 points lower) and no "
-            f"better than plain last-layer retraining (LLR), {BEST} (no difference).",
+            "worse than ERM (−10.0 points, 95 % −15.0 to −5.0; MaC's mean accuracy is 2.0 points higher) and "
+            f"no better than plain last-layer retraining (LLR), {BEST} (no difference).",
+        ),
+        (
+            of("ERM", 0.06, 0.0001, 0.12, 0.0),
+            of("LLR", 0.01, -0.08, 0.1, 0.0),
+            "better than ERM (+6.0 points, 95 % 0.01 to 12.0; MaC's mean accuracy is the same) and no better "
+            f"than plain last-layer retraining (LLR), {BEST} (+1.0 points, 95 % −8.0 to 10.0: too few test "
+            "images to tell; MaC's mean accuracy is the same).",
         ),
         (
             of("ERM", 0.01, 0.0, 0.02, -0.001),
             None,
-            "no better than ERM (+1.0 points, 95 % 0.0 to 2.0; its mean accuracy is 0.1 points higher). No "
+            "no better than ERM (+1.0 points, 95 % 0.0 to 2.0; MaC's mean accuracy is 0.1 points lower). No "
             "other method that sees as few group labels was fitted (baselines.methods).",
         ),
     ],
@@ -63,10 +79,37 @@ def test_each_sentence_of_one_run(erm: Difference, best: Difference | None, said
 
 
 def test_several_runs_and_classes_and_the_diagnosis() -> None:
-    found = paragraph("worst_class", ERM_BETTER, None, 5, "The diagnosis says this.")
+    wide = of("LLR", 0.0, -0.06, 0.06, 0.0)
+    found = str(sentences("worst_class", ERM_BETTER, wide, 5, "The diagnosis says this."))
     assert found.startswith("On the worst class MaC is better than ERM (")
+    assert "95 % −6.0 to 6.0: too few runs to tell;" in found
     over = " The intervals are over 5 ERM runs, and over test images."
     assert found.endswith(f"{over} The diagnosis says this.")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wide"),
+    [(-0.06, 0.06, True), (-0.04, 0.3, False), (-0.3, 0.04, False), (0.06, 0.3, False)],
+)
+def test_an_interval_is_wide_if_it_leaves_both_open(low: float, high: float, wide: bool) -> None:
+    assert of("LLR", 0.0, low, high, 0.0).wide == wide
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.0, "0.0"),
+        (-1e-17, "0.0"),  # a rounding error
+        (-0.0004, "−0.04"),
+        (0.0000012, "+0.0001"),
+        (-0.0006, "−0.1"),
+        (0.1234, "+12.3"),
+        (-0.1, "−10.0"),
+    ],
+)
+def test_only_nothing_is_said_to_be_0(value: float, said: str) -> None:
+    assert more(value) == said
+    assert points(value) == said.removeprefix("+")
 
 
 @pytest.mark.parametrize(

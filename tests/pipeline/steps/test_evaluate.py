@@ -18,9 +18,9 @@ from pipeline.params.sweep import PenaltyParams
 from pipeline.project import Project
 from pipeline.results import evaluation
 from pipeline.results.choice import NOT_RETRAINED
-from pipeline.results.diagnosis import diagnose
+from pipeline.results.convergence import whole_diagnosis
+from pipeline.results.diagnosis_words import said
 from pipeline.results.evaluation import verdict_of
-from pipeline.results.judgement import said
 from pipeline.results.paired import compared
 from pipeline.steps.baselines import baselines
 from pipeline.steps.evaluate import evaluate, measure
@@ -95,10 +95,10 @@ def test_files_and_table_show_the_same_numbers(tmp_path: Path) -> None:
     with project.open(*NEEDS) as given:
         table = evaluate(given, project.path("metrics"), project.path("plots"), cached.context(tmp_path))
         measured, confusion = measure(given)
-        diagnosis, differences = diagnose(given), compared(given, measured)
+        diagnosis, differences = whole_diagnosis(given), compared(given, measured)
     metrics = json.loads(project.path("metrics").read_text())
     assert metrics == measured | {"diagnosis": diagnosis, **differences}
-    assert table.startswith(" ".join(verdict_of(metrics)) + "\n\ntest accuracy, %")
+    assert table.startswith(str(verdict_of(metrics)) + "\n\ntest accuracy, %")
     assert diagnosis["images"] == cached.COUNTS["val"]
     assert table.endswith("\n".join(["", "", *said(diagnosis)]))
     mac = metrics["mac"]["test"]

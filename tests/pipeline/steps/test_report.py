@@ -21,14 +21,13 @@ from pipeline.params.examples import ExamplesParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Project
-from pipeline.results import diagnosis_table, judgement
+from pipeline.results import diagnosis_table, diagnosis_words
 from pipeline.results.choice import NOT_RETRAINED
-from pipeline.results.diagnosis import diagnose
+from pipeline.results.convergence import whole_diagnosis
 from pipeline.results.evaluation import verdict_of
-from pipeline.results.paired import compared
 from pipeline.results.scores import head_scores
 from pipeline.results.verdict import more, points
-from pipeline.steps.evaluate import measure
+from pipeline.steps.evaluate import measure, whole
 from pipeline.steps.examples import examples
 from pipeline.steps.report import figures, report, timings
 from pipeline.steps.report.gallery import OUTCOMES, gallery
@@ -101,24 +100,23 @@ def test_the_verdict_and_the_tables_are_the_metrics(reported: Project) -> None:
 
 def test_it_begins_with_the_verdict_and_table_2_has_every_difference(reported: Project) -> None:
     with reported.open(*graph.stage("evaluate").needs) as given:
-        metrics, _ = measure(given)
-        metrics |= {"diagnosis": diagnose(given), **compared(given, metrics)}
+        metrics, _ = whole(given)
     text = " ".join(Page(text_of(reported)).text.split())
-    title, _, rest = text.partition(verdict_of(metrics)[0])
-    assert rest.startswith(" The intervals are over test images, for the heads of one ERM run")
+    title, found, _ = text.partition(str(verdict_of(metrics)))
+    assert found.startswith("On the worst group MaC is ")
     assert len(title) < 100  # the title of the page alone
     assert "<b>no better than</b>" in text_of(reported).partition("<nav")[0]
     table = text.partition("MaC − method, points")[2].partition("✗ no group labels")[0]
-    for found in metrics["compared"].values():
-        assert f"{more(found['mean'])}{points(found['low'])} to {points(found['high'])}" in table
+    for row in metrics["compared"].values():
+        assert f"{more(row['mean'])}{points(row['low'])} to {points(row['high'])}" in table
 
 
 def test_the_diagnosis_is_near_the_top(reported: Project) -> None:
     with reported.open("images", "erm", "masks", "features") as given:
-        found = diagnose(given)
+        found = whole_diagnosis(given)
     whole = " ".join(Page(text_of(reported)).text.split())
     text = whole.partition("Does the method's assumption hold here?")[2].partition("Accuracy by group")[0]
-    assert " ".join(judgement.said(found)) in text
+    assert " ".join(diagnosis_words.said(found)) in text
     for row in diagnosis_table.rows_of(found).values():
         for key in diagnosis_table.VIEWS:
             assert f"{100 * row[key]:.1f}" in text
@@ -242,10 +240,11 @@ def test_a_verdict_that_fails_is_said_at_the_top(
     own_artefacts: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "pipeline.steps.report.diagnose", lambda given: diagnose(given) | {"verdict": "fails"}
+        "pipeline.steps.evaluate.whole_diagnosis", lambda given: whole_diagnosis(given) | {"verdict": "fails"}
     )
     show(own_artefacts, 2, 2)
-    assert "<b>fails here</b>" in text_of(own_artefacts).partition("<nav")[0]
+    top = html.unescape(text_of(own_artefacts).partition("<nav")[0])
+    assert "<b>By the diagnosis, the method's assumption fails here" in top
 
 
 def test_where_rows_weigh_the_page_says_so(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,19 @@ from scipy import stats
 from pipeline import graph, store
 from pipeline.errors import MacError
 from pipeline.metrics import SIGNS, Grouping
-from pipeline.params.study import StudyParams
+from pipeline.params.block import Block
+from pipeline.params.features import FeaturesParams
+from pipeline.params.inputs import InputParams
+from pipeline.params.model import ModelParams
+from pipeline.params.saliency import SaliencyParams
+from pipeline.params.study import StudyParams, of_every_run, with_changes
 from pipeline.project import Project
 from pipeline.results.scores import scores
 from pipeline.study import statistics
 from pipeline.study.merge import study
 from pipeline.tools.inspection import describe
 from tests import cached, fuzz
-from tests.conftest import restate
+from tests.conftest import default_params, restate
 from tests.made_up import SPEC
 from tests.page import Page
 
@@ -41,7 +47,23 @@ METHODS: dict[str, tuple[str, float, Any]] = {
 PARAMS = StudyParams(seeds=[0, 1, 2, 3], variants={"base": {}})
 
 
-def write_run(project: Project, seed: int, without: str = "", variant: str = "base", **made: Any) -> None:
+def of(model: type[Block]) -> Block:
+    """A block of the usual parameters."""
+    values = default_params()[model.block]
+    return model.model_validate({key: values[key] for key in model.model_fields})
+
+
+BLOCKS = [of(model) for model in (ModelParams, InputParams, FeaturesParams, SaliencyParams)]
+
+
+def write_run(
+    project: Project,
+    seed: int,
+    without: str = "",
+    variant: str = "base",
+    changes: Mapping[str, Any] | None = None,
+    others: Mapping[str, Any] | None = None,
+) -> None:
     """A run whose methods are right by chance."""
     rng = np.random.default_rng(seed)
     grouping = Grouping("group", GROUPS, GROUP)
@@ -53,18 +75,25 @@ def write_run(project: Project, seed: int, without: str = "", variant: str = "ba
         seen = np.where(rng.random((heads, 80)) < right, LABEL, 1 - LABEL)
         found = scores(np.eye(2)[seen] * 3, LABEL, grouping, grouping)
         about = {"title": title, "source": "", "labels": labels, "sign": SIGNS[labels], "note": ""}
-        rows[name] = {**about, "chosen": {}, "seeds": heads, "val": found, "test": found}
+        chosen = (
+            {**dict.fromkeys(("alpha", "beta"), None if seed == 1 else 2.0), "chosen_by": "sweep"}
+            if name == "mac"
+            else {}
+        )
+        rows[name] = {**about, "chosen": chosen, "seeds": heads, "val": found, "test": found}
         tensors |= {f"{name}.weight": np.zeros((heads, 2, 3), np.float32)}
         tensors |= {f"{name}.bias": np.zeros((heads, 2), np.float32)}
         answers[name] = seen.astype(np.int16)
     metrics = {
-        "made_from": {}, "variant": variant, "changes": {}, "seed": seed, "kind": "group",
+        "made_from": {}, "variant": variant, "changes": changes or {}, "seed": seed, "kind": "group",
         "groups": dict.fromkeys(GROUPS, 20), "methods": rows, "coverage": [],
+        "criterion": "groups",
+        "left_out": {without: {"title": "LLR", "reason": "too few"}} if without else {},
         "diagnosis": {"verdict": "holds", "dependence": "depends", "stopped_early": seed == 1},
     }  # fmt: skip
     test = {"row": np.arange(80), "label": LABEL, "group": GROUP}
     with store.create_folder(project.path("run") / variant / str(seed)) as out:
-        made = {"erm": {"train": {"seed": seed, "epochs": 2}}, **made}
+        made = of_every_run(with_changes(BLOCKS, {**(changes or {}), **(others or {})}))
         store.write_model(out, "run", tensors, SPEC, made, {}, answers=answers, test=test)
         store.write_json(out / "metrics.json", metrics)
 
@@ -81,7 +110,7 @@ def project(tmp_path: Path) -> Project:
 def merged(project: Project, params: StudyParams = PARAMS) -> str:
     with project.open() as given:
         outs = [project.path(name) for name in ("study", "study_table", "study_figure")]
-        said: str = study(given, *outs, params, cached.context(project.data))
+        said: str = study(given, *outs, params, *BLOCKS, cached.context(project.data))
         return said
 
 
@@ -108,18 +137,22 @@ def test_it_says_what_scipy_says_of_the_answers(project: Project) -> None:
     ps = [row["t_p"] for row in base["differences"]]
     assert first["t_p_holm"] == pytest.approx(first["t_p"] * (3 - sorted(ps).index(first["t_p"])))
     assert first["low"] < first["mean"] < first["high"]
-    assert base["not_in_all"] == ["llr"]
-    assert "not in every run, so not compared: llr" in said
+    assert base["not_in_all"] == {"llr": {"title": "LLR", "runs": 3, "reasons": ["too few"]}}
+    assert "LLR: in 3 of 4 runs, so not compared (too few)" in said
+    assert "α = 2, β = 2 in 3 of 4, picked by stage sweep: ERM as it is in 1 of 4; selection.crit" in said
     assert "On the worst group MaC is better than ERM" in said
     assert "over 4 ERM runs" in said
-    assert "the method's assumption holds in 4 of 4" in said
+    assert "nothing speaks against the method's assumption in 4 of 4" in said
     assert "ERM was stopped early in 1 of 4" in said
     assert describe(project.path("study")) == said
+    of_run = describe(project.path("run") / "base" / "3" / "metrics.json")
+    assert of_run.startswith("base, seed 3\n")
+    assert "LLR is left out: too few" in of_run
 
 
 def test_every_variant_is_compared_over_its_own_runs(project: Project) -> None:
     for seed in (0, 2):
-        write_run(project, seed, variant="k20")
+        write_run(project, seed, variant="k20", changes={"saliency.top_k": 0.2})
     changes = {"base": {}, "k20": {"saliency.top_k": 0.2}}
     said = merged(project, StudyParams(seeds=[0, 2], variants=changes))
     assert "base: 2 ERM runs, seeds 0, 2" in said
@@ -142,7 +175,7 @@ def test_the_table_of_runs_and_the_figure_have_every_run(project: Project) -> No
 def test_one_run_has_no_interval_over_runs_and_says_so(project: Project) -> None:
     said = merged(project, PARAMS.model_copy(update={"seeds": [0]}))
     assert "95 %: over 80 test images, for this ERM run; nothing is said of other runs" in said
-    assert "one ERM run: another run may differ" in said
+    assert "another run may differ" not in said
     assert "nan" not in said.lower()
     assert "NaN" not in project.path("study").read_text()
     row = json.loads(project.path("study").read_text())["variants"]["base"]["differences"][0]
@@ -154,9 +187,14 @@ def test_a_run_that_is_missing_or_of_something_else_is_one_line(project: Project
     path = project.path("run") / "base"
     with pytest.raises(MacError, match=r"base/7/model.json: .*run 'mac study-run --variant base --seed 7'"):
         merged(project, PARAMS.model_copy(update={"seeds": [0, 7]}))
-    write_run(project, 3, features={"draws": 9})
-    with pytest.raises(MacError, match="base/3: was made with other parameters or images than .*base/0"):
+    with pytest.raises(MacError, match="base/0: was made with other saliency.top_k than params.yaml has"):
+        merged(project, StudyParams(seeds=[0, 1], variants={"base": {"saliency.top_k": 0.2}}))
+    with pytest.raises(MacError, match="base/0: was made with other dataset.name than params.yaml has"):
+        merged(project, StudyParams(seeds=[0, 1], variants={"base": {"dataset.name": "folder"}}))
+    write_run(project, 3, others={"features.draws": 9})
+    with pytest.raises(MacError, match="base/3: was made with other features.draws than params.yaml has"):
         merged(project)
+    write_run(project, 3)
     (path / "3").rename(path / "7")
     with pytest.raises(MacError, match="base/7: is the run of variant base, seed 3; run 'mac study-run"):
         merged(project, PARAMS.model_copy(update={"seeds": [7]}))
@@ -171,7 +209,7 @@ def test_runs_of_other_images_are_refused_unless_they_are_their_own(project: Pro
         merged(project, one)
     restate(first, lambda about: about.update(made_from={"its own images": "0" * 64}))
     assert merged(project, one)
-    with pytest.raises(MacError, match="base/1: was made with other parameters or images than .*base/0"):
+    with pytest.raises(MacError, match="base/1: was made from other images or files than .*base/0"):
         merged(project, PARAMS.model_copy(update={"seeds": [0, 1]}))
 
 

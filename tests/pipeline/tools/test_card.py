@@ -9,11 +9,11 @@ from markdown_it import MarkdownIt
 from pipeline import graph
 from pipeline.project import Opened, Project
 from pipeline.results.calibration import Calibration, Fit
-from pipeline.results.diagnosis import diagnose
+from pipeline.results.convergence import whole_diagnosis
+from pipeline.results.diagnosis_words import sentence
+from pipeline.results.early_stop import early
 from pipeline.results.evaluation import verdict_of
-from pipeline.results.judgement import early, sentence
-from pipeline.results.paired import compared
-from pipeline.steps.evaluate import measure
+from pipeline.steps import evaluate
 from pipeline.tools import card
 from pipeline.tools.heads import artefact_of, named_head
 from tests import made_up
@@ -89,7 +89,7 @@ def test_mac(artefacts: Project) -> None:
     assert "(α = 1), and on their cores over backgrounds of other classes (β = 2)" in text
     assert "Set in params.yaml: α = 1, β = 2." in text
     with artefacts.open("images", "erm", "masks", "features") as given:
-        assert sentence(diagnose(given)) in text
+        assert sentence(whole_diagnosis(given)) in text
     assert "The group labels of the validation split served to choose settings alone." in text
     assert "ERM and MaC on the test split" in text
     assert "The file holds one of the 2 heads: the one that the validation split prefers." in text
@@ -97,20 +97,21 @@ def test_mac(artefacts: Project) -> None:
 
 def test_mac_on_an_erm_that_was_stopped_early(artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     with artefacts.open("images", "erm", "masks", "features") as given:
-        found = diagnose(given)
+        found = whole_diagnosis(given)
     later = {"loss": 0.2, "lowest": 0.1, "images": 100, "right": 80, "later": 90, "p": 0.001}
     found["convergence"] |= later
-    monkeypatch.setattr(card, "diagnose", lambda _given: found)
+    diagnosed = []
+    monkeypatch.setattr(evaluate, "whole_diagnosis", lambda given: diagnosed.append(given) or found)
     assert early(found)
     assert early(found) in written(artefacts, "mac")
+    assert len(diagnosed) == 1
 
 
 def test_mac_begins_its_results_with_the_verdict(artefacts: Project) -> None:
     with artefacts.open(*graph.stage("evaluate").needs) as given:
-        metrics, _ = measure(given)
-        metrics |= {"diagnosis": diagnose(given), **compared(given, metrics)}
+        metrics, _ = evaluate.whole(given)
     results = written(artefacts, "mac").partition("## Results\n\n")[2]
-    assert results.startswith(" ".join(verdict_of(metrics)))
+    assert results.startswith(str(verdict_of(metrics)))
 
 
 def test_mac_that_is_erm_as_it_is(own_artefacts: Project) -> None:

@@ -10,12 +10,10 @@ from PIL import Image
 from pipeline import graph
 from pipeline.errors import MacError
 from pipeline.project import Project
-from pipeline.results.diagnosis import diagnose
+from pipeline.results.diagnosis_words import sentence
 from pipeline.results.evaluation import verdict_of
-from pipeline.results.judgement import sentence
-from pipeline.results.paired import compared
 from pipeline.results.pictures import training_example
-from pipeline.steps.evaluate import measure
+from pipeline.steps.evaluate import whole
 from pipeline.tools.inspection import as_dict, describe, picture
 from tests.conftest import edited
 
@@ -80,12 +78,11 @@ def test_metrics_that_are_not_declared_are_not_shown(artefacts: Project, tmp_pat
 
 def test_metrics_of_evaluate(artefacts: Project, tmp_path: Path) -> None:
     with artefacts.open(*graph.stage("evaluate").needs) as given:
-        metrics, _ = measure(given)
-        metrics |= {"diagnosis": diagnose(given), **compared(given, metrics)}
+        metrics, _ = whole(given)
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     text = describe(tmp_path / "metrics.json")
     assert text.startswith("On the worst group MaC is ")
-    assert text.startswith(" ".join(verdict_of(metrics)))
+    assert text.startswith(str(verdict_of(metrics)))
     assert "waterbird_water" in text
     assert sentence(metrics["diagnosis"]) in text
     assert as_dict(tmp_path / "metrics.json") == metrics
