@@ -28,9 +28,9 @@ from pipeline.params.sweep import SweepParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Opened
 from pipeline.results.choice import Choice
+from pipeline.results.convergence import whole_diagnosis
 from pipeline.results.coverage import by_group
-from pipeline.results.diagnosis import diagnose
-from pipeline.results.judgement import stopped_early
+from pipeline.results.early_stop import stopped_early
 from pipeline.results.scores import head_scores
 from pipeline.results.tables import worst_of
 from pipeline.store import FittedHeads
@@ -83,7 +83,7 @@ def run(
         for kind, measured in compared.kinds.items():
             name, title = MASKS[kind]
             rows[name], heads[name] = _of_masks(given, title, measured), measured.heads
-    grouping, cached, diagnosis = given.grouping("test"), given.file("features"), diagnose(given)
+    grouping, cached, diagnosis = given.grouping("test"), given.file("features"), whole_diagnosis(given)
     convergence = diagnosis["convergence"]
     made_from = _made_from(given)
     metrics = {

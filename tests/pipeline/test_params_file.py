@@ -346,6 +346,8 @@ def test_one_pixel_and_shares_are_taken_as_they_are(top_k: float) -> None:
         ({"k20": {"top_k": 0.2}}, "study.variants.k20: top_k: should be a key of a block, such as saliency"),
         ({"k20": {"study.seeds": [1]}}, "study.variants.k20: study.seeds: should be a key of a block"),
         ({"k20": {"train.seed": 1}}, "study.variants.k20: train.seed: is the seed of the run, one of study"),
+        ({"k20": {"jtt.epochs": 2}}, "study.variants.k20: jtt.epochs: no stage of the study reads it"),
+        ({"k20": {"saliency.previews": 2}}, "study.variants.k20: saliency.previews: no stage of the study"),
         (
             {"k20": {"dataset.input_size": 999}},
             "study.variants.k20: dataset.input_size: a centre crop of 9",
@@ -380,7 +382,7 @@ def test_a_run_of_the_study_has_its_seed_and_the_changes_of_its_variant(tmp_path
     found, plain = (of_run(file, name, 7).values for name in ("other", "base"))
     assert found["study"] == {"seeds": [7], "variants": {"other": options}}
     whole = load(file).values
-    changed = {"train.seed": 7, "saliency.seed": 7, "features.seed": 7, **options}
+    changed = {"train.seed": 7, "saliency.seed": 7, "features.seed": 7, "saliency.previews": 0, **options}
     for block, keys in found.items():
         for key, value in keys.items():
             if block != "study":

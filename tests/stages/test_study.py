@@ -11,12 +11,12 @@ from ruamel.yaml import YAML
 from pipeline import graph
 from pipeline.graph import Stage
 from pipeline.params_file import Params
-from stages import frame
+from stages import frame, study
 from tests import made_up
 from tests.conftest import Project, default_params
 
 VARIANTS = {"base": {}, "control": {"saliency.method": "random"}}
-BEFORE = ["train", "saliency", "features", "sweep", "retrain", "baselines"]
+BEFORE = ["saliency", "features", "sweep", "retrain", "baselines"]
 
 
 def write(folder: Path) -> Project:
@@ -34,7 +34,7 @@ def write(folder: Path) -> Project:
         saliency__most_constant=1.0, saliency__previews=0, features__draws=1, features__batch_size=16,
         retrain__seeds=2, retrain__average=1, retrain__epochs=2,
         sweep__alphas=[0], sweep__betas=[0, 2], sweep__seeds=1, baselines__methods=["erm", "llr"],
-        study__seeds=[3], study__variants=VARIANTS,
+        study__seeds=[3], study__variants={"base": {}},
     )  # fmt: skip
     return project
 
@@ -60,22 +60,26 @@ class Recorded:
         monkeypatch.setattr(frame, "run", run)
 
 
-def test_runs_go_on_where_they_were_give_the_same_bytes_and_are_merged(
+def test_a_run_goes_on_where_it_was_with_the_erm_of_study_train_and_is_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, ran = write(tmp_path), Recorded(monkeypatch)
-    control = project.data / "study/runs/control/3"
-    ran.fails = "sweep"
-    assert project.run("study-run", "--variant", "control", "--seed", "3").exit_code == 130
-    assert ran.names == BEFORE[:4]
-    assert not control.exists()
+    cell = ("--variant", "base", "--seed", "3")
+    erm, run = (project.data / "study" / name / "base" / "3" for name in ("erm", "runs"))
+    assert f"{erm}/model.json: no such file; run 'mac study-train --variant base --seed 3'" in (
+        project.fail("study-run", *cell)
+    )
+    project.succeed("study-train", *cell)
+    assert ran.names == ["study-train"]
+    trained, ran.names, ran.fails = contents(erm), [], "sweep"
+    assert project.run("study-run", *cell).exit_code == 130
+    assert ran.names == BEFORE[:3]
+    assert not run.exists()
     ran.names, ran.fails = [], ""
-    project.succeed("study-run", "--variant", "control", "--seed", "3")
-    assert ran.names == [*BEFORE[3:], "study-run"]
-    first = contents(control)
-    project.succeed("study-run", "--variant", "control", "--seed", "3")  # all of it, at once
-    assert contents(control) == first
-    project.succeed("study-run", "--variant", "base", "--seed", "3")
+    project.set(saliency__previews=3, jtt__epochs=9, train__seed=9)  # what no run reads
+    project.succeed("study-run", *cell)
+    assert ran.names == [*BEFORE[2:], "study-run"]
+    assert contents(erm) == trained
     assert not any((project.data / "scratch").iterdir())
     assert {path.name for path in project.data.iterdir()} == {
         ".images.h5.verified",
@@ -84,30 +88,33 @@ def test_runs_go_on_where_they_were_give_the_same_bytes_and_are_merged(
         "study",
         "timings",
     }
-    times = json.loads((project.data / "timings/study/control-3.json").read_text())
+    times = json.loads((project.data / "timings/study-run/base/3.json").read_text())
     assert list(times) == [*BEFORE, "study-run"]
 
-    runs = {variant: project.data / "study/runs" / variant / "3" for variant in VARIANTS}
-    about = json.loads((runs["base"] / "model.json").read_text())["params"]
-    assert {about["erm"]["train"]["seed"], about["masks"]["seed"], about["features"]["seed"]} == {3}
-    assert {name: json.loads((path / "model.json").read_text())["params"]["masks"]["method"]
-            for name, path in runs.items()} == {"base": "xgradcam", "control": "random"}  # fmt: skip
-    of_base = json.loads((runs["base"] / "metrics.json").read_text())["methods"]
+    about = json.loads((run / "model.json").read_text())["params"]
+    assert about["retrain"]["epochs"] == 2
+    assert not {"seed", "previews"} & (about["train"].keys() | about["saliency"].keys())
+    metrics = json.loads((run / "metrics.json").read_text())
+    of_base = metrics["methods"]
     assert list(of_base) == ["erm", "mac", "llr", "masks_own", "masks_random"]
-    of_control = json.loads((runs["control"] / "metrics.json").read_text())["methods"]
-    assert list(of_control) == ["erm", "mac", "llr"]
-    with graph.project(project.data, run=runs["base"]).open("run", "images") as given:
+    with graph.project(project.data, run=run, erm=erm).open("run", "images", "erm") as given:
         heads, answers = given.model("run").read(), given.model("run").read("answers")
-        assert heads["mac.weight"].shape[0] == answers["mac"].shape[0] == 2
+        assert heads["mac.weight"].shape[0] == answers["mac"].shape[0] == of_base["mac"]["seeds"]
+        assert (heads["erm.weight"][0] == given.model("erm").head().weight[0]).all()
         right = answers["mac"] == given.model("run").read("test")["label"]
     assert right.mean() == pytest.approx(of_base["mac"]["test"]["raw_mean"]["mean"])
 
     said = project.succeed("study").output
-    assert "control (saliency.method: random): 1 ERM run, seed 3" in said
-    study = json.loads((project.data / "study/study.json").read_text())["variants"]
+    assert "base: 1 ERM run, seed 3" in said
+    worst = json.loads((project.data / "study/study.json").read_text())["variants"]["base"]["methods"]["mac"]
+    assert worst["worst_group"]["runs"][0] == of_base["mac"]["test"]["worst_group"]["mean"]
+
+    project.set(retrain__alpha=1, retrain__beta=1)
+    assert "base/3: was made with other retrain.alpha than params.yaml has" in project.fail("study")
+    project.set(train__epochs=2)
     assert (
-        study["base"]["methods"]["mac"]["worst_group"]["runs"][0]
-        == of_base["mac"]["test"]["worst_group"]["mean"]
+        "base/3: was trained with other train.epochs (1) than params.yaml has (2); run 'mac study-train"
+        in (project.fail("study-run", *cell))
     )
 
 
@@ -124,9 +131,14 @@ def test_a_variant_with_its_own_images_prepares_them(tmp_path: Path, monkeypatch
         return "done"
 
     monkeypatch.setattr(frame, "run", run)
+    monkeypatch.setattr(study, "_trained", lambda *_: "digest")
+    project.succeed("study-train", "--variant", "large", "--seed", "7")
+    assert [name for name, _ in seen] == ["prepare", "study-train"]
+    assert all(elsewhere.keys() == {"study_erm"} for _, elsewhere in seen)
+    seen.clear()
     project.succeed("study-run", "--variant", "large", "--seed", "7")
     assert [name for name, _ in seen] == ["prepare", *BEFORE, "study-run"]
-    assert all(elsewhere.keys() == {"run"} for _, elsewhere in seen)
+    assert all(elsewhere.keys() == {"run", "erm"} for _, elsewhere in seen)
 
 
 def test_work_with_other_weights_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +149,7 @@ def test_work_with_other_weights_is_not_taken_up(tmp_path: Path, monkeypatch: py
     ran.fails = "prepare"
     for content in (b"some", b"some", b"other"):
         weights.write_bytes(content)
-        assert project.run("study-run", "--variant", "a", "--seed", "0").exit_code == 130
+        assert project.run("study-train", "--variant", "a", "--seed", "0").exit_code == 130
     assert len(list((project.data / "scratch").iterdir())) == 2
 
 
@@ -153,4 +165,11 @@ def test_a_run_that_there_is_not_is_one_line(tmp_path: Path, variant: str, seed:
     project = Project(tmp_path)
     YAML(typ="safe").dump(default_params(), project.params_file)
     project.set(study__variants=VARIANTS, study__seeds=[0, 3])
-    assert said in project.fail("study-run", "--variant", variant, "--seed", seed)
+    assert said in project.fail("study-train", "--variant", variant, "--seed", seed)
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    project = Project(tmp_path)
+    said = project.fail("study-train", "--variant", "base", "--seed", "0")
+    assert "study-train: runs in one process; start it without torchrun" in said
