@@ -4,7 +4,7 @@ export PATH := $(BIN):$(PATH)
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-waterbirds test-demo bench lint fuzz generated pictures waterbirds pretrain clean
+.PHONY: help install demo study test test-waterbirds test-demo bench lint fuzz generated pictures waterbirds pretrain clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
@@ -24,6 +24,11 @@ demo: $(INSTALLED) ## run the whole pipeline on the demo dataset
 	@echo
 	@echo "Results: data/report.html (open it), data/retrained/ (the robust classifier), data/masks.h5 (what ERM looks at), data/metrics.json."
 	@echo "Next:    edit retrain.alpha or retrain.beta in params.yaml and run 'dvc repro' again (. .venv/bin/activate first)."
+
+study: $(INSTALLED) ## everything from ERM on with five seeds, and the methods compared over the runs
+	dvc repro data/study/dvc.yaml
+	@echo
+	@echo "Results: data/study/study.json, data/study/runs.csv (every run), data/study/runs.svg (open it)."
 
 test: lint ## lint, types, layers, and the whole test suite; JOBS=8 runs eight tests side by side
 	pytest -n $(or $(JOBS),2) --dist loadfile

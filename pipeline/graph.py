@@ -6,6 +6,7 @@ this list. It names modules and does not import them, so it loads fast.
 
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +32,10 @@ class Stage:
         device: whether the user can choose the device that it computes on.
         cluster: whether the workers of a Dask cluster can do its work.
         files: the user's own files that it reads, as dvc.yaml names them.
-        pipeline: the DVC file that it is in: `main`, or `comparison`, which a plain `dvc repro` does not run.
+        pipeline: the DVC file that it is in: `main`; or `comparison` or `study`, which a plain `dvc repro`
+            does not run.
+        repeated: whether it is run for each seed and variant of the study, in a project of its own, after the
+            stages that make what it needs (but for those that another repeated stage stands for).
     """
 
     name: str
@@ -43,7 +47,8 @@ class Stage:
     device: bool = True
     cluster: bool = False
     files: tuple[str, ...] = ()
-    pipeline: Literal["main", "comparison"] = "main"
+    pipeline: Literal["main", "comparison", "study"] = "main"
+    repeated: bool = False
 
     def function(self) -> Any:
         """The function, imported now."""
@@ -53,9 +58,31 @@ class Stage:
         """The parameter models, imported now."""
         return [_imported(f"pipeline.params.{name}") for name in self.params]
 
+    @property
+    def keys(self) -> list[str]:
+        """The parameters that it reads, such as `train.epochs`."""
+        return list(chain.from_iterable(_keys(model) for model in self.models()))
+
+
+def _keys(model: "type[Block]") -> list[str]:
+    return [f"{model.block}.{key}" for key in model.model_fields]
+
 
 # What both reports show.
 REPORTED = ("images", "erm", "masks", "features", "retrained", "baselines", "sweep", "examples")
+# The parameters of all stages of a run of the study.
+OF_RUNS = (
+    "inputs:InputParams",
+    "model:ModelParams",
+    "train:TrainParams",
+    "selection:SelectionParams",
+    "retraining_set:RetrainingSetParams",
+    "saliency:SaliencyParams",
+    "features:FeaturesParams",
+    "sweep:SweepParams",
+    "retrain:RetrainParams",
+    "baselines:BaselinesParams",
+)
 
 STAGES = (
     Stage(
@@ -193,6 +220,43 @@ STAGES = (
         device=False,
         pipeline="comparison",
     ),
+    Stage(
+        "study-train",
+        about="train one of the study's classifiers by ERM",
+        run="steps.train:train",
+        needs=("images",),
+        makes=(Kind("study_erm", "study/erm", "model"),),
+        params=("inputs:InputParams", "model:ModelParams", "train:TrainParams", "selection:SelectionParams"),
+        files=("data/weights",),
+        pipeline="study",
+        repeated=True,
+    ),
+    Stage(
+        "study-run",
+        about="run everything after train once, for the study",
+        run="study.run:run",
+        needs=("images", "erm", "masks", "features", "retrained", "baselines"),
+        makes=(Kind("run", "study/runs", "model"),),
+        params=("study:StudyParams", *OF_RUNS),
+        cluster=True,
+        pipeline="study",
+        repeated=True,
+    ),
+    Stage(
+        "study",
+        about="compare the methods over all runs of the study",
+        run="study.merge:study",
+        needs=(),
+        makes=(
+            Kind("study", "study/study.json", "metrics"),
+            Kind("study_table", "study/runs.csv", "files"),
+            Kind("study_figure", "study/runs.svg", "files"),
+        ),
+        params=("study:StudyParams", *OF_RUNS),
+        device=False,
+        files=("data/study/runs",),
+        pipeline="study",
+    ),
 )
 
 # Every kind of artefact by its name, with the stage that makes it.
@@ -204,6 +268,18 @@ for _stage in STAGES:
 def stage(name: str) -> Stage:
     """The stage of that name."""
     return {each.name: each for each in STAGES}[name]
+
+
+def before(repeated: Stage) -> list[Stage]:
+    """The stages that have to run before a repeated stage, in their order; not those run by another one."""
+    wanted, found = set(repeated.needs), list[Stage]()
+    others = {each.run for each in STAGES if each.repeated}
+    for each in reversed(STAGES):
+        if wanted & {made.name for made in each.makes}:
+            wanted |= set(each.needs)
+            if each.run not in others:
+                found.insert(0, each)
+    return found
 
 
 def project(data: Path, **elsewhere: Path) -> "Project":

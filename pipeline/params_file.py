@@ -5,6 +5,7 @@ of the parameter models of the stages in `pipeline.graph`.
 """
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,10 +19,11 @@ from ruamel.yaml.nodes import Node
 
 from pipeline.datasets import READERS
 from pipeline.errors import MacError, first_line, quoted
-from pipeline.graph import STAGES
+from pipeline.graph import STAGES, stage
 from pipeline.params.block import Block
 from pipeline.params.inputs import misfit
 from pipeline.params.model import ModelParams, contradiction
+from pipeline.params.study import OF_RUN, SEEDS, StudyParams, put
 from pipeline.params.train import TrainParams
 from pipeline.store.files import regular
 
@@ -37,10 +39,10 @@ DEEPEST = 20
 def blocks() -> dict[str, type[Block]]:
     """The blocks of params.yaml in their order, each as one model with all its keys."""
     models: dict[str, dict[type[Block], None]] = {}
-    for stage in STAGES:
-        for model in stage.models():
+    for each in STAGES:
+        for model in each.models():
             models.setdefault(model.block, {})[model] = None
-    return {block: create_model(block, __base__=_most_derived(each)) for block, each in models.items()}
+    return {block: create_model(block, __base__=_most_derived(found)) for block, found in models.items()}
 
 
 def _most_derived(models: Mapping[type[Block], None]) -> tuple[type[Block], ...]:
@@ -74,6 +76,10 @@ def load(path: Path) -> Params:
     Raises:
         MacError: one line naming the file and the dotted key.
     """
+    return parse(_read(path), str(path))
+
+
+def _read(path: Path) -> Any:
     try:
         with regular(path) as file:
             contents = file.read(LARGEST + 1)
@@ -85,7 +91,7 @@ def load(path: Path) -> Params:
         text = contents.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MacError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from None
-    return parse(from_yaml(text, str(path)), str(path))
+    return from_yaml(text, str(path))
 
 
 def from_yaml(text: str, where: str) -> Any:
@@ -130,11 +136,84 @@ def _check_size(whole: Node | None, where: str) -> None:
 
 
 def parse(values: Any, where: str) -> Params:
-    """Check values already read; `where` starts the error line.
+    """Check values already read, and with them those of every variant of the study.
+
+    Args:
+        where: starts the error line.
 
     Raises:
         MacError: one line naming the dotted key.
     """
+    params = _parsed(values, where)
+    for name, changes in params.values["study"]["variants"].items():
+        if changes:
+            _parsed(_changed(values, changes, _variant(where, name)), _variant(where, name))
+            _require_read(changes, _variant(where, name))
+    return params
+
+
+def of_run(path: Path, variant: str, seed: int) -> Params:
+    """The parameters of one run of the study; it is the only one that they name.
+
+    Args:
+        path: params.yaml.
+
+    Raises:
+        MacError: as `load`, or the study has no such run.
+    """
+    values, where = _read(path), str(path)
+    study = parse(values, where).of(StudyParams)
+    if variant not in study.variants:
+        raise MacError(f"{where}: study.variants: has no {quoted(variant)}, but {', '.join(study.variants)}")
+    if seed not in study.seeds:
+        raise MacError(f"{where}: study.seeds: has no {seed}, but {', '.join(map(str, study.seeds))}")
+    changes = study.variants[variant]
+    changed = _changed(values, changes, _variant(where, variant))
+    for key in OF_RUN:
+        put(changed, key, seed if key in SEEDS else 0)
+    changed["study"] = {"seeds": [seed], "variants": {variant: changes}}
+    return _parsed(changed, _variant(where, variant))
+
+
+def _variant(where: str, name: str) -> str:
+    return f"{where}: study.variants.{name}"
+
+
+def _changed(values: Any, changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A copy of the values with changes, by dotted keys.
+
+    Raises:
+        MacError: a key is none that a variant can change.
+    """
+    changed: dict[str, Any] = deepcopy(values)
+    for dotted, value in changes.items():
+        block, dot, _ = dotted.partition(".")
+        if not dot or block == StudyParams.block:
+            raise MacError(f"{where}: {dotted}: should be a key of a block, such as saliency.top_k")
+        if dotted in SEEDS:
+            raise MacError(f"{where}: {dotted}: is the seed of the run, one of study.seeds")
+        try:
+            put(changed, dotted, value)
+        except KeyError as error:
+            raise MacError(f"{where}: {dotted}: there is no block {error.args[0]}") from None
+    return changed
+
+
+def _require_read(changes: Mapping[str, Any], where: str) -> None:
+    """Refuse a variant that changes what no run of the study reads: it would be the same without.
+
+    Raises:
+        MacError: names the key.
+    """
+    read = {*stage("prepare").keys, *stage("study-run").keys}.difference(OF_RUN)
+    for dotted in changes:
+        if ".".join(dotted.split(".")[:2]) not in read:
+            raise MacError(
+                f"{where}: {dotted}: no stage of the study reads it, so nothing would be different"
+            )
+
+
+def _parsed(values: Any, where: str) -> Params:
     fields: dict[str, Any] = {name: (model, ...) for name, model in blocks().items()}
     whole = create_model("params", __base__=Block, **fields)
     checked = _checked(whole, values, where, ()).model_dump()

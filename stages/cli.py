@@ -43,9 +43,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         for stage in STAGES:
             if stage.name == name:
-                from stages.frame import command_of
+                from stages import frame, study
 
-                return command_of(stage)
+                return study.command_of(stage) if stage.repeated else frame.command_of(stage)
         if name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"stages.tools.{name}").command

@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,7 @@ from stages.options import data_option, device_option, params_option, scheduler_
 if TYPE_CHECKING:
     from pipeline.compute.cluster import DaskCluster
     from pipeline.params.block import Block
+    from pipeline.params_file import Params
 
 show_option = click.option("--open", "show", is_flag=True, help="Show the page in the browser.")
 
@@ -38,8 +39,9 @@ show_option = click.option("--open", "show", is_flag=True, help="Show the page i
 def command_of(stage: Stage) -> click.Command:
     """The command `mac <stage>`, with the options that apply to the stage."""
 
-    def command(data: Path, show: bool = False, **options: Any) -> None:
-        said = run(stage, data, **options)
+    def command(data: Path, params_path: Path | None = None, show: bool = False, **options: Any) -> None:
+        params = None if params_path is None else params_file.load(params_path)
+        said = run(stage, data, params, **options)
         page = data / stage.makes[0].path
         if said:
             say(said)
@@ -48,12 +50,13 @@ def command_of(stage: Stage) -> click.Command:
         if show:
             webbrowser.open(page.resolve().as_uri())
 
-    for option in _options(stage):
+    for option in options(stage):
         command = option(command)
     return click.command(stage.name, help=f"{stage.about[0].upper()}{stage.about[1:]}.")(command)
 
 
-def _options(stage: Stage) -> Iterator[Callable[[Callable[..., None]], Callable[..., None]]]:
+def options(stage: Stage) -> Iterator[Callable[[Callable[..., None]], Callable[..., None]]]:
+    """The options of a stage's command."""
     if stage.makes[0].path.endswith(".html"):
         yield show_option
     if stage.cluster:
@@ -69,22 +72,24 @@ def _options(stage: Stage) -> Iterator[Callable[[Callable[..., None]], Callable[
 def run(
     stage: Stage,
     data: Path,
-    params_path: Path | None = None,
+    params: "Params | None" = None,
     device: str = "cpu",
     workers: int | None = None,
     scheduler_address: str | None = None,
+    elsewhere: Mapping[str, Path] | None = None,
 ) -> str | None:
     """Run a stage in a data folder; return the text to print, if any.
 
+    Args:
+        params: needed if the stage has parameters.
+        elsewhere: the paths of artefacts that are not in the data folder, by name.
+
     Raises:
-        MacError: wrong parameters, an artefact that is missing or does not fit, or an error of the stage.
+        MacError: an artefact that is missing or does not fit, or an error of the stage.
     """
-    models: list[Block] = []
-    if params_path is not None:
-        chosen = params_file.load(params_path)
-        models = [chosen.of(model) for model in stage.models()]
+    models: list[Block] = [] if params is None else [params.of(model) for model in stage.models()]
     function = stage.function()
-    project = graph.project(data)
+    project = graph.project(data, **(elsewhere or {}))
     outs = [project.path(made.name) for made in stage.makes]
     with _cluster(workers, scheduler_address, device) as cluster:
         name = _device(stage, device) if cluster is None else cluster.on.type

@@ -1,6 +1,7 @@
 """Writes all files that are made from the code: python -m stages.generate (`make generated`).
 
-- dvc.yaml and data/comparison/dvc.yaml: each stage's command, dependencies, parameters and outputs;
+- dvc.yaml, and that of data/comparison and of data/study: each stage's command, dependencies, parameters
+and outputs;
 - data/raw/dvc.yaml: the modules that the demo's painting depends on;
 - README.md: the table of the stages;
 - docs/reference.md: every parameter and every dataset of the artefacts;
@@ -21,13 +22,18 @@ import grimp
 
 from pipeline import presets
 from pipeline.datasets import READERS
-from pipeline.graph import KINDS, STAGES, Stage
+from pipeline.graph import KINDS, STAGES, Stage, before
+from pipeline.params.study import OF_RUN
 from pipeline.params_file import blocks
 from pipeline.setting import LARGE
 from pipeline.store import Field
 
 REPOSITORY = Path(__file__).parent.parent
-DVC_FILES = {"main": "dvc.yaml", "comparison": "data/comparison/dvc.yaml"}
+DVC_FILES = {
+    "main": "dvc.yaml",
+    "comparison": "data/comparison/dvc.yaml",
+    "study": "data/study/dvc.yaml",
+}
 _RAW = "data/raw/dvc.yaml"
 _HEADS = {
     "main": """\
@@ -37,6 +43,12 @@ _HEADS = {
     "comparison": """\
 # What MaC is compared with that trains or masks again: dvc repro data/comparison/dvc.yaml
 # Made from pipeline/graph.py by 'make generated'.
+""",
+    "study": """\
+# The methods over many runs of ERM, and over the study's variants: dvc repro data/study/dvc.yaml
+# Made from pipeline/graph.py by 'make generated'.
+vars:
+  - ../../params.yaml
 """,
 }
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -67,7 +79,7 @@ def _dvc_stage(stage: Stage) -> Iterable[str]:
     yield f"  {stage.name}:"
     yield f"    desc: {stage.about}"
     yield f"    cmd: mac {stage.name}"
-    if stage.pipeline == "comparison":
+    if stage.pipeline != "main":
         yield "    wdir: ../.."
     yield "    deps:"
     yield from (f"      - {file}" for file in stage.files)
@@ -75,8 +87,7 @@ def _dvc_stage(stage: Stage) -> Iterable[str]:
     yield from (f"      - {module}" for module in modules(f"pipeline.{stage.run.partition(':')[0]}"))
     if stage.params:
         yield "    params:"
-    for model in stage.models():
-        yield from (f"      - {model.block}.{key}" for key in model.model_fields)
+    yield from (f"      - {key}" for key in stage.keys if stage.pipeline != "study" or key not in OF_RUN)
     outs = [made.path for made in stage.makes if made.form != "metrics"]
     metrics = [made.path for made in stage.makes if made.form == "metrics"]
     yield "    outs:"
@@ -87,14 +98,51 @@ def _dvc_stage(stage: Stage) -> Iterable[str]:
         yield "          cache: false"
 
 
+def _dvc_matrix(stage: Stage) -> Iterable[str]:
+    """A repeated stage: for each seed and variant, with all that the stages before it depend on.
+
+    The project's images are there already. A variant with others names them in its own parameters.
+    """
+    stages = [*(each for each in before(stage) if each.name != "prepare"), stage]
+    keys, files = dict[str, None](), dict[str, None]()
+    found = set[str]()
+    for each in stages:
+        files |= dict.fromkeys(each.files)
+        found |= set(modules(f"pipeline.{each.run.partition(':')[0]}"))
+        keys |= dict.fromkeys(key for key in each.keys if key not in OF_RUN)
+    cell = "${item.variant}/${item.seed}"
+    yield f"  {stage.name}:"
+    yield "    matrix:"
+    yield "      variant: ${study.variants}"
+    yield "      seed: ${study.seeds}"
+    yield f"    desc: {stage.about}"
+    yield f"    cmd: mac {stage.name} --variant ${{item.variant}} --seed ${{item.seed}}"
+    yield "    wdir: ../.."
+    yield "    deps:"
+    yield from (f"      - {file}" for file in files)
+    yield f"      - data/{KINDS['images'].path}"
+    if "erm" in stage.needs:
+        yield f"      - data/{KINDS['study_erm'].path}/{cell}"
+    yield from (f"      - {module}" for module in sorted(found))
+    yield "    params:"
+    yield "      - study.variants.${item.variant}"
+    yield from (f"      - {key}" for key in keys if not key.startswith("study."))
+    yield "    outs:"
+    yield from (f"      - data/{made.path}/{cell}" for made in stage.makes)
+    yield "    metrics:"
+    yield f"      - data/timings/{stage.name}/{cell}.json:"
+    yield "          cache: false"
+
+
 def dvc_file(pipeline: str) -> str:
     """A DVC file with new text for its stages. What comes after them is kept."""
     lines = ["stages:"]
     for stage in STAGES:
         if stage.pipeline == pipeline:
-            lines.extend(_dvc_stage(stage))
+            lines.extend(_dvc_matrix(stage) if stage.repeated else _dvc_stage(stage))
     file = REPOSITORY / DVC_FILES[pipeline]
-    below = re.search(r"^metrics:.*", file.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    below = re.search(r"^metrics:.*", text, re.DOTALL | re.MULTILINE)
     return _HEADS[pipeline] + "\n".join(lines) + "\n" + (below[0] if below else "")
 
 
@@ -219,6 +267,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 FILES: dict[str, Callable[[], str]] = {
     DVC_FILES["main"]: lambda: dvc_file("main"),
     DVC_FILES["comparison"]: lambda: dvc_file("comparison"),
+    DVC_FILES["study"]: lambda: dvc_file("study"),
     _RAW: raw_file,
     "README.md": readme,
     "docs/reference.md": reference,

@@ -33,7 +33,8 @@ REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
 STAGES = tuple(stage.name for stage in graph.STAGES if stage.pipeline == "main")
 COMPARED = tuple(stage.name for stage in graph.STAGES if stage.pipeline == "comparison")
-WITH_DATA = (*STAGES, *COMPARED, "clean", "diagnose", "predict", "explain", "export", "doctor")
+STUDY = tuple(stage.name for stage in graph.STAGES if stage.pipeline == "study")
+WITH_DATA = (*STAGES, *COMPARED, *STUDY, "clean", "diagnose", "predict", "explain", "export", "doctor")
 WITH_PARAMS = (*(stage.name for stage in graph.STAGES if stage.params), "doctor")
 CACHE = tempfile.TemporaryDirectory(prefix="mac-cache-")  # it goes when this process ends
 COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}

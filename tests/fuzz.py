@@ -284,7 +284,10 @@ def mutate_tensors(tensors: dict[str, Any], rng: random.Random) -> None:
         tensors[name] = np.concatenate([array, array]) if array.ndim else np.stack([array, array])
     else:
         changed = np.array(array)
-        values = [np.nan, np.inf, -np.inf, 3e38] if changed.dtype.kind == "f" else [-1, 2**62, -(2**62)]
+        values = [np.nan, np.inf, -np.inf, 3e38]
+        if changed.dtype.kind != "f":
+            large = 2 ** (8 * changed.itemsize - 2)
+            values = [-1, large, -large]
         if how == 6 or not changed.ndim:
             changed[...] = rng.choice(values)
         else:

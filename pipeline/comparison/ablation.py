@@ -33,6 +33,7 @@ from pipeline.results.scores import head_scores
 from pipeline.schemas.masks import SCHEMA
 from pipeline.steps.features import features as write_features
 from pipeline.steps.saliency import empty_cores, write_masks
+from pipeline.store import FittedHeads
 
 OWN = "for each kind of mask its own best ones, by validation"
 DEFAULT = "for each kind of mask the default ones (sweep.default)"
@@ -50,6 +51,43 @@ def ablation(
     context: Context,
 ) -> str:
     """Write the folder `out` with metrics.json; return the table to print.
+
+    Args:
+        given: images, erm, masks and features.
+
+    Raises:
+        MacError: as `compare`.
+    """
+    result = compare(given, maps, features, sweep, fit, selection, context).result
+    with store.create_folder(out) as written:
+        store.write_json(written / "metrics.json", result)
+    return tables.of_ablation(result)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The kinds of masks, compared.
+
+    Attributes:
+        result: what metrics.json has.
+        kinds: `own`, MaC's; `random`; and where true masks are known, `own_known`, MaC's of the images that
+            have one, if not all have; and `true`.
+    """
+
+    result: dict[str, Any]
+    kinds: "dict[str, Measured]"
+
+
+def compare(
+    given: Opened,
+    maps: MapParams,
+    features: FeaturesParams,
+    sweep: GridParams,
+    fit: FitParams,
+    selection: SelectionParams,
+    context: Context,
+) -> Compared:
+    """Retrain with each kind of masks, and measure.
 
     All kinds of masks have the same seeds, and the same draws if they have the same images. If the criterion
     picks α and β (`sweep.pick`), each kind has its own best ones, else the default ones; and its own l2 if it
@@ -83,7 +121,7 @@ def ablation(
 
         def measured(
             folder: str, name: str, of: NDArray[np.int64], k: NDArray[np.int64] | None = None, **changes: str
-        ) -> _Measured:
+        ) -> Measured:
             """MaC with masks of the rows `of`, in a folder of their own: made otherwise, or else its own."""
 
             def write(out: Path) -> None:
@@ -99,28 +137,26 @@ def ablation(
         own = _measure(given, f"{method} (MaC)", sweep, fit, selection, context)
         alike = {"method": "random", "side": "core"}  # as many pixels as MaC's mask has, on either side
         random = measured("random", "random masks of the same size", rows, pixels, **alike)
-        kinds, differences = [own, random], [_difference(own, random)]
+        kinds, differences = {"own": own, "random": random}, [_difference(own, random)]
         if len(np.unique(given.file("images")["label"][:][known])) > 1:  # else none has a partner
             same_images = own
             if len(known) < len(rows):
                 same_images = measured("own_known", f"{method}, images with a true mask", known)
-                kinds.append(same_images)
+                kinds["own_known"] = same_images
             true = measured("foreground", "true masks", known, method="foreground")
-            kinds.append(true)
+            kinds["true"] = true
             differences.append(_difference(true, same_images))
         settings = OWN
-        if not sweep.by_criterion(kinds[0].row["criterion"]):
+        if not sweep.by_criterion(own.row["criterion"]):
             settings = DEFAULT + (OWN_L2 if fit.l2 == "auto" else "")
         result = {
             "made_from": given.digests("images", "erm", "masks", "features"),
             "pixels": round(pixels.mean()),
             "settings": settings,
-            "masks": [each.row for each in kinds],
+            "masks": [each.row for each in kinds.values()],
             "differences": differences,
         }
-        with store.create_folder(out) as written:
-            store.write_json(written / "metrics.json", result)
-    return tables.of_ablation(result)
+    return Compared(result, kinds)
 
 
 def _with_core(given: Opened, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -187,15 +223,17 @@ def _write_some(given: Opened, out: Path, rows: NDArray[np.int64]) -> None:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     """The results of one kind of mask.
 
     Attributes:
         row: its entry in metrics.json.
-        worst: (S,) test worst-group accuracy of the head of each seed.
+        heads: S heads.
+        worst: (S,) test worst-group accuracy of each.
     """
 
     row: dict[str, Any]
+    heads: FittedHeads
     worst: NDArray[np.float64]
 
 
@@ -206,7 +244,7 @@ def _measure(
     fit: FitParams,
     selection: SelectionParams,
     context: Context,
-) -> _Measured:
+) -> Measured:
     """Fit the grid on the features of one kind of mask, and measure the setting that is picked."""
     features = given.file("features")
     grid = fit_grid(features, given.model("erm").head(), fit, sweep, selection.criterion, context.on)
@@ -214,18 +252,19 @@ def _measure(
     setting = grid.settings[place]
     log.info("ablation, %s: %s", name, named(setting))
     picked = grid.heads.of_setting(place)
+    heads = picked.fitted()
     row = {
         "name": name,
         **{key: getattr(setting, key) for key in names_of(l2=fit.l2 == "auto")},
         "criterion": grid.criterion,
         "seeds": len(grid.seeds),
-        "val": head_scores(given, picked.fitted(), "val"),
-        "test": head_scores(given, picked.fitted(), "test"),
+        "val": head_scores(given, heads, "val"),
+        "test": head_scores(given, heads, "test"),
     }
-    return _Measured(row, scores_of_test_split(features, picked)[0, :, 0])
+    return Measured(row, heads, scores_of_test_split(features, picked)[0, :, 0])
 
 
-def _difference(first: _Measured, second: _Measured) -> dict[str, Any]:
+def _difference(first: Measured, second: Measured) -> dict[str, Any]:
     """How much better the first kind of mask is: an entry of metrics.json."""
     name = f"{first.row['name']} − {second.row['name']}"
     return {"name": name, **paired(first.worst - second.worst)}

@@ -12,6 +12,7 @@ from pipeline.results.robust_coverage import robust_coverage
 from pipeline.store import FittedHeads
 
 ECE_BINS = 15
+_AT_ONCE = 250  # resamples, to bound the memory; the result does not depend on it
 ENDS = (2.5, 97.5)  # of a 95 % interval, in percent of the resamples
 
 
@@ -159,6 +160,9 @@ def resampled_worst(
         n = members.shape[1]
         # Rows for which the same heads are right are equivalent, so they are drawn together.
         patterns, count = np.unique(members, axis=1, return_counts=True)
-        drawn = rng.multinomial(n, count / n, size=resamples)
-        lowest = np.minimum(lowest, drawn @ patterns.T / n)
+        right = patterns.T.astype(np.float64)
+        for start in range(0, resamples, _AT_ONCE):
+            part = lowest[start : start + _AT_ONCE]
+            drawn = rng.multinomial(n, count / n, size=len(part)).astype(np.float64)
+            np.minimum(part, drawn @ right / n, out=part)
     return lowest

@@ -97,7 +97,7 @@ def sentences(
         erm: MaC minus ERM.
         best: MaC minus the best other method that sees no more group labels (`best_other`); None if there is
             none.
-        runs: the number of ERM runs. The intervals are over test images if it is 1, else over these runs.
+        runs: the number of ERM runs. The intervals are over test images; if it is more than 1, over runs too.
         diagnosis, lead: of `Sentences`.
     """
     said = [Part(f"On the {worst.replace('_', ' ')} MaC is "), Part(erm.word, emphasised=True)]
@@ -122,7 +122,7 @@ def over(runs: int) -> str:
             "The intervals are over test images, for the heads of one ERM run: another run may differ "
             "(for several runs: 'dvc repro data/study/dvc.yaml')."
         )
-    return f"The intervals are over {runs} ERM runs."
+    return f"The intervals are over {runs} ERM runs, and over test images."
 
 
 def figures(found: Difference, runs: int) -> str:

@@ -21,6 +21,7 @@ from pipeline.results.blanks import blank_in
 from pipeline.results.blocks import in_blocks
 from pipeline.schemas import tables as declared
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
+from pipeline.study import table as of_runs
 from pipeline.tools.single import open_single
 
 PREVIEWS = "preview"  # the group of masks.h5 with pictures for HDF viewers
@@ -89,8 +90,14 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 
 
 def _table_of(found: dict[str, Any], path: Path) -> str:
-    """The table of a metrics.json of evaluate, baselines or ablation."""
+    """The table of a metrics.json of evaluate, baselines, ablation or study-run, or of study.json."""
     try:
+        if "variants" in found:
+            _require_declared(found, "study")
+            return of_runs.of_study(found)
+        if "variant" in found:
+            _require_declared(found, "run")
+            return f"{found['variant']}, seed {found['seed']}\n{tables.of_baselines(found)}"
         if "methods" in found:
             _require_declared(found, "baselines")
             return tables.of_baselines(found)
@@ -103,7 +110,10 @@ def _table_of(found: dict[str, Any], path: Path) -> str:
         return evaluation.in_words(found)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise MacError(f"{path}: is no metrics.json of evaluate, baselines or ablation ({reason})") from None
+        raise MacError(
+            f"{path}: is no metrics.json of evaluate, baselines, ablation or study-run, nor study.json "
+            f"({reason})"
+        ) from None
 
 
 def _require_declared(found: Mapping[str, Any], kind: str) -> None:

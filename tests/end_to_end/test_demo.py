@@ -187,7 +187,7 @@ def test_a_new_parameter_of_a_stage_touches_this_stage_and_what_follows(clone: C
 @pytest.mark.skipif(not WHOLE, reason="takes more than a minute: make test-demo runs it")
 def test_queued_experiments_do_not_train_the_backbone_again(clone: Clone) -> None:
     """Of the README's two loops the second, with its last value."""
-    lines = commands("dvc exp run --queue").splitlines()
+    lines = commands("dvc exp run --queue -S").splitlines()
     ran = stages_in(clone.shell(re.sub(r"\bin [^;]* (\S+);", r"in \1;", lines[1]) + "\n" + lines[-1]))
     assert ran[0] == "features"
     assert sorted(ran[1:]) == ["baselines", "evaluate", "examples", "report", "retrain", "sweep"]

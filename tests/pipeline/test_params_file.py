@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.errors import MacError
 from pipeline.params.dataset import DatasetParams
 from pipeline.params.fit import FitParams
 from pipeline.params.maps import MapParams
 from pipeline.params.retrain import RetrainParams
-from pipeline.params_file import blocks, load, parse
+from pipeline.params_file import blocks, load, of_run, parse
 from tests.conftest import REPOSITORY, default_params
 
 
@@ -334,3 +335,58 @@ def test_one_pixel_and_shares_are_taken_as_they_are(top_k: float) -> None:
     params = parse(values, "here")
     assert params.of(MapParams).top_k == top_k
     assert MapParams.model_validate(params.of(MapParams).model_dump()).top_k == top_k
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        ({"k20": {"saliency.top_q": 0.2}}, "study.variants.k20: saliency.top_q: unknown key, found 0.2"),
+        ({"k20": {"saliency.top_k": 0.0}}, "study.variants.k20: saliency.top_k: Value error, should be a"),
+        ({"k20": {"salience.top_k": 0.2}}, "study.variants.k20: salience.top_k: there is no block salience"),
+        ({"k20": {"top_k": 0.2}}, "study.variants.k20: top_k: should be a key of a block, such as saliency"),
+        ({"k20": {"study.seeds": [1]}}, "study.variants.k20: study.seeds: should be a key of a block"),
+        ({"k20": {"train.seed": 1}}, "study.variants.k20: train.seed: is the seed of the run, one of study"),
+        ({"k20": {"jtt.epochs": 2}}, "study.variants.k20: jtt.epochs: no stage of the study reads it"),
+        ({"k20": {"saliency.previews": 2}}, "study.variants.k20: saliency.previews: no stage of the study"),
+        (
+            {"k20": {"dataset.input_size": 999}},
+            "study.variants.k20: dataset.input_size: a centre crop of 9",
+        ),
+        ({"k20": {"retrain.alpha": "auto"}}, "study.variants.k20: retrain: Value error, alpha is auto, beta"),
+        ({"a/b": {}}, "study.variants.a/b.[key]: String should match pattern"),
+        ({"k20": 3}, "study.variants.k20: Input should be a valid dictionary, found 3"),
+        ({}, "study.variants: Dictionary should have at least 1 item"),
+    ],
+)
+def test_a_wrong_variant_of_the_study_is_one_line(study: Any, message: str) -> None:
+    values = default_params()
+    values["study"]["variants"] = study
+    with pytest.raises(MacError) as error:
+        parse(values, "params.yaml")
+    assert str(error.value).startswith(f"params.yaml: {message}")
+
+
+def test_a_seed_of_the_study_is_there_once() -> None:
+    values = default_params()
+    values["study"]["seeds"] = [0, 1, 0]
+    with pytest.raises(MacError, match="study.seeds: Value error, should have each seed once"):
+        parse(values, "params.yaml")
+
+
+def test_a_run_of_the_study_has_its_seed_and_the_changes_of_its_variant(tmp_path: Path) -> None:
+    values = default_params()
+    options = {"model.architecture": "resnet18", "train.crop_scale": [0.5, 1.0], "dataset.on_error": "skip"}
+    values["study"] = {"seeds": [0, 7], "variants": {"base": {}, "other": options}}
+    file = tmp_path / "params.yaml"
+    YAML(typ="safe").dump(values, file)
+    found, plain = (of_run(file, name, 7).values for name in ("other", "base"))
+    assert found["study"] == {"seeds": [7], "variants": {"other": options}}
+    whole = load(file).values
+    changed = {"train.seed": 7, "saliency.seed": 7, "features.seed": 7, "saliency.previews": 0, **options}
+    for block, keys in found.items():
+        for key, value in keys.items():
+            if block != "study":
+                same = whole[block][key]
+                expected = changed.get(f"{block}.{key}", same)
+                assert value == (tuple(expected) if isinstance(value, tuple) else expected)
+    assert plain["model"] == whole["model"]

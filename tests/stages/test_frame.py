@@ -59,6 +59,8 @@ OTHERS: dict[str, Any] = {
     "sweep.alphas": [5],
     "sweep.betas": [6, 7],
     "sweep.l2s": [8],
+    "study.seeds": [9],
+    "study.variants": {"other": {}},
 }
 
 

@@ -1,13 +1,20 @@
 """What is made from the list of stages is up to date, and says what each stage uses."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.dependency.param import ParamsDependency
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
 from ruamel.yaml import YAML
 
+from pipeline import graph
 from pipeline.graph import KINDS, STAGES, Stage
+from pipeline.params.study import OF_RUN
 from stages.generate import DVC_FILES, FILES, modules
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, default_params
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -20,14 +27,61 @@ def dvc_stage(stage: Stage) -> dict[str, Any]:
     return stages[stage.name]  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+ONCE = [stage for stage in STAGES if not stage.repeated]
+
+
+def test_dvc_has_stages_for_each_run_of_the_study(tmp_path: Path) -> None:
+    """What each depends on is what its stages depend on, but for what makes images.h5 and what a run sets."""
+    params = default_params()
+    Repo.init(str(tmp_path), no_scm=True).close()
+    params["study"] = {"seeds": [0, 5], "variants": {"base": {}, "k20": {"saliency.top_k": 0.2}}}
+    YAML(typ="safe").dump(params, tmp_path / "params.yaml")
+    (tmp_path / "data/study").mkdir(parents=True)
+    shutil.copy(REPOSITORY / DVC_FILES["study"], tmp_path / "data/study")
+    found = Repo(str(tmp_path)).stage.collect(str(tmp_path / DVC_FILES["study"]))
+    stages = {stage.name: stage for stage in found}
+    cells = [f"@{variant}-{seed}" for variant in ("base", "k20") for seed in (0, 5)]
+    assert sorted(stages) == sorted(
+        [*(f"study-{what}{cell}" for what in ("run", "train") for cell in cells), "study"]
+    )
+    run, train = stages["study-run@k20-5"], stages["study-train@k20-5"]
+    assert run.cmd == "mac study-run --variant k20 --seed 5"
+    assert [out.def_path for out in run.outs] == [
+        "data/study/runs/k20/5",
+        "data/timings/study-run/k20/5.json",
+    ]
+    assert train.outs[0].def_path == "data/study/erm/k20/5"
+    deps, tracked = tracked_by(run)
+    assert [stage.name for stage in graph.before(graph.stage("study-train"))] == ["prepare"]
+    before = graph.before(graph.stage("study-run"))
+    names = ["prepare", "saliency", "features", "sweep", "retrain", "baselines"]
+    assert [stage.name for stage in before] == names
+    for stage in (*before[1:], graph.stage("ablation")):
+        needed = {dep for dep in dvc_stage(stage)["deps"] if dep.startswith("pipeline/")}
+        assert all(dep in deps or any(Path(dep).is_relative_to(each) for each in deps) for dep in needed)
+        assert set(dvc_stage(stage)["params"]) - set(OF_RUN) <= tracked
+    assert {"data/images.h5", "data/study/erm/k20/5", "data/external_masks"} < deps
+    assert "study.variants.k20" in tracked
+    assert not {"study.seeds", "study.variants", "dataset.root", *OF_RUN} & tracked
+    deps, tracked = tracked_by(train)
+    alone = dvc_stage(graph.stage("train"))
+    assert deps == {"params.yaml", *alone["deps"]}
+    assert tracked == {"study.variants.k20", *alone["params"]} - {"train.seed"}
+
+
+def tracked_by(stage: PipelineStage) -> tuple[set[str], set[str]]:
+    """The files and the parameters that a stage of DVC depends on."""
+    (tracked,) = (set(dep.params) for dep in stage.deps if isinstance(dep, ParamsDependency))
+    return {dep.def_path for dep in stage.deps if dep.def_path}, tracked
+
+
+@pytest.mark.parametrize("stage", ONCE, ids=lambda stage: stage.name)
 def test_dvc_runs_what_the_list_says(stage: Stage) -> None:
     found = dvc_stage(stage)
     assert found["cmd"] == f"mac {stage.name}"
     assert {f"data/{KINDS[name].path}" for name in stage.needs} <= set(found["deps"])
-    assert [key.partition(".")[0] for key in found.get("params", [])] == [
-        model.block for model in stage.models() for _ in model.model_fields
-    ]
+    of_runs = OF_RUN if stage.name == "study" else ()
+    assert found.get("params", []) == [key for key in stage.keys if key not in of_runs]
     assert f"data/timings/{stage.name}.json" in str(found["metrics"])
 
 
@@ -58,13 +112,14 @@ def test_no_stage_depends_on_the_list_of_stages_nor_on_another_s_parameters() ->
 
 
 def test_a_new_alpha_runs_retrain_and_what_shows_it_alone() -> None:
-    deps = {stage.name: dvc_stage(stage)["deps"] for stage in STAGES}
-    params = {stage.name: dvc_stage(stage).get("params", []) for stage in STAGES}
+    once = [stage for stage in ONCE if stage.pipeline != "study"]
+    deps = {stage.name: dvc_stage(stage)["deps"] for stage in once}
+    params = {stage.name: dvc_stage(stage).get("params", []) for stage in once}
     assert "data/sweep" in deps["retrain"]
     for key in ("retrain.alpha", "retrain.beta"):
         again = {name for name, keys in params.items() if key in keys}
         assert again == {"retrain"}
-        for stage in STAGES:  # in their order: a stage comes after what it needs
+        for stage in once:  # in their order: a stage comes after what it needs
             if again & {KINDS[name].stage for name in stage.needs}:
                 again.add(stage.name)
         assert again == {"retrain", "evaluate", "report", "comparison_report"}

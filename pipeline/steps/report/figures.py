@@ -55,7 +55,7 @@ class Spoken:
 
 
 @contextmanager
-def _figure(width: float, height: float, rows: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
+def canvas(width: float, height: float, rows: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure of `rows` panels, sizes in inches."""
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the letters
@@ -63,11 +63,15 @@ def _figure(width: float, height: float, rows: int = 1) -> Iterator[tuple[Figure
         yield figure, list(np.atleast_1d(figure.subplots(rows, 1)))
 
 
-def _drawing(figure: Figure, alt: str) -> Drawing:
+def svg(figure: Figure) -> str:
+    """A figure as SVG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    svg = printable(buffer.getvalue().decode(), kept="\n\t")  # XML cannot hold terminal codes
-    return Drawing("data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(), alt)
+    return printable(buffer.getvalue().decode(), kept="\n\t")  # XML cannot hold terminal codes
+
+
+def _drawing(figure: Figure, alt: str) -> Drawing:
+    return Drawing("data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode(), alt)
 
 
 def _percent(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
@@ -82,7 +86,7 @@ def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mappin
         erm: accuracy of each group, in [0, 1].
         mac: `mean` and `std` of each group, in [0, 1].
     """
-    with _figure(4.8, 1.2 + 0.5 * len(groups)) as (figure, (axes,)):
+    with canvas(4.8, 1.2 + 0.5 * len(groups)) as (figure, (axes,)):
         y = np.arange(len(groups))[::-1]
         mean, std = (_percent(mac, key) for key in ("mean", "std"))
         axes.barh(y + 0.2, 100 * np.array(erm), 0.38, color=ERM, label="ERM")
@@ -112,7 +116,7 @@ def sweep_maps(rows: Sequence[Mapping[str, Any]], spoken: Spoken) -> Drawing:
     picked = next(row for row in rows if row["picked"])
     star = None if picked is erm else (alphas.index(picked["alpha"]), betas.index(picked["beta"]))
     penalty = "" if l2 is None else f", l2 = {l2:g}"
-    with _figure(1.1 + 0.6 * len(betas), 2 * (1 + 0.42 * len(alphas)), 2) as (figure, (upper, lower)):
+    with canvas(1.1 + 0.6 * len(betas), 2 * (1 + 0.42 * len(alphas)), 2) as (figure, (upper, lower)):
         for axes, key, title in (
             (upper, "val_worst", "validation"),
             (lower, "test_worst", "test (shown)"),
@@ -169,7 +173,7 @@ def learning_curves(history: Sequence[Mapping[str, str]], spoken: Spoken) -> Dra
         spoken: what `val_worst` and `val_mean` are.
     """
     epochs = [int(row["epoch"]) for row in history]
-    with _figure(4.6, 2.8) as (figure, (axes,)):
+    with canvas(4.6, 2.8) as (figure, (axes,)):
         for key, label, colour in (("val_mean", spoken.mean, "#555555"), ("val_worst", "worst", ERM)):
             accuracy = [100 * float(row[key]) for row in history]
             axes.plot(epochs, accuracy, marker="o", markersize=3, color=colour, label=label)
@@ -185,7 +189,7 @@ def retraining_curves(history: Sequence[Mapping[str, str]], spoken: Spoken) -> D
         spoken: what `val_worst` is.
     """
     seeds = sorted({row["seed"] for row in history}, key=int)
-    with _figure(4.6, 2.8) as (figure, (axes,)):
+    with canvas(4.6, 2.8) as (figure, (axes,)):
         for seed in seeds:
             of_seed = [row for row in history if row["seed"] == seed]
             epochs = [int(row["epoch"]) for row in of_seed]
@@ -216,7 +220,7 @@ def confusion(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> Drawi
     count = np.zeros((len(classes), len(classes)), int)
     for actual, seen in pairs:
         count[classes.index(actual), classes.index(seen)] += 1
-    with _figure(2.2 + 0.9 * len(classes), 1.6 + 0.6 * len(classes)) as (figure, (axes,)):
+    with canvas(2.2 + 0.9 * len(classes), 1.6 + 0.6 * len(classes)) as (figure, (axes,)):
         share = count / count.sum(1, keepdims=True).clip(1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (row, column), n in np.ndenumerate(count):
@@ -237,7 +241,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
     Args:
         rows: one for each difference, with `name`, `mean`, `low` and `high`.
     """
-    with _figure(4.8, 1 + 0.65 * len(rows)) as (figure, (axes,)):
+    with canvas(4.8, 1 + 0.65 * len(rows)) as (figure, (axes,)):
         y = np.arange(len(rows))[::-1]
         mean, low, high = (_percent(rows, key) for key in ("mean", "low", "high"))
         axes.errorbar(mean, y, xerr=[mean - low, high - mean], fmt="o", color=MAC, capsize=4)
@@ -259,7 +263,7 @@ def trade_offs(methods: Sequence[TradeOff]) -> Drawing:
 
     The accuracies without scaling are points.
     """
-    with _figure(6.4, 4.2) as (figure, (axes,)):
+    with canvas(6.4, 4.2) as (figure, (axes,)):
         shown = 100 * np.concatenate([[*method.envelope, method.at] for method in methods])
         (left, bottom), (right, top) = shown.min(0) - 2, shown.max(0) + 2
         said = []

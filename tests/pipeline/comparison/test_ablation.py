@@ -18,7 +18,7 @@ from pipeline.params.sweep import SweepParams
 from pipeline.project import Opened, Project
 from pipeline.results.tables import of_ablation
 from pipeline.steps.sweep import sweep
-from pipeline.store import Provenance
+from pipeline.store import FittedHeads, Provenance
 from tests import cached, made_up
 from tests.cached import AUTO, fit_params
 from tests.conftest import edited
@@ -211,7 +211,8 @@ def test_an_interrupted_ablation_of_other_masks_is_not_taken_up(
             raise KeyboardInterrupt
         original(given, out, *others)
 
-    measured = module._Measured({"name": "", "criterion": "groups"}, np.zeros(1))
+    heads = FittedHeads(np.zeros((1, 2, 3), np.float32), np.zeros((1, 2), np.float32))
+    measured = module.Measured({"name": "", "criterion": "groups"}, heads, np.zeros(1))
     monkeypatch.setattr(module, "_measure", lambda *_: measured)
     monkeypatch.setattr(module, "write_features", write_features)
     for seed in (1, 2):

@@ -83,7 +83,8 @@ def test_several_runs_and_classes_and_the_diagnosis() -> None:
     found = str(sentences("worst_class", ERM_BETTER, wide, 5, "The diagnosis says this."))
     assert found.startswith("On the worst class MaC is better than ERM (")
     assert "95 % −6.0 to 6.0: too few runs to tell;" in found
-    assert found.endswith(" The intervals are over 5 ERM runs. The diagnosis says this.")
+    over = " The intervals are over 5 ERM runs, and over test images."
+    assert found.endswith(f"{over} The diagnosis says this.")
 
 
 @pytest.mark.parametrize(
