@@ -13,7 +13,7 @@ _DIAGNOSES = {
     "holds": "nothing speaks against the method's assumption",
     "doubtful": "the method's assumption is doubtful",
     "fails": "the method's assumption fails",
-    "unknown": "nothing can be said",
+    "unknown": "nothing can be said of the method's assumption",
 }
 _OTHERS = {"auroc": "AUROC", "ece": "ECE"}
 
