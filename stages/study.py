@@ -73,7 +73,7 @@ def run(
         elsewhere["erm"] = whole.path("study_erm") / cell
         depends.append(_trained(graph.project(data, **elsewhere), params, f"{variant} --seed {seed}"))
     for each in (*before, stage):
-        depends.append([params.values[block][key] for block, _, key in (k.partition(".") for k in each.keys)])
+        depends.append([params.of(model).model_dump(mode="json") for model in each.models()])
         depends.append(code_of(f"pipeline.{each.run.partition(':')[0]}"))
     depends += [_files(params.values), hardware(pick(device))]
     name = f"{stage.name}-{variant}-{seed}"
