@@ -124,8 +124,8 @@ def test_what_cannot_be_inspected_is_one_line(artefacts: Project, tmp_path: Path
     for name, message in (
         ("nowhere.h5", "nowhere.h5: no such file or folder"),
         ("nowhere.json", "nowhere.json: no such file"),
-        ("other.json", "other.json: is no metrics.json of evaluate, baselines or ablation"),
-        ("text.json", "text.json: is no metrics.json of evaluate, baselines or ablation"),
+        ("other.json", "other.json: is no metrics.json of evaluate, baselines, ablation or study-run"),
+        ("text.json", "text.json: is no metrics.json of evaluate, baselines, ablation or study-run"),
         ("list.json", "list.json: holds no JSON object"),
         ("empty", "empty: is no MaC artefact, or damaged"),
         ("plain.h5", "plain.h5: is no MaC artefact, or damaged"),
