@@ -86,7 +86,9 @@ def test_five_minutes(clone: Clone) -> None:
     before = clone.metrics()
     clone.set("retrain", "alpha", "2.0")
     said = clone.shell(commands("dvc metrics diff"))
-    assert stages_in(said) == ["retrain", "evaluate", "report"] * 2  # by hand, then as an experiment
+    by_hand, as_an_experiment = stages_in(said)[:3], stages_in(said)[3:]
+    for ran in (by_hand, as_an_experiment):
+        assert sorted(ran) == ["evaluate", "report", "retrain"]
     after = clone.metrics()
     assert after["erm"] == before["erm"]
     assert after["mac"] != before["mac"]
@@ -122,7 +124,7 @@ def test_two_at_once(clone: Clone) -> None:
     assert "is busy, it is being blocked by" in second.stderr
     said = first.communicate()[0]
     assert first.returncode == 0
-    assert stages_in(said) == ["evaluate", "report"]
+    assert sorted(stages_in(said)) == ["evaluate", "report"]
     assert clone.stages_run("dvc", "repro") == []
 
 

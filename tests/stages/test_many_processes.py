@@ -163,7 +163,7 @@ def torchrun(project: Project, processes: int, *program: str | Path, code: int =
 
 def test_two_processes_train_what_one_does(project: Project) -> None:
     """Without batch normalisation and augmentation, two halves have the mean gradient of the whole."""
-    project.set(model__architecture="squeezenet1_1", train__batch_size=14, train__epochs=2)
+    project.set(model__architecture="squeezenet1_1", train__batch_size=14, train__epochs=2, train__lr=0.002)
     program = project.folder / "plain.py"
     program.write_text(WITHOUT_AUGMENTATION)
     torchrun(project, 1, program)
