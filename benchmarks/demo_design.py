@@ -35,6 +35,7 @@ from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.method import Cached
 from pipeline.last_layer.methods import METHODS
 from pipeline.last_layer.views import Views
+from pipeline.params.study import SEEDS, put
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Opened
 from pipeline.results.coverage import by_group
@@ -49,11 +50,8 @@ def parameters(root: Path, seed: int, changes: dict[str, Any]) -> dict[str, Any]
     values["dataset"]["root"] = str(root)
     values["model"]["weights"] = str(Path(values["model"]["weights"]).resolve())
     values["saliency"]["previews"] = 0
-    for block in ("train", "saliency", "features"):
-        values[block]["seed"] = seed
-    for name, value in changes.items():
-        block, _, key = name.partition(".")
-        values[block][key] = value
+    for name, value in {**dict.fromkeys(SEEDS, seed), **changes}.items():
+        put(values, name, value)
     return values
 
 
