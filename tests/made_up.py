@@ -28,6 +28,7 @@ from pipeline.params.retrain import RetrainParams
 from pipeline.project import Opened, Project
 from pipeline.results import choice
 from pipeline.results.choice import Candidate, Choice
+from pipeline.results.convergence import convergence
 from pipeline.results.scores import head_scores
 from pipeline.schemas import features, images, masks
 from pipeline.setting import Setting
@@ -320,6 +321,7 @@ def _write_baselines(project: Project, given: Opened, rng: np.random.Generator) 
         "made_from": made_from,
         "methods": rows,
         "left_out": {"afr": {"title": "AFR", "reason": "train.hold_out is 0"}},
+        "convergence": convergence(given),
     }
     with store.create_folder(project.path("baselines")) as out:
         store.write_model(out, "baselines", tensors, erm.spec, {"methods": list(fitted)}, made_from)

@@ -154,11 +154,25 @@ class LeftOut(_Checked):
     reason: Text
 
 
+class Convergence(_Checked):
+    """ERM's head and the one that is trained on (`results.convergence`)."""
+
+    own: bool
+    rows: Positive
+    loss: Weight
+    lowest: Weight
+    images: Positive
+    right: Count
+    later: Count
+    p: Share
+
+
 class Baselines(_Checked):
     """metrics.json of baselines."""
 
     methods: Annotated[dict[MethodName, LastLayerRow], Field(min_length=1)]
     left_out: dict[MethodName, LeftOut]
+    convergence: Convergence | None
 
     @model_validator(mode="after")
     def _alike(self) -> "Baselines":
@@ -250,19 +264,6 @@ class Setting(_Checked):
         if (self.alpha is None) != (self.beta is None):
             raise ValueError("alpha and beta contradict each other")
         return self
-
-
-class Convergence(_Checked):
-    """ERM's head and the one that is trained on (`results.convergence`)."""
-
-    own: bool
-    rows: Positive
-    loss: Weight
-    lowest: Weight
-    images: Positive
-    right: Count
-    later: Count
-    p: Share
 
 
 class Diagnosis(_Checked):

@@ -20,6 +20,7 @@ from pipeline.params.selection import SelectionParams
 from pipeline.params.sweep import PenaltyParams
 from pipeline.project import Opened
 from pipeline.results import tables
+from pipeline.results.convergence import convergence
 from pipeline.results.scores import head_scores
 from pipeline.selection import criterion_of
 
@@ -39,7 +40,8 @@ def baselines(
     metrics.json has for each, in `methods.<name>`: its title and source, the group labels that it saw, the
     settings that were chosen, the number of its heads, the one that validation prefers (`head_seed`), and the
     metrics of `scores.scores` on the validation and the test split. `left_out.<name>` has the title of a
-    method that cannot be fitted on this dataset, and the reason. `criterion` is what chose.
+    method that cannot be fitted on this dataset, and the reason. `criterion` is what chose. `convergence` is
+    what becomes of ERM's head when it is trained on (`convergence.convergence`).
 
     Args:
         given: images, erm and features.
@@ -61,6 +63,7 @@ def baselines(
         "criterion": criterion,
         "methods": {name: _described(given, cached, METHODS[name], each) for name, each in fitted.items()},
         "left_out": left_out,
+        "convergence": convergence(given),
     }
     made = {
         "baselines": params.model_dump(),

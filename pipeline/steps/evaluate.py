@@ -9,7 +9,7 @@ from pipeline.compute.context import Context
 from pipeline.project import Opened
 from pipeline.results import evaluation
 from pipeline.results.choice import Choice
-from pipeline.results.convergence import whole_diagnosis
+from pipeline.results.diagnosis import diagnose
 from pipeline.results.paired import compared
 from pipeline.results.scores import head_scores
 from pipeline.results.tables import worst_of
@@ -48,7 +48,8 @@ def whole(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:
         given: images, erm, masks, features, retrained and baselines; and all or none of the whole networks.
     """
     metrics, confusion = measure(given)
-    return {**metrics, "diagnosis": whole_diagnosis(given), **compared(given, metrics)}, confusion
+    diagnosis = {**diagnose(given), "convergence": given.metrics("baselines")["convergence"]}
+    return {**metrics, "diagnosis": diagnosis, **compared(given, metrics)}, confusion
 
 
 def measure(given: Opened) -> tuple[dict[str, Any], list[dict[str, str]]]:

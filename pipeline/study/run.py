@@ -28,8 +28,8 @@ from pipeline.params.sweep import SweepParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Opened
 from pipeline.results.choice import Choice
-from pipeline.results.convergence import whole_diagnosis
 from pipeline.results.coverage import by_group
+from pipeline.results.diagnosis import diagnose
 from pipeline.results.early_stop import stopped_early
 from pipeline.results.scores import head_scores
 from pipeline.results.tables import worst_of
@@ -83,8 +83,8 @@ def run(
         for kind, measured in compared.kinds.items():
             name, title = MASKS[kind]
             rows[name], heads[name] = _of_masks(given, title, measured), measured.heads
-    grouping, cached, diagnosis = given.grouping("test"), given.file("features"), whole_diagnosis(given)
-    convergence = diagnosis["convergence"]
+    grouping, cached, diagnosis = given.grouping("test"), given.file("features"), diagnose(given)
+    convergence = given.metrics("baselines")["convergence"]
     made_from = _made_from(given)
     metrics = {
         "made_from": made_from,

@@ -9,6 +9,7 @@ from pipeline.errors import MacError
 from pipeline.params.baselines import BaselinesParams, MethodName
 from pipeline.params.sweep import PenaltyParams
 from pipeline.project import Project
+from pipeline.results.convergence import convergence
 from pipeline.results.scores import head_scores
 from pipeline.steps.baselines import baselines
 from pipeline.store import FittedHeads, schema
@@ -37,13 +38,15 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str, dict
 
 
 def test_every_method_has_its_row_with_the_labels_it_saw(fitted: tuple[Project, str, dict[str, Any]]) -> None:
-    _, table, metrics = fitted
+    project, table, metrics = fitted
     methods = metrics["methods"]
     signs = {name: row["sign"] for name, row in methods.items()}
     assert signs == dict(zip(ALL, ("✗", "✓", "✓", "✓✓", *["✓"] * 4, *["✓✓"] * 4), strict=True))
     seeds = {name: row["seeds"] for name, row in methods.items()}
     assert seeds == dict(zip(ALL, (1, 2, 2, 2, 1, 1, 1, 1, 2, 2, 2, 2), strict=True))
     assert metrics["left_out"] == {}
+    with project.open("images", "erm", "features") as given:
+        assert metrics["convergence"] == convergence(given)
     assert "✗ none" in table
     assert table.splitlines()[0].endswith(
         "robust coverage           AUROC             ECE  group labels seen"

@@ -24,6 +24,7 @@ from pipeline.project import Project
 from pipeline.results import diagnosis_table, diagnosis_words
 from pipeline.results.choice import NOT_RETRAINED
 from pipeline.results.convergence import whole_diagnosis
+from pipeline.results.diagnosis import diagnose
 from pipeline.results.evaluation import verdict_of
 from pipeline.results.scores import head_scores
 from pipeline.results.verdict import more, points
@@ -240,7 +241,7 @@ def test_a_verdict_that_fails_is_said_at_the_top(
     own_artefacts: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "pipeline.steps.evaluate.whole_diagnosis", lambda given: whole_diagnosis(given) | {"verdict": "fails"}
+        "pipeline.steps.evaluate.diagnose", lambda given: diagnose(given) | {"verdict": "fails"}
     )
     show(own_artefacts, 2, 2)
     top = html.unescape(text_of(own_artefacts).partition("<nav")[0])

@@ -1,5 +1,6 @@
 """The card says the right thing of each head."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,16 +97,14 @@ def test_mac(artefacts: Project) -> None:
     assert "The file holds one of the 2 heads: the one that the validation split prefers." in text
 
 
-def test_mac_on_an_erm_that_was_stopped_early(artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    with artefacts.open("images", "erm", "masks", "features") as given:
-        found = whole_diagnosis(given)
+def test_mac_on_an_erm_that_was_stopped_early(own_artefacts: Project) -> None:
     later = {"loss": 0.2, "lowest": 0.1, "images": 100, "right": 80, "later": 90, "p": 0.001}
-    found["convergence"] |= later
-    diagnosed = []
-    monkeypatch.setattr(evaluate, "whole_diagnosis", lambda given: diagnosed.append(given) or found)
-    assert early(found)
-    assert early(found) in written(artefacts, "mac")
-    assert len(diagnosed) == 1
+    file = own_artefacts.path("baselines") / "metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics["convergence"] |= later
+    file.write_text(json.dumps(metrics))
+    assert early(metrics)
+    assert early(metrics) in written(own_artefacts, "mac")
 
 
 def test_mac_begins_its_results_with_the_verdict(artefacts: Project) -> None:
