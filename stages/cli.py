@@ -26,6 +26,7 @@ BEFORE = {
 }
 AFTER = {
     "inspect": "show what is in an artefact",
+    "whatif": "say what other values of alpha and beta would give, and change nothing",
     "diagnose": "say whether the method's assumption seems to hold here",
     "explain": "draw where two heads look in an image",
     "predict": "predict classes and probabilities of image files",

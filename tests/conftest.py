@@ -34,8 +34,9 @@ SHARED = REPOSITORY.parent / "shared"
 STAGES = tuple(stage.name for stage in graph.STAGES if stage.pipeline == "main")
 COMPARED = tuple(stage.name for stage in graph.STAGES if stage.pipeline == "comparison")
 STUDY = tuple(stage.name for stage in graph.STAGES if stage.pipeline == "study")
-WITH_DATA = (*STAGES, *COMPARED, *STUDY, "clean", "diagnose", "predict", "explain", "export", "doctor")
-WITH_PARAMS = (*(stage.name for stage in graph.STAGES if stage.params), "doctor")
+TOOLS = ("clean", "diagnose", "predict", "explain", "export", "doctor", "whatif")
+WITH_DATA = (*STAGES, *COMPARED, *STUDY, *TOOLS)
+WITH_PARAMS = (*(stage.name for stage in graph.STAGES if stage.params), "doctor", "whatif")
 CACHE = tempfile.TemporaryDirectory(prefix="mac-cache-")  # it goes when this process ends
 COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}
 
