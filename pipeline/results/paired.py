@@ -105,7 +105,7 @@ def _answers(given: Opened, x: NDArray[np.float32]) -> Iterator[tuple[str, NDArr
     tensors = given.model("baselines").read()
     for name in given.metrics("baselines")["methods"]:
         if name != ERM:
-            heads = FittedHeads(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+            heads = FittedHeads.of(tensors, name)
             yield name, answers(heads.logits(x))
     for name in WHOLE_NETWORK:
         if name in given:

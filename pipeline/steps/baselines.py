@@ -98,10 +98,9 @@ def _fit_all(cached: Cached, params: BaselinesParams) -> tuple[dict[str, Fitted]
 
 
 def _tensors(fitted: Mapping[str, Fitted]) -> dict[str, NDArray[np.float32]]:
-    tensors = {}
+    tensors: dict[str, NDArray[np.float32]] = {}
     for name, each in fitted.items():
-        heads = each.heads.fitted()
-        tensors[f"{name}.weight"], tensors[f"{name}.bias"] = heads.weight, heads.bias
+        tensors |= each.heads.fitted().named(name)
     return tensors
 
 

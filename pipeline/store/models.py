@@ -34,6 +34,15 @@ class FittedHeads:
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
 
+    @classmethod
+    def of(cls, tensors: Mapping[str, NDArray[np.float32]], method: str) -> "FittedHeads":
+        """The heads of one of several methods, of the tensors `<method>.weight` and `<method>.bias`."""
+        return cls(tensors[f"{method}.weight"], tensors[f"{method}.bias"])
+
+    def named(self, method: str) -> dict[str, NDArray[np.float32]]:
+        """The two tensors, by the names under which `of` finds them."""
+        return {f"{method}.weight": self.weight, f"{method}.bias": self.bias}
+
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (N, D) to (S, N, C)."""
         return np.asarray(features @ self.weight.swapaxes(-1, -2) + self.bias[:, None, :])

@@ -31,7 +31,7 @@ from pipeline.results.choice import Choice
 from pipeline.results.coverage import by_group
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.early_stop import stopped_early
-from pipeline.results.scores import head_scores
+from pipeline.results.scores import answers, head_scores
 from pipeline.results.tables import worst_of
 from pipeline.store import FittedHeads
 from pipeline.study.names import ERM, MAC, MASKS
@@ -150,7 +150,7 @@ def _last_layer(given: Opened) -> tuple[dict[str, dict[str, Any]], dict[str, Fit
     for name, row in found.items():
         if name != ERM:
             rows[name] = {key: row[key] for key in _FROM_BASELINES}
-            heads[name] = FittedHeads(fitted[f"{name}.weight"], fitted[f"{name}.bias"])
+            heads[name] = FittedHeads.of(fitted, name)
     return rows, heads
 
 
@@ -184,12 +184,12 @@ def _coverage(given: Opened) -> list[dict[str, Any]]:
 
 
 def _tensors(heads: Mapping[str, FittedHeads]) -> dict[str, NDArray[np.float32]]:
-    tensors = {}
+    tensors: dict[str, NDArray[np.float32]] = {}
     for name, each in heads.items():
-        tensors[f"{name}.weight"], tensors[f"{name}.bias"] = each.weight, each.bias
+        tensors |= each.named(name)
     return tensors
 
 
 def _answers(heads: Mapping[str, FittedHeads], x: NDArray[np.float32]) -> dict[str, NDArray[np.int16]]:
     """The class that each head sees in each image, from its features (N, D): (S, N) by method."""
-    return {name: each.logits(x).argmax(-1).astype(np.int16) for name, each in heads.items()}
+    return {name: answers(each.logits(x)).astype(np.int16) for name, each in heads.items()}

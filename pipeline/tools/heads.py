@@ -114,7 +114,7 @@ def _baseline(given: Opened, name: str) -> NamedHead:
     metrics, tensors = given.metrics("baselines"), folder.read()
     _require_fitted(given, name, metrics)
     about = metrics["methods"][name]
-    heads, number = FittedHeads(tensors[f"{name}.weight"], tensors[f"{name}.bias"]), about["head_seed"]
+    heads, number = FittedHeads.of(tensors, name), about["head_seed"]
     return NamedHead(
         name=name,
         title=about["title"],

@@ -56,5 +56,5 @@ def _heads(given: Opened, baselines: Mapping[str, Any]) -> Iterator[tuple[str, F
     tensors = given.model("baselines").read()
     for name, method in baselines.items():
         if name not in ("erm", "class_scaling"):  # the second one is a point on ERM's curve
-            heads = FittedHeads(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+            heads = FittedHeads.of(tensors, name)
             yield method["title"], heads[method["head_seed"]]
