@@ -1,46 +1,64 @@
-"""Fits one head exactly, by L-BFGS on all views at once. The paper's loss is convex in the head."""
+"""Fits one head exactly, by L-BFGS on all views. The paper's loss is convex in the head.
+
+Loss and gradient are sums over blocks of views.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.last_layer.heads import Heads
-from pipeline.last_layer.loss import cross_entropy
+from pipeline.last_layer.loss import cross_entropy, gradient_
+from pipeline.last_layer.table import blocks
 from pipeline.last_layer.views import Views
 
 MAX_ITERATIONS = 500
+BLOCK = 4 << 20  # bytes of a block: the caches hold it until the gradient is computed
 
 
-class _Term:
-    """One term of the loss.
+class _Objective:
+    """The loss of a head and its gradient. The masked and combined terms are means over all draws.
 
     Args:
-        features: (n, D) float32, the M rows once, or once for each draw.
-        label: (M,) int64.
-        row_weight: (M,) float32.
-        weight: 1, α or β.
+        alpha, beta: weights of the masked and the combined term.
         classes: C.
+        l2: strength of the penalty.
     """
 
-    def __init__(
-        self, features: Tensor, label: Tensor, row_weight: Tensor, weight: float, classes: int
-    ) -> None:
-        repeats = len(features) // len(label)
-        self._features = features
-        self._onehot = F.one_hot(label, classes).double().repeat(repeats, 1)
-        self._row_weight = row_weight.repeat(repeats)
-        self._weight = weight
+    def __init__(self, views: Views, alpha: float, beta: float, classes: int, l2: float) -> None:
+        draws, count = views.order.shape
+        self._table, self._l2 = views.table, l2
+        self._onehot = F.one_hot(views.label, classes).double()
+        # Of each term with a weight: where its views begin in the table, their rows, and what each counts.
+        each = [(0, torch.arange(count, device=views.label.device), views.weight.double() / count)]
+        for begin, weight in ((count, alpha), (count + draws * count, beta)):
+            if weight:
+                counts = views.intervention_weight.double() * weight / (draws * count)
+                each.append((begin, views.order.flatten(), counts))
+        self._terms = each
 
-    def __call__(self, weight: Tensor, bias: Tensor) -> Tensor:
-        """The mean loss over the rows, times the term's weight, for a float64 head, (C, D) and (C,).
+    def __call__(self, head: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and its gradient (C, D + 1), of a float64 head, weight and bias (C, D + 1).
 
-        Features are multiplied in float32. Losses are in float64, so that the line search sees small steps.
+        Features are multiplied in float32. Losses and sums are in float64, so that the line search sees small
+        steps.
         """
-        logits = (self._features @ weight.T.float()).double() + bias
-        loss, _ = cross_entropy(logits, self._onehot, axis=1)
-        return self._weight * (loss * self._row_weight).mean()
+        weight, bias, in_float32 = head[:, :-1], head[:, -1], head[:, :-1].float()
+        loss = self._l2 * weight.square().sum()
+        gradient = F.pad(2 * self._l2 * weight, (0, 1))
+        for begin, of_places, counts in self._terms:
+            for block, x in blocks(self._table, begin, begin + len(of_places), BLOCK):
+                rows = of_places[block.start - begin : block.stop - begin]
+                onehot, each = self._onehot[rows], counts[rows]
+                losses, log_p = cross_entropy((x @ in_float32.T).double() + bias, onehot, axis=1)
+                by_logits = gradient_(log_p, onehot, each[:, None])
+                loss = loss + losses @ each
+                gradient[:, :-1] += by_logits.float().T @ x
+                gradient[:, -1] += by_logits.sum(0)
+        return loss, gradient
 
 
+@torch.no_grad()
 def fit_lbfgs(views: Views, alpha: float, beta: float, classes: int, l2: float) -> tuple[Heads, float]:
     """Solve for one setting of (α, β, l2). The masked and combined terms are means over all draws.
 
@@ -49,13 +67,9 @@ def fit_lbfgs(views: Views, alpha: float, beta: float, classes: int, l2: float) 
     Returns:
         The head, (1, 1, …), and the loss at the minimum.
     """
-    device, width = views.table.device, views.table.shape[1]
+    device, width = views.table.device, views.table.width
     parameters = torch.zeros(classes, width + 1, dtype=torch.float64, device=device, requires_grad=True)
-    terms = [_Term(views.original, views.label, views.weight, 1.0, classes)]
-    for kind, weight in enumerate((alpha, beta)):
-        if weight:
-            x = views.interventions[kind].flatten(0, 1)
-            terms.append(_Term(x, views.label, views.intervention_weight, weight, classes))
+    objective = _Objective(views, alpha, beta, classes, l2)
     optimizer = torch.optim.LBFGS(
         [parameters],
         max_iter=MAX_ITERATIONS,
@@ -65,16 +79,11 @@ def fit_lbfgs(views: Views, alpha: float, beta: float, classes: int, l2: float) 
         line_search_fn="strong_wolfe",
     )
 
-    def objective() -> Tensor:
-        optimizer.zero_grad()
-        weight, bias = parameters[:, :-1], parameters[:, -1]
-        loss = l2 * weight.square().sum()
-        for term in terms:
-            loss = loss + term(weight, bias)
-        loss.backward()
+    def closure() -> Tensor:
+        loss, parameters.grad = objective(parameters.detach())
         return loss
 
-    optimizer.step(objective)
-    loss = objective().item()
+    optimizer.step(closure)
+    loss, _ = objective(parameters.detach())
     fitted = parameters.detach().float()[None, None]
-    return Heads(fitted[..., :-1].clone(), fitted[..., -1].clone()), loss
+    return Heads(fitted[..., :-1].clone(), fitted[..., -1].clone()), loss.item()

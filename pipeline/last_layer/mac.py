@@ -63,7 +63,7 @@ def fit(
     Raises:
         MacError: the loss, or a head, is not finite.
     """
-    scale = Scale.of(views.original) if params.standardize else None
+    scale = Scale.of(views.originals()) if params.standardize else None
     if scale:
         views, start = scale.views(views), scale.into(start)
     if params.init == "zeros":
