@@ -1,5 +1,6 @@
 """Features that are streamed from the file give the bytes of those in memory."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from pipeline.errors import MacError
-from pipeline.last_layer import mac, table, views
+from pipeline.last_layer import afr, evals, mac, table, views
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
+from pipeline.last_layer.method import Cached
+from pipeline.last_layer.methods import METHODS
 from pipeline.last_layer.scale import Scale
 from pipeline.last_layer.table import Resident, Streamed, blocks
 from pipeline.last_layer.views import Views
@@ -81,6 +84,23 @@ def test_heads_are_the_same_bytes(
         assert torch.equal(found.heads.weight, expected.heads.weight)
         assert torch.equal(found.heads.bias, expected.heads.bias)
         assert found.history == expected.history
+
+
+@pytest.mark.parametrize("name", ["afr", "self", "evals"])
+def test_other_methods_have_the_same_heads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Many blocks, too."""
+    monkeypatch.setattr(views, "BLOCK", 20 * 4 * cached.WIDTH)
+    monkeypatch.setattr(afr, "descend", partial(afr.descend, steps=20))
+    monkeypatch.setattr(evals, "SIZES", (5,))
+    made, heads = cached.write(tmp_path, kept=[1]), []
+    for memory in ("resident", "streamed"):
+        with made.open("images", "erm", "features") as given:
+            of_file = Cached.of(given, fit_params(memory=memory), [0.0], "auto", CPU)
+            heads.append(METHODS[name].fit(of_file).heads)
+    assert torch.equal(heads[0].weight, heads[1].weight)
+    assert torch.equal(heads[0].bias, heads[1].bias)
 
 
 def test_auto_is_what_fits(
