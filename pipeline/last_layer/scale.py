@@ -79,4 +79,11 @@ class _Scaled:
         return len(self.raw)
 
     def rows(self, wanted: Iterable[Tensor | slice]) -> Iterator[Tensor]:
-        return map(self.scale, self.raw.rows(wanted))
+        memory = torch.empty(
+            0, self.width, device=self.device
+        )  # a new one each time costs as much as the rest
+        for x in self.raw.rows(wanted):
+            if len(memory) < len(x):
+                memory = torch.empty_like(x)
+            scaled = torch.sub(x, self.scale.mean, out=memory[: len(x)])
+            yield scaled.div_(self.scale.deviation)
