@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.compute.engine import blocks
 from pipeline.method import pairing
 from pipeline.network import classifier
 from pipeline.params.block import Precision
@@ -49,7 +50,7 @@ SALIENCY = SaliencyParams(
     previews=0,
 )
 FEATURES = FeaturesParams(
-    draws=4, validation_draws=1, batch_size=32, low_loss=1.0, precision="float32", seed=0
+    draws=4, validation_draws=1, batch_size=32, low_loss=1.0, precision="float32", storage="float32", seed=0
 )
 TRAIN = TrainParams(
     epochs=1,
@@ -72,6 +73,7 @@ RETRAIN = RetrainParams(
     beta=3,
     seeds=1,
     average=1,
+    memory="auto",
     init="erm",
     standardize=False,
     class_weights="none",
@@ -88,6 +90,7 @@ SWEEP = SweepParams(
 GRID = list(product(SWEEP.alphas, SWEEP.betas))  # (α, β)
 SEEDS = 5
 CLASSES, ATTRIBUTES = ("class0", "class1"), ("a", "b")
+BLOCK = 4096  # rows of features that are made at a time
 NAMES = {"classes": CLASSES, "attributes": ATTRIBUTES}
 
 
@@ -214,7 +217,12 @@ def write_masks(project: Project) -> None:
 
 
 def write_features(
-    project: Project, rows: int, draws: int, held_out: tuple[int, int], sources: tuple[str, ...] = ("erm",)
+    project: Project,
+    rows: int,
+    draws: int,
+    held_out: tuple[int, int],
+    sources: tuple[str, ...] = ("erm",),
+    storage: str = "float32",
 ) -> None:
     """Write features.h5 of noise behind a ReLU, as wide as the head in erm/.
 
@@ -225,6 +233,7 @@ def write_features(
         draws: R.
         held_out: number of validation and of test images.
         sources: the artefacts that it says it was made from; erm must be one of them.
+        storage: dtype of the features in the file.
     """
     with project.open(*sources) as given:
         width, made_from = given.model("erm").head().weight.shape[-1], given.digests(*sources)
@@ -238,16 +247,23 @@ def write_features(
     label = labels(rows, held_out)
     rows_of = np.split(np.arange(len(label)), np.cumsum((rows, held_out[0])))
     drawn = [pairing.draw(label[:rows], FEATURES.batch_size, FEATURES.seed, r) for r in range(draws)]
-    params = FEATURES.model_copy(update={"draws": draws}).model_dump()
+    batch = np.stack([draw.batch for draw in drawn])
+    order = pairing.by_batch(batch)
+    params = FEATURES.model_copy(update={"draws": draws, "storage": storage}).model_dump()
     out = project.path("features")
     with store.create(out, "features", features.SCHEMA, params, made_from, **NAMES) as artefact:
         artefact.write("train/partner", np.stack([draw.partner for draw in drawn]))
-        artefact.write("train/batch", np.stack([draw.batch for draw in drawn]))
+        artefact.write("train/batch", batch)
+        artefact.write("train/order", order)
         artefact.write("train/fill", np.full((draws, rows, 3), 0.5, np.float32))
         for split, members in zip(store.SPLITS, rows_of, strict=True):
             artefact.write(f"{split}/row", members)
             artefact.write(f"{split}/label", label[members])
             artefact.write(f"{split}/attribute", members // 2 % 2)
-            artefact.write(f"{split}/original", phi(label[members]))
+            original = artefact.create(f"{split}/original", (len(members), width), storage)
+            for some in blocks(len(members), BLOCK):
+                original[some.slice] = phi(label[members[some.slice]]).astype(storage)
         for view in ("masked", "combined"):
-            artefact.write(f"train/{view}", np.stack([phi(label[:rows]) for _ in range(draws)]))
+            dataset = artefact.create(f"train/{view}", (draws, rows, width), storage)
+            for r, some in product(range(draws), blocks(rows, BLOCK)):
+                dataset[r, some.slice] = phi(label[order[r, some.slice]]).astype(storage)

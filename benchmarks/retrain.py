@@ -20,10 +20,12 @@ from pipeline.compute.device import keep_freed_memory, pick
 from pipeline.last_layer import adam, mac
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
+from pipeline.last_layer.table import Resident
 from pipeline.last_layer.views import Views
 from pipeline.setting import Setting
 
 SETTINGS = [Setting(alpha, beta) for alpha, beta in GRID]
+IN_MEMORY = RETRAIN.model_copy(update={"memory": "resident"})
 MANY = RETRAIN.model_copy(update={"seeds": SEEDS})
 
 
@@ -35,23 +37,26 @@ def one_head(
     It keeps the best epoch on the validation split.
     """
     classes, width = start.weight.shape[-2:]
-    head = nn.Linear(width, classes).to(views.table.device)
+    head = nn.Linear(width, classes).to(start.weight.device)
     with torch.no_grad():
         head.weight.copy_(start.weight[0, 0])
         head.bias.copy_(start.bias[0, 0])
     optimizer = torch.optim.Adam(head.parameters(), lr=RETRAIN.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, RETRAIN.lr_step, RETRAIN.lr_gamma)
-    masked, combined = views.interventions
-    batches = [_rows_of_batches(batch) for batch in views.batch]
+    assert isinstance(views.table, Resident)
+    original, others = views.table.values.split([len(views.label), 2 * views.order.numel()])
+    masked, combined = others.view(2, *views.order.shape, width)
+    end = views.sizes.cumsum(0).tolist()
     best, kept = (-1.0, -1.0), start
     for epoch in range(RETRAIN.epochs):
-        draw = adam.draw_of(seed, epoch, len(views.batch))
-        for number in adam.batch_order(seed, epoch, len(batches[draw])):
-            rows = batches[draw][number]
+        draw = adam.draw_of(seed, epoch, len(views.order))
+        for number in adam.batch_order(seed, epoch, len(end)):
+            here = slice(end[number] - int(views.sizes[number]), end[number])
+            rows = views.order[draw, here]
             y = views.label[rows]
-            loss = F.cross_entropy(head(views.original[rows]), y)
-            loss = loss + alpha * F.cross_entropy(head(masked[draw, rows]), y)
-            loss = loss + beta * F.cross_entropy(head(combined[draw, rows]), y)
+            loss = F.cross_entropy(head(original[rows]), y)
+            loss = loss + alpha * F.cross_entropy(head(masked[draw, here]), y)
+            loss = loss + beta * F.cross_entropy(head(combined[draw, here]), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -61,11 +66,6 @@ def one_head(
         if (worst, mean) > best:
             best, kept = (worst, mean), Heads(fitted.weight.clone(), fitted.bias.clone())
     return kept
-
-
-def _rows_of_batches(batch: torch.Tensor) -> list[torch.Tensor]:
-    """(M,) batch numbers to the rows of each batch."""
-    return [(batch == number).nonzero()[:, 0] for number in range(int(batch.max()) + 1)]
 
 
 @click.command(help=__doc__)
@@ -88,7 +88,7 @@ def main(rows: int, width: int, draws: int, data: Path | None, device: str, repe
             project.write_head(measured, width)
             project.write_features(measured, rows, draws, held_out=(1199, 1199))
         with measured.open("erm", "features") as given:
-            views = Views.of(given.file("features"), RETRAIN, on)
+            views = Views.of(given.file("features"), IN_MEMORY, on)
             validation = HeldOutSplit.to_measure(given.file("features"), "val", on)
             start = Heads.of(given.model("erm").head()).to(on)
     fits: list[mac.Retrained] = []
@@ -113,7 +113,7 @@ def main(rows: int, width: int, draws: int, data: Path | None, device: str, repe
     expected = torch.cat([head.weight for head in alone], 1).view_as(found)
     apart = ((found - expected).norm() / expected.norm()).item()
     many = SEEDS * len(GRID)
-    size = f"{len(views.label)} x {views.table.shape[1]}, R = {len(views.batch)}, {RETRAIN.epochs} epochs"
+    size = f"{len(views.label)} x {views.table.width}, R = {len(views.order)}, {RETRAIN.epochs} epochs"
     tell(
         "retrain",
         on,

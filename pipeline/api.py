@@ -115,14 +115,16 @@ def open_features(path: str | Path) -> Arrays:
     """features.h5: φ of the images, and their labels.
 
     `train/original`, `val/original` and `test/original` are (n, D) float32; `train/masked` and
-    `train/combined` are (R, M, D).
+    `train/combined` are (R, M, D). In draw r, these two have the views of the images `train/order[r]`: batch
+    after batch, as retraining reads them.
 
     >>> import pipeline
     >>> with pipeline.open_features("data/features.h5") as features:
-    ...     moved = (features["train/combined"][0] - features["train/original"]).compute()
-    ...     same = moved.shape == features["train/original"].shape
-    >>> same
-    True
+    ...     original = features["train/original"].compute()[features["train/order"][0].compute()]
+    ...     moved = features["train/combined"][0].compute() - original
+    ...     batch = features["train/batch"][0].compute()[features["train/order"][0].compute()]
+    >>> moved.shape == original.shape, bool((batch[1:] >= batch[:-1]).all())
+    (True, True)
     """
     return Arrays(path, "features")
 

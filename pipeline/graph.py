@@ -139,6 +139,7 @@ STAGES = (
         needs=("erm", "features", "sweep"),
         makes=(Kind("retrained", "retrained", "model"),),
         params=("retrain:RetrainParams", "selection:SelectionParams"),
+        cluster=True,
     ),
     Stage(
         "baselines",

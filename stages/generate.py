@@ -225,7 +225,8 @@ def _options() -> Iterable[tuple[str, ...]]:
 def _fields(schema: Mapping[str, Field]) -> Iterable[tuple[str, ...]]:
     for name, field in schema.items():
         shape = ", ".join(str(dim) for dim in field.dims)
-        yield f"`{name}`", field.dtype, f"({shape})", field.about + (" (optional)" if field.optional else "")
+        about = field.about + (" (optional)" if field.optional else "")
+        yield f"`{name}`", " or ".join(field.dtypes), f"({shape})", about
 
 
 def _values(field: dict[str, Any]) -> str:

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline import graph, store
 from pipeline.compute.context import Context
+from pipeline.last_layer.table import Resident
+from pipeline.last_layer.views import Views
+from pipeline.method.pairing import by_batch
 from pipeline.metrics import UNKNOWN
 from pipeline.params.fit import FitParams
 from pipeline.params.maps import MapParams
@@ -32,6 +37,7 @@ FIT = FitParams(
     solver="adam",
     seeds=2,
     average=1,
+    memory="auto",
     init="erm",
     standardize=False,
     class_weights="none",
@@ -73,6 +79,42 @@ def rows(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64],
     x[:, 0] += 1.5 * label
     x[:, 1] += 4 * attribute
     return x, label, attribute
+
+
+def retraining_set(
+    original: NDArray[np.float32], label: NDArray[np.int64], batch: NDArray[np.integer], *others: Array
+) -> Views:
+    """Features (M, D) in memory, and those of masked and combined views (R, M, D) if they are given."""
+    order = by_batch(batch)
+    in_order = [np.take_along_axis(each, order[..., None], 1).reshape(-1, each.shape[-1]) for each in others]
+    return Views(
+        Resident(torch.from_numpy(np.concatenate([original, *in_order]))),
+        label=torch.from_numpy(label),
+        order=torch.from_numpy(order).long(),
+        sizes=torch.from_numpy(np.bincount(batch[0])),
+        weight=torch.ones(len(label)),
+        intervention_weight=torch.ones(len(label)),
+    )
+
+
+def originals(views: Views) -> Tensor:
+    """(M, D)."""
+    return views.take(torch.arange(len(views.label)))
+
+
+def interventions(views: Views) -> Tensor:
+    """(2, R, M, D): the masked views, then the combined views, by row."""
+    assert isinstance(views.table, Resident)
+    of_places = views.table.values[len(views.label) :].view(2, *views.order.shape, -1)
+    return torch.empty_like(of_places).scatter_(
+        2, views.order[None, ..., None].expand_as(of_places), of_places
+    )
+
+
+def batches(views: Views) -> Tensor:
+    """(R, M), the batch of each row in each draw."""
+    numbers = torch.arange(len(views.sizes)).repeat_interleave(views.sizes)
+    return torch.empty_like(views.order).scatter_(1, views.order, numbers.expand_as(views.order))
 
 
 def context(data: Path) -> Context:
@@ -234,9 +276,11 @@ def _write_features(
             file.write(f"{split}/row", np.arange(first, first + len(label)))
             first += len(label)
         count = COUNTS["train"]
-        for view, x in views.items():
-            file.write(f"train/{view}", x)
         batch = np.stack([rng.permutation(count) // BATCH for _ in range(DRAWS)])
+        order = by_batch(batch)
+        for view, x in views.items():
+            file.write(f"train/{view}", np.take_along_axis(x, order[..., None], 1))
+        file.write("train/order", order)
         file.write("train/partner", np.zeros((DRAWS, count), np.int32))
         file.write("train/batch", batch.astype(np.int32))
         file.write("train/fill", np.zeros((DRAWS, count, 3), np.float32))

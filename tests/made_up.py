@@ -242,6 +242,7 @@ def _write_features(project: Project, given: Opened, rng: np.random.Generator) -
         partner = np.stack([np.roll(np.arange(count), 2 + draw) for draw in range(DRAWS)])
         file.write("train/partner", partner.astype(np.int32))
         file.write("train/batch", np.zeros((DRAWS, count), np.int32))
+        file.write("train/order", np.tile(np.arange(count, dtype=np.int32), (DRAWS, 1)))
         file.write("train/fill", rng.random((DRAWS, count, 3), dtype=np.float32))
         label = stored["label"][:]
         _write_views_of_validation(file, phi[split == 1], label[split == 1], label[split == 0])

@@ -19,14 +19,14 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import dask
@@ -50,7 +50,7 @@ from distributed.versions import VersionMismatchWarning
 
 from pipeline.compute.code import Code, code_of, difference
 from pipeline.compute.device import hardware, named, pick
-from pipeline.compute.engine import Arrays, Block, Work, write_shard
+from pipeline.compute.engine import Block, Repeated, Work, write_shard
 from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.errors import MacError, first_line
@@ -62,6 +62,7 @@ WAITING = 60.0  # seconds between two log lines that say that there are no worke
 FILES = (64, 24)  # files that a cluster here has open: at first, and for each worker
 SAME_PACKAGE = "install the same mac-robust and packages there, and start it again"
 HERE = "127.0.0.1"
+Rows = TypeVar("Rows", Block, range)
 SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "ucxx")
 # Dask logs every broken connection. What matters is also raised as an exception.
 LOGGERS = (
@@ -323,15 +324,16 @@ def _require_files(workers: int) -> None:
 class _Carrier(WorkerPlugin):
     """Brings the work to every worker, also to later ones. A worker opens it for its first block.
 
-    A worker whose code of the work is other than `code` refuses.
+    A worker whose code of the work is other than `code` refuses, and one that does not see the token in the
+    folder, if there is a folder.
     """
 
-    def __init__(self, name: str, work: Work, code: Code, folder: Path, token: str) -> None:
+    def __init__(self, name: str, work: Work | Repeated, code: Code, folder: Path | None, token: str) -> None:
         self.name, self._work, self._code, self._folder, self._token = name, work, code, folder, token
 
     def setup(self, worker: Any) -> None:
         self._lock, self._opened = threading.Lock(), ExitStack()
-        self._function: Callable[[Block], Arrays] | None = None
+        self._function: Callable[..., Any] | None = None
         self._where = f"worker {worker.address} on {socket.gethostname()}"
 
     def teardown(self, worker: Any) -> None:
@@ -346,15 +348,29 @@ class _Carrier(WorkerPlugin):
             MacError: names the worker.
         """
         with self._lock:
-            if self._function is None:
-                _require_same(self._code, code_of(type(self._work).__module__), self._where)
-                self._look_for_the_folder()
-                if "OMP_NUM_THREADS" not in os.environ:
-                    torch.set_num_threads(max(1, get_worker().state.nthreads))
-                with self._told():
-                    self._function = self._opened.enter_context(self._work.open())
+            function = self._opened_function()
             with self._told():
-                return write_shard(self._function, block, path)
+                return write_shard(function, block, path)
+
+    def answer(self, part: range, argument: Any) -> Any:
+        """What a part of repeated work gives; like `run`."""
+        with self._lock:
+            function = self._opened_function()
+            with self._told():
+                return function(part, argument)
+
+    def _opened_function(self) -> Callable[..., Any]:
+        """The work's function."""
+        if self._function is None:
+            _require_same(self._code, code_of(type(self._work).__module__), self._where)
+            if self._folder is not None:
+                self._look_for(self._folder)
+            if "OMP_NUM_THREADS" not in os.environ:
+                torch.set_num_threads(max(1, get_worker().state.nthreads))
+            with self._told():
+                work: AbstractContextManager[Callable[..., Any]] = self._work.open()
+                self._function = self._opened.enter_context(work)
+        return self._function
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -368,14 +384,14 @@ class _Carrier(WorkerPlugin):
         except (MacError, OSError) as error:
             raise MacError(f"{error} ({self._where})") from None
 
-    def _look_for_the_folder(self) -> None:
+    def _look_for(self, folder: Path) -> None:
         try:
-            seen = (self._folder / TOKEN).read_text() == self._token
+            seen = (folder / TOKEN).read_text() == self._token
         except OSError:
             seen = False
         if not seen:
             raise MacError(
-                f"{self._where} does not see {self._folder}: "
+                f"{self._where} does not see {folder}: "
                 "all workers need the same file system, under the same path"
             )
 
@@ -390,6 +406,12 @@ def _on_worker(name: str, block: Block, path: Path) -> Block:
     carrier = get_worker().plugins[name]
     assert isinstance(carrier, _Carrier)
     return carrier.run(block, path)
+
+
+def _answer_on_worker(name: str, part: range, argument: Any) -> Any:
+    carrier = get_worker().plugins[name]
+    assert isinstance(carrier, _Carrier)
+    return carrier.answer(part, argument)
 
 
 @dataclass(frozen=True)
@@ -426,39 +448,77 @@ class DaskCluster:
         folder, token = next(iter(missing.values())).parent, uuid.uuid4().hex
         (folder / TOKEN).write_text(token)
         key = f"{name}-{token[:8]}"
+        carrier = _Carrier(key, work, code_of(type(work).__module__), folder, token)
+        with self._carried(name, work, carrier) as watch:
+            for block, _ in self._finished(name, self._submitted(key, missing), watch):
+                done(block)
+
+    @contextmanager
+    def keeping(self, name: str, work: Repeated) -> Iterator[Callable[[Sequence[range], Any], list[Any]]]:
+        """Workers that keep the work open: a function of parts and an argument, to what each part gives.
+
+        Raises:
+            MacError: as `compute`, and in the function.
+        """
+        key = f"{name}-{uuid.uuid4().hex[:8]}"
+        carrier = _Carrier(key, work, code_of(type(work).__module__), None, "")
+        with self._carried(name, work, carrier) as watch:
+            options = {"pure": False, "resources": self._wanted()}
+
+            def each(parts: Sequence[range], argument: Any) -> list[Any]:
+                futures = {}
+                for part in parts:
+                    future = self.client.submit(_answer_on_worker, key, part, argument, **options)
+                    futures[future] = part
+                found = dict(self._finished(name, futures, watch))
+                return [found[part] for part in parts]
+
+            yield each
+
+    @contextmanager
+    def _carried(self, name: str, work: Work | Repeated, carrier: "_Carrier") -> Iterator["_Watch"]:
+        """The workers have the work, and are watched."""
         module = type(work).__module__
-        code = code_of(module)
         for where, its in _asked(self.client, code_of, module).items():
-            _require_same(code, its, where)
+            _require_same(code_of(module), its, where)
         try:
-            self.client.register_plugin(_Carrier(key, work, code, folder, token))
+            self.client.register_plugin(carrier)
         except CommClosedError:
             raise
         except Exception as error:  # an error in a worker is raised here as a bare Exception
             raise MacError(f"{name}: a worker cannot take the work ({first_line(error)})") from error
         watch = _Watch(self.client)
         try:
-            futures = self._submitted(key, missing)
-            for future in as_completed(futures):
-                try:
-                    done(future.result())
-                except KilledWorker as error:
-                    block, last = futures[future], error.last_worker.address
-                    raise MacError(
-                        f"{name}: {FAILURES} workers died of rows {block.start} to {block.stop - 1}, one at "
-                        f"{last}; did their memory run out? Use fewer on a machine"
-                    ) from None
-                watch.seen()
-                future.release()
+            yield watch
         finally:
             watch.stop()
             if self.client.status == "running":
-                self.client.unregister_worker_plugin(key)
+                self.client.unregister_worker_plugin(carrier.name)
+
+    def _finished(
+        self, name: str, futures: Mapping[Any, Rows], watch: "_Watch"
+    ) -> Iterator[tuple[Rows, Any]]:
+        """The rows of each future that is finished, and its result."""
+        for future in as_completed(futures):
+            rows = futures[future]
+            try:
+                result = future.result()
+            except KilledWorker as error:
+                raise MacError(
+                    f"{name}: {FAILURES} workers died of rows {rows.start} to {rows.stop - 1}, one at "
+                    f"{error.last_worker.address}; did their memory run out? Use fewer on a machine"
+                ) from None
+            yield rows, result
+            watch.seen()
+            future.release()
+
+    def _wanted(self) -> dict[str, int] | None:
+        """What of a worker a block or part takes."""
+        return {"GPU": 1} if _has_gpu(_workers(self.client)) else None
 
     def _submitted(self, key: str, missing: Mapping[Block, Path]) -> dict[Any, Block]:
         """Each block's future."""
-        wanted = {"GPU": 1} if _has_gpu(_workers(self.client)) else None
-        futures = {}
+        wanted, futures = self._wanted(), {}
         for block, path in missing.items():
             name = f"{key}-{block.start:09d}"
             future = self.client.submit(_on_worker, key, block, path, key=name, pure=False, resources=wanted)

@@ -4,9 +4,10 @@ import ctypes
 import platform
 import re
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+import psutil
 import torch
 
 from pipeline.errors import MacError
@@ -58,6 +59,17 @@ def keep_freed_memory() -> None:
         m_trim_threshold, m_mmap_max = -1, -4  # their numbers in malloc.h
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, -1)
+
+
+def free_memory(device: torch.device) -> int:
+    """How many bytes of memory a GPU, or the machine, can give now; a container up to its limit."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free, group = int(psutil.virtual_memory().available), Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError, KeyError):  # without control groups, or without a limit: "max"
+        used = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        free = min(free, int((group / "memory.max").read_text()) - int(used["anon"]))
+    return max(0, free)
 
 
 def forward_batch(device: torch.device) -> int:

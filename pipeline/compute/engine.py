@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,16 @@ class Work(Protocol):
         """Open the files and load the model, once in each process; yield a pure function of a block."""
 
 
+class Repeated(Protocol):
+    """Work on parts of the rows that is done again and again, each time with another argument.
+
+    It is pickled and sent to workers, like `Work`.
+    """
+
+    def open(self) -> AbstractContextManager[Callable[[range, Any], Any]]:
+        """Open the files, once in each process; yield a pure function of a part and an argument."""
+
+
 class Cluster(Protocol):
     """Other processes that compute instead of this one; see `pipeline.compute.cluster`.
 
@@ -85,6 +95,11 @@ class Cluster(Protocol):
         self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]
     ) -> None:
         """Compute the blocks and write their shards. `done` is called after each block."""
+
+    def keeping(
+        self, name: str, work: Repeated
+    ) -> AbstractContextManager[Callable[[Sequence[range], Any], list[Any]]]:
+        """Workers that keep the work open: a function of parts and an argument, to what each part gives."""
 
 
 Merge = Callable[[Block, Arrays], None]  # what a stage does with a computed block

@@ -8,7 +8,7 @@ The axes of a batch are S seeds, V terms of the loss (original, masked, combined
 settings.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +23,8 @@ from pipeline.last_layer.loss import cross_entropy, gradient_
 from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
 from pipeline.setting import Setting
+
+STEPS = 256  # how many steps' rows are found at a time
 
 
 class NotFiniteError(ArithmeticError):
@@ -95,23 +97,24 @@ def fit_adam(
         NotFiniteError: a loss is NaN or infinite.
     """
     count, classes = len(seeds), start.bias.shape[-1]
-    terms, term_weight = _terms(settings, views.table.device)
+    device = views.table.device
+    terms, term_weight = _terms(settings, device)
     by_term = (views.weight, views.intervention_weight, views.intervention_weight)
     row_weight = torch.stack([by_term[term] for term in terms])  # (V, M)
     batches = _Batches(views, seeds, terms)
     heads = _Optimised(start, count, len(settings))
     l2s = [each.strength(params.l2) for each in settings]
-    penalty = torch.tensor(l2s, dtype=torch.float32, device=views.table.device) if any(l2s) else None  # (K,)
+    penalty = torch.tensor(l2s, dtype=torch.float32, device=device) if any(l2s) else None  # (K,)
     onehot = F.one_hot(views.label, classes).float()
     for epoch in range(params.epochs):
         lr = params.lr * params.lr_gamma ** (epoch // params.lr_step)
-        begin, rows_of_batches = batches.of_epoch(epoch)
-        losses = torch.empty(rows_of_batches.shape[1], count, len(settings), device=views.table.device)
-        for step, rows in enumerate(rows_of_batches.unbind(1)):  # (S, B)
+        losses = torch.empty(len(batches), count, len(settings), device=device)
+        steps = zip(batches.rows(epoch), views.table.rows(batches.in_table(epoch)), strict=True)
+        for step, (rows, flat) in enumerate(steps):  # (S, B), (S·V·B, D)
+            x = flat.view(count, -1, views.table.width)
             present = rows >= 0
             share = row_weight[:, rows].transpose(0, 1)  # (S, V, B)
             share = share * present[:, None] / present.sum(1)[:, None, None]
-            x = views.table[(begin + rows.clamp(min=0)[:, None]).flatten(1)]  # (S, V·B, D)
             logits = heads.logits(x).view(count, len(terms), -1, classes, len(settings))  # (S, V, B, C, K)
             y = onehot[rows][:, None, :, :, None]
             loss, log_p = cross_entropy(logits, y, axis=3)
@@ -142,43 +145,46 @@ def _require_finite(losses: Tensor, epoch: int, seeds: Sequence[int]) -> None:
 
 
 class _Batches:
-    """Which rows each seed sees in each step of an epoch.
+    """Which rows each seed sees in each step of an epoch, and where their views are.
 
     Args:
         terms: the loss terms that are used, of (original, masked, combined) = (0, 1, 2).
     """
 
     def __init__(self, views: Views, seeds: Sequence[int], terms: list[int]) -> None:
-        self._seeds, self._terms = seeds, terms
-        self._table_rows = len(views.label)
-        self._members = torch.stack([_members(batch) for batch in views.batch])  # (R, batches, B)
+        self._seeds, self._terms, self._order = seeds, terms, views.order
+        self._index_on = views.table.index_on
+        within = torch.arange(int(views.sizes.max()))
+        self._present = within < views.sizes[:, None]  # (batches, B)
+        first = views.sizes.cumsum(0) - views.sizes
+        # After the end of a shorter batch, its last row is repeated; it has no weight there.
+        self._place = first[:, None] + within.minimum(views.sizes[:, None] - 1)
 
-    def of_epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """The rows that every seed sees in an epoch (from 0).
+    def __len__(self) -> int:
+        return len(self._place)
 
-        Returns:
-            Where the views of its draw begin in the table, (S, V, 1).
-            The rows of its batches in their order, (S, batches, B); −1 after the end of a shorter batch.
-        """
-        draws, batches, _ = self._members.shape
-        device = self._members.device
-        draw = torch.tensor([draw_of(seed, epoch, draws) for seed in self._seeds], device=device)
-        order = np.stack([batch_order(seed, epoch, batches) for seed in self._seeds])  # (S, batches)
-        rows = self._members[draw[:, None], torch.from_numpy(order).to(device)]
-        # Blocks of rows in the table: the originals, the masked views of each draw, the combined views of
-        # each draw.
-        block = torch.stack([torch.zeros_like(draw), 1 + draw, 1 + draws + draw], 1)  # (S, 3)
-        return block[:, self._terms, None] * self._table_rows, rows
+    def rows(self, epoch: int) -> Iterator[Tensor]:
+        """The rows of each step of an epoch (from 0), (S, B); −1 after the end of a shorter batch."""
+        present = self._present.to(self._order.device)
+        for visited, _, _, rows in self._visited(epoch, self._order.device):
+            yield from rows.where(present[visited], -1).unbind(1)
 
+    def in_table(self, epoch: int) -> Iterator[Tensor]:
+        """The numbers in the table of the views of each step of an epoch (from 0), (S · V · B,)."""
+        draws, count = self._order.shape
+        for _, draw, place, rows in self._visited(epoch, self._index_on):
+            masked = count * (1 + draw[:, None, None]) + place
+            views = torch.stack([rows, masked, masked + count * draws], 2)[:, :, self._terms]  # (S, n, V, B)
+            yield from views.transpose(0, 1).flatten(1).unbind()
 
-def _members(batch: Tensor) -> Tensor:
-    """(M,) batch numbers to the rows of each batch, (batches, B); −1 after the end of a shorter batch."""
-    count = torch.bincount(batch)
-    order = torch.argsort(batch, stable=True)
-    place = torch.arange(len(batch), device=batch.device) - (count.cumsum(0) - count)[batch[order]]
-    rows = torch.full((len(count), int(count.max())), -1, device=batch.device)
-    rows[batch[order], place] = order
-    return rows
+    def _visited(self, epoch: int, on: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """For n steps at a time: batches (S, n), draws (S,), places in these and rows, (S, n, B) each."""
+        order, places = self._order.to(on), self._place.to(on)
+        draw = torch.tensor([draw_of(seed, epoch, len(order)) for seed in self._seeds], device=on)
+        visited = np.stack([batch_order(seed, epoch, len(places)) for seed in self._seeds])
+        for some in torch.from_numpy(visited).to(on).split(STEPS, 1):
+            place = places[some]
+            yield some, draw, place, order[draw[:, None, None], place]
 
 
 class _Optimised:

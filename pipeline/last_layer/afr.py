@@ -9,6 +9,7 @@ The rows are those that ERM was not trained on (`train.hold_out`). All pairs of 
 full-batch gradient descent, starting from the ERM head. The validation split chooses γ, λ and the step.
 """
 
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import torch
@@ -31,12 +32,13 @@ LOOK_EVERY = 10  # steps between two looks at the validation split
 def fit(cached: Cached) -> Fitted:
     """One head: nothing is random."""
     rows, note = cached.held_out()
-    x, label = cached.views.original[rows], cached.views.label[rows]
-    probability = cached.erm.logits(x)[0, 0].softmax(-1)[torch.arange(len(label)), label]
+    views, label = cached.views, cached.views.label[rows]
+    probability = views.logits(cached.erm, rows)[0, 0].softmax(-1)[torch.arange(len(label)), label]
     settings = list(product(GAMMAS, LAMBDAS))
     weight = torch.stack([row_weights(probability, label, gamma) for gamma, _ in settings])
-    penalty = torch.tensor([penalty for _, penalty in settings], device=x.device)
-    best = descend(x, label, weight, penalty, cached.erm, BestSoFar(cached.validation))
+    penalty = torch.tensor([penalty for _, penalty in settings], device=label.device)
+    best = BestSoFar(cached.validation)
+    descend(lambda: views.originals(rows), label, weight, penalty, cached.erm, best)
     worst, mean = cached.validation.scores(best.heads)
     k = prefer(worst[0], mean[0])
     gamma, chosen = settings[k]
@@ -50,26 +52,28 @@ def row_weights(probability: Tensor, label: Tensor, gamma: float) -> Tensor:
     return weight / weight.sum()
 
 
-def objective(x: Tensor, onehot: Tensor, weight: Tensor, penalty: Tensor, heads: Heads, erm: Heads) -> Tensor:
-    """The loss L of each of K heads, (K,).
+def weighted_loss(x: Tensor, onehot: Tensor, weight: Tensor, heads: Heads) -> Tensor:
+    """Σ μ CE over some rows, of each of K heads, (K,).
 
     Args:
         x: (n, D).
         onehot: (C, n), the labels.
         weight: (K, n), μ.
-        penalty: (K,), λ.
         heads: (1, K, …).
-        erm: (1, 1, …).
     """
     logits = heads.logits(x)[0].transpose(1, 2)  # (K, C, n)
     loss, _ = cross_entropy(logits, onehot, axis=1)
-    weight_distance = (heads.weight - erm.weight).square().sum((2, 3))[0]
-    bias_distance = (heads.bias - erm.bias).square().sum(2)[0]
-    return (weight * loss).sum(1) + penalty * (weight_distance + bias_distance)
+    return (weight * loss).sum(1)
+
+
+def distance(heads: Heads, erm: Heads) -> Tensor:
+    """‖(W, b) − (W, b)_ERM‖² of each of K heads (1, K, …), (K,)."""
+    weight = (heads.weight - erm.weight).square().sum((2, 3))[0]
+    return weight + (heads.bias - erm.bias).square().sum(2)[0]
 
 
 def descend(
-    x: Tensor,
+    read: Callable[[], Iterator[Tensor]],
     label: Tensor,
     weight: Tensor,
     penalty: Tensor,
@@ -77,23 +81,34 @@ def descend(
     best: BestSoFar,
     lr: float = LR,
     steps: int = STEPS,
-) -> BestSoFar:
+) -> None:
     """Gradient descent of all heads from the ERM head.
 
-    `best` gets the ERM head as step 0, then the heads after every LOOK_EVERY steps. It is returned.
+    `best` gets the ERM head as step 0, then the heads after every LOOK_EVERY steps.
+
+    Args:
+        read: begins to read the n rows: successive blocks (b, D).
+        label: (n,) int64.
+        weight: (K, n), μ.
+        penalty: (K,), λ.
+        erm: (1, 1, …).
     """
     shape = (1, len(penalty))
     heads = Heads(erm.weight.expand(*shape, -1, -1).clone(), erm.bias.expand(*shape, -1).clone())
     onehot = F.one_hot(label, erm.bias.shape[-1]).T.float().contiguous()
     best.offer(0, heads)
     for step in range(1, steps + 1):
-        parameters = Heads(heads.weight.requires_grad_(), heads.bias.requires_grad_())
-        loss = objective(x, onehot, weight, penalty, parameters, erm).sum()
-        by_weight, by_bias = torch.autograd.grad(loss, (parameters.weight, parameters.bias))
-        heads = Heads(parameters.weight.detach() - lr * by_weight, parameters.bias.detach() - lr * by_bias)
+        parameters = heads.weight.requires_grad_(), heads.bias.requires_grad_()
+        loss, done = (penalty * distance(heads, erm)).sum(), 0
+        by_weight, by_bias = torch.autograd.grad(loss, parameters)
+        for x in read():
+            here = slice(done, done + len(x))
+            loss, done = weighted_loss(x, onehot[:, here], weight[:, here], heads).sum(), here.stop
+            for total, part in zip((by_weight, by_bias), torch.autograd.grad(loss, parameters), strict=True):
+                total += part
+        heads = Heads(heads.weight.detach() - lr * by_weight, heads.bias.detach() - lr * by_bias)
         if step % LOOK_EVERY == 0:
             best.offer(step, heads)
-    return best
 
 
 METHOD = Method("AFR", "Qiu et al. 2023", "validation, to choose", fit)

@@ -8,18 +8,20 @@ longer. The variant on training groups takes its subsets from the retraining set
 validation split.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.last_layer import logistic
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.logistic import STRENGTHS, Coefficients, Penalty
 from pipeline.last_layer.method import Cached, Fitted, Method, NotApplicableError
 from pipeline.last_layer.scale import Scale
+from pipeline.last_layer.views import Views
 
 CHOICES: dict[Penalty, tuple[float, ...]] = {"l1": STRENGTHS, "l2": (1.0, 0.1, 0.01)}  # C
 SUBSETS_TO_CHOOSE, SUBSETS = 10, 20
@@ -43,6 +45,25 @@ class Rows(NamedTuple):
         return Rows(self.x[rows], self.label[rows], self.group[rows])
 
 
+@dataclass(frozen=True)
+class RetrainingSet:
+    """The retraining set, of which no more is read than is fitted on.
+
+    Attributes:
+        group: (M,) int64.
+    """
+
+    views: Views
+    scale: Scale
+    group: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> Rows:
+        """Some of the rows."""
+        row = torch.from_numpy(rows).to(self.views.label.device)
+        x = logistic.standardised(self.views.take(row), self.scale)
+        return Rows(x, self.views.label[row].cpu().numpy(), self.group[rows])
+
+
 def fit(cached: Cached, split: Literal["training", "validation"], penalty: Penalty = "l1") -> Fitted:
     """Fit a head for each seed, on the groups of `split`.
 
@@ -50,11 +71,11 @@ def fit(cached: Cached, split: Literal["training", "validation"], penalty: Penal
         NotApplicableError: a required group label is unknown, or the rows to fit on lack a class.
     """
     _require_groups(cached, split)
-    scale = Scale.of(cached.views.original)
+    scale = Scale.of(cached.views.originals())
     of_validation = rows_of_validation(cached, scale)
-    source = of_validation
+    source: Rows | RetrainingSet = of_validation
     if split == "training" and cached.group is not None:
-        source = _rows(scale, cached.views.original, cached.views.label, cached.group.cpu().numpy())
+        source = RetrainingSet(cached.views, scale, cached.group.cpu().numpy())
     heads, chosen = [], []
     for seed in range(cached.params.seeds):
         rng = np.random.default_rng(seed)
@@ -79,11 +100,8 @@ def _require_groups(cached: Cached, split: Literal["training", "validation"]) ->
 def rows_of_validation(cached: Cached, scale: Scale) -> Rows:
     """All rows of the validation split."""
     validation = cached.validation
-    return _rows(scale, validation.features, validation.label, validation.grouping.index)
-
-
-def _rows(scale: Scale, features: Tensor, label: Tensor, group: NDArray[np.int64]) -> Rows:
-    return Rows(logistic.standardised(features, scale), label.cpu().numpy(), group)
+    x = logistic.standardised(validation.features, scale)
+    return Rows(x, validation.label.cpu().numpy(), validation.grouping.index)
 
 
 def _halves(rows: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
@@ -94,7 +112,7 @@ def _halves(rows: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
 
 
 def _best_strength(
-    learn: Rows, judge: Rows, rng: np.random.Generator, classes: int, penalty: Penalty
+    learn: Rows | RetrainingSet, judge: Rows, rng: np.random.Generator, classes: int, penalty: Penalty
 ) -> float:
     """The C of CHOICES with the best worst group on `judge`; if several are equal, the first."""
     subsets = [balanced(learn.group, rng) for _ in range(SUBSETS_TO_CHOOSE)]
@@ -116,7 +134,7 @@ def balanced(group: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.i
 
 
 def averaged(
-    rows: Rows,
+    rows: Rows | RetrainingSet,
     subsets: list[NDArray[np.int64]],
     strength: float,
     classes: int,

@@ -21,6 +21,7 @@ from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.logistic import STRENGTHS
 from pipeline.last_layer.method import Cached, Fitted, Method, NotApplicableError
 from pipeline.last_layer.scale import Scale
+from pipeline.last_layer.views import numbers
 from pipeline.metrics import prefer
 
 SIZES = (5, 10, 20, 50, 100, 200)  # k, ours
@@ -39,14 +40,15 @@ def fit(cached: Cached) -> Fitted:
             f"classes, and here are {cached.classes}"
         )
     rows, note = cached.held_out()
-    original, target = cached.views.original[rows], cached.views.label[rows]
-    loss = F.cross_entropy(cached.erm.logits(original)[0, 0], target, reduction="none").cpu().numpy()
-    scale, label = Scale.of(cached.views.original), target.cpu().numpy()
+    views, target = cached.views, cached.views.label[rows]
+    logits = views.logits(cached.erm, rows)[0, 0]
+    loss = F.cross_entropy(logits, target, reduction="none").cpu().numpy()
+    scale, label, row = Scale.of(views.originals()), target.cpu().numpy(), numbers(rows)
     found = sizes(label, cached.classes)
     fitted = []
     for k in found:
         chosen = hardest_and_easiest(loss, label, k)
-        x = logistic.standardised(original[torch.from_numpy(chosen).to(original.device)], scale)
+        x = logistic.standardised(views.take(row[torch.from_numpy(chosen).to(row.device)]), scale)
         for strength in STRENGTHS:
             coefficients = logistic.regression(x, label[chosen], cached.classes, strength, "l1")
             fitted.append(logistic.head(coefficients, scale))

@@ -1,61 +1,125 @@
-"""Fits one head exactly, by L-BFGS on all views at once. The paper's loss is convex in the head."""
+"""Fits one head exactly, by L-BFGS on all views. The paper's loss is convex in the head.
 
+Loss and gradient are sums over parts of the views, in a fixed order. Others may compute the parts; the sum is
+the same.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.last_layer.heads import Heads
-from pipeline.last_layer.loss import cross_entropy
+from pipeline.last_layer.loss import cross_entropy, gradient_
+from pipeline.last_layer.table import blocks
 from pipeline.last_layer.views import Views
 
 MAX_ITERATIONS = 500
+BLOCK = 4 << 20  # bytes of a block: the caches hold it until the gradient is computed
+PART = 1 << 15  # views
+
+Asked = tuple[float, float, NDArray[np.float64]]  # α, β and a head: weight and bias (C, D + 1)
+Share = tuple[float, NDArray[np.float64]]  # of the loss, and of its gradient (C, D + 1)
+Each = Callable[[Sequence[range], Asked], list[Share]]  # what each part gives, computed elsewhere
 
 
-class _Term:
-    """One term of the loss.
+class Sums:
+    """Shares of the loss, of a head and of some views. Masked and combined terms are means over all draws.
 
     Args:
-        features: (n, D) float32, the M rows once, or once for each draw.
-        label: (M,) int64.
-        row_weight: (M,) float32.
-        weight: 1, α or β.
+        alpha, beta: weights of the masked and the combined term.
         classes: C.
+
+    Attributes:
+        parts: the numbers of the views in the table; only those of terms that have a weight.
     """
 
-    def __init__(
-        self, features: Tensor, label: Tensor, row_weight: Tensor, weight: float, classes: int
-    ) -> None:
-        repeats = len(features) // len(label)
-        self._features = features
-        self._onehot = F.one_hot(label, classes).double().repeat(repeats, 1)
-        self._row_weight = row_weight.repeat(repeats)
-        self._weight = weight
+    def __init__(self, views: Views, alpha: float, beta: float, classes: int) -> None:
+        draws, count = views.order.shape
+        self._table = views.table
+        self._onehot = F.one_hot(views.label, classes).double()
+        # Of each term with a weight: where its views begin in the table, their rows, what each row counts.
+        in_order = torch.arange(count, device=views.label.device)
+        self._terms = [(0, in_order, views.weight.double() / count)]
+        for begin, weight in ((count, alpha), (count + draws * count, beta)):
+            if weight:
+                counts = views.intervention_weight.double() * weight / (draws * count)
+                self._terms.append((begin, views.order.flatten(), counts))
+        self.parts: list[range] = []
+        for begin, rows, _ in self._terms:
+            whole = range(begin, begin + len(rows))
+            self.parts += [whole[start : start + PART] for start in range(0, len(whole), PART)]
 
-    def __call__(self, weight: Tensor, bias: Tensor) -> Tensor:
-        """The mean loss over the rows, times the term's weight, for a float64 head, (C, D) and (C,).
+    def __call__(self, part: range, head: NDArray[np.float64]) -> Share:
+        """The share of a part.
 
-        Features are multiplied in float32. Losses are in float64, so that the line search sees small steps.
+        Features are multiplied in float32. Losses and sums are in float64, so that the line search sees small
+        steps.
+
+        Args:
+            head: weight and bias, (C, D + 1).
         """
-        logits = (self._features @ weight.T.float()).double() + bias
-        loss, _ = cross_entropy(logits, self._onehot, axis=1)
-        return self._weight * (loss * self._row_weight).mean()
+        begin, of_places, counts = [term for term in self._terms if term[0] <= part.start][-1]
+        whole = torch.from_numpy(head).to(self._table.device)
+        weight, bias = whole[:, :-1].float(), whole[:, -1]
+        loss, gradient = whole.new_zeros(()), torch.zeros_like(whole)
+        for block, x in blocks(self._table, part.start, part.stop, BLOCK):
+            rows = of_places[block.start - begin : block.stop - begin]
+            onehot, each = self._onehot[rows], counts[rows]
+            losses, log_p = cross_entropy((x @ weight.T).double() + bias, onehot, axis=1)
+            by_logits = gradient_(log_p, onehot, each[:, None])
+            loss += losses @ each
+            gradient[:, :-1] += by_logits.float().T @ x
+            gradient[:, -1] += by_logits.sum(0)
+        return loss.item(), gradient.cpu().numpy()
 
 
-def fit_lbfgs(views: Views, alpha: float, beta: float, classes: int, l2: float) -> tuple[Heads, float]:
+def answers(views: Views, classes: int) -> Callable[[range, Asked], Share]:
+    """The share of a part, for who computes it elsewhere."""
+    sums = lru_cache(1)(lambda alpha, beta: Sums(views, alpha, beta, classes))
+
+    def answer(part: range, asked: Asked) -> Share:
+        alpha, beta, head = asked
+        with torch.no_grad():
+            return sums(alpha, beta)(part, head)
+
+    return answer
+
+
+@torch.no_grad()
+def fit_lbfgs(
+    views: Views, alpha: float, beta: float, classes: int, l2: float, each: Each | None = None
+) -> tuple[Heads, float]:
     """Solve for one setting of (α, β, l2). The masked and combined terms are means over all draws.
 
     Nothing is random.
 
+    Args:
+        each: computes the parts elsewhere, on the same views; None: here.
+
     Returns:
         The head, (1, 1, …), and the loss at the minimum.
     """
-    device, width = views.table.device, views.table.shape[1]
-    parameters = torch.zeros(classes, width + 1, dtype=torch.float64, device=device, requires_grad=True)
-    terms = [_Term(views.original, views.label, views.weight, 1.0, classes)]
-    for kind, weight in enumerate((alpha, beta)):
-        if weight:
-            x = views.interventions[kind].flatten(0, 1)
-            terms.append(_Term(x, views.label, views.intervention_weight, weight, classes))
+    sums = Sums(views, alpha, beta, classes)
+
+    def objective(head: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and its gradient (C, D + 1), of a head on the CPU."""
+        asked = head.numpy()
+        shares = (
+            each(sums.parts, (alpha, beta, asked)) if each else [sums(part, asked) for part in sums.parts]
+        )
+        weight = head[:, :-1]
+        loss, gradient = l2 * weight.square().sum(), F.pad(2 * l2 * weight, (0, 1))
+        for share, by_head in shares:
+            loss += share
+            gradient += torch.from_numpy(by_head)
+        return loss, gradient
+
+    parameters = torch.zeros(classes, views.table.width + 1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [parameters],
         max_iter=MAX_ITERATIONS,
@@ -65,16 +129,12 @@ def fit_lbfgs(views: Views, alpha: float, beta: float, classes: int, l2: float) 
         line_search_fn="strong_wolfe",
     )
 
-    def objective() -> Tensor:
-        optimizer.zero_grad()
-        weight, bias = parameters[:, :-1], parameters[:, -1]
-        loss = l2 * weight.square().sum()
-        for term in terms:
-            loss = loss + term(weight, bias)
-        loss.backward()
+    def closure() -> Tensor:
+        with torch.no_grad():
+            loss, parameters.grad = objective(parameters.detach())
         return loss
 
-    optimizer.step(objective)
-    loss = objective().item()
-    fitted = parameters.detach().float()[None, None]
-    return Heads(fitted[..., :-1].clone(), fitted[..., -1].clone()), loss
+    optimizer.step(closure)
+    loss, _ = objective(parameters.detach())
+    fitted = parameters.detach().float().to(views.table.device)[None, None]
+    return Heads(fitted[..., :-1].clone(), fitted[..., -1].clone()), loss.item()

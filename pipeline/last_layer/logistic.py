@@ -31,7 +31,7 @@ def standardised(features: Tensor, scale: Scale) -> NDArray[np.float64]:
     Raises:
         NotApplicableError: they overflow.
     """
-    found = ((features - scale.mean) / scale.deviation).cpu().numpy().astype(np.float64)
+    found = scale(features).cpu().numpy().astype(np.float64)
     if not np.isfinite(found).all():
         raise NotApplicableError("the features are too large to be standardised")
     return found

@@ -17,7 +17,7 @@ from pipeline.last_layer.adam import NotFiniteError, Weigh, fit_adam, mean_of_ba
 from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
-from pipeline.last_layer.lbfgs import fit_lbfgs
+from pipeline.last_layer.lbfgs import Each, fit_lbfgs
 from pipeline.last_layer.scale import Scale
 from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
@@ -48,6 +48,7 @@ def fit(
     params: FitParams,
     settings: Sequence[Setting],
     weigh: Weigh = mean_of_batch,
+    each: Each | None = None,
 ) -> Retrained:
     """Fit a head for every seed of `params.head_seeds` and every setting at once.
 
@@ -59,17 +60,18 @@ def fit(
         start: the ERM head for raw features, (1, 1, …).
         params: its l2 is that of settings that have none.
         weigh: how much each row of a batch counts (`adam` only).
+        each: computes the parts of the loss elsewhere, on the views that `prepared` gives (`lbfgs` only).
 
     Raises:
         MacError: the loss, or a head, is not finite.
     """
-    scale = Scale.of(views.original) if params.standardize else None
+    views, scale = prepared(views, params)
     if scale:
-        views, start = scale.views(views), scale.into(start)
+        start = scale.into(start)
     if params.init == "zeros":
         start = Heads(torch.zeros_like(start.weight), torch.zeros_like(start.bias))
     if params.solver == "lbfgs":
-        retrained = _solved(views, validation, start.bias.shape[-1], params, settings, scale)
+        retrained = _solved(views, validation, start.bias.shape[-1], params, settings, scale, each)
     else:
         retrained = _best_epochs(views, validation, start, params, settings, scale, weigh)
     if not retrained.heads.finite().all():  # the last step may do it, which no loss shows
@@ -77,6 +79,14 @@ def fit(
             "retrain: a head is NaN or infinite after its fit; lower retrain.lr or raise retrain.l2"
         )
     return retrained
+
+
+def prepared(views: Views, params: FitParams) -> tuple[Views, Scale | None]:
+    """The views that are fitted on, and how they are standardised."""
+    if not params.standardize:
+        return views, None
+    scale = Scale.of(views.originals())
+    return scale.views(views), scale
 
 
 def as_it_is(validation: HeldOutSplit, erm: Heads) -> Retrained:
@@ -93,11 +103,13 @@ def _solved(
     params: FitParams,
     settings: Sequence[Setting],
     scale: Scale | None,
+    each: Each | None,
 ) -> Retrained:
     """By L-BFGS, one setting after another."""
     fitted, losses = [], []
-    for each in settings:
-        head, loss = fit_lbfgs(views, each.alpha, each.beta, classes, each.strength(params.l2))
+    for setting in settings:
+        l2 = setting.strength(params.l2)
+        head, loss = fit_lbfgs(views, setting.alpha, setting.beta, classes, l2, each)
         if not math.isfinite(loss):
             raise MacError(f"retrain: the loss is {loss} at the end of L-BFGS; raise retrain.l2")
         fitted.append(head)

@@ -24,6 +24,7 @@ from torch import Tensor
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.loss import cross_entropy, gradient_
 from pipeline.last_layer.method import Cached, Fitted, Method, NotApplicableError
+from pipeline.last_layer.views import numbers
 from pipeline.metrics import prefer
 
 SIZES = (20, 100, 500)  # n
@@ -40,15 +41,15 @@ def fit(cached: Cached) -> Fitted:
     if not cached.early:
         raise NotApplicableError("needs the predictions of an epoch before ERM's own (train.keep_epochs)")
     rows, note = cached.held_out()
-    x, label = cached.views.original[rows], cached.views.label[rows]
-    logits = cached.erm.logits(x)[0, 0]
+    label, logits = cached.views.label[rows], cached.views.logits(cached.erm, rows)[0, 0]
     sizes = [n for n in SIZES if n <= len(label)] or [len(label)]
     order = {epoch: by_disagreement(early[rows], logits) for epoch, early in cached.early.items()}
     settings = list(product(order, sizes, RATES))
     weight = torch.stack([balanced(order[epoch][:n], label) for epoch, n, _ in settings])
-    rate = torch.tensor([rate for _, _, rate in settings], device=x.device)
+    rate = torch.tensor([rate for _, _, rate in settings], device=label.device)
     used = weight.any(0)
-    heads = finetuned(x[used], label[used], weight[:, used], rate, cached.erm)
+    x = cached.views.take(numbers(rows)[used])
+    heads = finetuned(x, label[used], weight[:, used], rate, cached.erm)
     worst, mean = cached.validation.scores(heads)
     best = prefer(worst[0], mean[0])
     epoch, n, lr = settings[best]

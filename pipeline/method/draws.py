@@ -107,9 +107,16 @@ class Draws:
         views, fill = ("masked", "rest", *partners), _fills(masks["val/channel_mean"][:], batch)
         return cls("val/", views, rows, retraining, partners, batch, fill)
 
+    @property
+    def order(self) -> NDArray[np.int32] | None:
+        """(R, M), the image at each place where views of the retraining set are kept; None: as they come."""
+        return None if self.part else pairing.by_batch(self.batch)
+
     def write(self, artefact: Writer, split: str) -> None:
-        """Write partners, batches and fills into features.h5."""
+        """Write partners, batches, their order and fills into features.h5."""
         artefact.write(f"{split}/batch", self.batch)
+        if self.order is not None:
+            artefact.write(f"{split}/order", self.order)
         artefact.write(f"{split}/fill", self.fill)
         for view, partner in self.partners.items():
             artefact.write(PARTNERS[self.part, view], partner)

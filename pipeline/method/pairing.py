@@ -67,6 +67,11 @@ def draw(
     return Draw(_numbered(cut), partner)
 
 
+def by_batch(batch: NDArray[np.integer]) -> NDArray[np.int32]:
+    """The positions in the order of their batches, ties in order, of batches (R, M); (R, M) int32."""
+    return np.argsort(batch, axis=1, kind="stable").astype(np.int32)
+
+
 def partners(
     labels: NDArray[np.integer],
     theirs: NDArray[np.integer],

@@ -1,6 +1,6 @@
 """`features`: the cached views."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,4 +29,7 @@ class FeaturesParams(Block):
         "1: all of them",
     )
     precision: Precision
+    storage: Literal["float32", "float16"] = Field(
+        description="number format of the features in features.h5; float16 takes half the space"
+    )
     seed: Seed = Field(description="seed of the draws")

@@ -20,6 +20,10 @@ class FitParams(Block):
     average: Positive = Field(
         description="adam: number of fits with different seeds that are averaged into one head"
     )
+    memory: Literal["auto", "resident", "streamed"] = Field(
+        description="resident: the features are read into memory once; streamed: every pass reads them from "
+        "features.h5; auto: resident if they fit. The heads are the same"
+    )
     init: Literal["erm", "zeros"] = Field(description="the head that a fit starts from")
     standardize: bool = Field(
         description="whether to standardise features by the mean and deviation of the originals"

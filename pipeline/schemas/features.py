@@ -1,12 +1,21 @@
-"""features.h5: φ of all views of the retraining set, and of the validation and test images."""
+"""features.h5: φ of all views of the retraining set, and of the validation and test images.
 
-from pipeline.store.schema import Batches, Between, Codes, Field
+The masked and combined views of a draw lie in the order in which retraining reads them: its batches one after
+another. So a batch is one piece of the file.
+"""
+
+from pipeline.store.schema import Batches, Between, Codes, Field, Orders
+
+
+def _phi(dims: tuple[str, ...], about: str, optional: bool = False) -> Field:
+    """Features; `features.storage` says in which of the two dtypes they are."""
+    return Field("float32", (*dims, "feature"), about, optional=optional, half=True)
 
 
 def _split(split: str) -> dict[str, Field]:
     rows = f"{split} position"
     return {
-        f"{split}/original": Field("float32", (rows, "feature"), "φ(x) of the original images"),
+        f"{split}/original": _phi((rows,), "φ(x) of the original images"),
         f"{split}/label": Field("int64", (rows,), "class", values=Codes("classes")),
         f"{split}/attribute": Field(
             "int64", (rows,), "spurious attribute; -1 unknown", values=Codes("attributes", or_unknown=True)
@@ -17,7 +26,6 @@ def _split(split: str) -> dict[str, Field]:
 
 def _views_of_validation() -> dict[str, Field]:
     """There are none if masks.h5 has no validation images."""
-    views = ("val draw", "masked position", "feature")
     drawn = ("val draw", "masked position")
     about = "validation images with a mask, position in val/"
     return {
@@ -28,12 +36,11 @@ def _views_of_validation() -> dict[str, Field]:
             optional=True,
             values=Codes("val position", unique=True),
         ),
-        "val/masked": Field("float32", views, "φ of the core alone, filled with b", optional=True),
-        "val/rest": Field("float32", views, "φ of the rest alone, filled with b", optional=True),
-        "val/combined": Field("float32", views, "φ of the combined views", optional=True),
-        "val/combined_same": Field(
-            "float32",
-            views,
+        "val/masked": _phi(drawn, "φ of the core alone, filled with b", optional=True),
+        "val/rest": _phi(drawn, "φ of the rest alone, filled with b", optional=True),
+        "val/combined": _phi(drawn, "φ of the combined views", optional=True),
+        "val/combined_same": _phi(
+            drawn,
             "φ of the core on an image of the same class; absent if train/ lacks a class of these images",
             optional=True,
         ),
@@ -58,8 +65,14 @@ def _views_of_validation() -> dict[str, Field]:
 
 SCHEMA = {
     **_split("train"),
-    "train/masked": Field("float32", ("draw", "train position", "feature"), "φ of the masked views"),
-    "train/combined": Field("float32", ("draw", "train position", "feature"), "φ of the combined views"),
+    "train/order": Field(
+        "int32",
+        ("draw", "place"),
+        "the position in train/ of the image whose views are at each place of masked and combined",
+        values=Orders("train position"),
+    ),
+    "train/masked": _phi(("draw", "place"), "φ of the masked views, in this order: batch after batch"),
+    "train/combined": _phi(("draw", "place"), "φ of the combined views, in this order: batch after batch"),
     "train/partner": Field(
         "int32",
         ("draw", "train position"),

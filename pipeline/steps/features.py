@@ -106,12 +106,12 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
             artefact.write(f"{split}/attribute", attribute[of_split])
         draws.write(artefact, "train")
         if original is not None:
-            artefact.write("train/original", original)
+            artefact.write("train/original", original.astype(params.storage))
         if validation is not None:
             artefact.write("val/position", np.searchsorted(rows["val"], validation.rows))
             validation.write(artefact, "val")
         for name, part in parts.items():
-            merge = _merge(artefact, part, width)
+            merge = _merge(artefact, part, width, params.storage)
             shards[name].map_blocks(work(part), _cut(part, on), merge, cluster=context.cluster)
 
 
@@ -131,16 +131,24 @@ class _Part:
     views: Views
 
 
-def _merge(artefact: store.Writer, part: _Part, width: int) -> Merge:
-    """Make the datasets of the part's views; return the function that writes a block."""
+def _merge(artefact: store.Writer, part: _Part, width: int, storage: str) -> Merge:
+    """Make the datasets of the part's views, of a dtype; return the function that writes a block."""
     datasets = {}
     for name in part.views:
         drawn = (len(part.draws.batch),) if part.draws and name != "original" else ()
-        datasets[name] = artefact.create(f"{part.split}/{name}", (*drawn, len(part.rows), width))
+        datasets[name] = artefact.create(f"{part.split}/{name}", (*drawn, len(part.rows), width), storage)
+    order = part.draws.order if part.draws else None
+    places = None if order is None else order.argsort(1)  # (R, M), of each image
 
     def merge(block: Block, arrays: Arrays) -> None:
         for name, dataset in datasets.items():
-            dataset[(..., block.slice, slice(None))] = arrays[name]
+            values = arrays[name].astype(storage, copy=False)
+            if places is None or name == "original":
+                dataset[(..., block.slice, slice(None))] = values
+                continue
+            for r, there in enumerate(places[:, block.slice]):
+                in_order = there.argsort()  # HDF5 takes rising places, and then all of them at once
+                dataset[r, there[in_order]] = values[r, in_order]
 
     return merge
 
@@ -186,7 +194,7 @@ class _Work:
             erm, on = given.model("erm"), device.pick(self.on)
             loaded = classifier.load(erm.spec, erm.read(), on)
             model = classifier.for_inference(loaded, device.dtype(on, self.params.precision))
-            network = _Network(given, model, on)
+            network = _Network(given, model, on, self.params.storage)
             if self.part.draws is None:
                 yield _Originals(network, self.part.rows).block
             else:
@@ -195,11 +203,12 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Network:
-    """The network, and how its inputs are made."""
+    """The network, how its inputs are made, and the dtype that its features are kept in."""
 
     given: Opened
     model: Classifier
     on: torch.device
+    storage: str
 
     def batches(self, block: Block) -> list[NDArray[np.int64]]:
         """The positions of a block, cut into forward passes."""
@@ -227,7 +236,7 @@ class _Network:
         """φ, (B, D).
 
         Raises:
-            MacError: they are not finite, or so large that features.h5 could not be opened.
+            MacError: they are not finite, or so large that features.h5 could not be opened or hold them.
         """
         found = self.model.features(x).cpu().numpy()
         if not (np.abs(found) <= LARGEST).all():
@@ -235,6 +244,10 @@ class _Network:
             raise MacError(
                 f"features: they are NaN or above {LARGEST:g}; the model in {model} has diverged, "
                 "lower train.lr"
+            )
+        if (most := np.abs(found).max()) > np.finfo(self.storage).max:
+            raise MacError(
+                f"features: they go up to {most:g}, too large for float16; set features.storage to float32"
             )
         return np.asarray(found)
 

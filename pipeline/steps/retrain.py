@@ -3,12 +3,16 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from pipeline import store
+from pipeline.compute import device
 from pipeline.compute.context import Context
 from pipeline.compute.progress import log
 from pipeline.last_layer import mac
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
+from pipeline.last_layer.spread import spread
 from pipeline.last_layer.views import Views
 from pipeline.metrics import as_dict, over_seeds, prefer, seen
 from pipeline.params.retrain import RetrainParams
@@ -16,6 +20,7 @@ from pipeline.params.selection import SelectionParams
 from pipeline.project import Opened
 from pipeline.results.choice import Choice
 from pipeline.selection import criterion_of, spoken_scores
+from pipeline.setting import Setting
 
 
 def retrain(
@@ -42,13 +47,13 @@ def retrain(
         choice = Choice.by_params(params.alpha, params.beta, params.l2)
         made_from = given.digests("features", "erm")
     erm, features = given.model("erm"), given.file("features")
-    validation = HeldOutSplit.to_choose(features, context.on, erm.head(), selection.criterion)
+    on = _device(params, context)
+    validation = HeldOutSplit.to_choose(features, on, erm.head(), selection.criterion)
     criterion = criterion_of(validation.criterion)
     labels = seen("validation, to choose", criterion, given.erm_labels)
-    start = Heads.of(erm.head()).to(context.on)
+    start = Heads.of(erm.head()).to(on)
     if setting := choice.setting:
-        views = Views.of(features, params, context.on)
-        retrained = mac.fit(views, validation, start, params, [setting])
+        retrained = _fitted(given, params, setting, validation, start, context)
     else:
         retrained = mac.as_it_is(validation, start)
     accuracy = validation.accuracy(retrained.heads)[:, 0]
@@ -78,3 +83,29 @@ def retrain(
     log.info("%s", choice.reason)
     scores = spoken_scores(criterion, worst.mean(), mean.mean())
     log.info("validation: %s (mean of %d heads)", scores, len(heads))
+
+
+def _device(params: RetrainParams, context: Context) -> torch.device:
+    """Where this process computes. With a cluster the context has the workers' device, which it may lack."""
+    if context.cluster is None:
+        return context.on
+    return torch.device("cpu") if params.solver == "lbfgs" else device.pick("auto")
+
+
+def _fitted(
+    given: Opened,
+    params: RetrainParams,
+    setting: Setting,
+    validation: HeldOutSplit,
+    start: Heads,
+    context: Context,
+) -> mac.Retrained:
+    """The heads of one setting. The workers of a cluster, if there is one, share the work of L-BFGS."""
+    features, on = given.file("features"), start.bias.device
+    if context.cluster is None or params.solver == "adam":
+        if context.cluster is not None:
+            log.info("Adam takes one step after another: this process computes alone")
+        return mac.fit(Views.of(features, params, on), validation, start, params, [setting])
+    here = params.model_copy(update={"memory": "streamed"})
+    with spread(context.cluster, given.reference("erm", "features"), params, context.on.type) as each:
+        return mac.fit(Views.of(features, here, on), validation, start, params, [setting], each=each)

@@ -37,15 +37,19 @@ class Writer:
         self.file = file
         self._path, self._fields = path, schema
 
-    def create(self, name: str, shape: Sequence[int]) -> h5py.Dataset:
-        """Create the schema's dataset `name` with all its rows, to be filled by slices of checked values."""
+    def create(self, name: str, shape: Sequence[int], dtype: str | None = None) -> h5py.Dataset:
+        """Create the schema's dataset `name` with all its rows, to be filled by slices of checked values.
+
+        Args:
+            dtype: one of the field's dtypes; None for the first.
+        """
         field = self._fields[name]
         options: dict[str, Any] = {}
         if field.layout != "contiguous" and shape[0] > 0:
             options["chunks"] = (1, *shape[1:])
         if field.layout == "gzip":
             options |= {"compression": "gzip", "compression_opts": 1, "shuffle": False}
-        dataset = self.file.create_dataset(name, tuple(shape), np.dtype(field.dtype), **options)
+        dataset = self.file.create_dataset(name, tuple(shape), np.dtype(dtype or field.dtype), **options)
         _describe(dataset, field)
         return dataset
 
@@ -65,7 +69,8 @@ class Writer:
             array = np.asarray(values)
             if array.size and (problem := field.problem(array, {})):
                 raise MacError(f"{self._path}: cannot be written: dataset '{name}' {problem}")
-            self.create(name, array.shape)[...] = array
+            dtype = array.dtype.name if array.dtype.name in field.dtypes else None
+            self.create(name, array.shape, dtype)[...] = array
 
 
 def _describe(dataset: h5py.Dataset, field: Field) -> None:
@@ -188,16 +193,24 @@ def _sealed(path: Path) -> str | None:
 class _Dataset(h5py.Dataset):  # type: ignore[misc] # h5py has no types
     """A dataset that says of which file it is if it cannot be read.
 
-    The caller may be writing another file, and would take an OSError for an error of that one.
+    The caller may be writing another file, and would take an OSError for an error of that one. Half precision
+    is read as float32.
     """
 
     def __init__(self, bound: h5py.h5d.DatasetID, name: str, remedy: str) -> None:
         super().__init__(bound)
         self._where, self._remedy = name, remedy
+        self.stored = super().dtype
+
+    @property
+    def dtype(self) -> Any:
+        """What is read."""
+        return np.dtype(np.float32) if self.stored == np.float16 else self.stored
 
     def __getitem__(self, rows: Any, new_dtype: Any = None) -> Any:
         with self._read():
-            return super().__getitem__(rows, new_dtype)
+            values = super().__getitem__(rows, new_dtype)
+        return values if values.dtype == self.dtype else values.astype(self.dtype)
 
     def read_direct(self, dest: NDArray[Any], source_sel: Any = None, dest_sel: Any = None) -> None:
         with self._read():
@@ -281,6 +294,23 @@ class Artefact:
             ValueError: it is missing, or is not what `create` writes.
         """
         return decoded(_text(self._file, name))
+
+    def stored(self, name: str) -> np.dtype[Any]:
+        """The dtype that a dataset's values have in the file."""
+        dtype: np.dtype[Any] = self._datasets[name].stored
+        return dtype
+
+    def place(self, name: str) -> tuple[int, int]:
+        """Where the values of a dataset begin, for `os.preadv`: the descriptor of the open file, an offset.
+
+        Raises:
+            MacError: they do not lie there one after another.
+        """
+        dataset = self[name]
+        offset = dataset.id.get_offset()
+        if offset is None:
+            raise MacError(f"{self.path}: dataset '{name}' is in chunks, expected one piece; {self._remedy}")
+        return self._file.id.get_vfd_handle(), offset
 
     def about(self, name: str) -> str:
         """What a dataset holds, in one line."""
@@ -558,11 +588,13 @@ def _require_form(name: str, field: Field, dataset: h5py.h5d.DatasetID) -> None:
     if field.dtype == "utf-8":
         is_right = isinstance(kind, h5py.h5t.TypeStringID) and not kind.is_variable_str()
     else:
-        is_right = kind.equal(h5py.h5t.py_create(np.dtype(field.dtype), logical=True))
+        known = [h5py.h5t.py_create(np.dtype(dtype), logical=True) for dtype in field.dtypes]
+        is_right = any(map(kind.equal, known))
     axes = dataset.get_space().get_simple_extent_ndims()
     if not is_right or kind.committed() or axes != len(field.dims):
         raise ValueError(
-            f"dataset '{name}' is {_said(kind)} with {axes} axes, expected {field.dtype} {field.dims}"
+            f"dataset '{name}' is {_said(kind)} with {axes} axes, "
+            f"expected {' or '.join(field.dtypes)} {field.dims}"
         )
 
 

@@ -56,6 +56,28 @@ class Batches:
 
 
 @dataclass(frozen=True)
+class Orders:
+    """An order of all positions in each draw.
+
+    Attributes:
+        of: the axis of the positions.
+    """
+
+    of: str
+
+    def problem(self, values: NDArray[Any], lengths: Mapping[str, int]) -> str:
+        """What is wrong with all the values, (draws, positions); empty if nothing is.
+
+        Args:
+            lengths: the lengths of axes, by name; without that of the positions, there are as many as places.
+        """
+        positions = np.arange(lengths.get(self.of, values.shape[1]))
+        if values.shape[1] == len(positions) and (np.sort(values, axis=1) == positions).all():
+            return ""
+        return f"has a draw that does not have each {self.of} once"
+
+
+@dataclass(frozen=True)
 class Between:
     """Numbers from `low` to `high`."""
 
@@ -74,7 +96,7 @@ class Field:
     """A dataset of an HDF5 artefact, or a tensor.
 
     Attributes:
-        dtype: NumPy dtype, or `utf-8` for strings.
+        dtype: NumPy dtype, or `utf-8` for strings. All values are read in it.
         dims: names of the axes. In a file, axes with the same name have the same length. A number is a fixed
             length.
         about: what it holds, in one line.
@@ -83,6 +105,7 @@ class Field:
         values: the values that it may have; None for all of its dtype. Floating-point numbers are finite, and
             no larger than LARGEST, in any case.
         empty: whether it may have no rows.
+        half: whether a file may have its values in float16 instead.
     """
 
     dtype: str
@@ -90,13 +113,21 @@ class Field:
     about: str
     layout: str = "contiguous"
     optional: bool = False
-    values: Codes | Batches | Between | None = None
+    values: Codes | Batches | Orders | Between | None = None
     empty: bool = False
+    half: bool = False
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The dtypes that its values may have in a file."""
+        return (self.dtype, "float16") if self.half else (self.dtype,)
 
     @property
     def checked_at_once(self) -> bool:
         """Whether `problem` needs all values together."""
-        return isinstance(self.values, Batches) or (isinstance(self.values, Codes) and self.values.unique)
+        if isinstance(self.values, Codes):
+            return self.values.unique
+        return isinstance(self.values, Batches | Orders)
 
     def misfit(self, shape: tuple[int, ...], lengths: dict[str, int]) -> str:
         """What is wrong with a shape of the right number of axes; empty if nothing is.
@@ -120,11 +151,13 @@ class Field:
         """
         if values.dtype.kind == "b" and values.view(np.uint8).max() > 1:
             return "has a truth value that is neither 0 nor 1"
-        if values.dtype.kind == "f" and not (values.min() >= -LARGEST and values.max() <= LARGEST):
+        if values.dtype.kind == "f" and not (
+            float(values.min()) >= -LARGEST and float(values.max()) <= LARGEST
+        ):
             return f"has {_odd(values, -LARGEST, LARGEST)}, expected finite numbers up to {LARGEST:g}"
         if values.dtype.kind == "S":
             return _undecodable(values)
-        if isinstance(self.values, Codes):
+        if isinstance(self.values, Codes | Orders):
             return self.values.problem(values, lengths)
         return "" if self.values is None else self.values.problem(values)
 

@@ -72,6 +72,7 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     fitted = training * (1 + 2 * features.draws) + validation + test
     views = fitted + 4 * features.validation_draws * validation
     width, masked = 4 * model.head.in_features, training + validation
+    stored = np.dtype(features.storage).itemsize * model.head.in_features
     saliency = params.of(SaliencyParams)
     # Forward passes for a mask.
     passes = 2 if saliency.flip and saliency.method not in LOOK_AWAY else 1
@@ -93,7 +94,7 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
         Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
         trained,
         Need("saliency", masked * (mask + MAP), looked / forward),
-        Need("features", width * views, views / forward),
+        Need("features", stored * views, views / forward),
         Need("sweep", 0, seconds["sweep"]),
         Need("retrain", weights, seconds["retrain"]),
     ]

@@ -72,7 +72,7 @@ def as_dict(path: Path) -> dict[str, Any]:
         artefact = given.file(kind.name)
         about["datasets"] = {}
         for name in artefact:
-            shape = {"dtype": str(artefact[name].dtype), "shape": list(artefact[name].shape)}
+            shape = {"dtype": str(artefact.stored(name)), "shape": list(artefact[name].shape)}
             about["datasets"][name] = shape | {"about": artefact.about(name)}
         return about | _provenance(artefact.provenance)
 
@@ -164,7 +164,7 @@ def _dataset_lines(artefact: Artefact) -> list[str]:
         dataset = artefact[name]
         axes = zip(artefact.axes(name), dataset.shape, strict=True)
         dims = ", ".join(f"{axis} {length}" for axis, length in axes)
-        dtype = "utf-8" if dataset.dtype.kind == "S" else str(dataset.dtype)
+        dtype = "utf-8" if dataset.dtype.kind == "S" else str(artefact.stored(name))
         lines.append(f"  {name:<16} {dtype:<8} ({dims}): {artefact.about(name)}")
     pictures = artefact.count_of_group(PREVIEWS)
     if pictures is not None:

@@ -51,6 +51,15 @@ def test_features_whose_validation_images_have_partners_of_their_own_split(tmp_p
         diagnose(given)
 
 
+def test_features_in_another_order(tmp_path: Path) -> None:
+    project = cached.write(tmp_path)
+    with edited(project.path("features")) as file:
+        del file["train/order"]
+    message = r"features.h5: dataset 'train/order' is missing; run 'mac features'$"
+    with pytest.raises(MacError, match=message), project.open("features"):
+        pass
+
+
 def test_an_erm_that_kept_early_epochs_but_not_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

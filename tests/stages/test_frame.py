@@ -40,6 +40,8 @@ OTHERS: dict[str, Any] = {
     "train.select": "best",
     "train.hold_out": 0.2,
     "train.keep_epochs": [1],
+    "features.storage": "float16",
+    "retrain.memory": "streamed",
     "sweep.pick": "criterion",
     "sweep.default": [2, 2],
     "retraining_set.balance": "class",

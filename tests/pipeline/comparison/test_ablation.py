@@ -26,7 +26,13 @@ from tests.conftest import edited
 NEEDS = ("images", "erm", "masks", "features")
 MAPS = cached.MAPS.model_copy(update={"top_k": 0.25})
 FEATURES = FeaturesParams(
-    draws=made_up.DRAWS, validation_draws=1, batch_size=8, low_loss=1.0, precision="float32", seed=0
+    draws=made_up.DRAWS,
+    validation_draws=1,
+    batch_size=8,
+    low_loss=1.0,
+    precision="float32",
+    storage="float32",
+    seed=0,
 )
 FIT = fit_params()
 SWEEP = SweepParams(

@@ -26,7 +26,11 @@ from pipeline.compute.cluster import DaskCluster
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Shards, blocks
 from pipeline.errors import MacError
+from pipeline.last_layer import lbfgs
+from pipeline.params.retrain import RetrainParams
 from pipeline.steps import features, prepare, saliency
+from pipeline.steps.retrain import retrain
+from tests import cached
 from tests.conftest import REPOSITORY, Project, nothing
 
 
@@ -344,3 +348,21 @@ def test_ctrl_c_does_not_reach_workers_nor_those_started_anew() -> None:
         assert threads
         assert all(blocked & interrupt for blocked in threads.values())
     assert not signals_blocked()[os.getpid()] & interrupt  # the main thread has the number of its process
+
+
+def test_workers_share_the_work_of_lbfgs(
+    two: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes of the head are those of this process alone, however many share the parts."""
+    made = cached.write(tmp_path)
+    monkeypatch.setattr(lbfgs, "PART", 25)
+    params = RetrainParams(
+        **cached.fit_params(solver="lbfgs", standardize=True).model_dump(), alpha=1, beta=2
+    )
+    heads = []
+    for place in (None, two):
+        with made.open("erm", "features") as given:
+            where = Context("cpu", tmp_path / "scratch", place)
+            retrain(given, made.path("retrained"), params, cached.AUTO, where)
+        heads.append((made.path("retrained") / "head.safetensors").read_bytes())
+    assert heads[0] == heads[1]

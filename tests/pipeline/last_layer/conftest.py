@@ -10,7 +10,7 @@ from pipeline.last_layer.method import Cached
 from pipeline.last_layer.views import Views
 from pipeline.method import pairing
 from pipeline.metrics import Grouping
-from tests.cached import BATCH, FIT, GROUPS, WIDTH, rows
+from tests.cached import BATCH, FIT, GROUPS, WIDTH, retraining_set, rows
 
 M, D, R, CLASSES = 46, 7, 3, 3  # of `views`; M is no multiple of the batch
 
@@ -23,11 +23,9 @@ def views() -> Views:
     tables = []
     for shape in ((M, D), (R, M, D), (R, M, D)):
         table = rng.normal(size=shape).astype(np.float32) + label[:, None] * 0.3
-        tables.append(torch.from_numpy(table.astype(np.float32)).view(-1, D))
+        tables.append(table.astype(np.float32))
     batch = np.stack([pairing.draw(label, BATCH, 0, r).batch for r in range(R)])
-    weight = torch.ones(M)
-    batches = torch.from_numpy(batch).long()
-    return Views(torch.cat(tables), torch.from_numpy(label), batches, weight, weight)
+    return retraining_set(tables[0], label, batch, *tables[1:])
 
 
 @pytest.fixture
@@ -45,9 +43,8 @@ def cached() -> Cached:
     batch = np.stack([rng.permutation(60) // BATCH for _ in range(2)])
     generator = torch.Generator().manual_seed(0)
     grouping = Grouping("group", list(GROUPS), 2 * val_label + val_attribute)
-    weight = torch.ones(60)
     return Cached(
-        views=Views(torch.from_numpy(x), torch.from_numpy(label), torch.from_numpy(batch), weight, weight),
+        views=retraining_set(x, label, batch),
         group=torch.from_numpy(2 * label + attribute),
         unseen=torch.arange(60) % 3 == 0,
         early={},

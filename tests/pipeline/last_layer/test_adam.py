@@ -9,10 +9,11 @@ from torch import nn
 from pipeline.last_layer import adam
 from pipeline.last_layer.adam import NotFiniteError, fit_adam
 from pipeline.last_layer.heads import Heads
+from pipeline.last_layer.table import Resident
 from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
 from pipeline.setting import Setting
-from tests.cached import BATCH, fit_params
+from tests.cached import BATCH, batches, fit_params, interventions, originals
 
 PARAMS = fit_params(epochs=4, lr=0.05, lr_step=2, lr_gamma=0.5)
 ALPHAS, BETAS, L2S = [2.0, 0.0, 1.0], [3.0, 0.0, 0.5], [0.01, 0.0, 0.2]
@@ -44,21 +45,21 @@ def one_at_a_time(
     with torch.no_grad():
         head.weight.copy_(start.weight[0, 0])
         head.bias.copy_(start.bias[0, 0])
-    masked, combined = views.interventions
+    masked, combined = interventions(views)
     among = views.intervention_weight > 0
     weight = len(among) / among.sum()
     optimizer = torch.optim.Adam(head.parameters(), lr=PARAMS.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, PARAMS.lr_step, PARAMS.lr_gamma)
-    epochs = []
+    x, batch, epochs = originals(views), batches(views), []
     for epoch in range(PARAMS.epochs):
-        draw = adam.draw_of(seed, epoch, len(views.batch))
+        draw = adam.draw_of(seed, epoch, len(batch))
         losses = []
         for number in adam.batch_order(seed, epoch, -(-len(views.label) // BATCH)):
-            rows = (views.batch[draw] == number).nonzero()[:, 0]
-            loss = F.cross_entropy(head(views.original[rows]), views.label[rows])
+            rows = (batch[draw] == number).nonzero()[:, 0]
+            loss = F.cross_entropy(head(x[rows]), views.label[rows])
             some = rows[among[rows]]
-            for term, x in ((alpha, masked[draw, some]), (beta, combined[draw, some])):
-                each = F.cross_entropy(head(x), views.label[some], reduction="sum")
+            for term, phi in ((alpha, masked[draw, some]), (beta, combined[draw, some])):
+                each = F.cross_entropy(head(phi), views.label[some], reduction="sum")
                 loss = loss + term * weight * each / len(rows)
             loss = loss + l2 * head.weight.square().sum()
             optimizer.zero_grad()
@@ -93,8 +94,9 @@ def test_seeds_differ_and_repeat(views: Views, start: Heads) -> None:
 
 
 def test_a_loss_that_is_not_finite_names_epoch_batch_and_seed(views: Views, start: Heads) -> None:
-    views.table[9] = float("inf")  # an original: every seed sees it in its first epoch
-    number = int(views.batch[adam.draw_of(4, 0, 3), 9])
+    assert isinstance(views.table, Resident)
+    views.table.values[9] = float("inf")  # an original: every seed sees it in its first epoch
+    number = int(batches(views)[adam.draw_of(4, 0, 3), 9])
     batch = 1 + adam.batch_order(4, 0, -(-len(views.label) // BATCH)).tolist().index(number)
     with pytest.raises(NotFiniteError, match=rf"the loss is (nan|inf) in epoch 1, batch {batch}, seed 4"):
         fit(views, start, [4])

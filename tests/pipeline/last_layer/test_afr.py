@@ -11,13 +11,14 @@ from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.method import Cached
 from pipeline.metrics import Accuracy
+from tests.cached import originals
 
 
 def by_a_plain_loop(
     cached: Cached, rows: list[int], gamma: float, penalty: float, steps: int
 ) -> list[Tensor]:
     """Weight (C, D) and bias (C,) after some steps of SGD, row by row."""
-    x, label = cached.views.original, cached.views.label
+    x, label = originals(cached.views), cached.views.label
     start = cached.erm.weight[0, 0], cached.erm.bias[0, 0]
     weights = []
     for row in rows:
@@ -46,20 +47,22 @@ def test_it_agrees_with_a_plain_loop(cached: Cached) -> None:
     gamma, penalty, steps = 3.0, 0.2, 30
     rows = cached.unseen.nonzero()[:, 0].tolist()
     weight, bias = by_a_plain_loop(cached, rows, gamma, penalty, steps)
-    x, label = cached.views.original[rows], cached.views.label[rows]
+    x, label = originals(cached.views)[rows], cached.views.label[rows]
     probability = cached.erm.logits(x)[0, 0].softmax(-1)[torch.arange(len(rows)), label]
     weights = torch.stack([afr.row_weights(probability, label, g) for g in (1.0, gamma)])
     last = Last(cached.validation)
-    afr.descend(x, label, weights, torch.tensor([0.0, penalty]), cached.erm, last, steps=steps)
+    afr.descend(
+        lambda: iter(x.split(7)), label, weights, torch.tensor([0.0, penalty]), cached.erm, last, steps=steps
+    )
     torch.testing.assert_close(last.heads.weight[0, 1], weight, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(last.heads.bias[0, 1], bias, rtol=1e-4, atol=1e-6)
 
 
 def test_with_equal_weights_it_has_plain_retraining_s_objective(cached: Cached) -> None:
-    x, label = cached.views.original, cached.views.label
+    x, label = originals(cached.views), cached.views.label
     equal = torch.full((1, 60), 1 / 60)
     onehot = F.one_hot(label, 2).T.float()
-    loss = afr.objective(x, onehot, equal, torch.zeros(1), cached.erm, cached.erm)
+    loss = afr.weighted_loss(x, onehot, equal, cached.erm)
     torch.testing.assert_close(loss[0], F.cross_entropy(cached.erm.logits(x)[0, 0], label))
     balanced = torch.cat([label[label == 0][:20], label[label == 1][:20]])
     torch.testing.assert_close(afr.row_weights(torch.rand(40), balanced, 0.0), torch.full((40,), 1 / 40))

@@ -11,6 +11,7 @@ from pipeline.last_layer import dfr
 from pipeline.last_layer.logistic import STRENGTHS, Penalty
 from pipeline.last_layer.method import Cached, Method, NotApplicableError
 from pipeline.last_layer.scale import Scale
+from tests.cached import originals
 
 
 def regression(strength: float, penalty: Penalty = "l1") -> LogisticRegression:
@@ -25,9 +26,9 @@ def test_it_agrees_with_scikit_learn_alone(cached: Cached, penalty: Penalty) -> 
     validation = cached.validation
     x, label, group = validation.features.numpy(), validation.label.numpy(), validation.grouping.index
     chosen = np.concatenate([np.flatnonzero(group == g)[:5] for g in range(4)])
-    scaler = StandardScaler().fit(cached.views.original.numpy())
+    scaler = StandardScaler().fit(originals(cached.views).numpy())
     expected = regression(0.3, penalty).fit(scaler.transform(x[chosen]), label[chosen])
-    rows = dfr.rows_of_validation(cached, Scale.of(cached.views.original))
+    rows = dfr.rows_of_validation(cached, Scale.of(cached.views.originals()))
     weight, bias = dfr.averaged(rows, [chosen], 0.3, 2, penalty)
     np.testing.assert_allclose(weight[1] - weight[0], expected.coef_[0], rtol=1e-3, atol=1e-4)
     fitted = make_pipeline(scaler, expected)
@@ -40,7 +41,7 @@ def test_heads_are_on_raw_features_and_average_the_subsets(
 ) -> None:
     """Repeated by hand for seed 1: halves, subsets, the choice of C, the average of 20."""
     heads = method.fit(cached)
-    rows = dfr.rows_of_validation(cached, Scale.of(cached.views.original))
+    rows = dfr.rows_of_validation(cached, Scale.of(cached.views.originals()))
     rng = np.random.default_rng(1)
     order = rng.permutation(80)
     judge, learn = rows.take(order[:40]), rows.take(order[40:])

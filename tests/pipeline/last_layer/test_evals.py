@@ -15,12 +15,12 @@ from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.logistic import STRENGTHS
 from pipeline.last_layer.method import Cached, NotApplicableError
 from pipeline.last_layer.scale import Scale
-from tests.cached import WIDTH
+from tests.cached import WIDTH, originals
 
 
 def by_scikit_learn(cached: Cached, rows: np.ndarray, k: int, strength: float) -> Pipeline:
     """Repeated from the paper: the k of highest and the k of lowest loss of each class, and a regression."""
-    x, label = cached.views.original.numpy(), cached.views.label.numpy()
+    x, label = originals(cached.views).numpy(), cached.views.label.numpy()
     logits = x @ cached.erm.weight[0, 0].numpy().T + cached.erm.bias[0, 0].numpy()
     loss = -log_softmax(logits, axis=1)[np.arange(len(label)), label]
     chosen = []

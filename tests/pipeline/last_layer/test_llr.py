@@ -1,11 +1,13 @@
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from pipeline.last_layer import llr, mac
 from pipeline.last_layer.method import Cached
 from pipeline.last_layer.views import class_weights
 from pipeline.setting import Setting
+from tests.cached import originals, retraining_set
 
 
 def test_it_is_mac_without_interventions(cached: Cached) -> None:
@@ -29,8 +31,9 @@ def test_training_groups_weigh_alike(cached: Cached) -> None:
     keep = cached.group != 1  # a group that no row is in is not waited for
     count = torch.bincount(cached.group[keep])
     weight = torch.tensor([int(keep.sum()) / (3 * int(count[g])) for g in cached.group[keep]])
-    views = replace(cached.views, table=cached.views.table[keep], label=cached.views.label[keep])
-    views = replace(views, batch=(torch.arange(len(weight)) // 8).expand(2, -1), weight=weight)
+    x, label = (each[keep].numpy() for each in (originals(cached.views), cached.views.label))
+    batch = np.tile(np.arange(len(label)) // 8, (2, 1))
+    views = replace(retraining_set(x, label, batch), weight=weight)
     expected = mac.fit(views, cached.validation, cached.erm, cached.params, [Setting(0.0, 0.0)]).heads
     found = llr.fit_groups(replace(cached, views=views, group=cached.group[keep])).heads
     torch.testing.assert_close(found.weight, expected.weight)

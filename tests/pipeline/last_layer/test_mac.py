@@ -8,17 +8,19 @@ from pipeline.last_layer import mac
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
 from pipeline.last_layer.method import Cached
+from pipeline.last_layer.table import Resident
 from pipeline.last_layer.views import Views
 from pipeline.setting import Setting
-from tests.cached import fit_params
+from tests.cached import fit_params, originals
 
 
 @pytest.fixture
 def whole(cached: Cached) -> Views:
     """The views of `cached` with masked and combined ones."""
-    noise = torch.randn(4, 60, 12, generator=torch.Generator().manual_seed(3))
-    others = (cached.views.original + noise).flatten(0, 1)
-    return replace(cached.views, table=torch.cat([cached.views.table, others]))
+    noise = torch.randn(4 * 60, 12, generator=torch.Generator().manual_seed(3))
+    x = originals(cached.views)
+    in_order = x[cached.views.order.flatten()]
+    return replace(cached.views, table=Resident(torch.cat([x, torch.cat([in_order, in_order]) + noise])))
 
 
 @pytest.mark.parametrize("changes", [{}, {"standardize": True}, {"solver": "lbfgs"}])
@@ -85,6 +87,7 @@ def test_a_loss_that_is_not_finite_is_one_line(
     cached: Cached, changes: dict[str, object], remedy: str
 ) -> None:
     split: HeldOutSplit = cached.validation
-    cached.views.table[3] = float("nan")
+    assert isinstance(cached.views.table, Resident)
+    cached.views.table.values[3] = float("nan")
     with pytest.raises(MacError, match=f"retrain: the loss is nan .*{remedy}"):
         mac.fit(cached.views, split, cached.erm, fit_params(**changes), [Setting(0.0, 0.0)])

@@ -13,6 +13,7 @@ from scipy.stats import entropy
 from pipeline.last_layer import self
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.method import Cached, NotApplicableError
+from pipeline.last_layer.table import Resident
 from pipeline.params.baselines import BaselinesParams
 from pipeline.params.sweep import PenaltyParams
 from pipeline.project import Project
@@ -21,7 +22,7 @@ from pipeline.tools.export import export
 from pipeline.tools.heads import named_head
 from tests import cached as made
 from tests import made_up
-from tests.cached import AUTO, FIT
+from tests.cached import AUTO, FIT, originals
 
 L2S = PenaltyParams(l2s=[0.0])
 
@@ -35,7 +36,7 @@ def kept(cached: Cached) -> Cached:
 
 def selected(cached: Cached, epoch: int, n: int) -> NDArray[np.int64]:
     """The held-out rows with the highest divergence, by SciPy."""
-    logits = cached.erm.logits(cached.views.original)[0, 0].numpy().astype(np.float64)
+    logits = cached.erm.logits(originals(cached.views))[0, 0].numpy().astype(np.float64)
     early, erm = (
         np.exp(each) / np.exp(each).sum(1, keepdims=True) for each in (cached.early[epoch].numpy(), logits)
     )
@@ -45,7 +46,7 @@ def selected(cached: Cached, epoch: int, n: int) -> NDArray[np.int64]:
 
 def by_torch(cached: Cached, rows: NDArray[np.int64], lr: float) -> Heads:
     """The rows' head by PyTorch's own SGD; the mean loss of each class weighs alike."""
-    x, label = cached.views.original[rows], cached.views.label[rows]
+    x, label = originals(cached.views)[rows], cached.views.label[rows]
     w, b = (part[0, 0].clone().requires_grad_() for part in (cached.erm.weight, cached.erm.bias))
     optimizer = torch.optim.SGD([w, b], lr=lr, momentum=0.9)
     for _ in range(250):
@@ -78,7 +79,7 @@ def test_it_agrees_with_scipy_and_pytorch(kept: Cached, monkeypatch: pytest.Monk
 
 def test_all_rows_are_taken_where_there_are_few_and_a_note_says_that_erm_saw_them(cached: Cached) -> None:
     logits = torch.from_numpy(made.early([3], 10)["logits"][0])
-    few = replace(cached.views, table=cached.views.table[:10], label=cached.views.label[:10])
+    few = replace(cached.views, table=Resident(originals(cached.views)[:10]), label=cached.views.label[:10])
     unseen = torch.zeros(10, dtype=torch.bool)
     found = self.fit(replace(cached, views=few, unseen=unseen, early={3: logits}))
     assert (found.chosen["epoch"], found.chosen["n"]) == (3, 10)
@@ -96,7 +97,7 @@ def test_a_class_without_images_to_learn_from_is_told(
     places = [torch.where(cached.views.label == c)[0][:20] for c in (0, 1)]
     unseen = torch.zeros_like(unseen)
     unseen[torch.cat(places)] = True
-    early = cached.erm.logits(cached.views.original)[0, 0].clone()
+    early = cached.erm.logits(originals(cached.views))[0, 0].clone()
     early[places[1]] = early[places[1]].flip(1) * 9
     monkeypatch.setattr(self, "SIZES", (20,))
     found = self.fit(replace(cached, unseen=unseen, early={3: early}))

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.last_layer.views import Views, class_weights
 from tests import cached
-from tests.cached import fit_params
+from tests.cached import batches, fit_params, interventions, originals
 from tests.conftest import edited
 
 
@@ -17,14 +17,16 @@ def test_views_are_those_of_the_file(tmp_path: Path) -> None:
         features = given.file("features")
         views = Views.of(features, fit_params(class_weights="balanced"), torch.device("cpu"))
         bare = Views.of(features, fit_params(), torch.device("cpu"), interventions=False)
-        np.testing.assert_array_equal(views.original, features["train/original"][:])
-        np.testing.assert_array_equal(views.interventions[0], features["train/masked"][:])
-        np.testing.assert_array_equal(views.interventions[1], features["train/combined"][:])
-        np.testing.assert_array_equal(views.batch, features["train/batch"][:])
+        np.testing.assert_array_equal(originals(views), features["train/original"][:])
+        for r, order in enumerate(features["train/order"][:]):
+            for of_rows, name in zip(interventions(views), ("masked", "combined"), strict=True):
+                np.testing.assert_array_equal(of_rows[r, order], features[f"train/{name}"][r])
+        np.testing.assert_array_equal(batches(views), features["train/batch"][:])
         np.testing.assert_array_equal(views.label, features["train/label"][:])
     assert torch.equal(views.weight, class_weights(views.label, "balanced"))
     assert torch.equal(views.intervention_weight, views.weight)
-    assert torch.equal(bare.table, views.original)
+    assert torch.equal(originals(bare), originals(views))
+    assert len(bare.table) == 60
     assert torch.equal(bare.weight, torch.ones(60))
 
 

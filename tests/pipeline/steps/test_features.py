@@ -68,6 +68,8 @@ def test_every_view_equals_one_made_alone(made: Project) -> None:
             draw = pairing.draw(label, 16, seed=0, r=r)
             np.testing.assert_array_equal(cached["train/partner"][r], draw.partner)
             np.testing.assert_array_equal(cached["train/batch"][r], draw.batch)
+            order = cached["train/order"][r].tolist()
+            assert order == sorted(range(70), key=lambda i: draw.batch[i])
             for i in (0, 33, 69):
                 j = draw.partner[i]
                 b = mean[draw.batch == draw.batch[i]].mean(0)[:, None, None]
@@ -80,7 +82,9 @@ def test_every_view_equals_one_made_alone(made: Project) -> None:
                 }
                 for name, x in expected.items():
                     found = (
-                        cached[f"train/{name}"][i] if name == "original" else cached[f"train/{name}"][r, i]
+                        cached[f"train/{name}"][i]
+                        if name == "original"
+                        else cached[f"train/{name}"][r, order.index(i)]
                     )
                     np.testing.assert_allclose(found, phi(x), rtol=1e-3, atol=1e-4)
         for number, split in enumerate(("train", "val", "test")):
@@ -236,6 +240,25 @@ def test_another_seed_pairs_otherwise_and_leaves_the_originals_alone(project: Pr
     np.testing.assert_array_equal(after["train/original"], before["train/original"])
     assert (after["train/partner"] != before["train/partner"]).any()
     assert (after["train/combined"] != before["train/combined"]).any()
+
+
+def test_half_precision_is_the_rounded_features_and_what_it_cannot_hold_is_refused(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("train/original", "train/masked", "train/combined", "val/rest", "test/original")
+    before = arrays(project, *names)
+    for low_loss in (1.0, 0.99):  # with the latter, the originals come first
+        make_features(project, storage="float16", low_loss=low_loss)
+        with project.open("features") as given:
+            assert {given.file("features").stored(name).name for name in names} == {"float16"}
+        for name, array in arrays(project, "train/original", "train/masked", "test/original").items():
+            assert array.dtype == np.float32
+            np.testing.assert_array_equal(array, before[name].astype(np.float16))
+    whole = Classifier.features
+    monkeypatch.setattr(Classifier, "features", lambda *args: whole(*args) * 1e6)
+    message = r"features: they go up to .*, too large for float16; set features.storage to float32$"
+    with pytest.raises(MacError, match=message):
+        make_features(project, storage="float16")
 
 
 def test_the_fill_is_that_of_masks_h5(project: Project) -> None:

@@ -211,7 +211,7 @@ def test_a_last_step_that_diverges_is_told_though_the_loss_before_it_is_finite(t
         features, erm = given.file("features"), given.model("erm").head()
         made = params(epochs=1).model_copy(update={"lr": 1e38})
         views = Views.of(features, made, CPU)
-        one_batch = replace(views, batch=torch.zeros_like(views.batch))
+        one_batch = replace(views, sizes=torch.tensor([len(views.label)]))
         validation = HeldOutSplit.to_choose(features, CPU, erm, "auto")
         message = "retrain: a head is NaN or infinite after its fit; lower retrain.lr or raise retrain.l2"
         with pytest.raises(MacError, match=message):
@@ -221,7 +221,13 @@ def test_a_last_step_that_diverges_is_told_though_the_loss_before_it_is_finite(t
 EPOCHS, ALPHA, BETA, LR, TOP_K = 3, 2.0, 3.0, 0.005, 0.25
 MAPS = cached.MAPS.model_copy(update={"top_k": TOP_K})
 FEATURES = FeaturesParams(
-    draws=EPOCHS, validation_draws=1, batch_size=8, low_loss=1.0, precision="float32", seed=0
+    draws=EPOCHS,
+    validation_draws=1,
+    batch_size=8,
+    low_loss=1.0,
+    precision="float32",
+    storage="float32",
+    seed=0,
 )
 FIT = fit_params(epochs=EPOCHS, lr=LR, seeds=1)
 

@@ -24,7 +24,7 @@ NAMES = {"classes": ("cat", "dog"), "attributes": ("day", "night")}
 SALIENCY = SaliencyParams(**MAPS.model_dump(), external="masks", most_constant=1.0, previews=4)
 RETRAINING_SET = RetrainingSetParams(balance="none", seed=0)
 FEATURES = FeaturesParams(
-    draws=2, validation_draws=2, batch_size=16, low_loss=1.0, precision="float32", seed=0
+    draws=2, validation_draws=2, batch_size=16, low_loss=1.0, precision="float32", storage="float32", seed=0
 )
 
 

@@ -210,6 +210,21 @@ def test_every_draw_has_batches_of_the_same_sizes(batches: list[list[int]], prob
     assert field.checked_at_once
 
 
+@pytest.mark.parametrize(
+    ("order", "problem"),
+    [
+        ([[0, 2, 1], [2, 1, 0]], ""),
+        ([[0, 2, 2], [2, 1, 0]], "has a draw that does not have each train position once"),
+        ([[0, 2, 3], [2, 1, 0]], "has a draw that does not have each train position once"),
+        ([[0, 1], [1, 0]], "has a draw that does not have each train position once"),
+    ],
+)
+def test_every_draw_has_every_position_once(order: list[list[int]], problem: str) -> None:
+    field = features.SCHEMA["train/order"]
+    assert field.problem(np.array(order, np.int32), {"train position": 3}) == problem
+    assert field.checked_at_once
+
+
 ATTRIBUTES: list[tuple[str, Any, str]] = [
     ("params", 1, "attribute 'params' is no text"),
     ("params", h5py.Empty("S1"), "is no single value"),

@@ -32,7 +32,7 @@ EXPECTED = {
         "preview/         0 pictures for HDF viewers",
         "Mask/FG   Mask/BG",
     ),
-    "features.h5": ("made from masks ", "train/combined", "(draw 2, train position 16, feature 1024)"),
+    "features.h5": ("made from masks ", "train/combined", "(draw 2, place 16, feature 1024)"),
     "erm": ("architecture: ", "head.weight: (2, 1024)", "worst_group", '"mean": [0.485, 0.456, 0.406]'),
     "retrained": ("made from features ", "solver: adam", '"head_seed": 1'),
     "baselines": ("made from features ", "dfr.weight: (3, 2, 1024)", "erm.weight: (1, 2, 1024)"),
