@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline import graph, store
 from pipeline.compute.context import Context
 from pipeline.metrics import UNKNOWN
+from pipeline.params.cores import CoreParams
 from pipeline.params.fit import FitParams
 from pipeline.params.maps import MapParams
 from pipeline.params.selection import SelectionParams
@@ -48,12 +49,10 @@ MAPS = MapParams(
     target="label",
     layer="last",
     flip=False,
-    size="top_k",
-    top_k=0.3,
-    side="core",
     precision="float32",
     seed=0,
 )
+CORES = CoreParams(size="top_k", top_k=0.3, side="core")
 
 Array = NDArray[Any]
 Splits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]

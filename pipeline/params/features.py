@@ -1,17 +1,14 @@
 """`features`: the cached views."""
 
-from typing import ClassVar
-
 from pydantic import Field
 
-from pipeline.params.block import Block, Positive, Precision, Seed
+from pipeline.params.block import Positive, Seed
+from pipeline.params.originals import OriginalsParams
 from pipeline.setting import LARGE
 
 
-class FeaturesParams(Block):
-    """How many draws are cached, and how they are made."""
-
-    block: ClassVar[str] = "features"
+class FeaturesParams(OriginalsParams):
+    """How many draws are cached, and how they are made. Their precision is that of the originals."""
 
     draws: Positive = Field(description="R: number of draws; in each draw, every image gets a partner")
     validation_draws: Positive = Field(
@@ -28,5 +25,4 @@ class FeaturesParams(Block):
         description="only the images whose ERM loss is at or below this quantile are masked and combined; "
         "1: all of them",
     )
-    precision: Precision
     seed: Seed = Field(description="seed of the draws")

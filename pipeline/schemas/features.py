@@ -1,18 +1,7 @@
 """features.h5: φ of all views of the retraining set, and of the validation and test images."""
 
+from pipeline.schemas.originals import of_split
 from pipeline.store.schema import Batches, Between, Codes, Field
-
-
-def _split(split: str) -> dict[str, Field]:
-    rows = f"{split} position"
-    return {
-        f"{split}/original": Field("float32", (rows, "feature"), "φ(x) of the original images"),
-        f"{split}/label": Field("int64", (rows,), "class", values=Codes("classes")),
-        f"{split}/attribute": Field(
-            "int64", (rows,), "spurious attribute; -1 unknown", values=Codes("attributes", or_unknown=True)
-        ),
-        f"{split}/row": Field("int64", (rows,), "row in images.h5", values=Codes("images/row", unique=True)),
-    }
 
 
 def _views_of_validation() -> dict[str, Field]:
@@ -57,7 +46,7 @@ def _views_of_validation() -> dict[str, Field]:
 
 
 SCHEMA = {
-    **_split("train"),
+    **of_split("train"),
     "train/masked": Field("float32", ("draw", "train position", "feature"), "φ of the masked views"),
     "train/combined": Field("float32", ("draw", "train position", "feature"), "φ of the combined views"),
     "train/partner": Field(
@@ -79,7 +68,7 @@ SCHEMA = {
         "whether its masked and combined views train the head; absent if all do (low_loss 1)",
         optional=True,
     ),
-    **_split("val"),
+    **of_split("val"),
     **_views_of_validation(),
-    **_split("test"),
+    **of_split("test"),
 }
