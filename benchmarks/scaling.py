@@ -95,10 +95,10 @@ def median(function: Callable[[], object], repeats: int) -> float:
 
 
 def run(noise: Project, cluster: Cluster | None = None) -> None:
-    """The stage saliency, from images.h5 to masks.h5."""
+    """The stage saliency, from images.h5 to maps.h5."""
     with noise.open("images", "erm") as given:
         context = Context("cpu", noise.data / "scratch", cluster)
-        step.saliency(given, noise.path("masks"), RETRAINING_SET, SALIENCY, context)
+        step.saliency(given, noise.path("maps"), RETRAINING_SET, SALIENCY, context)
 
 
 def merge(noise: Project, count: int) -> float:

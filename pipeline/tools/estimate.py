@@ -34,6 +34,7 @@ from pipeline.store import SPLITS
 TRIED = 16  # images that are decoded
 MASK = 0.15  # compressed bytes for 8 pixels of a mask, measured on Waterbirds and the demo
 MAP = 4 * 7 * 7  # bytes of a map: 7 × 7 float32, as for most networks
+MASK_RATE = 800  # masks of 224² pixels that one core makes of maps in a second, without a network
 TRIAL = 1.0  # seconds of a trial, at least
 FIT_RATE = 10e9  # bytes of features that the fit of one head reads in a second
 FIT_START = 3.0  # seconds that a stage that fits heads takes besides the fits
