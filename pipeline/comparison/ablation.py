@@ -111,9 +111,9 @@ def compare(
         raise MacError(
             f"ablation: saliency.method is the control '{method}'; there is nothing to compare it with"
         )
-    _require_made_with(given, "masks", maps)
-    _require_made_with(given, "masks", cores)
-    _require_made_with(given, "features", features)
+    _require_made_with(given, "masks", maps, "maps")
+    _require_made_with(given, "masks", cores, "masks")
+    _require_made_with(given, "features", features, "features")
     masks = given.file("masks")
     rows = masks["row"][:]
     blocks = in_blocks(np.arange(len(rows)), masks["mask"])
@@ -183,17 +183,20 @@ def _with_core(given: Opened, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.setdiff1d(known, empty, assume_unique=True)
 
 
-def _require_made_with(given: Opened, artefact: str, params: Block) -> None:
+def _require_made_with(given: Opened, artefact: str, params: Block, read_for: str) -> None:
     """Raise an error if an artefact of the project was made with other parameters.
 
     The other masks and features are made with `params`. The comparison is only fair if all are made alike.
+
+    Args:
+        read_for: the artefact whose stage reads the parameters.
     """
     stated, path = given.file(artefact).provenance.params, given.project.path(artefact)
     for key, wanted in params.model_dump().items():
         if key in stated and stated[key] != wanted:
             raise MacError(
                 f"{path}: was made with other {params.block}.{key} ({stated[key]}) than params.yaml has "
-                f"({wanted}); {given.project.kinds[artefact].remedy} again"
+                f"({wanted}); {given.project.kinds[read_for].remedy} again"
             )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.compute.device import forward_batch
+from pipeline.compute import device
 from pipeline.compute.engine import Arrays, Block, blocks
 
 
@@ -15,12 +15,12 @@ def cut(rows: int, count: int, on: torch.device) -> list[Block]:
 
     So the same images always share a pass, and the numbers do not depend on how many are in a block.
     """
-    return blocks(rows, count * forward_batch(on))
+    return blocks(rows, count * device.forward_batch(on))
 
 
 def passes(block: Block, on: torch.device) -> list[NDArray[np.int64]]:
     """The positions of a block, cut into forward passes."""
-    size = forward_batch(on)
+    size = device.forward_batch(on)
     starts = range(block.start, block.stop, size)
     return [np.arange(start, min(start + size, block.stop)) for start in starts]
 

@@ -8,10 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.compute import device
@@ -117,21 +113,3 @@ def of_batch(model: Classifier, batch: Batch, params: MapParams) -> Maps:
 def mean_of_mirrored(cam: Tensor, mirrored: Tensor) -> Tensor:
     """The mean of maps and of those of the mirror images, mirrored back; (B, h, w) each."""
     return (cam + mirrored.flip(2)) / 2
-
-
-def resolution(model: Classifier, size: int) -> tuple[int, int]:
-    """Height and width of the last maps, seen from one black image of `size`² pixels."""
-    black = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=model.head.weight.device)
-    height, width = model.trunk.grid(model.encode(model.input(black))).shape[-2:]
-    return height, width
-
-
-def noise(rows: NDArray[np.int64], resolution: tuple[int, int], seed: int) -> NDArray[np.float32]:
-    """The control: maps (B, h, w) of noise. They depend only on the seed and the rows (B,) of images.h5."""
-    drawn = [np.random.default_rng([seed, row]).random(resolution, dtype=np.float32) for row in rows]
-    return np.stack(drawn)
-
-
-def given(masks: Tensor, resolution: tuple[int, int]) -> Tensor:
-    """Where masks (B, S, S) bool are given: their share of each cell of a map, (B, h, w) float32."""
-    return F.adaptive_avg_pool2d(masks[:, None].float(), resolution)[:, 0]

@@ -29,7 +29,7 @@ from pipeline.compute.engine import Arrays, Block, Shards
 from pipeline.compute.passes import cut, joined, passes
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
-from pipeline.method import interventions, maps
+from pipeline.method import controls, interventions
 from pipeline.method.kinds import AS_GIVEN
 from pipeline.method.knee import FALLBACK, at_knee, mean_colour
 from pipeline.method.masks import highest, pixel_count, upsample
@@ -108,7 +108,7 @@ def write_masks(
     side = None
     if is_given:
         model = classifier.load(spec, erm.read(), torch.device("cpu"))
-        side = maps.resolution(model, spec.input_size)
+        side = controls.resolution(model, spec.input_size)
     reference = given.reference("images", "erm", "maps")
     where = context.on.type if context.cluster else str(context.on)
 
@@ -410,7 +410,7 @@ class _Masking:
             told = list[str]()
             if work.side is not None:
                 top, told = self._given_masks(work.rows[positions])
-                found = {"cam": maps.given(top, work.side).cpu().numpy()}
+                found = {"cam": controls.shares(top, work.side).cpu().numpy()}
             else:
                 cam = torch.from_numpy(looked.rows(f"{work.prefix}cam", positions)).to(self.on)
                 if work.pixels is not None:

@@ -28,7 +28,7 @@ from pipeline.compute.engine import Arrays, Block, Shards
 from pipeline.compute.passes import cut, joined, passes
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
-from pipeline.method import maps, pairing
+from pipeline.method import controls, maps, pairing
 from pipeline.method.kinds import AS_GIVEN, LOOK_AWAY
 from pipeline.method.retraining_set import draw_rows, with_foreground
 from pipeline.metrics import Grouping
@@ -96,7 +96,7 @@ def write_maps(
     if params.method == "random":
         erm = given.model("erm")
         model = classifier.load(erm.spec, erm.read(), torch.device("cpu"))
-        side = maps.resolution(model, erm.spec.input_size)
+        side = controls.resolution(model, erm.spec.input_size)
     parts = {"": _Work(reference, params, rows, side, where)}
     if validation is not None and len(validation):
         parts["val/"] = _Work(reference, params, validation, side, where)
@@ -235,7 +235,7 @@ class _Looking:
             if params.method in AS_GIVEN:
                 return {}
             assert self.work.resolution is not None
-            return {"cam": maps.noise(rows, self.work.resolution, params.seed)}
+            return {"cam": controls.noise(rows, self.work.resolution, params.seed)}
         batch = maps.Batch(self.model.input(grid), torch.from_numpy(label).to(self.on))
         found = maps.of_batch(self.model, batch, params)
         self._require_possible(found.cam, rows)

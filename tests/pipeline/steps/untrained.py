@@ -85,10 +85,17 @@ def make_maps(project: Project, balance: str = "none", draw_seed: int = 0, **cha
     return project.path("maps")
 
 
-def make_masks(project: Project, balance: str = "none", draw_seed: int = 0, **changes: object) -> Path:
-    """Run stages saliency and masks with SALIENCY and MASKS but for the changes; masks.h5."""
+def make_masks(
+    project: Project, balance: str = "none", draw_seed: int = 0, maps: bool = True, **changes: object
+) -> Path:
+    """Run stages saliency and masks with SALIENCY and MASKS but for the changes; masks.h5.
+
+    Args:
+        maps: whether stage saliency runs too, or maps.h5 is taken as it is there.
+    """
     of_masks = {key: changes.pop(key) for key in MasksParams.model_fields if key in changes}
-    make_maps(project, balance, draw_seed, **changes)
+    if maps:
+        make_maps(project, balance, draw_seed, **changes)
     params = MasksParams(**{**MASKS.model_dump(), **of_masks})
     with project.open("images", "erm", "maps") as given:
         masks(given, project.path("masks"), params, context(project))
@@ -103,10 +110,15 @@ def make_originals(project: Project, balance: str = "none", precision: str = "fl
     return project.path("originals")
 
 
-def make_features(project: Project, balance: str = "none", **changes: object) -> Path:
-    """Run stages originals and features with FEATURES but for the changes; features.h5."""
+def make_features(project: Project, balance: str = "none", originals: bool = True, **changes: object) -> Path:
+    """Run stages originals and features with FEATURES but for the changes; features.h5.
+
+    Args:
+        originals: whether stage originals runs too, or originals.h5 is taken as it is there.
+    """
     params = FeaturesParams(**{**FEATURES.model_dump(), **changes})
-    make_originals(project, balance, params.precision)
+    if originals:
+        make_originals(project, balance, params.precision)
     with project.open("images", "erm", "originals", "masks") as given:
         features(given, project.path("features"), params, context(project))
     return project.path("features")
