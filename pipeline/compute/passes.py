@@ -27,4 +27,7 @@ def passes(block: Block, on: torch.device) -> list[NDArray[np.int64]]:
 
 def joined(found: Sequence[Arrays], axis: int = 0) -> Arrays:
     """The arrays of several passes or blocks, in one."""
-    return {name: np.concatenate([arrays[name] for arrays in found], axis) for name in found[0]}
+    whole = {}
+    for name in found[0]:
+        whole[name] = np.concatenate([arrays[name] for arrays in found], axis)
+    return whole

@@ -67,7 +67,8 @@ def masks(given: Opened, out: Path, params: MasksParams, context: Context) -> No
     if given.stated("maps", "method") == "external":
         images, found = given.file("images"), given.file("maps")
         source, paths = Path(params.external), _paths(images, np.arange(len(images["path"])))
-        wanted = [paths[row] for part in PARTS if f"{part}row" in found for row in found[f"{part}row"][:]]
+        rows = np.concatenate([found[f"{part}row"][:] for part in PARTS if f"{part}row" in found])
+        wanted = [paths[row] for row in rows]
         # Workers have other working directories.
         external = find(source.resolve() if context.cluster else source, wanted, paths)
     write_masks(given, out, params, params.previews, context, external=external)

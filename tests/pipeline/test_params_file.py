@@ -8,9 +8,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.errors import MacError
+from pipeline.params.cores import CoreParams
 from pipeline.params.dataset import DatasetParams
 from pipeline.params.fit import FitParams
-from pipeline.params.maps import MapParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params_file import blocks, load, of_run, parse
 from tests.conftest import REPOSITORY, default_params
@@ -333,8 +333,8 @@ def test_one_pixel_and_shares_are_taken_as_they_are(top_k: float) -> None:
     values = default_params()
     values["saliency"]["top_k"] = top_k
     params = parse(values, "here")
-    assert params.of(MapParams).top_k == top_k
-    assert MapParams.model_validate(params.of(MapParams).model_dump()).top_k == top_k
+    assert params.of(CoreParams).top_k == top_k
+    assert CoreParams.model_validate(params.of(CoreParams).model_dump()).top_k == top_k
 
 
 @pytest.mark.parametrize(
