@@ -69,7 +69,7 @@ READERS = {
 }
 # Those that take a tenth of a second.
 APIS = tuple(f"api_{name}" for name in ("images", "maps", "masks", "originals", "features"))
-QUICK = (*APIS, "diagnose", "browse", "load", "predict", "retrain_auto", "masks")
+QUICK = (*APIS, "diagnose", "browse", "load", "predict", "retrain_auto")
 OUT = "out"  # what the readers write, in the project's folder
 
 
