@@ -25,7 +25,8 @@ from pipeline.compute.context import Context
 from pipeline.compute.device import autocast, keep_freed_memory, pick
 from pipeline.last_layer.grid import fit_grid
 from pipeline.method import interventions, pairing
-from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.method.masks import top_k_mask, upsample
+from pipeline.method.pixels import pixel_count
 from pipeline.network import classifier
 from pipeline.network.inputs import to_input_grid
 from pipeline.params.block import Precision

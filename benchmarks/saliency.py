@@ -17,7 +17,8 @@ from pipeline import graph
 from pipeline.compute.context import Context
 from pipeline.compute.device import dtype, forward_batch, keep_freed_memory, pick
 from pipeline.method.maps import MAPS, Batch
-from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.method.masks import top_k_mask, upsample
+from pipeline.method.pixels import pixel_count
 from pipeline.network import classifier
 from pipeline.params.block import Precision
 

@@ -32,7 +32,8 @@ from pipeline.errors import MacError
 from pipeline.method import controls, interventions
 from pipeline.method.kinds import AS_GIVEN
 from pipeline.method.knee import FALLBACK, at_knee, mean_colour
-from pipeline.method.masks import highest, pixel_count, upsample
+from pipeline.method.masks import highest, upsample
+from pipeline.method.pixels import core_pixels
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import InputSpec, to_input_grid
@@ -103,7 +104,7 @@ def write_masks(
     images, erm, looked = given.file("images"), given.model("erm"), given.file("maps")
     spec, is_given = erm.spec, given.stated("maps", "method") in AS_GIVEN
     rows = {prefix: looked[f"{prefix}row"][:] for prefix in PARTS if f"{prefix}row" in looked}
-    k = None if is_given or pixels is not None else _k(params, spec.input_size)
+    k = None if is_given or pixels is not None else core_pixels(params, spec.input_size)
     if is_given and external is None:
         _require_cores(images, np.concatenate(list(rows.values())), spec)
     side = None
@@ -199,20 +200,6 @@ def _say_where_no_knee_is(file: h5py.File) -> None:
             said.append(f"{(~found).sum()} of {len(found)} {about}")
     if said:
         log.info("saliency.size knee: no knee for %s; their q is %g", " and ".join(said), FALLBACK)
-
-
-def _k(params: CoreParams, size: int) -> int | None:
-    """K in pixels, of which a core is left; None if each image has its own."""
-    if params.size == "knee":
-        return None
-    try:
-        k = pixel_count(params.top_k, size)
-    except MacError as error:
-        raise MacError(f"saliency.{error}") from None
-    if k == size**2 and params.side != "core":
-        side = params.side
-        raise MacError(f"saliency.top_k: with saliency.side '{side}', {k} of {size}² pixels leave no core")
-    return k
 
 
 def _shaping(params: CoreParams) -> dict[str, object]:
