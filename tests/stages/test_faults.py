@@ -56,7 +56,8 @@ def test_masks_made_by_another_backbone(project: Project) -> None:
     before = (project.data / "features.h5").read_bytes()
     project.set(train__seed=1)
     project.succeed("train")
-    assert f"{project.data / 'masks.h5'}: was made from other erm" in project.fail("features")
+    assert f"{project.data / 'maps.h5'}: was made from other erm" in project.fail("masks")
+    assert f"{project.data / 'originals.h5'}: was made from other erm" in project.fail("features")
     assert f"{project.data / 'features.h5'}: was made from other erm" in project.fail("retrain")
     assert "was made from other erm" in project.fail("evaluate")
     assert f"{project.data / 'retrained'}: was made from other erm" in project.fail(
