@@ -90,7 +90,7 @@ def main(
             ),
         ],
         ratio=times["package"] / times["ours"],
-        stages_ratio=times["package"] / times["stage"],
+        stages_ratio=times["package"] / times["stages"],
         images_per_second=count / times["ours"],
         ratio_with_our_malloc=times["package, our malloc"] / times["ours"],
         architecture=architecture,
