@@ -43,6 +43,7 @@ RUNS: dict[str, list[list[str]]] = {
         ["saliency", "--architecture", "mobilenet_v2", "--repeats", "3"],
         ["features", "--rows", "64", "--draws", "2", "--repeats", "1"],
         ["features", "--architecture", "mobilenet_v2", "--draws", "2", "--repeats", "3"],
+        ["masks", "--repeats", "3"],
         ["train", "--rows", "64", "--repeats", "3"],
         ["train", "--architecture", "mobilenet_v2", "--repeats", "3"],
         ["retrain", "--repeats", "3"],
@@ -55,6 +56,7 @@ RUNS: dict[str, list[list[str]]] = {
     ],
     "cuda": [
         *_networks_on_gpu(),
+        ["masks", "--architecture", "resnet50", "--rows", "2048"],
         ["retrain"],
         ["online", "--rows", "4096", "--batches", "20"],
         ["repro"],
@@ -67,8 +69,9 @@ RUNS: dict[str, list[list[str]]] = {
 GOALS: dict[str, list[tuple[str, str, tuple[str, str]]]] = {
     "saliency": [("maps and masks, against grad-cam and argpartition", "ratio", ("≥ 6", "≥ 15"))],
     "features": [
-        ("all views through the stage, against the network's bare forward", "ratio", ("≥ 0.90", "≥ 0.80"))
+        ("all views through the stages, against the network's bare forward", "ratio", ("≥ 0.90", "≥ 0.80"))
     ],
+    "masks": [("a new K, against everything after train", "ratio", ("≥ 1.5", "≥ 1.5"))],
     "train": [("an epoch with augmentation, against the bare step", "ratio", ("≥ 0.90", "≥ 0.85"))],
     "retrain": [
         ("90 heads at once, against nn.Linear and Adam 90 times", "ratio", ("≥ 20", "≥ 50")),

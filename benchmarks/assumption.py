@@ -27,7 +27,7 @@ from pipeline.results.diagnosis import diagnose
 from pipeline.results.judgement import figures_of
 from stages.cli import main
 
-STAGES = ("prepare", "train", "saliency", "features", "sweep")
+STAGES = ("prepare", "train", "saliency", "masks", "originals", "features", "sweep")
 FIXED = {"alpha": 1.0, "beta": 30.0}  # the setting that the presets for one's own data had
 MARGIN = 0.02  # a smaller difference in worst-group accuracy counts as none
 DOMINOES = {

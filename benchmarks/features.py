@@ -1,8 +1,9 @@
-"""Measure features: all views through the stage, against bare forward passes of a batch on the device.
+"""Measure features: all views through the stages, against bare forward passes of a batch on the device.
 
-The stage goes from images.h5 to features.h5. The bare forward pass is torchvision's network in eval mode,
-channels-last, under autocast where the precision is bfloat16. Its batch size is the fastest of 16, 32 and
-64 (CPU), or of 128 and 256 (GPU). `own` is the same for the network as the stage runs it.
+The stages are originals and features, from images.h5 and masks.h5 to features.h5. The bare forward pass is
+torchvision's network in eval mode, channels-last, under autocast where the precision is bfloat16. Its batch
+size is the fastest of 16, 32 and 64 (CPU), or of 128 and 256 (GPU). `own` is the same for the network as the
+stages run it.
 """
 
 from collections.abc import Callable
@@ -13,14 +14,12 @@ import torch
 
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
-from benchmarks.project import RETRAINING_SET, SIZE
+from benchmarks.project import SIZE
 from pipeline import graph
 from pipeline.compute.context import Context
 from pipeline.compute.device import autocast, dtype, keep_freed_memory, pick
 from pipeline.network import classifier
 from pipeline.params.block import Precision
-from pipeline.steps.features import features
-from pipeline.steps.saliency import saliency
 
 
 @click.command(help=__doc__)
@@ -41,14 +40,15 @@ def main(architecture: str, rows: int, draws: int, precision: Precision, device:
         project.write_erm(noise, architecture)
         with noise.open("images", "erm") as given:
             erm = given.model("erm")
-            saliency(given, noise.path("masks"), RETRAINING_SET, project.masking(precision), context)
+        project.make_maps(noise, precision, context)
+        project.make_masks(noise, context)
         bare = classifier.load(erm.spec, erm.read(), on)
         loaded = classifier.load(erm.spec, erm.read(), on)
         own = classifier.for_inference(loaded, dtype(on, params.precision))
 
-        def stage() -> None:
-            with noise.open("images", "erm", "masks") as given:
-                features(given, noise.path("features"), params, context)
+        def stages() -> None:
+            project.make_originals(noise, precision, context)
+            project.make_features(noise, params, context)
 
         @torch.no_grad()
         def bare_forward(x: torch.Tensor) -> None:
@@ -61,20 +61,20 @@ def main(architecture: str, rows: int, draws: int, precision: Precision, device:
             for _ in range(max(1, 128 // len(x))):
                 own.features(x.to(own.dtype))
 
-        sides: dict[str, Callable[[], None]] = {"stage": stage}
+        sides: dict[str, Callable[[], None]] = {"stages": stages}
         for size in sizes:
             x = torch.randn(size, 3, SIZE, SIZE).to(on).contiguous(memory_format=torch.channels_last)
             sides[f"bare {size}"] = partial(bare_forward, x)
             sides[f"own {size}"] = partial(own_forward, x)
         times = medians(sides, on, repeats)
-    rate = (rows * (1 + 2 * draws) + 8) / times["stage"]
+    rate = (rows * (1 + 2 * draws) + 8) / times["stages"]
     bare_rate, own_rate = _fastest("bare", times, sizes), _fastest("own", times, sizes)
     tell(
         "features",
         on,
         [
             ("network", f"{architecture}, {SIZE} px, {precision}"),
-            ("stage, images.h5 to features.h5", f"{rate:.0f} views/s"),
+            ("stages originals and features", f"{rate:.0f} views/s"),
             ("bare forward of the network", f"{bare_rate:.0f} images/s"),
             ("bare forward of the folded network", f"{own_rate:.0f} images/s"),
         ],

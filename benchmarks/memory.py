@@ -1,4 +1,4 @@
-"""Measure memory: the most that the stages saliency and features use, at two numbers of rows.
+"""Measure memory: the most that the stages from saliency to features use, at two numbers of rows.
 
 Each stage runs in a process of its own. Images (64 px) and network are small, so that tens of thousands of
 rows take a minute, and what one row costs is seen all the better.
@@ -16,6 +16,7 @@ from pipeline import graph, presets
 from pipeline.compute.device import pick
 
 RUN = "from stages.cli import main; main()"
+STAGES = ("saliency", "masks", "originals", "features")
 STORED, SIZE = 72, 64  # sides of the stored images and of the network's input, pixels
 
 
@@ -36,14 +37,14 @@ def main(few: int, many: int, device: str) -> None:
 
 
 def measure(rows: int, device: str) -> dict[str, int]:
-    """The most memory of either stage, in bytes."""
+    """The most memory of each stage, in bytes."""
     settings = [f"dataset.stored_size={STORED}", f"dataset.input_size={SIZE}"]
     with project.folder() as folder:
         noise = graph.project(folder)
         project.write_images(noise, rows, stored=STORED)
         project.write_erm(noise, "shufflenet_v2_x0_5", size=SIZE)
         presets.write("demo", folder / "params.yaml", settings, replace=True)
-        return {stage: peak(folder, stage, device) for stage in ("saliency", "features")}
+        return {stage: peak(folder, stage, device) for stage in STAGES}
 
 
 def peak(folder: Path, stage: str, device: str) -> int:

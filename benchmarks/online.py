@@ -5,7 +5,7 @@ xGradCAM maps by autograd, takes the top K pixels, makes masked and combined ima
 original, masked and combined images, and one step of Adam on the head. All that is for one (α, β) and one
 seed; what the pipeline caches is used for all of them. Both sides start from images.h5.
 
-A few batches of the online way are measured, and the stages saliency and features on a few images. From
+A few batches of the online way are measured, and the stages from saliency to features on a few images. From
 these follows what 10 epochs of 4,795 images (Waterbirds) take. Retraining is measured at that size as it is:
 from features.h5 to retrained/.
 """
@@ -19,20 +19,19 @@ from torch import Tensor
 
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
-from benchmarks.project import GRID, RETRAIN, RETRAINING_SET, SALIENCY, SEEDS, SELECTION, SIZE, SWEEP
+from benchmarks.project import GRID, MASKS, RETRAIN, SEEDS, SELECTION, SIZE, SWEEP
 from pipeline import graph
 from pipeline.compute.context import Context
 from pipeline.compute.device import autocast, keep_freed_memory, pick
 from pipeline.last_layer.grid import fit_grid
 from pipeline.method import interventions, pairing
-from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.method.masks import top_k_mask, upsample
+from pipeline.method.pixels import pixel_count
 from pipeline.network import classifier
 from pipeline.network.inputs import to_input_grid
 from pipeline.params.block import Precision
 from pipeline.project import Opened
-from pipeline.steps.features import features
 from pipeline.steps.retrain import retrain
-from pipeline.steps.saliency import saliency
 
 ROWS, EPOCHS = 4795, 10  # Waterbirds; the paper's epochs
 BATCH = 32  # of the online way
@@ -42,7 +41,12 @@ MANY = ONE.model_copy(update={"seeds": SEEDS})
 
 @click.command(help=__doc__)
 @click.option("--architecture", default="resnet50", show_default=True)
-@click.option("--rows", default=256, show_default=True, help="Images that go through saliency and features.")
+@click.option(
+    "--rows",
+    default=256,
+    show_default=True,
+    help="Images that go through saliency to features.",
+)
 @click.option("--batches", default=4, show_default=True, help="Batches of 32 of the online way.")
 @click.option("--draws", default=4, show_default=True, help="R.")
 @precision_option
@@ -58,7 +62,7 @@ def main(
     repeats: int,
 ) -> None:
     on = pick(device)
-    masking, caching = project.masking(precision), project.caching(precision, draws)
+    caching = project.caching(precision, draws)
     with project.folder() as folder:
         context = Context(str(on), folder / "scratch")
         small, large = graph.project(folder / "small"), graph.project(folder / "large")
@@ -71,10 +75,10 @@ def main(
         keep_freed_memory()
 
         def cache() -> None:
-            with small.open("images", "erm") as given:
-                saliency(given, small.path("masks"), RETRAINING_SET, masking, context)
-            with small.open("images", "erm", "masks") as given:
-                features(given, small.path("features"), caching, context)
+            project.make_maps(small, precision, context)
+            project.make_masks(small, context)
+            project.make_originals(small, precision, context)
+            project.make_features(small, caching, context)
 
         times |= medians({"cache": cache}, on, repeats)
         project.write_head(large, online.model.head.in_features)
@@ -100,7 +104,7 @@ def main(
         [
             ("network", f"{architecture}, {SIZE} px, {precision}, R = {draws}"),
             (f"online, {EPOCHS} epochs of {ROWS} images (from {batches} batches)", f"{online_seconds:.0f} s"),
-            (f"first answer: saliency, features (from {rows} images), retrain", f"{first:.0f} s"),
+            (f"first answer: saliency to features (from {rows} images), retrain", f"{first:.0f} s"),
             ("next answer: retrain, features.h5 to retrained/", f"{times['next']:.2f} s"),
             (f"the sweep: {fits} heads", f"{times['sweep']:.2f} s"),
             (f"online, {fits} times", f"{online_seconds * fits:.0f} s"),
@@ -128,7 +132,7 @@ class Online:
         self.model = classifier.load(erm.spec, erm.read(), on)
         self.model.head.requires_grad_()
         self.optimizer = torch.optim.Adam(self.model.head.parameters(), lr=RETRAIN.lr)
-        self.k = pixel_count(SALIENCY.top_k, erm.spec.input_size)
+        self.k = pixel_count(MASKS.top_k, erm.spec.input_size)
         training = images["split"][:] == 0
         self.pixels, self.label = images["image"][:][training], images["label"][:][training]
         self.draw = pairing.draw(self.label, BATCH, 0, 0)

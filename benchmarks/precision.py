@@ -1,6 +1,6 @@
 """Measure what bfloat16 does to the masks and to the result.
 
-The stages saliency, features, sweep and retrain of a finished project run again in both precisions.
+The stages from saliency to retrain of a finished project run again in both precisions.
 """
 
 import tempfile
@@ -18,6 +18,8 @@ from pipeline.compute.device import pick
 from pipeline.params.block import Precision
 from pipeline.params.features import FeaturesParams
 from pipeline.params.fit import FitParams
+from pipeline.params.masks import MasksParams
+from pipeline.params.originals import OriginalsParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.retraining_set import RetrainingSetParams
 from pipeline.params.saliency import SaliencyParams
@@ -28,6 +30,8 @@ from pipeline.project import Project
 from pipeline.results.tables import worst_of
 from pipeline.steps.evaluate import measure
 from pipeline.steps.features import features
+from pipeline.steps.masks import masks
+from pipeline.steps.originals import originals
 from pipeline.steps.retrain import retrain
 from pipeline.steps.saliency import saliency
 from pipeline.steps.sweep import sweep
@@ -70,17 +74,24 @@ def _made_again(data: Path, folder: Path, precision: Precision, chosen: Params, 
     """The project with masks, features, sweep and retrained heads in `folder`, made in one precision."""
     again = graph.project(
         data,
+        maps=folder / "maps.h5",
+        originals=folder / "originals.h5",
         masks=folder / "masks.h5",
         features=folder / "features.h5",
         sweep=folder / "sweep",
         retrained=folder / "retrained",
     )
-    masking = chosen.of(SaliencyParams).model_copy(update={"precision": precision, "previews": 0})
+    mapping = chosen.of(SaliencyParams).model_copy(update={"precision": precision})
+    masking = chosen.of(MasksParams).model_copy(update={"previews": 0})
     caching = chosen.of(FeaturesParams).model_copy(update={"precision": precision})
     context = Context(device, folder / "scratch")
     with again.open("images", "erm") as given:
-        saliency(given, again.path("masks"), chosen.of(RetrainingSetParams), masking, context)
-    with again.open("images", "erm", "masks") as given:
+        chosen_set = chosen.of(RetrainingSetParams)
+        saliency(given, again.path("maps"), chosen_set, mapping, context)
+        originals(given, again.path("originals"), chosen_set, OriginalsParams(precision=precision), context)
+    with again.open("images", "erm", "maps") as given:
+        masks(given, again.path("masks"), masking, context)
+    with again.open("images", "erm", "originals", "masks") as given:
         features(given, again.path("features"), caching, context)
     with again.open("images", "erm", "masks", "features") as given:
         sweeping = (chosen.of(SweepParams), chosen.of(FitParams), chosen.of(SelectionParams))
@@ -94,9 +105,9 @@ def _made_again(data: Path, folder: Path, precision: Precision, chosen: Params, 
 def _differences(one: Project, other: Project) -> tuple[NDArray[np.float64], float]:
     """The share of pixels in which the masks of each image differ, (M,), and the share that a mask has."""
     with one.open("masks") as exact, other.open("masks") as rough:
-        masks, others = exact.file("masks")["mask"], rough.file("masks")["mask"]
-        differ = [(masks[position] ^ others[position]).mean() for position in range(len(masks))]
-        return np.array(differ), float(masks[0].mean())
+        cores, others = exact.file("masks")["mask"], rough.file("masks")["mask"]
+        differ = [(cores[position] ^ others[position]).mean() for position in range(len(cores))]
+        return np.array(differ), float(cores[0].mean())
 
 
 def _test_metrics(project: Project) -> dict[str, Any]:

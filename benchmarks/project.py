@@ -15,13 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import store
+from pipeline.compute.context import Context
 from pipeline.compute.engine import blocks
 from pipeline.method import pairing
 from pipeline.network import classifier
 from pipeline.params.block import Precision
 from pipeline.params.features import FeaturesParams
 from pipeline.params.inputs import InputParams
+from pipeline.params.masks import MasksParams
 from pipeline.params.model import ModelParams
+from pipeline.params.originals import OriginalsParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.retraining_set import RetrainingSetParams
 from pipeline.params.saliency import SaliencyParams
@@ -29,8 +32,16 @@ from pipeline.params.selection import SelectionParams
 from pipeline.params.sweep import SweepParams
 from pipeline.params.train import TrainParams
 from pipeline.project import Project
-from pipeline.schemas import features, images, masks
+from pipeline.schemas import features as features_schema
+from pipeline.schemas import images as images_schema
+from pipeline.schemas import maps as maps_schema
+from pipeline.schemas import masks as masks_schema
+from pipeline.schemas import originals as originals_schema
 from pipeline.spec import IMAGENET, ModelSpec
+from pipeline.steps.features import features
+from pipeline.steps.masks import masks
+from pipeline.steps.originals import originals
+from pipeline.steps.saliency import saliency
 
 SIZE = 224  # side of the network's input, pixels
 INPUTS = InputParams(input_size=SIZE, to_input="center_crop")
@@ -40,15 +51,11 @@ SALIENCY = SaliencyParams(
     target="label",
     layer="last",
     flip=False,
-    size="top_k",
-    top_k=0.3,
-    side="core",
     precision="float32",
     seed=0,
-    external="data/external_masks",
     most_constant=1.0,
-    previews=0,
 )
+MASKS = MasksParams(size="top_k", top_k=0.3, side="core", external="data/external_masks", previews=0)
 FEATURES = FeaturesParams(
     draws=4, validation_draws=1, batch_size=32, low_loss=1.0, precision="float32", storage="float32", seed=0
 )
@@ -139,7 +146,9 @@ def write_images(project: Project, rows: int, held_out: tuple[int, int] = (4, 4)
     total = rows + sum(held_out)
     params = {"name": "noise", "options": {}, "stored_size": stored, "to_stored": "squash"}
     rng = np.random.default_rng(0)
-    with store.create(project.path("images"), "images", images.SCHEMA, params, {}, **NAMES) as artefact:
+    with store.create(
+        project.path("images"), "images", images_schema.SCHEMA, params, {}, **NAMES
+    ) as artefact:
         artefact.write("label", labels(rows, held_out))
         artefact.write("attribute", np.arange(total) // 2 % 2)
         artefact.write("split", np.repeat(np.array([0, 1, 2], np.int8), (rows, *held_out)))
@@ -197,23 +206,76 @@ def write_head(project: Project, width: int) -> None:
         store.write_model(out, "erm", tensors, spec("resnet50"), made, {})
 
 
-def write_masks(project: Project) -> None:
-    """Write masks.h5: a square in every training image. It is made from images.h5 and erm/."""
-    made = {**SALIENCY.model_dump(), "retraining_set": RETRAINING_SET.model_dump()}
+def make_maps(project: Project, precision: Precision, context: Context) -> None:
+    """Run stage saliency."""
+    with project.open("images", "erm") as given:
+        saliency(given, project.path("maps"), RETRAINING_SET, masking(precision), context)
+
+
+def make_masks(project: Project, context: Context, params: MasksParams = MASKS) -> None:
+    """Run stage masks."""
+    with project.open("images", "erm", "maps") as given:
+        masks(given, project.path("masks"), params, context)
+
+
+def make_originals(project: Project, precision: Precision, context: Context) -> None:
+    """Run stage originals."""
+    with project.open("images", "erm") as given:
+        params = OriginalsParams(precision=precision)
+        originals(given, project.path("originals"), RETRAINING_SET, params, context)
+
+
+def make_features(project: Project, params: FeaturesParams, context: Context) -> None:
+    """Run stage features."""
+    with project.open("images", "erm", "originals", "masks") as given:
+        features(given, project.path("features"), params, context)
+
+
+def write_maps(project: Project) -> None:
+    """Write maps.h5: nothing, for every training image. It is made from images.h5 and erm/."""
+    made = {**SALIENCY.model_dump(exclude={"most_constant"}), "retraining_set": RETRAINING_SET.model_dump()}
     with project.open("images", "erm") as given:
         size, made_from = given.model("erm").spec.input_size, given.digests("images", "erm")
         rows = np.flatnonzero(given.file("images")["split"][:] == 0)
         target = given.file("images")["label"][:][rows]
-    square = np.zeros((size, size), np.bool_)
-    square[size // 4 : size * 3 // 4, size // 4 : size * 3 // 4] = True
-    with store.create(project.path("masks"), "masks", masks.SCHEMA, made, made_from) as artefact:
+    with store.create(project.path("maps"), "maps", maps_schema.SCHEMA, made, made_from) as artefact:
         artefact.write("row", rows)
         artefact.write("target", target)
         artefact.write("cam", np.zeros((len(rows), size // 32, size // 32), np.float32))
         artefact.write("channel_mean", np.full((len(rows), 3), 0.5, np.float32))
-        mask = artefact.create("mask", (len(rows), size, size))
-        for position in range(len(rows)):
+
+
+def write_masks(project: Project) -> None:
+    """Write masks.h5: a square in every training image. It is made from images.h5, erm/ and maps.h5."""
+    with project.open("images", "erm", "maps") as given:
+        size, made_from = given.model("erm").spec.input_size, given.digests("images", "erm", "maps")
+        maps = given.file("maps")
+        made = {**maps.provenance.params, **MASKS.model_dump(exclude={"external"})}
+        copied = {name: maps[name][:] for name in maps}
+    square = np.zeros((size, size), np.bool_)
+    square[size // 4 : size * 3 // 4, size // 4 : size * 3 // 4] = True
+    with store.create(project.path("masks"), "masks", masks_schema.SCHEMA, made, made_from) as artefact:
+        for name, values in copied.items():
+            artefact.write(name, values)
+        mask = artefact.create("mask", (len(copied["row"]), size, size))
+        for position in range(len(mask)):
             mask[position] = square
+
+
+def write_originals(project: Project) -> None:
+    """Write originals.h5 of zeros, as wide as the head in erm/. It is made from images.h5 and erm/."""
+    with project.open("images", "erm") as given:
+        width, made_from = given.model("erm").head().weight.shape[-1], given.digests("images", "erm")
+        columns = {name: given.file("images")[name][:] for name in ("label", "attribute")}
+        rows = {split: given.rows(split) for split in store.SPLITS}
+    made = {"precision": FEATURES.precision, "retraining_set": RETRAINING_SET.model_dump()}
+    out, schema = project.path("originals"), originals_schema.SCHEMA
+    with store.create(out, "originals", schema, made, made_from, **NAMES) as artefact:
+        for split, members in rows.items():
+            artefact.write(f"{split}/row", members)
+            artefact.write(f"{split}/original", np.zeros((len(members), width), np.float32))
+            for name, values in columns.items():
+                artefact.write(f"{split}/{name}", values[members])
 
 
 def write_features(
@@ -251,7 +313,7 @@ def write_features(
     order = pairing.by_batch(batch)
     params = FEATURES.model_copy(update={"draws": draws, "storage": storage}).model_dump()
     out = project.path("features")
-    with store.create(out, "features", features.SCHEMA, params, made_from, **NAMES) as artefact:
+    with store.create(out, "features", features_schema.SCHEMA, params, made_from, **NAMES) as artefact:
         artefact.write("train/partner", np.stack([draw.partner for draw in drawn]))
         artefact.write("train/batch", batch)
         artefact.write("train/order", order)

@@ -22,7 +22,7 @@ from pipeline.project import Project
 ROOT = Path(__file__).parent.parent
 HELD_OUT = (1199, 5794)  # validation and test images
 RAW = "data/raw/noise"
-COMMITTED = ("prepare", "train", "saliency", "features")
+COMMITTED = ("prepare", "train", "saliency", "masks", "originals", "features")
 RUN = ("retrain", "evaluate", "report")
 
 
@@ -83,8 +83,11 @@ def write_artefacts(noise: Project, rows: int, architecture: str, draws: int) ->
     epoch = {"epoch": 1, "train_loss": 1.0, "val_worst": 0.5, "val_mean": 0.5}
     store.write_csv(noise.path("erm") / "history.csv", [epoch])
     store.write_json(noise.path("erm") / "metrics.json", {})
+    project.write_maps(noise)
     project.write_masks(noise)
-    project.write_features(noise, rows, draws, HELD_OUT, sources=("images", "erm", "masks"))
+    project.write_originals(noise)
+    sources = ("images", "erm", "originals", "masks")
+    project.write_features(noise, rows, draws, HELD_OUT, sources=sources)
     timing = {"seconds": 0, "device": "cpu", "cores": 1, "python": "", "torch": ""}
     for stage in COMMITTED:
         store.write_json(timings_file(noise, stage), timing)

@@ -1,7 +1,7 @@
 """Measure saliency: maps and masks of n images, against the grad-cam package and NumPy's argpartition.
 
 Both sides start from the same normalised images on the device. The package computes in float32 only.
-`stage` is the whole stage, from images.h5 to masks.h5.
+`stages` is both stages, from images.h5 to masks.h5.
 """
 
 import click
@@ -12,15 +12,15 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from benchmarks import project
 from benchmarks.measure import device_option, medians, precision_option, repeats_option, tell
-from benchmarks.project import RETRAINING_SET, SIZE
+from benchmarks.project import MASKS, SIZE
 from pipeline import graph
 from pipeline.compute.context import Context
 from pipeline.compute.device import dtype, forward_batch, keep_freed_memory, pick
 from pipeline.method.maps import MAPS, Batch
-from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.method.masks import top_k_mask, upsample
+from pipeline.method.pixels import pixel_count
 from pipeline.network import classifier
 from pipeline.params.block import Precision
-from pipeline.steps.saliency import saliency
 
 
 @click.command(help=__doc__)
@@ -44,7 +44,7 @@ def main(
         context = Context(str(on), folder / "scratch")
         with noise.open("erm") as given:
             erm = given.model("erm")
-        k = pixel_count(params.top_k, SIZE)
+        k = pixel_count(MASKS.top_k, SIZE)
         x = torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
         x = x.to(on).contiguous(memory_format=torch.channels_last)
         label = torch.arange(count) % 2
@@ -56,7 +56,7 @@ def main(
         @torch.no_grad()
         def ours() -> None:
             for rows in torch.arange(count).split(forward_batch(on)):
-                batch = Batch(rows.numpy(), x[rows].to(fast.dtype), label[rows].to(on), None)
+                batch = Batch(x[rows].to(fast.dtype), label[rows].to(on))
                 cam = MAPS["xgradcam"](fast, batch, params).cam
                 top_k_mask(upsample(cam, SIZE), k).cpu().numpy()
 
@@ -68,13 +68,13 @@ def main(
                     mask = np.zeros(maps.shape, bool)
                     np.put_along_axis(mask, np.argpartition(-maps, k, axis=1)[:, :k], True, axis=1)
 
-        def stage() -> None:
-            with noise.open("images", "erm") as given:
-                saliency(given, noise.path("masks"), RETRAINING_SET, params, context)
+        def stages() -> None:
+            project.make_maps(noise, precision, context)
+            project.make_masks(noise, context)
 
         times = medians({"package": package}, on, repeats)  # first: malloc is as it is by default
         keep_freed_memory()
-        sides = {"ours": ours, "package, our malloc": package, "stage": stage}
+        sides = {"ours": ours, "package, our malloc": package, "stages": stages}
         times |= medians(sides, on, repeats)
     tell(
         "saliency",
@@ -82,7 +82,7 @@ def main(
         [
             ("network", f"{architecture}, {SIZE} px, {precision}"),
             ("maps and masks", f"{count / times['ours']:.1f} images/s"),
-            ("the whole stage", f"{count / times['stage']:.1f} images/s"),
+            ("the stages saliency and masks", f"{count / times['stages']:.1f} images/s"),
             ("grad-cam XGradCAM and argpartition, float32", f"{count / times['package']:.1f} images/s"),
             (
                 "the same with this project's setting of malloc",
@@ -90,7 +90,7 @@ def main(
             ),
         ],
         ratio=times["package"] / times["ours"],
-        stage_ratio=times["package"] / times["stage"],
+        stages_ratio=times["package"] / times["stages"],
         images_per_second=count / times["ours"],
         ratio_with_our_malloc=times["package, our malloc"] / times["ours"],
         architecture=architecture,

@@ -23,6 +23,7 @@ from pipeline.compute.cluster import connect
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Cluster, Shards, blocks
 from pipeline.project import Project
+from pipeline.steps import masks
 from pipeline.steps import saliency as step
 
 ROWS = 512  # of a block
@@ -36,13 +37,8 @@ class Nothing:
     @contextmanager
     def open(self) -> Iterator[Callable[[Block], Arrays]]:
         half = np.arange(SIZE * SIZE).reshape(SIZE, SIZE) % (2 * SIZE) < SIZE
-        one: Arrays = {
-            "cam": np.zeros((SIZE // 32, SIZE // 32), np.float32),
-            "mask": np.packbits(half, axis=1),
-            "target": np.zeros((), np.int64),
-            "channel_mean": np.zeros(3, np.float32),
-        }
-        yield lambda block: {name: np.repeat(array[None], len(block), 0) for name, array in one.items()}
+        mask, told = np.packbits(half, axis=1)[None], np.empty(0, np.uint8)
+        yield lambda block: {"mask": np.repeat(mask, len(block), 0), "told": told}
 
 
 @click.command(help=__doc__)
@@ -95,19 +91,21 @@ def median(function: Callable[[], object], repeats: int) -> float:
 
 
 def run(noise: Project, cluster: Cluster | None = None) -> None:
-    """The stage saliency, from images.h5 to masks.h5."""
+    """The stage saliency, from images.h5 to maps.h5."""
     with noise.open("images", "erm") as given:
         context = Context("cpu", noise.data / "scratch", cluster)
-        step.saliency(given, noise.path("masks"), RETRAINING_SET, SALIENCY, context)
+        step.saliency(given, noise.path("maps"), RETRAINING_SET, SALIENCY, context)
 
 
 def merge(noise: Project, count: int) -> float:
-    """Images a second of the whole stage where the work costs nothing."""
-    work, step._Work = step._Work, lambda *_: Nothing()  # type: ignore[assignment, misc]
+    """Images a second of the whole stage masks where the work costs nothing."""
+    run(noise)  # maps.h5
+    masking, masks._Work.open = masks._Work.open, lambda _: Nothing().open()  # type: ignore[method-assign]
     try:
-        return count / seconds(partial(run, noise), CPU)
+        context = Context("cpu", noise.data / "scratch")
+        return count / seconds(partial(project.make_masks, noise, context), CPU)
     finally:
-        step._Work = work  # type: ignore[misc]
+        masks._Work.open = masking  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

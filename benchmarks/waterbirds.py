@@ -26,7 +26,14 @@ from pipeline.project import Opened
 from pipeline.setting import Setting
 from stages.cli import main
 
-MADE = {"prepare": "images.h5", "train": "erm", "saliency": "masks.h5", "features": "features.h5"}
+MADE = {
+    "prepare": "images.h5",
+    "train": "erm",
+    "saliency": "maps.h5",
+    "masks": "masks.h5",
+    "originals": "originals.h5",
+    "features": "features.h5",
+}
 ALPHAS, BETAS = (0.0, 1.0, 2.0), (0.0, 1.0, 3.0, 10.0, 30.0)
 FIXED = Setting(1.0, 30.0)
 CPU = torch.device("cpu")

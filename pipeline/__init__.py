@@ -3,7 +3,8 @@
 from typing import Any
 
 # Python asks `__getattr__` for modules of the package too. It knows these names without pipeline.api.
-_API = frozenset({"load_model", "open_images", "open_masks", "open_features", "images_table", "masks_table"})
+_OPENED = ("images", "maps", "masks", "originals", "features")
+_API = frozenset({"load_model", "images_table", "masks_table", *(f"open_{name}" for name in _OPENED)})
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ of another is compared with it.
 """
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,12 @@ def _of_models(axis: str) -> tuple[str, ...]:
 
 # Axes that have the same length wherever they are; a number is the length.
 ALIKE: tuple[tuple[str | int, ...], ...] = (
-    ("images/classes", *_of_models("class"), "masks/class", "features/classes"),
+    ("images/classes", *_of_models("class"), "masks/class", "features/classes", "originals/classes"),
     ("images/height", "images/width", *_of_models("stored_size")),
     (*_of_models("input_size"), "masks/height", "masks/width", "examples/height", "examples/width"),
-    (*_of_models("feature"), "features/feature", "examples/feature"),
-    ("masks/position", "features/train position"),
-    ("masks/val position", "features/masked position"),
+    (*_of_models("feature"), "originals/feature", "features/feature", "examples/feature"),
+    ("maps/position", "masks/position", "features/train position"),
+    ("maps/val position", "masks/val position", "features/masked position"),
     (5, "examples/picture"),
 )
 
@@ -104,27 +105,34 @@ def _require_names(files: Mapping[str, Artefact], models: Mapping[str, ModelFold
 
 
 def _require_rows(files: Mapping[str, Artefact]) -> None:
-    """The rows, labels and attributes in features.h5 are those of images.h5; of masks.h5, the rows."""
-    images, masks, features = (files.get(name) for name in ("images", "masks", "features"))
-    if images and features:
-        split = images["split"][:]
-        known = {column: images[column][:] for column in ("label", "attribute")}
-        for code, name in enumerate(SPLITS):
-            rows = features[f"{name}/row"][:]
-            whole = rows if name == "train" else np.flatnonzero(split == code)  # training: perhaps not all
-            same = np.array_equal(rows, whole) and bool((split[rows] == code).all())
-            for column, values in known.items():
-                same = same and np.array_equal(features[f"{name}/{column}"][:], values[rows])
-            if not same:
-                raise DisagreementError("features", f"its rows of {name}/ are not those of images.h5")
-    for prefix, code in (("", 0), ("val/", 1)):
-        if not masks or f"{prefix}row" not in masks:
+    """The rows, labels and attributes of features are those of images.h5; the rows of maps and masks too."""
+    images = files.get("images")
+    for name in ("originals", "features"):
+        if images and name in files:
+            _require_rows_of_images(images, files[name], name)
+    for name, (prefix, code) in product(("maps", "masks"), (("", 0), ("val/", 1))):
+        if name not in files or f"{prefix}row" not in files[name]:
             continue
-        rows = masks[f"{prefix}row"][:]
+        rows = files[name][f"{prefix}row"][:]
         if images and not (images["split"][:][rows] == code).all():
-            raise DisagreementError("masks", f"has rows in {prefix}row that are not of {SPLITS[code]}")
+            raise DisagreementError(name, f"has rows in {prefix}row that are not of {SPLITS[code]}")
+        features = files.get("features")
         if features and not np.array_equal(rows, _rows_with_masks(features, prefix)):
-            raise DisagreementError("features", f"its images are not those of {prefix}row in masks.h5")
+            raise DisagreementError("features", f"its images are not those of {prefix}row in {name}.h5")
+
+
+def _require_rows_of_images(images: Artefact, found: Artefact, name: str) -> None:
+    """The rows, labels and attributes of the splits of `found` are those of images.h5."""
+    split = images["split"][:]
+    known = {column: images[column][:] for column in ("label", "attribute")}
+    for code, of in enumerate(SPLITS):
+        rows = found[f"{of}/row"][:]
+        whole = rows if of == "train" else np.flatnonzero(split == code)  # training: perhaps not all
+        same = np.array_equal(rows, whole) and bool((split[rows] == code).all())
+        for column, values in known.items():
+            same = same and np.array_equal(found[f"{of}/{column}"][:], values[rows])
+        if not same:
+            raise DisagreementError(name, f"its rows of {of}/ are not those of images.h5")
 
 
 def _rows_with_masks(features: Artefact, prefix: str) -> NDArray[np.int64]:

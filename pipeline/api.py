@@ -16,7 +16,16 @@ from pipeline.tools.browse import as_rows, browse
 from pipeline.tools.model import load_model
 from pipeline.tools.single import open_single
 
-__all__ = ["images_table", "load_model", "masks_table", "open_features", "open_images", "open_masks"]
+__all__ = [
+    "images_table",
+    "load_model",
+    "masks_table",
+    "open_features",
+    "open_images",
+    "open_maps",
+    "open_masks",
+    "open_originals",
+]
 
 
 class Arrays(Mapping[str, da.Array]):
@@ -95,6 +104,21 @@ def open_images(path: str | Path) -> Arrays:
     return Arrays(path, "images")
 
 
+def open_maps(path: str | Path) -> Arrays:
+    """maps.h5: the map of every image of the retraining set.
+
+    `cam` is (M, h, w) float32, and absent where the masks are given; `channel_mean` (M, 3) float32; `row` and
+    `target` are (M,). Of the validation images, `val/cam` and so on.
+
+    >>> import pipeline
+    >>> with pipeline.open_maps("data/maps.h5") as maps:
+    ...     speaks_for_the_class = (maps["cam"] > 0).any((1, 2)).compute()
+    >>> speaks_for_the_class.dtype
+    dtype('bool')
+    """
+    return Arrays(path, "maps")
+
+
 def open_masks(path: str | Path) -> Arrays:
     """masks.h5: map and mask of every image of the retraining set.
 
@@ -109,6 +133,20 @@ def open_masks(path: str | Path) -> Arrays:
     True
     """
     return Arrays(path, "masks")
+
+
+def open_originals(path: str | Path) -> Arrays:
+    """originals.h5: φ of the images as they are, and their labels.
+
+    `train/original`, `val/original` and `test/original` are (n, D) float32. features.h5 has them too.
+
+    >>> import pipeline
+    >>> with pipeline.open_originals("data/originals.h5") as originals:
+    ...     same = len(originals["test/row"]) == len(originals["test/original"])
+    >>> same
+    True
+    """
+    return Arrays(path, "originals")
 
 
 def open_features(path: str | Path) -> Arrays:

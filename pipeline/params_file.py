@@ -20,8 +20,12 @@ from ruamel.yaml.nodes import Node
 from pipeline.datasets import READERS
 from pipeline.errors import MacError, first_line, quoted
 from pipeline.graph import STAGES, stage
+from pipeline.method.kinds import AS_GIVEN
+from pipeline.method.pixels import core_pixels
 from pipeline.params.block import Block
+from pipeline.params.cores import CoreParams
 from pipeline.params.inputs import misfit
+from pipeline.params.maps import MapParams
 from pipeline.params.model import ModelParams, contradiction
 from pipeline.params.study import OF_RUN, SEEDS, StudyParams, put
 from pipeline.params.train import TrainParams
@@ -227,6 +231,11 @@ def _parsed(values: Any, where: str) -> Params:
     params = Params(checked)
     if wrong := contradiction(params.of(ModelParams), params.of(TrainParams)):
         raise MacError(f"{where}: {wrong}")
+    if params.of(MapParams).method not in AS_GIVEN:
+        try:
+            core_pixels(params.of(CoreParams), dataset["input_size"])
+        except MacError as error:
+            raise MacError(f"{where}: {error}") from None
     return params
 
 

@@ -273,7 +273,7 @@ class Opened:
     def reference(self, *names: str) -> "Reference":
         """What another process needs to open the same artefacts."""
         project = self.project
-        elsewhere = {name: project.path(name).resolve() for name in names}
+        elsewhere = {name: project.path(name).resolve() for name in (*project.elsewhere, *names)}
         return Reference(Project(project.data.resolve(), project.kinds, elsewhere), self.digests(*names))
 
     @cached_property

@@ -19,11 +19,13 @@ from pipeline.last_layer.table import Resident
 from pipeline.last_layer.views import Views
 from pipeline.method.pairing import by_batch
 from pipeline.metrics import UNKNOWN
+from pipeline.params.cores import CoreParams
 from pipeline.params.fit import FitParams
 from pipeline.params.maps import MapParams
 from pipeline.params.selection import SelectionParams
 from pipeline.project import Project
-from pipeline.schemas import features, images, masks
+from pipeline.schemas import features, images, maps, masks
+from pipeline.schemas import originals as originals_schema
 from pipeline.spec import IMAGENET, ModelSpec
 from pipeline.store import SPLITS
 
@@ -54,12 +56,10 @@ MAPS = MapParams(
     target="label",
     layer="last",
     flip=False,
-    size="top_k",
-    top_k=0.3,
-    side="core",
     precision="float32",
     seed=0,
 )
+CORES = CoreParams(size="top_k", top_k=0.3, side="core")
 
 Array = NDArray[Any]
 Splits = dict[str, tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]
@@ -123,7 +123,7 @@ def context(data: Path) -> Context:
 
 
 def write(data: Path, unknown: Sequence[str] = (), kept: Sequence[int] = (), **train: Any) -> Project:
-    """Write images.h5, erm/, masks.h5 and features.h5 into the folder `data`.
+    """Write images.h5, erm/, maps.h5, masks.h5, originals.h5 and features.h5 into the folder `data`.
 
     Args:
         unknown: the splits whose attributes are unknown.
@@ -245,15 +245,23 @@ def _write_masks(project: Project) -> None:
     with project.open("images", "erm") as given:
         made_from = given.digests("images", "erm")
         label, split = (given.file("images")[name][:] for name in ("label", "split"))
+    looked, cores = {}, {}
+    for part, number in (("", 0), ("val/", 1)):
+        rows = np.flatnonzero(split == number)
+        looked |= {f"{part}row": rows, f"{part}target": label[rows]}
+        looked[f"{part}cam"] = np.tile(np.array([0, 1], np.float32), (len(rows), 1, 1))
+        looked[f"{part}channel_mean"] = np.zeros((len(rows), 3), np.float32)
+        cores[f"{part}mask"] = np.ones((len(rows), 1, 1), np.bool_)
+    made = {"method": "xgradcam", "precision": "float32"}
+    with store.create(project.path("maps"), "maps", maps.SCHEMA, made, made_from) as file:
+        for name, values in looked.items():
+            file.write(name, values)
+    with project.open("images", "erm", "maps") as given:
+        made_from = given.digests("images", "erm", "maps")
     made = {"method": "xgradcam", "side": "core"}
     with store.create(project.path("masks"), "masks", masks.SCHEMA, made, made_from) as file:
-        for part, number in (("", 0), ("val/", 1)):
-            rows = np.flatnonzero(split == number)
-            file.write(f"{part}row", rows)
-            file.write(f"{part}target", label[rows])
-            file.write(f"{part}mask", np.ones((len(rows), 1, 1), np.bool_))
-            file.write(f"{part}cam", np.tile(np.array([0, 1], np.float32), (len(rows), 1, 1)))
-            file.write(f"{part}channel_mean", np.zeros((len(rows), 3), np.float32))
+        for name, values in {**looked, **cores}.items():
+            file.write(name, values)
 
 
 def _write_features(
@@ -264,17 +272,23 @@ def _write_features(
     core: int,
     swayed: int,
 ) -> None:
-    with project.open("images", "erm", "masks") as given:
-        made_from = given.digests("images", "erm", "masks")
-    first = 0
+    first, copied = 0, {}
+    for split in SPLITS:
+        x, label, attribute = splits[split]
+        copied |= {f"{split}/original": x, f"{split}/label": label, f"{split}/attribute": attribute}
+        copied[f"{split}/row"] = np.arange(first, first + len(label))
+        first += len(label)
+    with project.open("images", "erm") as given:
+        made_from = given.digests("images", "erm")
+    made, out = {"precision": "float32"}, project.path("originals")
+    with store.create(out, "originals", originals_schema.SCHEMA, made, made_from, **NAMES) as file:
+        for name, values in copied.items():
+            file.write(name, values)
+    with project.open("images", "erm", "originals", "masks") as given:
+        made_from = given.digests("images", "erm", "originals", "masks")
     with store.create(project.path("features"), "features", features.SCHEMA, {}, made_from, **NAMES) as file:
-        for split in SPLITS:
-            x, label, attribute = splits[split]
-            file.write(f"{split}/original", x)
-            file.write(f"{split}/label", label)
-            file.write(f"{split}/attribute", attribute)
-            file.write(f"{split}/row", np.arange(first, first + len(label)))
-            first += len(label)
+        for name, values in copied.items():
+            file.write(name, values)
         count = COUNTS["train"]
         batch = np.stack([rng.permutation(count) // BATCH for _ in range(DRAWS)])
         order = by_batch(batch)

@@ -46,14 +46,16 @@ from tests import cached, conftest, made_up
 
 AS_IT_IS = -1  # the seed that changes nothing
 SECRET = b"A secret of this machine.       " * 4096
-HDF5 = ("images", "masks", "features", "examples")
+HDF5 = ("images", "maps", "masks", "originals", "features", "examples")
 MODELS = ("erm", "retrained", "baselines", "jtt", "masktune")
 TABLES = ("sweep", "ablation")
 KINDS = (*HDF5, *MODELS, *TABLES, "metrics")
 # What reads each kind besides `mac inspect`.
 READERS = {
     "images": ("api_images", "diagnose", "browse", "evaluate", "report", "export", "features", "examples"),
+    "maps": ("api_maps", "masks"),
     "masks": ("api_masks", "diagnose", "browse", "picture", "grid", "report", "explain", "features"),
+    "originals": ("api_originals", "features"),
     "features": ("api_features", "diagnose", "browse", "evaluate", "report", "retrain", "sweep", "baselines"),
     "examples": ("report",),
     "erm": ("load", "predict", "explain", "diagnose", "evaluate", "report", "export", "retrain", "baselines"),
@@ -66,7 +68,8 @@ READERS = {
     "metrics": (),
 }
 # Those that take a tenth of a second.
-QUICK = ("api_images", "api_masks", "api_features", "diagnose", "browse", "load", "predict", "retrain_auto")
+APIS = tuple(f"api_{name}" for name in ("images", "maps", "masks", "originals", "features"))
+QUICK = (*APIS, "diagnose", "browse", "load", "predict", "retrain_auto")
 OUT = "out"  # what the readers write, in the project's folder
 
 
@@ -83,7 +86,7 @@ def build(folder: Path) -> Project:
     _write_params(folder)
     result = CliRunner().invoke(mac, ["evaluate", "--data", str(project.data)])
     assert result.exit_code == 0, result.output
-    for name in ("images", "masks", "features", "examples"):
+    for name in HDF5:
         with conftest.edited(project.path(name), sealed=True) as file:
             file.attrs["made_from"] = "{}"
     for name in (*MODELS, *TABLES):
@@ -606,9 +609,7 @@ def _run(*arguments: str) -> None:
 
 
 def _read_all(name: str, path: Path) -> None:
-    with {"images": api.open_images, "masks": api.open_masks, "features": api.open_features}[name](
-        path
-    ) as it:
+    with getattr(api, f"open_{name}")(path) as it:
         for array in it.values():
             array[:2].compute()
     if name == "images":

@@ -1,9 +1,9 @@
 """A project that no stage made, there in half a second.
 
-It has random images, a random network, and what follows from them: images.h5, erm/, masks.h5, features.h5,
-retrained/, baselines/ and sweep/, made from one another as the stages do; and the image files in raw/. The
-features are what the network says of the files. The red of an image tells its class, the blue its attribute;
-ERM's head goes by the blue, the others by the red.
+It has random images, a random network, and what follows from them: images.h5, erm/, maps.h5, masks.h5,
+originals.h5, features.h5, retrained/, baselines/ and sweep/, made from one another as the stages do; and the
+image files in raw/. The features are what the network says of the files. The red of an image tells its class,
+the blue its attribute; ERM's head goes by the blue, the others by the red.
 """
 
 import shutil
@@ -30,7 +30,7 @@ from pipeline.results import choice
 from pipeline.results.choice import Candidate, Choice
 from pipeline.results.convergence import convergence
 from pipeline.results.scores import head_scores
-from pipeline.schemas import features, images, masks
+from pipeline.schemas import features, images, maps, masks, originals
 from pipeline.setting import Setting
 from pipeline.spec import IMAGENET, ModelSpec
 from pipeline.steps.retrain import retrain
@@ -209,33 +209,48 @@ def _write_masks(project: Project, given: Opened, rng: np.random.Generator) -> N
     made = {"size": "top_k", "top_k": TOP_K, "method": "xgradcam", "side": "core", "flip": False}
     label, split = (given.file("images")[name][:] for name in ("label", "split"))
     parts = {"": (rows, rng), "val/": (np.flatnonzero(split == 1), np.random.default_rng(1))}
+    looked, cores = {}, {}
+    for part, (of, drawn) in parts.items():
+        core = np.zeros((len(of), side, side), np.bool_)
+        for mask in core:
+            mask.reshape(-1)[drawn.permutation(side * side)[: round(TOP_K * side * side)]] = True
+        looked |= {f"{part}row": of, f"{part}target": label[of]}
+        looked[f"{part}cam"] = drawn.normal(size=(len(of), 2, 2)).astype(np.float32)
+        looked[f"{part}channel_mean"] = drawn.random((len(of), 3), dtype=np.float32)
+        cores[f"{part}mask"] = core
     made_from = given.digests("images", "erm")
+    stated = {"method": "xgradcam", "flip": False, "precision": "float32"}
+    with store.create(project.path("maps"), "maps", maps.SCHEMA, stated, made_from) as file:
+        for name, values in looked.items():
+            file.write(name, values)
+    with project.open("images", "erm", "maps") as also:
+        made_from = also.digests("images", "erm", "maps")
     with store.create(project.path("masks"), "masks", masks.SCHEMA, made, made_from) as file:
-        for part, (of, drawn) in parts.items():
-            core = np.zeros((len(of), side, side), np.bool_)
-            for mask in core:
-                mask.reshape(-1)[drawn.permutation(side * side)[: round(TOP_K * side * side)]] = True
-            file.write(f"{part}row", of)
-            file.write(f"{part}target", label[of])
-            file.write(f"{part}mask", core)
-            file.write(f"{part}cam", drawn.normal(size=(len(of), 2, 2)).astype(np.float32))
-            file.write(f"{part}channel_mean", drawn.random((len(of), 3), dtype=np.float32))
+        for name, values in {**looked, **cores}.items():
+            file.write(name, values)
         file.file.create_group("preview")
 
 
 def _write_features(project: Project, given: Opened, rng: np.random.Generator) -> None:
     stored, erm = given.file("images"), given.model("erm")
     phi = _phi(classifier.load(erm.spec, erm.read(), torch.device("cpu")), stored, erm.spec)
-    made_from = given.digests("images", "erm", "masks")
     names = {name: stored.attribute(name) for name in ("classes", "attributes")}
-    split = stored["split"][:]
+    split, copied = stored["split"][:], {}
+    for number, name in enumerate(store.SPLITS):
+        rows = np.flatnonzero(split == number)
+        copied |= {f"{name}/original": phi[rows], f"{name}/row": rows}
+        for column in ("label", "attribute"):
+            copied[f"{name}/{column}"] = stored[column][:][rows]
+    out, made_from = project.path("originals"), given.digests("images", "erm")
+    stated = {"precision": "float32"}
+    with store.create(out, "originals", originals.SCHEMA, stated, made_from, **names) as file:
+        for name, values in copied.items():
+            file.write(name, values)
+    with project.open("images", "erm", "originals", "masks") as also:
+        made_from = also.digests("images", "erm", "originals", "masks")
     with store.create(project.path("features"), "features", features.SCHEMA, {}, made_from, **names) as file:
-        for number, name in enumerate(store.SPLITS):
-            rows = np.flatnonzero(split == number)
-            file.write(f"{name}/original", phi[rows])
-            for column in ("label", "attribute"):
-                file.write(f"{name}/{column}", stored[column][:][rows])
-            file.write(f"{name}/row", rows)
+        for name, values in copied.items():
+            file.write(name, values)
         count = int((split == 0).sum())
         for view in ("masked", "combined"):
             file.write(f"train/{view}", rng.normal(size=(DRAWS, count, phi.shape[1])).astype(np.float32))

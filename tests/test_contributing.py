@@ -92,10 +92,10 @@ def test_add_a_saliency_map(project: Project, tmp_path: Path) -> None:
     assert "`energy`" in (copy.folder / "docs/reference.md").read_text()
     project.set(saliency__method="energy")
     copy.mac(project, "saliency")
-    with open_file(project.data / "masks.h5") as masks:
-        assert masks.provenance.params["method"] == "energy"
-        assert (masks["cam"][:] >= 0).all()
-        assert masks["cam"][:].any()
+    with open_file(project.data / "maps.h5") as maps:
+        assert maps.provenance.params["method"] == "energy"
+        assert (maps["cam"][:] >= 0).all()
+        assert maps["cam"][:].any()
 
 
 def test_add_a_method_of_the_last_layer(project: Project, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_add_a_backbone(project: Project, tmp_path: Path) -> None:
     copy = Copy(tmp_path / "copy", "Add a backbone")
     copy.is_finished()
     project.set(model__architecture="googlenet", train__epochs=1)
-    for stage in ("train", "saliency", "features"):
+    for stage in ("train", "saliency", "masks", "originals", "features"):
         copy.mac(project, stage)
     with project.open("images", "erm", "features") as given:
         tensors, features = given.model("erm").read(), given.file("features")

@@ -1,9 +1,9 @@
 """Stage ablation: how much the masks matter. MaC with random masks of the same size, and with true masks."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from pipeline.errors import MacError
 from pipeline.last_layer.grid import fit_grid, scores_of_test_split
 from pipeline.method.kinds import CONTROLS
 from pipeline.method.retraining_set import with_foreground
+from pipeline.params.block import Block
+from pipeline.params.cores import CoreParams
 from pipeline.params.features import FeaturesParams
 from pipeline.params.fit import FitParams
 from pipeline.params.maps import MapParams
@@ -32,7 +34,8 @@ from pipeline.results.choice import named, names_of
 from pipeline.results.scores import head_scores
 from pipeline.schemas.masks import SCHEMA
 from pipeline.steps.features import features as write_features
-from pipeline.steps.saliency import empty_cores, write_masks
+from pipeline.steps.masks import empty_cores, write_masks
+from pipeline.steps.saliency import write_maps
 from pipeline.store import FittedHeads
 
 OWN = "for each kind of mask its own best ones, by validation"
@@ -44,6 +47,7 @@ def ablation(
     given: Opened,
     out: Path,
     maps: MapParams,
+    cores: CoreParams,
     features: FeaturesParams,
     sweep: GridParams,
     fit: FitParams,
@@ -53,12 +57,12 @@ def ablation(
     """Write the folder `out` with metrics.json; return the table to print.
 
     Args:
-        given: images, erm, masks and features.
+        given: images, erm, originals, masks and features.
 
     Raises:
         MacError: as `compare`.
     """
-    result = compare(given, maps, features, sweep, fit, selection, context).result
+    result = compare(given, maps, cores, features, sweep, fit, selection, context).result
     with store.create_folder(out) as written:
         store.write_json(written / "metrics.json", result)
     return tables.of_ablation(result)
@@ -81,6 +85,7 @@ class Compared:
 def compare(
     given: Opened,
     maps: MapParams,
+    cores: CoreParams,
     features: FeaturesParams,
     sweep: GridParams,
     fit: FitParams,
@@ -95,7 +100,7 @@ def compare(
     are compared with MaC's masks of those images only; and not at all if these are of one class.
 
     Args:
-        given: images, erm, masks and features.
+        given: images, erm, originals, masks and features.
 
     Raises:
         MacError: saliency.method is itself a control, or the project's masks or features were made with
@@ -106,44 +111,52 @@ def compare(
         raise MacError(
             f"ablation: saliency.method is the control '{method}'; there is nothing to compare it with"
         )
-    _require_made_with(given, "masks", maps)
-    _require_made_with(given, "features", features)
+    _require_made_with(given, "masks", maps, "maps")
+    _require_made_with(given, "masks", cores, "masks")
+    _require_made_with(given, "features", features, "features")
     masks = given.file("masks")
     rows = masks["row"][:]
     blocks = in_blocks(np.arange(len(rows)), masks["mask"])
     pixels = np.concatenate([masks.rows("mask", each).sum((1, 2)) for each in blocks])
     known = _with_core(given, rows)
     # What is done is kept until all is done. The folder's name depends on all of the inputs.
-    depends = (maps.model_dump(), features.model_dump(), given.digests("images", "erm", "masks"))
+    params = (maps.model_dump(), cores.model_dump(), features.model_dump())
+    depends = (*params, given.digests("images", "erm", "originals", "masks"))
     with Shards(
         context.scratch, "ablation", __name__, *depends, hardware_of(context.on, context.workers)
     ) as kept:
 
         def measured(
-            folder: str, name: str, of: NDArray[np.int64], k: NDArray[np.int64] | None = None, **changes: str
+            folder: str,
+            name: str,
+            of: NDArray[np.int64],
+            method: str | None = None,
+            k: NDArray[np.int64] | None = None,
         ) -> Measured:
-            """MaC with masks of the rows `of`, in a folder of their own: made otherwise, or else its own."""
-
-            def write(out: Path) -> None:
-                if changes:
-                    changed = maps.model_copy(update=changes)
-                    write_masks(given, out, of, changed, 0, context, pixels=k)
-                else:
-                    _write_some(given, out, of)
-
-            with _other_masks(given, kept.folder / folder, write, features, context) as other:
-                return _measure(other, name, sweep, fit, selection, context)
+            """MaC with masks of the rows `of`, in a folder of their own: of another method, or its own."""
+            other = _elsewhere(given.project, kept.folder / folder, maps=method is not None)
+            if method is None:
+                _once(other, "masks", partial(_write_some, given, rows=of))
+            else:
+                changed = maps.model_copy(update={"method": method})
+                _once(other, "maps", lambda out: write_maps(given, out, of, changed, context))
+                with other.open("images", "erm", "maps") as looked:
+                    core = cores.model_copy(update={"side": "core"})
+                    _once(other, "masks", lambda out: write_masks(looked, out, core, 0, context, pixels=k))
+            with other.open("images", "erm", "originals", "masks") as masked:
+                _once(other, "features", lambda out: write_features(masked, out, features, context))
+            with other.open("images", "erm", "masks", "features") as opened:
+                return _measure(opened, name, sweep, fit, selection, context)
 
         own = _measure(given, f"{method} (MaC)", sweep, fit, selection, context)
-        alike = {"method": "random", "side": "core"}  # as many pixels as MaC's mask has, on either side
-        random = measured("random", "random masks of the same size", rows, pixels, **alike)
+        random = measured("random", "random masks of the same size", rows, "random", pixels)
         kinds, differences = {"own": own, "random": random}, [_difference(own, random)]
         if len(np.unique(given.file("images")["label"][:][known])) > 1:  # else none has a partner
             same_images = own
             if len(known) < len(rows):
                 same_images = measured("own_known", f"{method}, images with a true mask", known)
                 kinds["own_known"] = same_images
-            true = measured("foreground", "true masks", known, method="foreground")
+            true = measured("foreground", "true masks", known, "foreground")
             kinds["true"] = true
             differences.append(_difference(true, same_images))
         settings = OWN
@@ -170,42 +183,34 @@ def _with_core(given: Opened, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.setdiff1d(known, empty, assume_unique=True)
 
 
-def _require_made_with(given: Opened, artefact: str, params: MapParams | FeaturesParams) -> None:
+def _require_made_with(given: Opened, artefact: str, params: Block, read_for: str) -> None:
     """Raise an error if an artefact of the project was made with other parameters.
 
     The other masks and features are made with `params`. The comparison is only fair if all are made alike.
+
+    Args:
+        read_for: the artefact whose stage reads the parameters.
     """
     stated, path = given.file(artefact).provenance.params, given.project.path(artefact)
     for key, wanted in params.model_dump().items():
         if key in stated and stated[key] != wanted:
             raise MacError(
                 f"{path}: was made with other {params.block}.{key} ({stated[key]}) than params.yaml has "
-                f"({wanted}); {given.project.kinds[artefact].remedy} again"
+                f"({wanted}); {given.project.kinds[read_for].remedy} again"
             )
 
 
-@contextmanager
-def _other_masks(
-    given: Opened,
-    folder: Path,
-    write: Callable[[Path], None],
-    features: FeaturesParams,
-    context: Context,
-) -> Iterator[Opened]:
-    """The project with other masks, and with the features of these masks.
+def _elsewhere(project: Project, folder: Path, maps: bool) -> Project:
+    """The project with other masks, the features of these masks, and perhaps other maps, in a folder."""
+    names = ("maps", "masks", "features") if maps else ("masks", "features")
+    there = {name: folder / project.kinds[name].path for name in names}
+    return Project(project.data, project.kinds, {**project.elsewhere, **there})
 
-    `write` writes the masks.h5. They are in `folder`. What is already there is not made again.
-    """
-    project = given.project
-    there = {"masks": folder / "masks.h5", "features": folder / "features.h5"}
-    other = Project(project.data, project.kinds, {**project.elsewhere, **there})
-    if not there["masks"].is_file():
-        write(there["masks"])
-    if not there["features"].is_file():
-        with other.open("images", "erm", "masks") as masked:
-            write_features(masked, there["features"], features, context)
-    with other.open("images", "erm", "masks", "features") as opened:
-        yield opened
+
+def _once(project: Project, name: str, write: Callable[[Path], None]) -> None:
+    """Write an artefact of a project, unless it is already there."""
+    if not project.path(name).is_file():
+        write(project.path(name))
 
 
 def _write_some(given: Opened, out: Path, rows: NDArray[np.int64]) -> None:

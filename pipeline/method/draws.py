@@ -13,7 +13,7 @@ from pipeline.params.features import FeaturesParams
 from pipeline.store import Artefact, Writer
 
 Views = tuple[str, ...]
-TRAINING: Views = ("original", "masked", "combined")
+TRAINING: Views = ("masked", "combined")
 BATCH, ANOTHER, SAME = 1, 2, 3  # streams of the draws over validation images
 # Where features.h5 has the partners, by part and view.
 PARTNERS = {

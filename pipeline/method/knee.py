@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.method import interventions, pairing
-from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.method.masks import top_k_mask, upsample
+from pipeline.method.pixels import pixel_count
 from pipeline.network.classifier import Classifier
 
 QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)

@@ -8,17 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.compute import device
 from pipeline.errors import MacError
 from pipeline.method import gradient_maps, package_cams
 from pipeline.method.gradient_maps import GradientMap
-from pipeline.method.kinds import LOOK_AWAY
 from pipeline.network.classifier import Classifier
 from pipeline.params.maps import MapParams
 
@@ -28,17 +23,12 @@ class Batch:
     """The inputs of a map.
 
     Attributes:
-        row: (B,) int64, rows of images.h5.
         x: (B, 3, S, S), normalised, of the model's dtype.
         label: (B,) int64.
-        foreground: (B, S, S) bool, the true masks, or those of the user's files; None unless the method is
-            `foreground` or `external`.
     """
 
-    row: NDArray[np.int64]
     x: Tensor
     label: Tensor
-    foreground: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -88,26 +78,6 @@ def _target(model: Classifier, batch: Batch, params: MapParams) -> Tensor:
     return batch.label if params.target == "label" else model(batch.x).float().argmax(1)
 
 
-def _random(model: Classifier, batch: Batch, params: MapParams) -> Maps:
-    """Noise at the resolution of the maps. It depends only on the seed and the row."""
-    side = _side(model, batch)
-    noise = [np.random.default_rng([params.seed, row]).random(side, dtype=np.float32) for row in batch.row]
-    return Maps(torch.from_numpy(np.stack(noise)).to(batch.x.device), batch.label)
-
-
-def _foreground(model: Classifier, batch: Batch, params: MapParams) -> Maps:
-    """Given masks, averaged to the resolution of the maps. They are taken as they are, whatever the map."""
-    assert batch.foreground is not None
-    shares = F.adaptive_avg_pool2d(batch.foreground[:, None].float(), _side(model, batch))
-    return Maps(shares[:, 0], batch.label)
-
-
-def _side(model: Classifier, batch: Batch) -> tuple[int, int]:
-    """Height and width of the last maps."""
-    height, width = model.trunk.grid(model.encode(batch.x[:1])).shape[-2:]
-    return height, width
-
-
 def _package(method: str, model: Classifier, batch: Batch, params: MapParams) -> Maps:
     target = _target(model, batch, params)
     return Maps(package_cams.raw_maps(method, model, batch.x, target, params.layer), target)
@@ -118,9 +88,6 @@ MAPS: dict[str, MapMethod] = {
     "xgradcam": partial(_by_gradient, "xgradcam"),
     "hirescam": partial(_by_gradient, "hirescam"),
     "attention": _attention,
-    "random": _random,
-    "foreground": _foreground,
-    "external": _foreground,
     **{name: partial(_package, name) for name in package_cams.CLASSES},
 }
 
@@ -129,11 +96,14 @@ def of_batch(model: Classifier, batch: Batch, params: MapParams) -> Maps:
     """The raw maps of a batch.
 
     With `flip`, the map is the mean of the image's map and of its mirror image's map, mirrored back. Both
-    explain the same class. Maps that do not look at the network are as they are.
+    explain the same class.
+
+    Args:
+        params: their method looks at the network.
     """
     method = MAPS[params.method]
     found = method(model, batch, params)
-    if not params.flip or params.method in LOOK_AWAY:
+    if not params.flip:
         return found
     mirrored = replace(batch, x=batch.x.flip(3), label=found.target)
     other = method(model, mirrored, params.model_copy(update={"target": "label"}))

@@ -6,26 +6,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import MacError
-
 
 def upsample(maps: Tensor, size: int) -> Tensor:
     """(B, h, w) float32 to (B, size, size), bilinear, align_corners=False."""
     return F.interpolate(maps[:, None].float(), (size, size), mode="bilinear", align_corners=False)[:, 0]
-
-
-def pixel_count(top_k: float, size: int) -> int:
-    """K in pixels: `top_k` itself; if it is below 1, that fraction of the size² pixels (at least one).
-
-    Raises:
-        MacError: `top_k` is neither a whole number nor in (0, 1), or it is more than size² pixels.
-    """
-    if not (0 < top_k < 1 or (top_k >= 1 and float(top_k).is_integer())):
-        raise MacError(f"top_k: {top_k:g} should be a whole number of pixels, or a fraction in (0, 1)")
-    k = int(top_k) if top_k >= 1 else max(1, round(top_k * size * size))
-    if k > size * size:
-        raise MacError(f"top_k: {k} pixels, but the input grid has only {size}² = {size * size}")
-    return k
 
 
 def top_k_mask(scores: Tensor, k: int) -> Tensor:

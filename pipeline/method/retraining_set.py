@@ -17,14 +17,18 @@ def draw_rows(
     Args:
         images: images.h5.
         rows: the rows of the training split.
-        known_only: take only images whose true mask is known.
+        known_only: take only images whose true mask is known, of those that are drawn else.
 
     Raises:
         MacError: `known_only`, and no training image has a true mask.
     """
-    if known_only:
-        rows = _known(images, rows)
-    return balanced(rows, images["label"][:][rows], params.seed) if params.balance == "class" else rows
+    label = images["label"][:]
+
+    def drawn(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return balanced(rows, label[rows], params.seed) if params.balance == "class" else rows
+
+    whole = drawn(rows)
+    return drawn(_known(images, whole)) if known_only else whole
 
 
 def _known(images: Artefact, rows: NDArray[np.int64]) -> NDArray[np.int64]:

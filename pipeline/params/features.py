@@ -1,17 +1,16 @@
 """`features`: the cached views."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from pipeline.params.block import Block, Positive, Precision, Seed
+from pipeline.params.block import Positive, Seed
+from pipeline.params.originals import OriginalsParams
 from pipeline.setting import LARGE
 
 
-class FeaturesParams(Block):
-    """How many draws are cached, and how they are made."""
-
-    block: ClassVar[str] = "features"
+class FeaturesParams(OriginalsParams):
+    """How many draws are cached, and how they are made. Their precision is that of the originals."""
 
     draws: Positive = Field(description="R: number of draws; in each draw, every image gets a partner")
     validation_draws: Positive = Field(
@@ -28,7 +27,6 @@ class FeaturesParams(Block):
         description="only the images whose ERM loss is at or below this quantile are masked and combined; "
         "1: all of them",
     )
-    precision: Precision
     storage: Literal["float32", "float16"] = Field(
         description="number format of the features in features.h5; float16 takes half the space"
     )

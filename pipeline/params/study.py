@@ -36,10 +36,11 @@ class StudyParams(Block):
 
 def of_every_run(blocks: Iterable[Block]) -> dict[str, dict[str, Any]]:
     """The JSON-able values of blocks, without those that a run has of its own (OF_RUN)."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for block in blocks:
         values = block.model_dump(mode="json").items()
-        found[block.block] = {key: value for key, value in values if f"{block.block}.{key}" not in OF_RUN}
+        own = {key: value for key, value in values if f"{block.block}.{key}" not in OF_RUN}
+        found.setdefault(block.block, {}).update(own)
     return found
 
 

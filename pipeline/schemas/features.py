@@ -4,24 +4,8 @@ The masked and combined views of a draw lie in the order in which retraining rea
 another. So a batch is one piece of the file.
 """
 
+from pipeline.schemas.originals import of_split, phi
 from pipeline.store.schema import Batches, Between, Codes, Field, Orders
-
-
-def _phi(dims: tuple[str, ...], about: str, optional: bool = False) -> Field:
-    """Features; `features.storage` says in which of the two dtypes they are."""
-    return Field("float32", (*dims, "feature"), about, optional=optional, half=True)
-
-
-def _split(split: str) -> dict[str, Field]:
-    rows = f"{split} position"
-    return {
-        f"{split}/original": _phi((rows,), "φ(x) of the original images"),
-        f"{split}/label": Field("int64", (rows,), "class", values=Codes("classes")),
-        f"{split}/attribute": Field(
-            "int64", (rows,), "spurious attribute; -1 unknown", values=Codes("attributes", or_unknown=True)
-        ),
-        f"{split}/row": Field("int64", (rows,), "row in images.h5", values=Codes("images/row", unique=True)),
-    }
 
 
 def _views_of_validation() -> dict[str, Field]:
@@ -36,10 +20,10 @@ def _views_of_validation() -> dict[str, Field]:
             optional=True,
             values=Codes("val position", unique=True),
         ),
-        "val/masked": _phi(drawn, "φ of the core alone, filled with b", optional=True),
-        "val/rest": _phi(drawn, "φ of the rest alone, filled with b", optional=True),
-        "val/combined": _phi(drawn, "φ of the combined views", optional=True),
-        "val/combined_same": _phi(
+        "val/masked": phi(drawn, "φ of the core alone, filled with b", optional=True),
+        "val/rest": phi(drawn, "φ of the rest alone, filled with b", optional=True),
+        "val/combined": phi(drawn, "φ of the combined views", optional=True),
+        "val/combined_same": phi(
             drawn,
             "φ of the core on an image of the same class; absent if train/ lacks a class of these images",
             optional=True,
@@ -64,15 +48,15 @@ def _views_of_validation() -> dict[str, Field]:
 
 
 SCHEMA = {
-    **_split("train"),
+    **of_split("train", half=True),
     "train/order": Field(
         "int32",
         ("draw", "place"),
         "the position in train/ of the image whose views are at each place of masked and combined",
         values=Orders("train position"),
     ),
-    "train/masked": _phi(("draw", "place"), "φ of the masked views, in this order: batch after batch"),
-    "train/combined": _phi(("draw", "place"), "φ of the combined views, in this order: batch after batch"),
+    "train/masked": phi(("draw", "place"), "φ of the masked views, in this order: batch after batch"),
+    "train/combined": phi(("draw", "place"), "φ of the combined views, in this order: batch after batch"),
     "train/partner": Field(
         "int32",
         ("draw", "train position"),
@@ -92,7 +76,7 @@ SCHEMA = {
         "whether its masked and combined views train the head; absent if all do (low_loss 1)",
         optional=True,
     ),
-    **_split("val"),
+    **of_split("val", half=True),
     **_views_of_validation(),
-    **_split("test"),
+    **of_split("test", half=True),
 }

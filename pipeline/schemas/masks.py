@@ -1,26 +1,14 @@
 """masks.h5: map and mask of every image of the retraining set, and of the validation images."""
 
-from dataclasses import replace
-
-from pipeline.store.schema import Between, Codes, Field, Schema
+from pipeline.schemas.maps import of_part, optional
+from pipeline.store.schema import Between, Field, Schema
 
 
 def _part(prefix: str, position: str) -> Schema:
     return {
-        f"{prefix}row": Field(
-            "int64", (position,), "row in images.h5", values=Codes("images/row", unique=True)
-        ),
-        f"{prefix}target": Field(
-            "int64", (position,), "class that the map explains", values=Codes("images/classes")
-        ),
+        **of_part(prefix, position),
         f"{prefix}mask": Field(
             "bool", (position, "height", "width"), "the core, pixels of the input grid", "gzip"
-        ),
-        f"{prefix}cam": Field(
-            "float32", (position, "map height", "map width"), "raw map, neither rectified nor upsampled"
-        ),
-        f"{prefix}channel_mean": Field(
-            "float32", (position, 3), "mean colour of the input grid, in [0, 1]", values=Between(0, 1)
         ),
         f"{prefix}quantile": Field(
             "float32",
@@ -39,5 +27,5 @@ def _part(prefix: str, position: str) -> Schema:
 SCHEMA = {
     **_part("", "position"),
     "rest": Field("bool", ("class",), "whether it takes the side rest; else core (side auto)", optional=True),
-    **{name: replace(field, optional=True) for name, field in _part("val/", "val position").items()},
+    **optional(_part("val/", "val position")),
 }

@@ -22,7 +22,9 @@ from pydantic import (
 
 from pipeline.params.baselines import MethodName
 from pipeline.params.block import Positive
+from pipeline.params.cores import CoreParams
 from pipeline.params.maps import MapParams
+from pipeline.params.originals import OriginalsParams
 from pipeline.params.selection import Criterion
 from pipeline.params.train import TrainParams
 from pipeline.setting import Interpolation, Range, ToStored
@@ -570,7 +572,9 @@ STATED: dict[str, dict[str, Any]] = {
         "selection.criterion": Criterion,
         **_declared("train.", TrainParams, "select", "hold_out", "seed", "weight_decay"),
     },
-    "masks": _declared("", MapParams, "method", "size", "side", "top_k", "flip"),
+    "maps": _declared("", MapParams, "method", "precision"),
+    "originals": _declared("", OriginalsParams, "precision"),
+    "masks": _declared("", MapParams, "method", "flip") | _declared("", CoreParams, "size", "side", "top_k"),
     "retrained": {
         "alpha": Weight | None,
         "beta": Weight | None,

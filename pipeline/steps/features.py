@@ -1,11 +1,11 @@
 """Stage features: computes φ of all views that retraining uses, once (paper equations 1 and 2).
 
-For an image i of the retraining set: φ(x_i), and in each draw φ(masked) and φ(combined with its partner j).
+For an image i of the retraining set, in each draw: φ(masked) and φ(combined with its partner j).
 With `low_loss` below 1, only images of low ERM loss are intervened on and are partners (as in DaC, Noohdani
 et al. 2024). The others have these views too, but `train/intervened` says that they do not count.
-For an image of the held-out splits: φ(x). For a validation image with a mask also, for the diagnosis: φ of
-its core alone, of its rest alone, and combined with two partners: one of another class, and one of the same
-class. All partners are of the retraining set.
+For a validation image with a mask, for the diagnosis: φ of its core alone, of its rest alone, and combined
+with two partners: one of another class, and one of the same class. All partners are of the retraining set.
+φ(x) of all images comes from stage originals.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,128 +24,146 @@ from torch import Tensor
 from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Merge, Shards, blocks
+from pipeline.compute.engine import Arrays, Block, Merge, Shards
+from pipeline.compute.passes import cut, joined, passes
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.method import interventions
-from pipeline.method.draws import Draws, Views
-from pipeline.network import classifier
-from pipeline.network.classifier import Classifier
-from pipeline.network.inputs import to_input_grid
-from pipeline.network.loading import image_batches, prefetch, to_pinned
+from pipeline.method.draws import Draws
+from pipeline.network.loading import prefetch, to_pinned
 from pipeline.params.features import FeaturesParams
 from pipeline.project import Opened, Reference
+from pipeline.results.blocks import in_blocks
 from pipeline.schemas.features import SCHEMA
-from pipeline.store import SPLITS, FittedHeads
-from pipeline.store.schema import LARGEST
+from pipeline.schemas.originals import of_split
+from pipeline.steps.originals import Network
+from pipeline.store import SPLITS, Artefact, FittedHeads
 
-BATCHES = 8  # in a block; whole batches, as in stage saliency
-ORIGINAL: Views = ("original",)
+BATCHES = 8  # forward passes in a block
+SPLIT_OF = {"": "train", "val/": "val"}  # by the part of masks.h5
 ALONE = {"masked": interventions.masked, "rest": interventions.rest}  # views without a partner
 
 Pair = tuple[Tensor, Tensor]  # images and their masks
 
 
 def features(given: Opened, out: Path, params: FeaturesParams, context: Context) -> None:
-    """Write features.h5.
+    """Write features.h5. The originals are copied from originals.h5.
 
     Args:
-        given: images, erm and masks.
+        given: images, erm, originals and masks.
 
     Raises:
-        MacError: all images of the retraining set, or all with a low loss, have one label, so none has a
-            partner.
+        MacError: originals.h5 was made in another precision, or lacks images of masks.h5; or all images of
+            the retraining set, or all with a low loss, have one label, so none has a partner.
     """
-    images, masks = given.file("images"), given.file("masks")
+    images, masks, originals = given.file("images"), given.file("masks"), given.file("originals")
     on = context.on
-    made_from = given.digests("images", "erm", "masks")
+    made_from = given.digests("images", "erm", "originals", "masks")
     reference = given.reference("images", "erm", "masks")
     where = on.type if context.cluster else str(on)
-    label, attribute = images["label"][:], images["attribute"][:]
     width = given.model("erm").head().weight.shape[-1]
     names = {name: images.attribute(name) for name in ("classes", "attributes")}
+    at = {split: np.arange(len(originals[f"{split}/row"])) for split in SPLITS}
+    at["train"] = _retraining_set(given, params)
 
-    def work(part: _Part) -> _Work:
-        return _Work(reference, params, part, where)
-
+    intervened = None
+    if params.low_loss < 1:
+        loss = _losses(originals, at["train"], given.model("erm").head())
+        intervened = loss <= np.quantile(loss, params.low_loss)
+        log.info("%d of %d training images are masked and combined", intervened.sum(), len(intervened))
+    draws = Draws.make(images, masks, params, intervened)
+    validation = Draws.of_validation(images, masks, params)
+    parts = [each for each in (draws, validation) if each is not None]
+    depends = (params.model_dump(), made_from, device.hardware_of(context.on, context.workers))
     with ExitStack() as stack:
-
-        def kept(name: str, part: _Part) -> Shards:
-            """Finished blocks of a part, which are kept until the artefact is complete."""
-            depends = (
-                params.model_dump(),
-                made_from,
-                device.hardware_of(context.on, context.workers),
-                part.views,
-            )
-            return stack.enter_context(Shards(context.scratch, f"features-{name}", __name__, *depends))
-
-        original = intervened = None
-        if params.low_loss < 1:
-            alone = _Part("train", masks["row"][:], None, ORIGINAL)
-            original = _originals(work(alone), kept("originals", alone), width, context)
-            loss = _losses(original, given.model("erm").head(), label[alone.rows])
-            intervened = loss <= np.quantile(loss, params.low_loss)
-            log.info("%d of %d training images are masked and combined", intervened.sum(), len(intervened))
-        draws = Draws.make(images, masks, params, intervened)
-        validation = Draws.of_validation(images, masks, params)
-        rows = {split: given.rows(split) for split in SPLITS} | {"train": draws.rows}
-        views = draws.views if original is None else tuple(name for name in draws.views if name != "original")
-        parts = {
-            "train": _Part("train", draws.rows, draws, views),
-            "val": _Part("val", rows["val"], None, ORIGINAL),
-            "test": _Part("test", rows["test"], None, ORIGINAL),
-        }
-        if validation is not None:
-            parts["val-diagnosis"] = _Part("val", validation.rows, validation, validation.views)
-        shards = {name: kept(name, part) for name, part in parts.items()}
+        # Finished blocks of all parts are kept until the artefact is complete.
+        shards = {}
+        for part in parts:
+            kept = Shards(context.scratch, f"features-{SPLIT_OF[part.part]}", __name__, *depends)
+            shards[part.part] = stack.enter_context(kept)
         opened = store.create(out, "features", SCHEMA, params.model_dump(), made_from, **names)
         artefact = stack.enter_context(opened)
-        for split, of_split in rows.items():
-            artefact.write(f"{split}/row", of_split)
-            artefact.write(f"{split}/label", label[of_split])
-            artefact.write(f"{split}/attribute", attribute[of_split])
-        draws.write(artefact, "train")
-        if original is not None:
-            artefact.write("train/original", original.astype(params.storage))
+        for split, positions in at.items():
+            _copy(artefact, originals, split, positions, params.storage)
         if validation is not None:
-            artefact.write("val/position", np.searchsorted(rows["val"], validation.rows))
-            validation.write(artefact, "val")
-        for name, part in parts.items():
-            merge = _merge(artefact, part, width, params.storage)
-            shards[name].map_blocks(work(part), _cut(part, on), merge, cluster=context.cluster)
+            artefact.write("val/position", np.searchsorted(originals["val/row"][:], validation.rows))
+        for part in parts:
+            part.write(artefact, SPLIT_OF[part.part])
+            merge, blocks = _merge(artefact, part, width, params.storage), cut(len(part.rows), BATCHES, on)
+            work = _Work(reference, params, part, where)
+            shards[part.part].map_blocks(work, blocks, merge, cluster=context.cluster)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Images of a split, and what is made of them.
+def _retraining_set(given: Opened, params: FeaturesParams) -> NDArray[np.int64]:
+    """Where originals.h5 has the retraining set of masks.h5, (M,) positions in train/.
 
-    Attributes:
-        rows: (M,) rows of images.h5.
-        draws: the draws over these rows; None if only the originals are wanted.
-        views: the views that are made of them.
+    Raises:
+        MacError: it lacks some, or was made in another precision.
     """
+    originals, kinds = given.file("originals"), given.project.kinds
+    if (made := given.stated("originals", "precision")) != params.precision:
+        raise MacError(
+            f"{originals.path}: was made with other features.precision ({made}) than params.yaml has "
+            f"({params.precision}); {kinds['originals'].remedy} again"
+        )
+    rows, known = given.file("masks")["row"][:], originals["train/row"][:]
+    if not np.isin(rows, known).all():
+        raise MacError(
+            f"{given.file('masks').path}: has images that {originals.path} lacks: they were made with other "
+            "values of retraining_set; run 'mac saliency', 'mac masks' and 'mac originals' again"
+        )
+    at: NDArray[np.int64] = np.searchsorted(known, rows)
+    return at
 
-    split: str
-    rows: NDArray[np.int64]
-    draws: Draws | None
-    views: Views
+
+def _copy(
+    artefact: store.Writer, originals: Artefact, split: str, positions: NDArray[np.int64], storage: str
+) -> None:
+    """Write what originals.h5 has of some positions (n,) of a split."""
+    for name in of_split(split):
+        found = originals[name]
+        dtype = storage if name == f"{split}/original" else found.dtype.name
+        written = artefact.create(name, (len(positions), *found.shape[1:]), dtype)
+        for each in in_blocks(np.arange(len(positions)), found):
+            written[each[0] : each[-1] + 1] = _stored(originals.rows(name, positions[each]), dtype)
 
 
-def _merge(artefact: store.Writer, part: _Part, width: int, storage: str) -> Merge:
-    """Make the datasets of the part's views, of a dtype; return the function that writes a block."""
-    datasets = {}
-    for name in part.views:
-        drawn = (len(part.draws.batch),) if part.draws and name != "original" else ()
-        datasets[name] = artefact.create(f"{part.split}/{name}", (*drawn, len(part.rows), width), storage)
-    order = part.draws.order if part.draws else None
-    places = None if order is None else order.argsort(1)  # (R, M), of each image
+def _stored(values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Values as they are stored.
+
+    Raises:
+        MacError: they are features that are too large for this dtype.
+    """
+    if dtype == "float16" and (most := np.abs(values).max(initial=0)) > np.finfo(np.float16).max:
+        raise MacError(
+            f"features: they go up to {most:g}, too large for float16; set features.storage to float32"
+        )
+    return values.astype(dtype, copy=False)
+
+
+def _losses(originals: Artefact, positions: NDArray[np.int64], head: FittedHeads) -> NDArray[np.float64]:
+    """The cross-entropy of a head (S = 1) on the originals at some positions (M,) in train/; (M,)."""
+    label, phi = originals["train/label"][:], originals["train/original"]
+    found = []
+    for each in in_blocks(positions, phi):
+        logits = head.logits(originals.rows("train/original", each))[0]
+        log_p = log_softmax(logits.astype(np.float64), axis=1)
+        found.append(-np.take_along_axis(log_p, label[each][:, None], 1)[:, 0])
+    return np.concatenate(found)
+
+
+def _merge(artefact: store.Writer, draws: Draws, width: int, storage: str) -> Merge:
+    """Make the datasets of the views of some draws; return the function that writes a block."""
+    datasets, shape = {}, (*draws.batch.shape, width)
+    for name in draws.views:
+        datasets[name] = artefact.create(f"{SPLIT_OF[draws.part]}/{name}", shape, storage)
+    places = None if draws.order is None else draws.order.argsort(1)  # (R, M), of each image
 
     def merge(block: Block, arrays: Arrays) -> None:
         for name, dataset in datasets.items():
-            values = arrays[name].astype(storage, copy=False)
-            if places is None or name == "original":
-                dataset[(..., block.slice, slice(None))] = values
+            values = _stored(arrays[name], storage)
+            if places is None:
+                dataset[:, block.slice] = values
                 continue
             for r, there in enumerate(places[:, block.slice]):
                 in_order = there.argsort()  # HDF5 takes rising places, and then all of them at once
@@ -153,30 +172,9 @@ def _merge(artefact: store.Writer, part: _Part, width: int, storage: str) -> Mer
     return merge
 
 
-def _cut(part: _Part, on: torch.device) -> list[Block]:
-    return blocks(len(part.rows), BATCHES * device.forward_batch(on))
-
-
-def _originals(work: "_Work", shards: Shards, width: int, context: Context) -> NDArray[np.float32]:
-    """φ of the original images of the work's rows, (M, D)."""
-    found = np.empty((len(work.part.rows), width), np.float32)
-
-    def merge(block: Block, arrays: Arrays) -> None:
-        found[block.slice] = arrays["original"]
-
-    shards.map_blocks(work, _cut(work.part, context.on), merge, cluster=context.cluster)
-    return found
-
-
-def _losses(phi: NDArray[np.float32], head: FittedHeads, label: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The cross-entropy of a head (S = 1) on features (M, D) with the labels (M,); (M,)."""
-    log_p = log_softmax(head.logits(phi)[0].astype(np.float64), axis=1)
-    return -np.take_along_axis(log_p, label[:, None], 1)[:, 0]
-
-
 @dataclass(frozen=True)
 class _Work:
-    """The work on one part, as it is sent to another process.
+    """The work on the views of some draws, as it is sent to another process.
 
     Attributes:
         reference: images, erm and masks.
@@ -185,41 +183,17 @@ class _Work:
 
     reference: Reference
     params: FeaturesParams
-    part: _Part
+    draws: Draws
     on: str
 
     @contextmanager
     def open(self) -> Iterator[Callable[[Block], Arrays]]:
         with self.reference.open() as given:
-            erm, on = given.model("erm"), device.pick(self.on)
-            loaded = classifier.load(erm.spec, erm.read(), on)
-            model = classifier.for_inference(loaded, device.dtype(on, self.params.precision))
-            network = _Network(given, model, on, self.params.storage)
-            if self.part.draws is None:
-                yield _Originals(network, self.part.rows).block
-            else:
-                yield _Drawn(network, self.part.draws, self.part.views).block
+            yield _Drawn(_Network.of(given, self.on, self.params), self.draws).block
 
 
-@dataclass(frozen=True)
-class _Network:
-    """The network, how its inputs are made, and the dtype that its features are kept in."""
-
-    given: Opened
-    model: Classifier
-    on: torch.device
-    storage: str
-
-    def batches(self, block: Block) -> list[NDArray[np.int64]]:
-        """The positions of a block, cut into forward passes."""
-        size = device.forward_batch(self.on)
-        starts = range(block.start, block.stop, size)
-        return [np.arange(start, min(start + size, block.stop)) for start in starts]
-
-    def input(self, stored: Tensor) -> Tensor:
-        """Stored images (B, H, W, 3) uint8 to the network's input (B, 3, S, S)."""
-        grid = to_input_grid(stored.to(self.on, non_blocking=True), self.given.model("erm").spec)
-        return self.model.input(grid)
+class _Network(Network):
+    """The network, and how the inputs of views are made."""
 
     def core(self, mask: Tensor) -> Tensor:
         """Masks (B, S, S) bool to (B, 3, S, S), 1 in the core."""
@@ -231,43 +205,6 @@ class _Network:
         values = self.model.input(torch.from_numpy(fill).to(self.on)[:, :, None, None])
         return _laid_out(values, (3, 1, width))
 
-    @torch.no_grad()
-    def features(self, x: Tensor) -> NDArray[np.float32]:
-        """φ, (B, D).
-
-        Raises:
-            MacError: they are not finite, or so large that features.h5 could not be opened or hold them.
-        """
-        found = self.model.features(x).cpu().numpy()
-        if not (np.abs(found) <= LARGEST).all():
-            model = self.given.model("erm").path
-            raise MacError(
-                f"features: they are NaN or above {LARGEST:g}; the model in {model} has diverged, "
-                "lower train.lr"
-            )
-        if (most := np.abs(found).max()) > np.finfo(self.storage).max:
-            raise MacError(
-                f"features: they go up to {most:g}, too large for float16; set features.storage to float32"
-            )
-        return np.asarray(found)
-
-
-@dataclass(frozen=True)
-class _Originals:
-    """All that a block of images without masks needs. `block` is a pure function of the block."""
-
-    network: _Network
-    rows: NDArray[np.int64]
-
-    def block(self, block: Block) -> Arrays:
-        """φ(x) of a block of rows."""
-        images, on = self.network.given.file("images"), self.network.on
-        batches = [self.rows[positions] for positions in self.network.batches(block)]
-        found = []
-        for stored in image_batches(images, batches, on):
-            found.append(self.network.features(self.network.input(stored)))
-        return {"original": np.concatenate(found)}
-
 
 @dataclass(frozen=True)
 class _Drawn:
@@ -275,18 +212,14 @@ class _Drawn:
 
     network: _Network
     draws: Draws
-    views: Views
 
     def block(self, block: Block) -> Arrays:
         """φ of all views of a block."""
-        batches = self.network.batches(block)
+        batches = passes(block, self.network.on)
         found = []
         for positions, read in zip(batches, prefetch(map(self._read, batches)), strict=True):
             found.append(self._features(positions, read))
-        joined = {}
-        for name in self.views:
-            joined[name] = np.concatenate([each[name] for each in found], axis=-2)
-        return joined
+        return joined(found, axis=1)
 
     def _read(self, positions: NDArray[np.int64]) -> tuple[Pair, dict[str, list[Pair]]]:
         """Stored images (B, H, W, 3) and masks (B, S, S): their own; by view, their partners' by draw."""
@@ -301,21 +234,18 @@ class _Drawn:
         return own, {name: list(map(read_partner, each[:, positions])) for name, each in partners}
 
     def _features(self, positions: NDArray[np.int64], read: tuple[Pair, dict[str, list[Pair]]]) -> Arrays:
-        """φ of each view: of the originals (B, D), of the others in each draw (R, B, D)."""
+        """φ of each view in each draw, (R, B, D)."""
         own, partners = self._seen(read[0]), read[1]
-        found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self.views}
+        found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self.draws.views}
         for r, fill in enumerate(self.draws.fill[:, positions]):
             b = self.network.fill(fill, own[0].shape[3])
             for name, features in found.items():
                 if name in partners:
                     view = interventions.combined(*own, *self._seen(partners[name][r]), b)
                     features.append(self.network.features(view))
-                elif name != "original":
+                else:
                     features.append(self.network.features(ALONE[name](*own, b)))
-        stacked = {name: np.stack(features) for name, features in found.items() if features}
-        if "original" in found:
-            stacked["original"] = self.network.features(own[0])
-        return stacked
+        return {name: np.stack(features) for name, features in found.items()}
 
     def _seen(self, read: Pair) -> Pair:
         """Stored images and their masks, ready for the network."""

@@ -2,8 +2,8 @@
 
 There are two forms, with the same provenance:
 
-- an HDF5 file (`images`, `masks`, `features`, `examples`): `hdf5`, with the datasets of its schema in
-`pipeline.schemas`;
+- an HDF5 file (`images`, `maps`, `masks`, `originals`, `features`, `examples`): `hdf5`, with the datasets of
+its schema in `pipeline.schemas`;
 - a model folder (`erm`, `retrained`, …): `models`.
 
 They hold no time, host or revision, so the same inputs give the same bytes.

@@ -18,6 +18,7 @@ from pipeline.metrics import SIGNS, Labels, seen
 from pipeline.params.baselines import BaselinesParams
 from pipeline.params.features import FeaturesParams
 from pipeline.params.inputs import InputParams
+from pipeline.params.masks import MasksParams
 from pipeline.params.model import ModelParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.retraining_set import RetrainingSetParams
@@ -49,6 +50,7 @@ def run(
     selection: SelectionParams,
     retraining_set: RetrainingSetParams,
     saliency: SaliencyParams,
+    masks: MasksParams,
     features: FeaturesParams,
     sweep: SweepParams,
     retrain: RetrainParams,
@@ -66,7 +68,7 @@ def run(
     model.json has the parameters of all stages of the run.
 
     Args:
-        given: images, erm, masks, features, retrained and baselines.
+        given: images, erm, originals, masks, features, retrained and baselines.
         study: names this run alone: one seed, one variant.
 
     Raises:
@@ -79,7 +81,7 @@ def run(
         what = saliency.method
         log.info("study: saliency.method is the control '%s', which is compared with no other", what)
     else:
-        compared = compare(given, saliency, features, sweep, retrain, selection, context)
+        compared = compare(given, saliency, masks, features, sweep, retrain, selection, context)
         for kind, measured in compared.kinds.items():
             name, title = MASKS[kind]
             rows[name], heads[name] = _of_masks(given, title, measured), measured.heads
@@ -104,7 +106,19 @@ def run(
         },
     }
     made = of_every_run(
-        (inputs, model, train, selection, retraining_set, saliency, features, sweep, retrain, baselines)
+        (
+            inputs,
+            model,
+            train,
+            selection,
+            retraining_set,
+            saliency,
+            masks,
+            features,
+            sweep,
+            retrain,
+            baselines,
+        )
     )
     test = {"row": cached["test/row"][:], "label": cached["test/label"][:], "group": grouping.index}
     with store.create_folder(out) as folder:

@@ -192,14 +192,14 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
 def _external_masks(params: "Params", dataset: "Dataset") -> Iterator[Finding]:
     """Check that the masks of `saliency.method: external` are there."""
     from pipeline.params.dataset import DatasetParams
+    from pipeline.params.maps import MapParams
+    from pipeline.params.masks import MasksParams
     from pipeline.params.retraining_set import RetrainingSetParams
-    from pipeline.params.saliency import SaliencyParams
     from pipeline.steps.external_masks import find
 
-    saliency = params.of(SaliencyParams)
-    if saliency.method != "external":
+    if params.of(MapParams).method != "external":
         return
-    source, every = Path(saliency.external), [record.image.name for record in dataset.records]
+    source, every = Path(params.of(MasksParams).external), [record.image.name for record in dataset.records]
     splits, which, unseen = [0, 1], "training and validation", ""
     if params.of(RetrainingSetParams).balance != "none":
         splits, which = [1], "validation"

@@ -18,12 +18,13 @@ from pipeline.method.knee import QUANTILES
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import random_resized_crop_and_flip
+from pipeline.params.cores import CoreParams
 from pipeline.params.dataset import DatasetParams
 from pipeline.params.features import FeaturesParams
 from pipeline.params.inputs import InputParams
+from pipeline.params.maps import MapParams
 from pipeline.params.model import ModelParams
 from pipeline.params.retrain import RetrainParams
-from pipeline.params.saliency import SaliencyParams
 from pipeline.params.sweep import SweepParams
 from pipeline.params.train import TrainParams
 from pipeline.params_file import Params
@@ -33,6 +34,7 @@ from pipeline.store import SPLITS
 TRIED = 16  # images that are decoded
 MASK = 0.15  # compressed bytes for 8 pixels of a mask, measured on Waterbirds and the demo
 MAP = 4 * 7 * 7  # bytes of a map: 7 × 7 float32, as for most networks
+MASK_RATE = 800  # masks of 224² pixels that one core makes of maps in a second, without a network
 TRIAL = 1.0  # seconds of a trial, at least
 FIT_RATE = 10e9  # bytes of features that the fit of one head reads in a second
 FIT_START = 3.0  # seconds that a stage that fits heads takes besides the fits
@@ -70,16 +72,18 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     step = training_rate(model, images.stored_size, inputs.input_size, train, on)
     forward = forward_rate(model, inputs.input_size, on)
     fitted = training * (1 + 2 * features.draws) + validation + test
-    views = fitted + 4 * features.validation_draws * validation
+    originals = training + validation + test
+    views = 2 * features.draws * training + 4 * features.validation_draws * validation
     width, masked = 4 * model.head.in_features, training + validation
     stored = np.dtype(features.storage).itemsize * model.head.in_features
-    saliency = params.of(SaliencyParams)
-    # Forward passes for a mask.
-    passes = 2 if saliency.flip and saliency.method not in LOOK_AWAY else 1
-    looks = passes + (len(QUANTILES) if saliency.size == "knee" else 0)
-    looked = masked * looks + (validation * (looks + 2) if saliency.side == "auto" else 0)
+    saliency, cores = params.of(MapParams), params.of(CoreParams)
+    # Forward passes for maps, and for masks.
+    looked = 0 if saliency.method in LOOK_AWAY else masked * (2 if saliency.flip else 1)
+    seen = masked * (len(QUANTILES) if cores.size == "knee" else 0)
+    if cores.side == "auto":
+        seen += validation * (2 + (len(QUANTILES) if cores.size == "knee" else 0))
     if saliency.method in AS_GIVEN:
-        looked = masked
+        seen = 0
     fits = {
         "sweep": len(sweep.settings(retrain.l2, with_default=True)) * sweep.seeds * sweep.average,
         "retrain": retrain.seeds * retrain.average,
@@ -93,8 +97,10 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     return [
         Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
         trained,
-        Need("saliency", masked * (mask + MAP), looked / forward),
-        Need("features", stored * views, views / forward),
+        Need("saliency", masked * MAP, looked / forward),
+        Need("masks", masked * (mask + MAP), masked / MASK_RATE + seen / forward),
+        Need("originals", width * originals, originals / forward),
+        Need("features", stored * (originals + views), views / forward),
         Need("sweep", 0, seconds["sweep"]),
         Need("retrain", weights, seconds["retrain"]),
     ]

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.datasets.sources import check_name
 from pipeline.errors import MacError
-from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.method.masks import top_k_mask, upsample
+from pipeline.method.pixels import pixel_count
 from pipeline.results import sheets, visual
 from pipeline.results.pictures import as_rgb
 from pipeline.results.sides import Side

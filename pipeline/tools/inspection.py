@@ -20,6 +20,7 @@ from pipeline.results import evaluation, sheets, tables
 from pipeline.results.blanks import blank_in
 from pipeline.results.blocks import in_blocks
 from pipeline.schemas import tables as declared
+from pipeline.schemas.maps import PARTS
 from pipeline.store import SPLITS, Artefact, ModelFolder, Provenance
 from pipeline.study import table as of_runs
 from pipeline.tools.single import open_single
@@ -30,9 +31,9 @@ PREVIEWS = "preview"  # the group of masks.h5 with pictures for HDF viewers
 def describe(path: Path) -> str:
     """An artefact as text: its datasets or its network, its parameters, and what it was made from.
 
-    For images.h5, also the number of images by group. For masks.h5, also how many maps are blank, and how
-    much of the true foregrounds the masks cover; images.h5 and erm/ must then be in the same folder. For
-    metrics.json, the table.
+    For images.h5, also the number of images by group. For maps.h5, a table of its maps. For masks.h5, also
+    how many maps are blank, and how much of the true foregrounds the masks cover; images.h5 and erm/ must
+    then be in the same folder. For metrics.json, the table.
 
     Raises:
         MacError: it is missing, damaged, or nothing that MaC writes.
@@ -47,6 +48,8 @@ def describe(path: Path) -> str:
         lines = [head, *_provenance_lines(artefact.provenance), "", *_dataset_lines(artefact)]
         if kind.name == "images":
             lines += ["", *_group_lines(artefact)]
+        if kind.name == "maps":
+            lines += ["", *_map_lines(artefact)]
         if kind.name == "masks":
             lines += ["", _blank_line(artefact)]
     if kind.name == "masks":
@@ -193,6 +196,26 @@ def _true_mask_line(images: Artefact) -> str:
         full += int(masks.all((1, 2)).sum())
     line = f"true masks: {len(known)} of {len(images['has_foreground'])}"
     return f"{line}; {empty} have no foreground, {full} have nothing but foreground"
+
+
+def _map_lines(maps: Artefact) -> list[str]:
+    """How many maps of maps.h5 are blank, how much of them is positive, and the range of their scores."""
+    method = str(maps.provenance.params.get("method"))
+    if "cam" not in maps:
+        return ["no maps: the masks are given"]
+    lines = [f"{'maps':<24}{'n':>8}{'blank':>8}{'positive, %':>13}{'lowest':>11}{'highest':>11}"]
+    for part, about in PARTS.items():
+        if f"{part}cam" not in maps:
+            continue
+        cam, positive, lowest, highest = maps[f"{part}cam"], 0, np.inf, -np.inf
+        for each in in_blocks(np.arange(len(cam)), cam):
+            scores = cam[each[0] : each[-1] + 1]
+            positive += int((scores > 0).sum())
+            lowest, highest = min(lowest, scores.min()), max(highest, scores.max())
+        blank = int(blank_in(cam, method).sum())
+        share = 100 * positive / cam.size
+        lines.append(f"{about:<24}{len(cam):>8}{blank:>8}{share:>13.1f}{lowest:>11.3g}{highest:>11.3g}")
+    return lines
 
 
 def _blank_line(masks: Artefact) -> str:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline import graph, store
 from pipeline.compute.device import pick
 from pipeline.compute.progress import log
-from pipeline.params.maps import TopK
+from pipeline.params.cores import TopK
 from pipeline.results.sides import Side, sides_of
 from pipeline.tools.explanation import explain
 from pipeline.tools.prediction import Pair

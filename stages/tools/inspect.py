@@ -57,8 +57,8 @@ _OUT_FILE = click.Path(path_type=Path, dir_okay=False)
 def command(file: Path, row: int | None, out: Path | None, as_json: bool, **chosen: Any) -> None:
     """Show what is in FILE.
 
-    FILE is images.h5, masks.h5, features.h5, examples.h5, a model folder (erm, retrained, baselines), or a
-    metrics.json.
+    FILE is images.h5, maps.h5, masks.h5, originals.h5, features.h5, examples.h5, a model folder (erm,
+    retrained, baselines), or a metrics.json.
 
     For masks.h5, this includes how much of the true foreground and background the masks cover, by group; it
     needs images.h5 and erm/ in the same folder. Most options are for masks.h5: they list and draw its images.

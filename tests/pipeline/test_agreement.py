@@ -32,14 +32,14 @@ def said_of(project: Project, *names: str) -> str:
 def project(tmp_path: Path) -> Project:
     """Made from nothing, all of them."""
     made = cached.write(tmp_path)
-    for name in ("masks", "features"):
+    for name in ("maps", "masks", "originals", "features"):
         forged(made, name, lambda file: None)
     restate(made.path("erm"), lambda about: about.update(made_from={}))
     return made
 
 
 def test_as_they_are_they_agree(project: Project) -> None:
-    with project.open("images", "erm", "masks", "features"):
+    with project.open("images", "erm", "maps", "masks", "originals", "features"):
         pass
 
 
@@ -58,9 +58,16 @@ def test_labels_that_are_others(project: Project) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["originals", "features"])
+def test_rows_that_are_others(project: Project, name: str) -> None:
+    forged(project, name, lambda file: file["val/row"].__setitem__(0, 0))
+    assert f"{name}.h5: its rows of val/ are not those of images.h5" in said_of(project, "images", name)
+
+
 def test_images_of_another_split(project: Project) -> None:
     forged(project, "images", lambda file: file["split"].__setitem__(0, 2))
-    assert "masks.h5: has rows in row that are not of train" in said_of(project, "images", "masks")
+    for name in ("maps", "masks"):
+        assert f"{name}.h5: has rows in row that are not of train" in said_of(project, "images", name)
 
 
 def test_names_and_sizes_that_are_others(project: Project) -> None:

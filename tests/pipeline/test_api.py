@@ -25,7 +25,7 @@ def test_arrays_are_read_when_they_are_asked_for(artefacts: Project) -> None:
     with pipeline.open_features(artefacts.path("features")) as found, artefacts.open("features") as given:
         features = given.file("features")
         assert (found.digest, found.classes) == (features.digest, ["landbird", "waterbird"])
-        assert set(found.made_from) == {"images", "erm", "masks"}
+        assert set(found.made_from) == {"images", "erm", "originals", "masks"}
         assert len(found) == len(list(found))
         for name, array in found.items():
             assert array.shape == features[name].shape

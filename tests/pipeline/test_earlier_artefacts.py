@@ -22,7 +22,7 @@ def test_what_is_stated_is_found_and_what_is_not_is_named(tmp_path: Path) -> Non
     with cached.write(tmp_path, select="best").open("erm", "masks") as given:
         assert given.erm_labels == "validation, to choose"
         assert given.stated("masks", "side") == "core"
-        with pytest.raises(MacError, match=r"masks.h5: does not state top_k; run 'mac saliency'$"):
+        with pytest.raises(MacError, match=r"masks.h5: does not state top_k; run 'mac masks'$"):
             given.stated("masks", "top_k")
 
 

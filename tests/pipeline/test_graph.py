@@ -30,4 +30,4 @@ def test_a_stage_s_function_takes_its_outs_and_parameters_in_this_order(stage: S
 
 
 def test_messages_name_the_command_that_makes_an_artefact() -> None:
-    assert KINDS["masks"].remedy == "run 'mac saliency'"
+    assert KINDS["maps"].remedy == "run 'mac saliency'"

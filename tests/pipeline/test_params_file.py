@@ -8,9 +8,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.errors import MacError
+from pipeline.params.cores import CoreParams
 from pipeline.params.dataset import DatasetParams
 from pipeline.params.fit import FitParams
-from pipeline.params.maps import MapParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params_file import blocks, load, of_run, parse
 from tests.conftest import REPOSITORY, default_params
@@ -333,8 +333,22 @@ def test_one_pixel_and_shares_are_taken_as_they_are(top_k: float) -> None:
     values = default_params()
     values["saliency"]["top_k"] = top_k
     params = parse(values, "here")
-    assert params.of(MapParams).top_k == top_k
-    assert MapParams.model_validate(params.of(MapParams).model_dump()).top_k == top_k
+    assert params.of(CoreParams).top_k == top_k
+    assert CoreParams.model_validate(params.of(CoreParams).model_dump()).top_k == top_k
+
+
+def test_a_core_that_the_input_grid_cannot_have_is_told_before_anything_runs() -> None:
+    values = default_params()
+    size = values["dataset"]["input_size"]
+    values["saliency"]["top_k"] = size**2 + 1
+    message = f"here: saliency.top_k: {size**2 + 1} pixels, but the input grid has only {size}² = {size**2}"
+    with pytest.raises(MacError, match=f"^{message}$"):
+        parse(values, "here")
+    values["saliency"] |= {"top_k": size**2, "side": "rest"}
+    with pytest.raises(MacError, match="saliency.side 'rest', .* leave no core"):
+        parse(values, "here")
+    for unread in ({"size": "knee"}, {"method": "external"}, {"side": "core"}):
+        parse({**values, "saliency": values["saliency"] | unread}, "here")
 
 
 @pytest.mark.parametrize(

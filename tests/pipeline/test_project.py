@@ -35,7 +35,7 @@ def test_the_training_split_is_grouped_from_all_its_images(finished: Project) ->
 
 def test_an_artefact_that_does_not_belong_to_the_others_is_refused_opened_or_not(project: Project) -> None:
     project.set(saliency__top_k=0.1)
-    project.succeed("saliency")
+    project.succeed("masks")
     message = "features.h5: was made from other masks .* run 'mac features' again"
     with pytest.raises(MacError, match=message), project.open("masks", "features"):
         pass
@@ -59,7 +59,7 @@ def test_a_reference_opens_the_same_artefacts_in_another_process_or_none(project
 
 def test_artefacts_may_lie_elsewhere(project: Project, tmp_path: Path) -> None:
     shutil.move(project.data / "masks.h5", tmp_path / "mine.h5")
-    with pytest.raises(MacError, match=r"masks.h5: no such file; run 'mac saliency'"), project.open("masks"):
+    with pytest.raises(MacError, match=r"masks.h5: no such file; run 'mac masks'"), project.open("masks"):
         pass
     with graph.project(project.data, masks=tmp_path / "mine.h5").open("masks", "features") as given:
         assert given.file("masks").path == tmp_path / "mine.h5"
@@ -82,7 +82,7 @@ def test_what_is_no_artefact_has_no_kind(finished: Project, tmp_path: Path) -> N
 def test_a_changed_normalization_makes_another_model(own_artefacts: artefacts.Project) -> None:
     """What was made with the old one does not belong to it."""
     restate(own_artefacts.path("erm"), lambda about: about["spec"]["normalization"].update(mean=[0.5] * 3))
-    message = "masks.h5: was made from other erm .* run 'mac saliency' again"
+    message = "masks.h5: was made from other erm .* run 'mac masks' again"
     with pytest.raises(MacError, match=message), own_artefacts.open("images", "masks"):
         pass
 
@@ -123,7 +123,7 @@ def test_a_dataset_that_lies_in_another_file_is_refused(
         other["row"] = masks["row"][:]
         del masks["row"]
         masks["row"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "row")
-    message = r"masks.h5: dataset 'row' is in another file, or behind a link; run 'mac saliency'"
+    message = r"masks.h5: dataset 'row' is in another file, or behind a link; run 'mac masks'"
     with pytest.raises(MacError, match=message), own_artefacts.open("masks"):
         pass
 
@@ -133,7 +133,7 @@ def test_a_damaged_file_is_told_as_what_it_should_be(own_artefacts: artefacts.Pr
     path.write_bytes(path.read_bytes()[:-100])
     assert own_artefacts.kind_of(path).name == "masks"
     with (
-        pytest.raises(MacError, match=r"truncated or damaged, .*; run 'mac saliency'"),
+        pytest.raises(MacError, match=r"truncated or damaged, .*; run 'mac masks'"),
         own_artefacts.open("masks"),
     ):
         pass

@@ -21,8 +21,10 @@ from tests.conftest import REPOSITORY, STAGES, Project
     ("broken", "stage", "kept"),
     [
         ("images.h5", "train", "erm/model.safetensors"),
-        ("images.h5", "saliency", "masks.h5"),
-        ("erm/model.safetensors", "saliency", "masks.h5"),
+        ("images.h5", "saliency", "maps.h5"),
+        ("erm/model.safetensors", "saliency", "maps.h5"),
+        ("maps.h5", "masks", "masks.h5"),
+        ("originals.h5", "features", "features.h5"),
         ("masks.h5", "features", "features.h5"),
         ("features.h5", "retrain", "retrained/model.safetensors"),
         ("retrained/model.safetensors", "evaluate", "metrics.json"),
@@ -54,7 +56,8 @@ def test_masks_made_by_another_backbone(project: Project) -> None:
     before = (project.data / "features.h5").read_bytes()
     project.set(train__seed=1)
     project.succeed("train")
-    assert f"{project.data / 'masks.h5'}: was made from other erm" in project.fail("features")
+    assert f"{project.data / 'maps.h5'}: was made from other erm" in project.fail("masks")
+    assert f"{project.data / 'originals.h5'}: was made from other erm" in project.fail("features")
     assert f"{project.data / 'features.h5'}: was made from other erm" in project.fail("retrain")
     assert "was made from other erm" in project.fail("evaluate")
     assert f"{project.data / 'retrained'}: was made from other erm" in project.fail(
@@ -67,7 +70,7 @@ def test_masks_made_by_another_backbone(project: Project) -> None:
 
 def test_features_made_with_other_masks(project: Project) -> None:
     project.set(saliency__top_k=0.1)
-    project.succeed("saliency")
+    project.succeed("masks")
     assert f"{project.data / 'features.h5'}: was made from other masks" in project.fail("retrain")
     project.succeed("features")
     assert f"{project.data / 'retrained'}: was made from other features" in project.fail("evaluate")
@@ -79,7 +82,7 @@ def test_features_made_with_other_masks(project: Project) -> None:
 def test_images_replaced_between_stages(project: Project) -> None:
     project.set(dataset__stored_size=80)
     project.succeed("prepare")
-    for stage in ("saliency", "features", "evaluate"):
+    for stage in ("saliency", "originals", "features", "evaluate"):
         assert f"{project.data / 'erm'}: was made from other images" in project.fail(stage)
 
 
@@ -161,7 +164,7 @@ def kill_when(process: subprocess.Popen[str], folder: Path, pattern: str, how: s
 def test_a_stage_killed_half_way_goes_on_where_it_was(
     project: Project, tmp_path: Path, stage: str, how: signal.Signals
 ) -> None:
-    artefact = project.data / {"saliency": "masks.h5", "features": "features.h5"}[stage]
+    artefact = project.data / {"saliency": "maps.h5", "features": "features.h5"}[stage]
     before = artefact.read_bytes()
     finish(start(project, stage, block=4))
     expected = artefact.read_bytes()
@@ -231,7 +234,7 @@ def test_killed_at_random_moments_twenty_times(project: Project) -> None:
 
 
 def test_two_at_once_do_not_disturb_each_other(project: Project, tmp_path: Path) -> None:
-    before = (project.data / "masks.h5").read_bytes()
+    before = (project.data / "maps.h5").read_bytes()
     hold = tmp_path / "first may go on"
     first = start(project, "saliency", block=4, hold=hold)
     wait_for(first, project.data / "scratch", "saliency*/*.safetensors")
@@ -242,12 +245,12 @@ def test_two_at_once_do_not_disturb_each_other(project: Project, tmp_path: Path)
     hold.touch()
     finish(first)
     finish(second)
-    assert (project.data / "masks.h5").read_bytes() == before
+    assert (project.data / "maps.h5").read_bytes() == before
 
 
 def test_ctrl_c_ends_the_workers_too(project: Project) -> None:
     """As a terminal has it: the signal goes to the whole process group."""
-    before = (project.data / "masks.h5").read_bytes()
+    before = (project.data / "maps.h5").read_bytes()
     command = [
         sys.executable,
         "-m",
@@ -273,7 +276,7 @@ def test_ctrl_c_ends_the_workers_too(project: Project) -> None:
     assert process.returncode == 130, error
     assert error.strip().endswith("Interrupted; the same command continues where it was.")
     assert "Traceback" not in error
-    assert (project.data / "masks.h5").read_bytes() == before
+    assert (project.data / "maps.h5").read_bytes() == before
     deadline = time.monotonic() + 30
     while alive := in_session(process.pid):
         assert time.monotonic() < deadline, alive
@@ -305,7 +308,7 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
     [
         ("prepare", 1 << 16),
         ("prepare", 7 << 20),
-        ("saliency", 1 << 16),
+        ("masks", 1 << 16),
         ("features", 1 << 16),
         ("features", 5 << 20),
         ("retrain", 1 << 16),
@@ -314,7 +317,7 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
 def test_a_full_disk(project: Project, tmp_path: Path, stage: str, left: int) -> None:
     artefact = {
         "prepare": "images.h5",
-        "saliency": "masks.h5",
+        "masks": "masks.h5",
         "features": "features.h5",
         "retrain": "retrained/model.safetensors",
     }[stage]

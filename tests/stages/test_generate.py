@@ -54,7 +54,7 @@ def test_dvc_has_stages_for_each_run_of_the_study(tmp_path: Path) -> None:
     deps, tracked = tracked_by(run)
     assert [stage.name for stage in graph.before(graph.stage("study-train"))] == ["prepare"]
     before = graph.before(graph.stage("study-run"))
-    names = ["prepare", "saliency", "features", "sweep", "retrain", "baselines"]
+    names = ["prepare", "saliency", "masks", "originals", "features", "sweep", "retrain", "baselines"]
     assert [stage.name for stage in before] == names
     for stage in (*before[1:], graph.stage("ablation")):
         needed = {dep for dep in dvc_stage(stage)["deps"] if dep.startswith("pipeline/")}
@@ -111,18 +111,36 @@ def test_no_stage_depends_on_the_list_of_stages_nor_on_another_s_parameters() ->
         assert not extra, (stage.name, extra)
 
 
-def test_a_new_alpha_runs_retrain_and_what_shows_it_alone() -> None:
+SHOWN = {"evaluate", "report", "comparison_report"}
+AFTER_FEATURES = {"sweep", "retrain", "baselines", "examples", "ablation"} | SHOWN
+RUN_AGAIN = [
+    (("retrain.alpha", "retrain.beta"), {"retrain"}, SHOWN),
+    (("features.draws", "features.low_loss"), {"features", "ablation"}, AFTER_FEATURES),
+    (("features.precision",), {"originals", "features", "ablation"}, AFTER_FEATURES),
+    (("saliency.top_k", "saliency.size"), {"masks", "ablation"}, {"features", *AFTER_FEATURES}),
+    (("saliency.method",), {"saliency", "ablation"}, {"masks", "features", *AFTER_FEATURES}),
+]
+
+
+@pytest.mark.parametrize(("keys", "read_by", "follow"), RUN_AGAIN)
+def test_a_new_value_runs_what_reads_it_and_what_follows_alone(
+    keys: tuple[str, ...], read_by: set[str], follow: set[str]
+) -> None:
+    """For a new K no network is trained, no map is made, and no original is shown to the network."""
+    once = {stage.name: dvc_stage(stage) for stage in ONCE if stage.pipeline != "study"}
+    for key in keys:
+        again = {name for name, stage in once.items() if key in stage.get("params", [])}
+        assert again == read_by
+        for name, stage in once.items():  # in their order: a stage comes after what it needs
+            made = {f"data/{kind.path}" for kind in KINDS.values() if kind.stage in again}
+            if made & {*stage["deps"]}:
+                again.add(name)
+        assert again == read_by | follow
+
+
+def test_a_key_of_the_sweep_is_read_by_what_fits_a_grid() -> None:
     once = [stage for stage in ONCE if stage.pipeline != "study"]
-    deps = {stage.name: dvc_stage(stage)["deps"] for stage in once}
     params = {stage.name: dvc_stage(stage).get("params", []) for stage in once}
-    assert "data/sweep" in deps["retrain"]
-    for key in ("retrain.alpha", "retrain.beta"):
-        again = {name for name, keys in params.items() if key in keys}
-        assert again == {"retrain"}
-        for stage in once:  # in their order: a stage comes after what it needs
-            if again & {KINDS[name].stage for name in stage.needs}:
-                again.add(stage.name)
-        assert again == {"retrain", "evaluate", "report", "comparison_report"}
     for key, read_by in (
         ("sweep.seeds", {"sweep"}),
         ("sweep.alphas", {"sweep", "ablation"}),

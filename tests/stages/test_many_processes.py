@@ -51,7 +51,7 @@ main(["train", *sys.argv[1:]])
 """
 
 
-BLOCKS = [(commands("--workers 2"), "masks.h5"), (commands("dask scheduler --host 127.0.0.1"), "features.h5")]
+BLOCKS = [(commands("--workers 2"), "maps.h5"), (commands("dask scheduler --host 127.0.0.1"), "features.h5")]
 
 
 @pytest.mark.parametrize(("block", "artefact"), BLOCKS)
@@ -79,7 +79,7 @@ def test_the_readme_s_commands_as_they_are_written(project: Project, block: str,
 def test_tls_by_dask_s_own_configuration(project: Project) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed: no certificate can be made")
-    before = (project.data / "masks.h5").read_bytes()
+    before = (project.data / "maps.h5").read_bytes()
     there = project.folder / "scheduler.json"
     made = subprocess.run(
         ["bash", "-ec", f"{commands('openssl req')}\nenv"],
@@ -122,7 +122,7 @@ def test_tls_by_dask_s_own_configuration(project: Project) -> None:
         address = json.loads(there.read_text())["address"]
         assert address.startswith("tls://")
         ours = [BIN / "mac", "saliency", "--scheduler-address"]
-        (project.data / "masks.h5").unlink()
+        (project.data / "maps.h5").unlink()
         done = subprocess.run(
             [*ours, address], env=ENVIRONMENT | tls, cwd=project.folder, capture_output=True, text=True
         )
@@ -138,7 +138,7 @@ def test_tls_by_dask_s_own_configuration(project: Project) -> None:
         assert refused.returncode == 1
         assert "no Dask scheduler answers" in refused.stderr
         assert "Traceback" not in refused.stderr
-    assert (project.data / "masks.h5").read_bytes() == before
+    assert (project.data / "maps.h5").read_bytes() == before
 
 
 def torchrun(project: Project, processes: int, *program: str | Path, code: int = 0) -> str:

@@ -16,7 +16,7 @@ from tests import made_up
 from tests.conftest import Project, default_params
 
 VARIANTS = {"base": {}, "control": {"saliency.method": "random"}}
-BEFORE = ["saliency", "features", "sweep", "retrain", "baselines"]
+BEFORE = ["saliency", "masks", "originals", "features", "sweep", "retrain", "baselines"]
 
 
 def write(folder: Path) -> Project:
@@ -73,12 +73,12 @@ def test_a_run_goes_on_where_it_was_with_the_erm_of_study_train_and_is_merged(
     assert ran.names == ["study-train"]
     trained, ran.names, ran.fails = contents(erm), [], "sweep"
     assert project.run("study-run", *cell).exit_code == 130
-    assert ran.names == BEFORE[:3]
+    assert ran.names == BEFORE[:5]
     assert not run.exists()
     ran.names, ran.fails = [], ""
     project.set(saliency__previews=3, jtt__epochs=9, train__seed=9)  # what no run reads
     project.succeed("study-run", *cell)
-    assert ran.names == [*BEFORE[2:], "study-run"]
+    assert ran.names == [*BEFORE[4:], "study-run"]
     assert contents(erm) == trained
     assert not any((project.data / "scratch").iterdir())
     assert {path.name for path in project.data.iterdir()} == {

@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from pipeline.comparison import ablation as module
 from pipeline.comparison.ablation import ablation, paired
 from pipeline.compute.context import Context
 from pipeline.errors import MacError
+from pipeline.network.classifier import Classifier
+from pipeline.params.cores import CoreParams
 from pipeline.params.features import FeaturesParams
 from pipeline.params.maps import MapParams
 from pipeline.params.selection import SelectionParams
@@ -23,8 +26,9 @@ from tests import cached, made_up
 from tests.cached import AUTO, fit_params
 from tests.conftest import edited
 
-NEEDS = ("images", "erm", "masks", "features")
-MAPS = cached.MAPS.model_copy(update={"top_k": 0.25})
+NEEDS = ("images", "erm", "originals", "masks", "features")
+MAPS = cached.MAPS
+CORES = cached.CORES.model_copy(update={"top_k": 0.25})
 FEATURES = FeaturesParams(
     draws=made_up.DRAWS,
     validation_draws=1,
@@ -40,10 +44,15 @@ SWEEP = SweepParams(
 )
 
 
-def run(project: Project, maps: MapParams = MAPS, selection: SelectionParams = AUTO) -> str:
-    context = Context("cpu", project.data / "scratch")
+def run(
+    project: Project,
+    maps: MapParams = MAPS,
+    cores: CoreParams = CORES,
+    selection: SelectionParams = AUTO,
+) -> str:
+    params, context = (maps, cores, FEATURES, SWEEP, FIT, selection), Context("cpu", project.data / "scratch")
     with project.open(*NEEDS) as given:
-        return ablation(given, project.path("ablation"), maps, FEATURES, SWEEP, FIT, selection, context)
+        return ablation(given, project.path("ablation"), *params, context)
 
 
 def result(project: Project) -> dict[str, Any]:
@@ -76,7 +85,8 @@ def test_the_ablation_compares_like_with_like(project: Project, monkeypatch: pyt
     assert table.endswith("α and β: for each kind of mask its own best ones, by validation")
     assert found["pixels"] == round(0.25 * 64 * 64)
     with project.open(*NEEDS, "ablation") as given:
-        assert given.table("ablation").provenance.made_from == given.digests(*NEEDS)
+        sources = ("images", "erm", "masks", "features")
+        assert given.table("ablation").provenance.made_from == given.digests(*sources)
     assert not any((project.data / "scratch").iterdir())
 
 
@@ -116,17 +126,22 @@ def test_where_few_true_masks_are_known_both_sides_see_those_images_alone(
         file["foreground"][2:4] = False
         file["foreground"][3, 0, 0] = True
     seen: dict[str, tuple[str, int]] = {}
-    original = module.write_masks
+    original, shown, features = module.write_maps, list[int](), Classifier.features
 
-    def write_masks(
-        given: Opened, out: Path, rows: np.ndarray, maps: MapParams, *others: Any, **pixels: Any
-    ) -> None:
+    def write_maps(given: Opened, out: Path, rows: np.ndarray, maps: MapParams, context: Context) -> None:
         seen[out.parent.name] = (maps.method, len(rows))
-        original(given, out, rows, maps, *others, **pixels)
+        original(given, out, rows, maps, context)
 
-    monkeypatch.setattr(module, "write_masks", write_masks)
+    def counted(self: Classifier, x: torch.Tensor) -> torch.Tensor:
+        shown.append(len(x))
+        return features(self, x)
+
+    monkeypatch.setattr(module, "write_maps", write_maps)
+    monkeypatch.setattr(Classifier, "features", counted)
     with caplog.at_level("INFO"):
         table = run(project)
+    # Masked and combined images of 16 random masks, of 13 of its own and of the 13 true ones; no originals.
+    assert sum(shown) == 2 * made_up.DRAWS * (16 + 13 + 13)
     assert "2 of 15 true masks have no foreground on the input grid; left out" in caplog.text
     assert seen == {"random": ("random", 16), "foreground": ("foreground", 13)}  # its own are those it has
     assert "xgradcam, images with a true mask" in table
@@ -155,11 +170,13 @@ def test_a_control_is_not_compared_with_itself(project: Project, method: str) ->
 
 def test_masks_of_other_parameters_are_not_compared(project: Project) -> None:
     with pytest.raises(MacError) as error:
-        run(project, MAPS.model_copy(update={"top_k": 0.3}))
+        run(project, cores=CORES.model_copy(update={"top_k": 0.3}))
     assert str(error.value) == (
         f"{project.path('masks')}: was made with other saliency.top_k (0.25) than params.yaml has (0.3); "
-        "run 'mac saliency' again"
+        "run 'mac masks' again"
     )
+    with pytest.raises(MacError, match=r"other saliency.flip \(False\) .* run 'mac saliency' again"):
+        run(project, MAPS.model_copy(update={"flip": True}))
     assert not project.path("ablation").exists()
 
 
@@ -172,7 +189,7 @@ def test_features_of_other_parameters_are_not_compared(project: Project) -> None
         with pytest.raises(
             MacError, match=r"other features.seed \(1\) than params.yaml has \(0\); run 'mac f"
         ):
-            ablation(given, project.path("ablation"), MAPS, FEATURES, SWEEP, FIT, AUTO, context)
+            ablation(given, project.path("ablation"), MAPS, CORES, FEATURES, SWEEP, FIT, AUTO, context)
 
 
 def test_an_interrupted_ablation_takes_up_what_is_done(
@@ -260,9 +277,9 @@ def test_masks_from_files_are_compared_without_the_files(
         rows, own, made = masks["row"][:], masks["mask"][:], masks.provenance
         stated = {**made.params, "method": "external"}
         masks.provenance = Provenance(stated, made.made_from, made.digest)
-        maps = MAPS.model_copy(update={"method": "external", "top_k": 0.25})
+        maps = MAPS.model_copy(update={"method": "external"})
         context = Context("cpu", project.data / "scratch")
-        ablation(given, project.path("ablation"), maps, FEATURES, SWEEP, FIT, AUTO, context)
+        ablation(given, project.path("ablation"), maps, CORES, FEATURES, SWEEP, FIT, AUTO, context)
     names = [mask["name"] for mask in result(project)["masks"]]
     assert (names[0], names[2]) == ("external (MaC)", "external, images with a true mask")
     np.testing.assert_array_equal(seen[0], rows[rows != 1])

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import MacError
-from pipeline.method.masks import coverage, highest, pixel_count, top_k_mask, upsample
+from pipeline.method.masks import coverage, highest, top_k_mask, upsample
+from pipeline.method.pixels import pixel_count
 
 
 def by_sort(scores: np.ndarray, k: int) -> np.ndarray:

@@ -14,15 +14,13 @@ from PIL import Image
 from pipeline.compute import engine
 from pipeline.compute.context import Context
 from pipeline.errors import MacError
-from pipeline.params.retraining_set import RetrainingSetParams
-from pipeline.params.saliency import SaliencyParams
 from pipeline.project import Project
 from pipeline.schemas.masks import SCHEMA
-from pipeline.steps import saliency as stage
+from pipeline.steps import masks as stage
 from pipeline.steps.external_masks import ExternalMasks, find
 from tests.conftest import edited
 from tests.pipeline.steps import untrained
-from tests.pipeline.steps.untrained import SALIENCY, make_masks
+from tests.pipeline.steps.untrained import MASKS, make_masks
 
 MASKED = 94  # training and validation images
 
@@ -118,11 +116,10 @@ def test_files_of_the_true_masks_give_what_the_true_masks_give(
     found.append(make(project, **unread))
     assert project.path("masks").read_bytes() == before
     monkeypatch.chdir(project.data)
-    params = SaliencyParams(**{**SALIENCY.model_dump(), "method": "external", "external": "my.csv"})
-    with project.open("images", "erm") as given:
+    params = MASKS.model_copy(update={"external": "my.csv"})
+    with project.open("images", "erm", "maps") as given:
         context = Context("cpu", project.data / "scratch", Elsewhere())
-        everything = RetrainingSetParams(balance="none", seed=0)
-        stage.saliency(given, project.path("masks"), everything, params, context)
+        stage.masks(given, project.path("masks"), params, context)
     found.append(arrays(project, project.path("masks")))
     assert digest(project) == made_from
     for each in found:

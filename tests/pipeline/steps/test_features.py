@@ -134,7 +134,7 @@ def test_the_training_part_is_the_same_without_the_validation_views(project: Pro
     before = arrays(project, *names, "val/original")
     with edited(project.path("masks")) as file:
         del file["val"]
-    make_features(project, validation_draws=1)
+    make_features(project, originals=False, validation_draws=1)
     after = arrays(project, *names, "val/original")
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
@@ -207,9 +207,9 @@ def test_only_images_with_a_mask_have_views_and_are_partners(project: Project) -
 
 
 def test_the_file_says_how_it_was_made(made: Project) -> None:
-    with made.open("images", "erm", "masks", "features") as given:
+    with made.open("images", "erm", "originals", "masks", "features") as given:
         cached = given.file("features")
-        assert cached.provenance.made_from == given.digests("images", "erm", "masks")
+        assert cached.provenance.made_from == given.digests("images", "erm", "originals", "masks")
         assert cached.provenance.params == untrained.FEATURES.model_dump()
         assert cached.attribute("classes") == ["cat", "dog"]
         assert cached.attribute("attributes") == ["day", "night"]
@@ -220,7 +220,7 @@ def test_making_the_features_again_gives_the_same_bytes(
 ) -> None:
     before = project.path("features").read_bytes()
     monkeypatch.setattr(stage, "BATCHES", 1)
-    make_features(project)
+    make_features(project, originals=False)
     assert project.path("features").read_bytes() == before
     assert not list((project.data / "scratch").iterdir())
 
@@ -235,7 +235,7 @@ def test_features_are_contiguous_and_uncompressed(made: Project) -> None:
 def test_another_seed_pairs_otherwise_and_leaves_the_originals_alone(project: Project) -> None:
     names = ("train/original", "train/partner", "train/combined")
     before = arrays(project, *names)
-    make_features(project, seed=1)
+    make_features(project, originals=False, seed=1)
     after = arrays(project, *names)
     np.testing.assert_array_equal(after["train/original"], before["train/original"])
     assert (after["train/partner"] != before["train/partner"]).any()
@@ -265,7 +265,7 @@ def test_the_fill_is_that_of_masks_h5(project: Project) -> None:
     before = arrays(project, "train/fill")["train/fill"]
     with edited(project.path("masks")) as file:
         file["channel_mean"][:] = 0.5
-    make_features(project)
+    make_features(project, originals=False)
     assert (before != 0.5).all()
     assert (arrays(project, "train/fill")["train/fill"] == 0.5).all()
 
@@ -277,9 +277,10 @@ def test_one_class_alone_cannot_be_paired(project: Project) -> None:
         make_features(project)
 
 
-def test_no_image_is_shown_twice_to_find_those_of_low_loss(
+def test_no_image_is_shown_twice_and_no_original_at_all(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Not even to find those of low loss: all originals are those of originals.h5."""
     shown, features = [], Classifier.features
 
     def counted(self: Classifier, x: torch.Tensor) -> torch.Tensor:
@@ -287,14 +288,29 @@ def test_no_image_is_shown_twice_to_find_those_of_low_loss(
         return features(self, x)
 
     monkeypatch.setattr(Classifier, "features", counted)
-    make_features(project, low_loss=0.7)
-    views = {
-        "train": ("original", "masked", "combined"),
-        "val": ("original", "masked", "rest", "combined", "combined_same"),
-        "test": ("original",),
-    }
+    make_features(project, originals=False, low_loss=0.7)
+    views = {"train": ("masked", "combined"), "val": ("masked", "rest", "combined", "combined_same")}
     stored = arrays(project, *(f"{split}/{view}" for split, names in views.items() for view in names))
     assert sum(shown) == sum(phi[..., 0].size for phi in stored.values())
+    with project.open("originals", "features") as given:
+        originals, found = given.file("originals"), given.file("features")
+        for name in originals:
+            np.testing.assert_array_equal(found[name][:], originals[name][:])
+
+
+def test_originals_of_another_precision_or_another_retraining_set_are_refused(project: Project) -> None:
+    with pytest.raises(MacError) as error:
+        make_features(project, originals=False, precision="bfloat16")
+    assert str(error.value) == (
+        f"{project.path('originals')}: was made with other features.precision (float32) than params.yaml has "
+        "(bfloat16); run 'mac originals' again"
+    )
+    with pytest.raises(MacError) as error:
+        make_features(project, balance="class")
+    assert str(error.value) == (
+        f"{project.path('masks')}: has images that {project.path('originals')} lacks: they were made with "
+        "other values of retraining_set; run 'mac saliency', 'mac masks' and 'mac originals' again"
+    )
 
 
 def test_images_of_high_loss_are_left_as_they_are_and_are_no_partners(
@@ -310,7 +326,7 @@ def test_images_of_high_loss_are_left_as_they_are_and_are_no_partners(
     loss = torch.nn.functional.cross_entropy(
         logits, torch.from_numpy(everything["train/label"]), reduction="none"
     ).numpy()
-    make_features(project, low_loss=0.7)
+    make_features(project, originals=False, low_loss=0.7)
     found = arrays(project, *names, *validation, "train/intervened")
     among, partner = found["train/intervened"], found["train/partner"]
     np.testing.assert_array_equal(among, loss <= np.quantile(loss, 0.7))
@@ -321,9 +337,9 @@ def test_images_of_high_loss_are_left_as_they_are_and_are_no_partners(
         np.testing.assert_array_equal(found[name], everything[name])
     written = project.path("features").read_bytes()
     monkeypatch.setattr(stage, "BATCHES", 1)
-    make_features(project, low_loss=0.7)
+    make_features(project, originals=False, low_loss=0.7)
     assert project.path("features").read_bytes() == written
     with pytest.raises(
         MacError, match=r"features.low_loss: the 1 images with the lowest losses have one lab"
     ):
-        make_features(project, low_loss=0.001)
+        make_features(project, originals=False, low_loss=0.001)

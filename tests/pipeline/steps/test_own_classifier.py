@@ -165,7 +165,7 @@ def test_what_follows_works_without_a_training(
     )
     with monkeypatch.context() as patched:
         patched.setattr("torch.optim.SGD.step", lambda _: pytest.fail("trained"))
-        for stage in ("train", "saliency", "features", "sweep", "retrain"):
+        for stage in ("train", "saliency", "masks", "originals", "features", "sweep", "retrain"):
             mac.succeed(stage)
     assert "own.pth: took the head 'fc'" in caplog.text
     right = round(8 * trained.accuracy(trained.network.state_dict()))

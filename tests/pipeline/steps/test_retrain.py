@@ -23,14 +23,18 @@ from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import to_input_grid
 from pipeline.params.features import FeaturesParams
+from pipeline.params.originals import OriginalsParams
 from pipeline.params.retrain import RetrainParams
+from pipeline.params.retraining_set import RetrainingSetParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Project
 from pipeline.results.scores import head_scores
 from pipeline.setting import Setting
 from pipeline.steps.features import features
+from pipeline.steps.masks import write_masks
+from pipeline.steps.originals import originals
 from pipeline.steps.retrain import retrain
-from pipeline.steps.saliency import write_masks
+from pipeline.steps.saliency import write_maps
 from pipeline.steps.sweep import sweep
 from tests import cached, made_up, tiny
 from tests.cached import fit_params
@@ -219,7 +223,7 @@ def test_a_last_step_that_diverges_is_told_though_the_loss_before_it_is_finite(t
 
 
 EPOCHS, ALPHA, BETA, LR, TOP_K = 3, 2.0, 3.0, 0.005, 0.25
-MAPS = cached.MAPS.model_copy(update={"top_k": TOP_K})
+CORES = cached.CORES.model_copy(update={"top_k": TOP_K})
 FEATURES = FeaturesParams(
     draws=EPOCHS,
     validation_draws=1,
@@ -240,8 +244,12 @@ def with_features(tmp_path_factory: pytest.TempPathFactory) -> Project:
     where = tiny.context(project.data)
     with project.open("images", "erm") as given:
         rows = np.flatnonzero(given.file("images")["split"][:] == 0)
-        write_masks(given, project.path("masks"), rows, MAPS, 0, where)
-    with project.open("images", "erm", "masks") as given:
+        write_maps(given, project.path("maps"), rows, cached.MAPS, where)
+        everything, params = RetrainingSetParams(balance="none", seed=0), OriginalsParams(precision="float32")
+        originals(given, project.path("originals"), everything, params, where)
+    with project.open("images", "erm", "maps") as given:
+        write_masks(given, project.path("masks"), CORES, 0, where)
+    with project.open("images", "erm", "originals", "masks") as given:
         features(given, project.path("features"), FEATURES, where)
     return project
 

@@ -8,20 +8,25 @@ import numpy as np
 from pipeline import graph, store
 from pipeline.compute.context import Context
 from pipeline.params.features import FeaturesParams
+from pipeline.params.masks import MasksParams
+from pipeline.params.originals import OriginalsParams
 from pipeline.params.retraining_set import RetrainingSetParams
 from pipeline.params.saliency import SaliencyParams
 from pipeline.project import Project
 from pipeline.schemas.images import SCHEMA
 from pipeline.spec import IMAGENET, ModelSpec
 from pipeline.steps.features import features
+from pipeline.steps.masks import masks
+from pipeline.steps.originals import originals
 from pipeline.steps.saliency import saliency
-from tests.cached import MAPS
+from tests.cached import CORES, MAPS
 from tests.networks import settled
 
 COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}  # images of each group in train, val and test
 STORED, SIDE = 72, 64
 NAMES = {"classes": ("cat", "dog"), "attributes": ("day", "night")}
-SALIENCY = SaliencyParams(**MAPS.model_dump(), external="masks", most_constant=1.0, previews=4)
+SALIENCY = SaliencyParams(**MAPS.model_dump(), most_constant=1.0)
+MASKS = MasksParams(**CORES.model_dump(), external="masks", previews=4)
 RETRAINING_SET = RetrainingSetParams(balance="none", seed=0)
 FEATURES = FeaturesParams(
     draws=2, validation_draws=2, batch_size=16, low_loss=1.0, precision="float32", storage="float32", seed=0
@@ -71,18 +76,49 @@ def context(project: Project) -> Context:
     return Context("cpu", project.data / "scratch")
 
 
-def make_masks(project: Project, balance: str = "none", draw_seed: int = 0, **changes: object) -> Path:
-    """Run stage saliency with SALIENCY but for the changes; masks.h5."""
+def make_maps(project: Project, balance: str = "none", draw_seed: int = 0, **changes: object) -> Path:
+    """Run stage saliency with SALIENCY but for the changes; maps.h5."""
     chosen = RetrainingSetParams(balance=balance, seed=draw_seed)
     params = SaliencyParams(**{**SALIENCY.model_dump(), **changes})
     with project.open("images", "erm") as given:
-        saliency(given, project.path("masks"), chosen, params, context(project))
+        saliency(given, project.path("maps"), chosen, params, context(project))
+    return project.path("maps")
+
+
+def make_masks(
+    project: Project, balance: str = "none", draw_seed: int = 0, maps: bool = True, **changes: object
+) -> Path:
+    """Run stages saliency and masks with SALIENCY and MASKS but for the changes; masks.h5.
+
+    Args:
+        maps: whether stage saliency runs too, or maps.h5 is taken as it is there.
+    """
+    of_masks = {key: changes.pop(key) for key in MasksParams.model_fields if key in changes}
+    if maps:
+        make_maps(project, balance, draw_seed, **changes)
+    params = MasksParams(**{**MASKS.model_dump(), **of_masks})
+    with project.open("images", "erm", "maps") as given:
+        masks(given, project.path("masks"), params, context(project))
     return project.path("masks")
 
 
-def make_features(project: Project, **changes: object) -> Path:
-    """Run stage features with FEATURES but for the changes; features.h5."""
+def make_originals(project: Project, balance: str = "none", precision: str = "float32") -> Path:
+    """Run stage originals; originals.h5."""
+    chosen, params = RetrainingSetParams(balance=balance, seed=0), OriginalsParams(precision=precision)
+    with project.open("images", "erm") as given:
+        originals(given, project.path("originals"), chosen, params, context(project))
+    return project.path("originals")
+
+
+def make_features(project: Project, balance: str = "none", originals: bool = True, **changes: object) -> Path:
+    """Run stages originals and features with FEATURES but for the changes; features.h5.
+
+    Args:
+        originals: whether stage originals runs too, or originals.h5 is taken as it is there.
+    """
     params = FeaturesParams(**{**FEATURES.model_dump(), **changes})
-    with project.open("images", "erm", "masks") as given:
+    if originals:
+        make_originals(project, balance, params.precision)
+    with project.open("images", "erm", "originals", "masks") as given:
         features(given, project.path("features"), params, context(project))
     return project.path("features")

@@ -25,7 +25,7 @@ def _digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-REMEDY = "run 'mac saliency'"
+REMEDY = "run 'mac masks'"
 
 
 def make(path: Path, rows: int = 4) -> None:
@@ -97,7 +97,7 @@ def test_data_cut_out_of_a_file_is_found_when_it_is_read(masks: Path) -> None:
     with masks.open("r+b") as file:
         file.seek(chunk.byte_offset)
         file.write(b"\xff" * chunk.size)
-    with pytest.raises(MacError, match="damaged.*run 'mac saliency'"), opened(masks) as artefact:
+    with pytest.raises(MacError, match="damaged.*run 'mac masks'"), opened(masks) as artefact:
         artefact["mask"][:]
 
 
@@ -107,9 +107,7 @@ def test_one_bit_of_the_data_is_found_when_the_file_is_opened(masks: Path) -> No
     content = bytearray(masks.read_bytes())
     content[place] ^= 1
     masks.write_bytes(content)
-    assert "truncated or damaged, its contents are not what was written; run 'mac saliency'" in error_of(
-        masks
-    )
+    assert "truncated or damaged, its contents are not what was written; run 'mac masks'" in error_of(masks)
 
 
 def test_a_dataset_that_says_it_is_larger_than_its_file_is_refused_before_memory_is_taken(

@@ -17,7 +17,7 @@ from pipeline.store import files, hdf5
 from tests import cached
 from tests.conftest import edited
 
-REMEDY = "run 'mac saliency'"
+REMEDY = "run 'mac masks'"
 ROWS = 4
 
 

@@ -19,6 +19,7 @@ from pipeline.metrics import SIGNS, Grouping
 from pipeline.params.block import Block
 from pipeline.params.features import FeaturesParams
 from pipeline.params.inputs import InputParams
+from pipeline.params.masks import MasksParams
 from pipeline.params.model import ModelParams
 from pipeline.params.saliency import SaliencyParams
 from pipeline.params.study import StudyParams, of_every_run, with_changes
@@ -53,7 +54,7 @@ def of(model: type[Block]) -> Block:
     return model.model_validate({key: values[key] for key in model.model_fields})
 
 
-BLOCKS = [of(model) for model in (ModelParams, InputParams, FeaturesParams, SaliencyParams)]
+BLOCKS = [of(model) for model in (ModelParams, InputParams, FeaturesParams, SaliencyParams, MasksParams)]
 
 
 def write_run(

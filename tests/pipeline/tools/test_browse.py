@@ -138,7 +138,7 @@ def test_masks_that_cannot_be_compared(artefacts: Project, own_artefacts: Projec
 def test_a_file_of_any_name_is_held_against_what_lies_beside_it(own_artefacts: Project) -> None:
     renamed = own_artefacts.path("masks").rename(own_artefacts.data / "mine.h5")
     assert len(browse.browse(renamed)) == 16
-    with pytest.raises(MacError, match=r"masks\.h5: no such file; run 'mac saliency'"):
+    with pytest.raises(MacError, match=r"masks\.h5: no such file; run 'mac masks'"):
         browse.browse(own_artefacts.path("masks"))
     own_artefacts.path("features").unlink()
     with pytest.raises(MacError, match="features.h5: no such file; run 'mac features'"):

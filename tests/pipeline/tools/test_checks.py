@@ -105,8 +105,9 @@ def test_a_project_that_is_well(own_artefacts: Project) -> None:
     assert "36 images, classes 0, 1; spurious attribute 0, 1" in found["dataset"].found
     assert {each.state for each in findings} <= {"ok", "warning"}
     needed = {each.stage: each for each in estimates}
-    assert list(needed) == ["prepare", "train", "saliency", "features", "sweep", "retrain"]
-    for stage, name in (("prepare", "images"), ("features", "features")):
+    cached = ["saliency", "masks", "originals", "features"]
+    assert list(needed) == ["prepare", "train", *cached, "sweep", "retrain"]
+    for stage, name in (("prepare", "images"), ("originals", "originals"), ("features", "features")):
         there = own_artefacts.path(name).stat().st_size
         assert there / 2 < needed[stage].bytes < 2 * there
     assert all(each.seconds > 0 for each in estimates)

@@ -7,7 +7,8 @@ from PIL import Image
 
 from pipeline.errors import MacError
 from pipeline.method.knee import at_knee
-from pipeline.method.masks import pixel_count, top_k_mask, upsample
+from pipeline.method.masks import top_k_mask, upsample
+from pipeline.method.pixels import pixel_count
 from pipeline.project import Project
 from pipeline.results import visual
 from pipeline.results.pictures import as_rgb

@@ -37,7 +37,7 @@ def test_what_is_none_or_another_one_is_refused(artefacts: Project, tmp_path: Pa
     ):
         with pytest.raises(MacError, match=message), open_single(path):
             pass
-    message = "holds 'images', expected masks; run 'mac saliency'"
+    message = "holds 'images', expected masks; run 'mac masks'"
     with pytest.raises(MacError, match=message), open_single(artefacts.path("images"), "masks"):
         pass
 

@@ -28,6 +28,8 @@ def test_a_project_that_is_well(own_artefacts: project.Project) -> None:
         "prepare",
         "train",
         "saliency",
+        "masks",
+        "originals",
         "features",
         "sweep",
         "retrain",

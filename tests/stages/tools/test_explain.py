@@ -47,7 +47,7 @@ def test_bad_usage_is_one_line_and_nothing_is_written(own_artefacts: project.Pro
     )
     assert "top_k: 100000 pixels, but the" in mac.fail("explain", image, "--top-k", "100000", *out)
     own_artefacts.path("masks").unlink()
-    assert "masks.h5: no such file; run 'mac saliency'" in mac.fail("explain", image, *out)
+    assert "masks.h5: no such file; run 'mac masks'" in mac.fail("explain", image, *out)
     assert "masks.h5: no such file" in mac.fail("explain", image, "--top-k", "0.2", *out)
     own = ("--top-k", "0.2", "--side", "rest", "--no-flip")
     mac.succeed("explain", image, *own, "--out", str(tmp_path / "y.png"))

@@ -70,7 +70,7 @@ def test_bad_usage(artefacts: project.Project, tmp_path: Path) -> None:
     assert "--group nobody: no image is of it; there are landbird_land, " in mac.fail(
         "inspect", masks, "--group", "nobody"
     )
-    assert "no such file; run 'mac saliency'" in mac.fail(
+    assert "no such file; run 'mac masks'" in mac.fail(
         "inspect", str(tmp_path / "masks.h5"), "--misclassified"
     )
     (tmp_path / "file").touch()
