@@ -1,6 +1,6 @@
 """Blocks of the engine on a Dask cluster: workers in other processes, on this machine or on many.
 
-All workers share a file system, and images, masks and shards go through it. Dask itself sends only names and
+All workers share a file system, and images, masks and results go through it. Dask itself sends only names and
 numbers. A worker opens the work once. If a worker dies, another one computes its block. If no block is
 finished for a long time, the busy workers are restarted.
 
@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,7 +50,7 @@ from distributed.versions import VersionMismatchWarning
 
 from pipeline.compute.code import Code, code_of, difference
 from pipeline.compute.device import hardware, named, pick
-from pipeline.compute.engine import Arrays, Block, Work, write_shard
+from pipeline.compute.engine import Arrays, Block, Task, Work
 from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.errors import MacError, first_line
@@ -337,8 +337,8 @@ class _Carrier(WorkerPlugin):
     def teardown(self, worker: Any) -> None:
         self._opened.close()
 
-    def run(self, block: Block, path: Path) -> Block:
-        """Compute a block and write its shard.
+    def run(self, task: Task) -> Block:
+        """Compute a block and write what it gives.
 
         One block at a time, because the function itself uses all cores, or the GPU.
 
@@ -354,7 +354,7 @@ class _Carrier(WorkerPlugin):
                 with self._told():
                     self._function = self._opened.enter_context(self._work.open())
             with self._told():
-                return write_shard(self._function, block, path)
+                return task.do(self._function)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -386,10 +386,10 @@ def _require_same(here: Code, there: Code, where: str) -> None:
         raise MacError(f"{where} has other code than this process ({differs}); {SAME_PACKAGE}")
 
 
-def _on_worker(name: str, block: Block, path: Path) -> Block:
+def _on_worker(name: str, task: Task) -> Block:
     carrier = get_worker().plugins[name]
     assert isinstance(carrier, _Carrier)
-    return carrier.run(block, path)
+    return carrier.run(task)
 
 
 @dataclass(frozen=True)
@@ -414,16 +414,15 @@ class DaskCluster:
             )
         return found
 
-    def compute(
-        self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]
-    ) -> None:
-        """Compute the blocks in the workers, which write the shards. `done` is called after each block.
+    def compute(self, name: str, work: Work, tasks: Sequence[Task], done: Callable[[Block], None]) -> None:
+        """Do the tasks in the workers. `done` is called after each.
 
         Raises:
             MacError: a block failed for a reason that a user can correct, its workers died repeatedly, or a
                 worker has other code.
         """
-        folder, token = next(iter(missing.values())).parent, uuid.uuid4().hex
+        folder, token = tasks[0].record.parent, uuid.uuid4().hex
+        folder.mkdir(exist_ok=True)
         (folder / TOKEN).write_text(token)
         key = f"{name}-{token[:8]}"
         module = type(work).__module__
@@ -438,7 +437,7 @@ class DaskCluster:
             raise MacError(f"{name}: a worker cannot take the work ({first_line(error)})") from error
         watch = _Watch(self.client)
         try:
-            futures = self._submitted(key, missing)
+            futures = self._submitted(key, tasks)
             for future in as_completed(futures):
                 try:
                     done(future.result())
@@ -455,14 +454,14 @@ class DaskCluster:
             if self.client.status == "running":
                 self.client.unregister_worker_plugin(key)
 
-    def _submitted(self, key: str, missing: Mapping[Block, Path]) -> dict[Any, Block]:
+    def _submitted(self, key: str, tasks: Sequence[Task]) -> dict[Any, Block]:
         """Each block's future."""
         wanted = {"GPU": 1} if _has_gpu(_workers(self.client)) else None
         futures = {}
-        for block, path in missing.items():
-            name = f"{key}-{block.start:09d}"
-            future = self.client.submit(_on_worker, key, block, path, key=name, pure=False, resources=wanted)
-            futures[future] = block
+        for task in tasks:
+            name = f"{key}-{task.block.start:09d}"
+            future = self.client.submit(_on_worker, key, task, key=name, pure=False, resources=wanted)
+            futures[future] = task.block
         return futures
 
 

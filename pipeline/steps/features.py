@@ -9,7 +9,7 @@ class. All partners are of the retraining set.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor
 from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Merge, Shards, blocks
+from pipeline.compute.engine import Arrays, Block, Into, Shards, blocks
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.method import interventions
@@ -67,22 +67,12 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
     def work(part: _Part) -> _Work:
         return _Work(reference, params, part, where)
 
-    with ExitStack() as stack:
-
-        def kept(name: str, part: _Part) -> Shards:
-            """Finished blocks of a part, which are kept until the artefact is complete."""
-            depends = (
-                params.model_dump(),
-                made_from,
-                device.hardware_of(context.on, context.workers),
-                part.views,
-            )
-            return stack.enter_context(Shards(context.scratch, f"features-{name}", __name__, *depends))
-
+    hardware = device.hardware_of(context.on, context.workers)
+    with Shards(context.scratch, "features", __name__, params.model_dump(), made_from, hardware) as shards:
         original = intervened = None
         if params.low_loss < 1:
             alone = _Part("train", masks["row"][:], None, ORIGINAL)
-            original = _originals(work(alone), kept("originals", alone), width, context)
+            original = _originals(work(alone), shards, width, context)
             loss = _losses(original, given.model("erm").head(), label[alone.rows])
             intervened = loss <= np.quantile(loss, params.low_loss)
             log.info("%d of %d training images are masked and combined", intervened.sum(), len(intervened))
@@ -97,22 +87,23 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
         }
         if validation is not None:
             parts["val-diagnosis"] = _Part("val", validation.rows, validation, validation.views)
-        shards = {name: kept(name, part) for name, part in parts.items()}
-        opened = store.create(out, "features", SCHEMA, params.model_dump(), made_from, **names)
-        artefact = stack.enter_context(opened)
-        for split, of_split in rows.items():
-            artefact.write(f"{split}/row", of_split)
-            artefact.write(f"{split}/label", label[of_split])
-            artefact.write(f"{split}/attribute", attribute[of_split])
-        draws.write(artefact, "train")
-        if original is not None:
-            artefact.write("train/original", original)
-        if validation is not None:
-            artefact.write("val/position", np.searchsorted(rows["val"], validation.rows))
-            validation.write(artefact, "val")
-        for name, part in parts.items():
-            merge = _merge(artefact, part, width)
-            shards[name].map_blocks(work(part), _cut(part, on), merge, cluster=context.cluster)
+        with store.create(
+            out, "features", SCHEMA, params.model_dump(), made_from, shards.folder, **names
+        ) as artefact:
+            for split, of_split in rows.items():
+                artefact.write(f"{split}/row", of_split)
+                artefact.write(f"{split}/label", label[of_split])
+                artefact.write(f"{split}/attribute", attribute[of_split])
+            draws.write(artefact, "train")
+            if original is not None:
+                artefact.write("train/original", original)
+            if validation is not None:
+                artefact.write("val/position", np.searchsorted(rows["val"], validation.rows))
+                validation.write(artefact, "val")
+            places = {name: _places(artefact, part, width) for name, part in parts.items()}
+            for name, part in parts.items():
+                cut = _cut(part, on)
+                shards.map_blocks(work(part), cut, None, places[name], name, cluster=context.cluster)
 
 
 @dataclass(frozen=True)
@@ -131,18 +122,14 @@ class _Part:
     views: Views
 
 
-def _merge(artefact: store.Writer, part: _Part, width: int) -> Merge:
-    """Make the datasets of the part's views; return the function that writes a block."""
-    datasets = {}
+def _places(artefact: store.Writer, part: _Part, width: int) -> Into:
+    """Make the datasets of the part's views."""
+    places: dict[str, store.Rows] = {}
     for name in part.views:
         drawn = (len(part.draws.batch),) if part.draws and name != "original" else ()
-        datasets[name] = artefact.create(f"{part.split}/{name}", (*drawn, len(part.rows), width))
-
-    def merge(block: Block, arrays: Arrays) -> None:
-        for name, dataset in datasets.items():
-            dataset[(..., block.slice, slice(None))] = arrays[name]
-
-    return merge
+        shape = (*drawn, len(part.rows), width)
+        places[name] = artefact.place(f"{part.split}/{name}", shape, axis=len(drawn))
+    return places
 
 
 def _cut(part: _Part, on: torch.device) -> list[Block]:
@@ -156,7 +143,8 @@ def _originals(work: "_Work", shards: Shards, width: int, context: Context) -> N
     def merge(block: Block, arrays: Arrays) -> None:
         found[block.slice] = arrays["original"]
 
-    shards.map_blocks(work, _cut(work.part, context.on), merge, cluster=context.cluster)
+    cut = _cut(work.part, context.on)
+    shards.map_blocks(work, cut, merge, part="originals", cluster=context.cluster)
     return found
 
 

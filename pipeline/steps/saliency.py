@@ -11,7 +11,7 @@ Or the masks are given: the true masks, or the user's own files (`pipeline.steps
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import Tensor
 from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Shards, blocks
+from pipeline.compute.engine import Arrays, Block, Into, Shards, blocks
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.method import interventions, maps, pairing
@@ -145,21 +145,18 @@ def write_masks(
     noted = {**_shaping(params), "previews": previews}
     if retraining_set is not None:
         noted["retraining_set"] = retraining_set.model_dump()
-    with ExitStack() as stack:
-        # Finished blocks of both parts are kept until the artefact is complete.
-        shards = {}
-        for prefix, part in parts.items():
-            name = "saliency-val" if prefix else "saliency"
-            shards[prefix] = stack.enter_context(_shards(name, part, context))
-        made_from = given.digests("images", "erm")
-        if external is not None:
-            made_from["external"] = external.digest
-        artefact = stack.enter_context(store.create(out, "masks", SCHEMA, noted, made_from))
+    made_from = given.digests("images", "erm")
+    if external is not None:
+        made_from["external"] = external.digest
+    with (
+        _shards("saliency", list(parts.values()), context) as shards,
+        store.create(out, "masks", SCHEMA, noted, made_from, scratch=shards.folder) as artefact,
+    ):
         if params.side == "auto":
             artefact.write("rest", rest)
         told: Counter[str] = Counter()
         for prefix, part in parts.items():
-            told += _write_part(artefact, prefix, part, spec.input_size, shards[prefix], context)
+            told += _write_part(artefact, prefix, part, spec.input_size, shards, context)
         for text, count in sorted(told.items()):
             log.warning("%d masks: %s", count, text)
         if external is not None:
@@ -274,17 +271,14 @@ def _shaping(params: MapParams) -> dict[str, object]:
     return params.model_dump(include=set(MapParams.model_fields))
 
 
-def _shards(name: str, work: "_Work", context: Context) -> Shards:
-    pixels = None if work.pixels is None else work.pixels.tolist()
-    depends = (
-        _shaping(work.params),
-        work.reference.digests,
-        device.hardware_of(context.on, context.workers),
-        work.rows.tolist(),
-        pixels,
-        work.external and work.external.digest,
-    )
-    return Shards(context.scratch, name, __name__, *depends)
+def _shards(name: str, parts: "Sequence[_Work]", context: Context) -> Shards:
+    depends = []
+    for work in parts:
+        pixels = None if work.pixels is None else work.pixels.tolist()
+        external = work.external and work.external.digest
+        depends += [_shaping(work.params), work.reference.digests, work.rows.tolist(), pixels, external]
+    hardware = device.hardware_of(context.on, context.workers)
+    return Shards(context.scratch, name, __name__, hardware, *depends)
 
 
 def _cut(work: "_Work", on: torch.device) -> list[Block]:
@@ -303,7 +297,7 @@ def _rest(given: Opened, work: "_Work", context: Context) -> NDArray[np.bool_]:
         work: on the validation images; `rest` is None.
     """
     parts: list[Arrays] = []
-    with _shards("saliency-sides", work, context) as shards:
+    with _shards("saliency-sides", [work], context) as shards:
         cut = _cut(work, context.on)
         shards.map_blocks(work, cut, lambda _, arrays: parts.append(arrays), cluster=context.cluster)
         seen = _joined(parts)
@@ -333,7 +327,7 @@ def _write_part(
     """
     count = len(work.rows)
     artefact.write(f"{prefix}row", work.rows)
-    mask = artefact.create(f"{prefix}mask", (count, size, size))
+    into: Into = {"mask": artefact.chunks(f"{prefix}mask", (count, size, size))}
     columns: dict[str, NDArray[Any]] = {}
     told: Counter[str] = Counter()
 
@@ -344,12 +338,12 @@ def _write_part(
                 if name in arrays:
                     columns[name] = np.empty((count, *arrays[name].shape[1:]), arrays[name].dtype)
         artefact.file[f"{prefix}cam"][block.slice] = arrays["cam"]
-        mask[block.slice] = np.unpackbits(arrays["mask"], axis=2, count=size).view(np.bool_)
         for name, column in columns.items():
             column[block.slice] = arrays[name]
         told.update(arrays["told"].tobytes().decode().splitlines())
 
-    shards.map_blocks(work, _cut(work, context.on), merge, cluster=context.cluster)
+    cut, part = _cut(work, context.on), prefix.rstrip("/")
+    shards.map_blocks(work, cut, merge, into, part, cluster=context.cluster)
     for name, column in columns.items():
         artefact.write(f"{prefix}{name}", column)
     return told
@@ -418,7 +412,7 @@ class _Masking:
     on: torch.device
 
     def masks(self, rest: NDArray[np.bool_], block: Block) -> Arrays:
-        """Map, packed mask, target and channel means of a block of rows.
+        """Map, mask, target and channel means of a block of rows.
 
         Args:
             rest: (classes,) whether the core is the rest of the map.
@@ -429,7 +423,7 @@ class _Masking:
             found.append(
                 {
                     "cam": batch.maps.cam.cpu().numpy(),
-                    "mask": np.packbits(mask.cpu().numpy(), axis=2),
+                    "mask": mask.cpu().numpy(),
                     "target": batch.maps.target.cpu().numpy(),
                     "channel_mean": pairing.channel_mean(batch.grid).cpu().numpy(),
                     "told": np.frombuffer("".join(f"{each}\n" for each in batch.told).encode(), np.uint8),

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.compute import code
 from pipeline.compute.code import code_of
-from pipeline.compute.engine import Arrays, Block, Shards, blocks, left_in, write_shard
+from pipeline.compute.engine import Arrays, Block, Shards, Task, blocks, left_in
 from pipeline.errors import MacError
 
 
@@ -39,7 +39,7 @@ class Squares:
 def merged(shards: Shards, work: Squares, cut: list[Block], threads: int = 1) -> list[tuple[Block, Arrays]]:
     """What is handed on, in the order in which it is."""
     found: list[tuple[Block, Arrays]] = []
-    shards.map_blocks(work, cut, lambda block, arrays: found.append((block, arrays)), threads)
+    shards.map_blocks(work, cut, lambda block, arrays: found.append((block, arrays)), threads=threads)
     return found
 
 
@@ -113,7 +113,7 @@ def test_memory_that_runs_out_is_one_line(tmp_path: Path, error: Exception) -> N
         raise error
 
     with pytest.raises(MacError, match=r"^rows 3 to 5: memory ran out \("):
-        write_shard(function, Block(3, 6), tmp_path / "x")
+        Task(Block(3, 6), tmp_path / "x", {}).do(function)
 
 
 def test_a_block_is_merged_while_later_ones_are_computed(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_failure_to_merge_ends_the_work_and_keeps_what_is_done(tmp_path: Path,
             raise OSError("No space left on device")
 
     with pytest.raises(OSError, match="No space left"), Shards(tmp_path, "squares", __name__) as shards:
-        shards.map_blocks(Squares(), blocks(9, 3), full, threads)
+        shards.map_blocks(Squares(), blocks(9, 3), full, threads=threads)
     kept = {file.name for file in shards.folder.iterdir()}
     assert {"000000000-000000003.safetensors", "000000003-000000006.safetensors"} <= kept
 
