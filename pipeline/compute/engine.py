@@ -295,10 +295,10 @@ class _Merging:
                 if self._stopped:
                     return
                 kept = load_file(task.record)
+                if self._merge is not None:  # first: it may create datasets, whatever the size of a block
+                    self._merge(task.block, kept)
                 for name, rows in self._into.items():
                     rows.add(_of(name, kept))
-                if self._merge is not None:
-                    self._merge(task.block, kept)
         except BaseException as error:
             self._error = error
 

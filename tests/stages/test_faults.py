@@ -304,7 +304,7 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
     ("stage", "left"),
     [
         ("prepare", 1 << 16),
-        ("prepare", 7 << 20),
+        ("prepare", 5 << 20),
         ("saliency", 1 << 16),
         ("features", 1 << 16),
         ("features", 5 << 20),
@@ -347,7 +347,7 @@ def test_a_folder_that_may_only_be_read(project: Project, tmp_path: Path, stage:
 
 def test_what_a_broken_off_run_left_is_listed_and_removed(project: Project, tmp_path: Path) -> None:
     process = start(project, "features", block=4, hold=tmp_path / "never")
-    kill_when(process, project.data / "scratch", "features*/*.safetensors", signal.SIGKILL)
+    kill_when(process, project.data / "scratch", "features-*/**/*.safetensors", signal.SIGKILL)
     said = project.succeed("clean").output
     assert "left by a run that was broken off" in said
     assert "'mac clean --remove' removes it" in said
