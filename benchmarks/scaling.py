@@ -74,7 +74,7 @@ def main(architecture: str, count: int, many: int, repeats: int) -> None:
                 times[workers] = median(partial(run, noise, cluster), repeats)
                 nothing[f"{workers} workers"] = median(partial(engine, cluster), repeats)
         os.sched_setaffinity(0, cores)
-        merged, by_hdf5 = (max(each(folder) for _ in range(repeats)) for each in (merge, merge_by_hdf5))
+        merged, by_hdf5 = (fastest(partial(each, folder), repeats) for each in (merge, merge_by_hdf5))
     rate = {workers: count / spent for workers, spent in times.items()}
     block = ROWS / rate[1]
     rows = [("network", f"{architecture}, {SIZE} px, float32, one core a worker")]
@@ -107,6 +107,11 @@ def run(noise: Project, cluster: Cluster | None = None) -> None:
     with noise.open("images", "erm") as given:
         context = Context("cpu", noise.data / "scratch", cluster)
         step.saliency(given, noise.path("masks"), RETRAINING_SET, SALIENCY, context)
+
+
+def fastest(rate: Callable[[], float], repeats: int) -> float:
+    """The highest of several rates."""
+    return max(rate() for _ in range(repeats))
 
 
 @contextmanager

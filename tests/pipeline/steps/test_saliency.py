@@ -141,7 +141,7 @@ def test_finished_blocks_are_kept_whatever_the_number_of_previews(
         patch.setattr(stage, "write_previews", fail)
         with pytest.raises(RuntimeError, match="at the very end"):
             make_masks(project)
-    assert len(list((project.data / "scratch").glob("saliency-*/*.safetensors"))) == 2
+    assert len(list((project.data / "scratch").glob("saliency-*/**/*.safetensors"))) == 2
     monkeypatch.setattr(classifier, "load", fail)  # not needed any more
     make_masks(project, previews=1)
 
@@ -403,7 +403,7 @@ def test_a_network_with_dead_activations_is_refused_and_the_maps_are_kept(projec
         "goes on)"
     )
     assert not project.path("masks").exists()
-    kept = list((project.data / "scratch").glob("saliency*/*.safetensors"))
+    kept = list((project.data / "scratch").glob("saliency-*/**/*.safetensors"))
     assert len(kept) == 2
     assert (make(project, most_constant=1.0)["cam"] == 0).all()
     assert not any(file.exists() for file in kept)
