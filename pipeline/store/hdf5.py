@@ -44,10 +44,10 @@ class Writer:
 
     def __init__(self, path: Path, made_at: Path, schema: Schema) -> None:
         self._path, self._made_at, self._fields = path, made_at, schema
-        self._noted = made_at.with_suffix(".places.json")
+        self.noted = made_at.with_suffix(".places.json")
         self._spans: list[tuple[int, int]] = []  # of all places: offset and bytes
         self._digest = _FileDigest(made_at)
-        _empty(made_at, _noted_spans(self._noted))
+        _empty(made_at, _noted_spans(self.noted))
         self.file = _to_write(made_at)
 
     def create(self, name: str, shape: Sequence[int]) -> h5py.Dataset:
@@ -77,7 +77,7 @@ class Writer:
         _describe(dataset, field)
         found = Place(self._made_at, dataset.id.get_offset(), dataset.shape, dataset.dtype, axis, order)
         self._spans.append((found.offset, dataset.nbytes))
-        write_json(self._noted, self._spans)
+        write_json(self.noted, self._spans)
         return found
 
     def chunks(self, name: str, shape: Sequence[int]) -> Chunks:
@@ -141,7 +141,6 @@ class Writer:
             written.result()
         with self._made_at.open("r+b") as sealed:
             sealed.write(_seal(digest))
-        self._noted.unlink(missing_ok=True)
 
 
 class _FileDigest:
@@ -272,6 +271,7 @@ def create(
             raise
         writer.seal()
         state = _state(made_at)
+    writer.noted.unlink(missing_ok=True)  # only now: until then, another try needs it
     _remember(path, schema, state)
 
 
