@@ -148,11 +148,12 @@ class Chunks:
         return Packing(self.dataset.shape[1:], self.dataset.dtype)
 
     def add(self, kept: Kept) -> None:
-        content, stops = _bytes(kept["packed"]), np.cumsum(kept["sizes"])
+        content, start, write = _bytes(kept["packed"]), 0, self.dataset.id.write_direct_chunk
         rest = (0,) * (len(self.dataset.shape) - 1)
-        for start, stop in zip([0, *stops[:-1].tolist()], stops.tolist(), strict=True):
-            self.dataset.id.write_direct_chunk((self.rows, *rest), content[start:stop])
-            self.rows += 1
+        for row, size in enumerate(kept["sizes"].tolist(), self.rows):
+            write((row, *rest), content[start : start + size])
+            start += size
+        self.rows += len(kept["sizes"])
 
 
 @dataclass(frozen=True)
