@@ -61,19 +61,25 @@ class Writer:
         return dataset
 
     def place(
-        self, name: str, shape: Sequence[int], axis: int = 0, order: NDArray[np.integer] | None = None
+        self,
+        name: str,
+        shape: Sequence[int],
+        axis: int = 0,
+        order: NDArray[np.integer] | None = None,
+        dtype: str | None = None,
     ) -> Place:
         """Create an uncompressed dataset, whose rows whoever computes them writes.
 
         Args:
             axis, order: where rows go, see `Place`.
+            dtype: another one than the schema's, to which floating-point numbers are rounded.
         """
         field = self._fields[name]
         made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         made.set_layout(h5py.h5d.CONTIGUOUS)
         made.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # now, so that its offset is known
         made.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        dataset = self.file.create_dataset(name, tuple(shape), np.dtype(field.dtype), dcpl=made)
+        dataset = self.file.create_dataset(name, tuple(shape), np.dtype(dtype or field.dtype), dcpl=made)
         _describe(dataset, field)
         found = Place(self._made_at, dataset.id.get_offset(), dataset.shape, dataset.dtype, axis, order)
         self._spans.append((found.offset, dataset.nbytes))

@@ -31,7 +31,7 @@ class Target(Protocol):
         """Write the rows, or pack them; return what is kept of them besides.
 
         Raises:
-            ValueError: they have another shape or type than their dataset.
+            ValueError: they have another shape than their dataset, or another kind of type.
             OSError: they cannot be written.
         """
 
@@ -108,8 +108,7 @@ class Spans:
 
     def keep(self, values: NDArray[Any]) -> Kept:
         """Write the rows. The digest of each row is kept, (rows, 32) uint8."""
-        _require(values, self.shape, self.dtype)
-        content, start = _bytes(values), 0
+        content, start = _bytes(_fitting(values, self.shape, self.dtype)), 0
         with self.path.open("r+b", buffering=0) as file:  # closed after each block: then NFS passes it on
             for offset, size in self.spans:
                 _write_at(file.fileno(), content[start : start + size], offset)
@@ -169,8 +168,8 @@ class Packing:
 
     def keep(self, values: NDArray[Any]) -> Kept:
         """Compress the rows; there may be fewer than in the block. Their bytes and sizes are kept."""
-        _require(values, (len(values), *self.shape), self.dtype)
-        packed = [zlib.compress(_bytes(row), LEVEL) for row in values]
+        rows = _fitting(values, (len(values), *self.shape), self.dtype)
+        packed = [zlib.compress(_bytes(row), LEVEL) for row in rows]
         sizes = np.array([len(each) for each in packed], np.int64)
         return {"packed": np.frombuffer(b"".join(packed), np.uint8), "sizes": sizes}
 
@@ -179,9 +178,11 @@ class Packing:
         return True
 
 
-def _require(values: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    if values.shape != shape or values.dtype != dtype:
+def _fitting(values: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Values as their dataset has them; a floating-point number may be rounded."""
+    if values.shape != shape or not np.can_cast(values.dtype, dtype, "same_kind"):
         raise ValueError(f"the rows are {values.dtype} {values.shape}, and their dataset {dtype} {shape}")
+    return values.astype(dtype, copy=False)
 
 
 def _bytes(values: NDArray[Any]) -> memoryview:

@@ -162,11 +162,19 @@ def test_rows_can_be_left_out_after_all_are_written(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_form_are_refused(tmp_path: Path) -> None:
-    place = Place(tmp_path / "file", 0, (4, 2), np.dtype(np.float32))
-    with pytest.raises(
-        ValueError, match=r"the rows are float64 \(2, 2\), and their dataset float32 \(2, 2\)"
-    ):
-        place.at(0, 2).keep(np.zeros((2, 2)))
+    target = Place(tmp_path / "file", 0, (4, 2), np.dtype(np.int64)).at(0, 2)
+    with pytest.raises(ValueError, match=r"the rows are float64 \(2, 2\), and their dataset int64 \(2, 2\)"):
+        target.keep(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"the rows are int64 \(1, 2\), and their dataset int64 \(2, 2\)"):
+        target.keep(np.zeros((1, 2), np.int64))
+
+
+def test_floating_point_numbers_are_rounded_to_what_their_dataset_has(tmp_path: Path) -> None:
+    with writing(tmp_path / "a.h5", tmp_path / "scratch") as artefact:
+        phi = artefact.place("phi", PHI.shape, axis=1, dtype="float16")
+        assert phi.at(0, 10).holds(phi.at(0, 10).keep(PHI))
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert np.array_equal(file["phi"][:], PHI.astype(np.float16))
 
 
 def test_the_digest_is_the_same_if_it_follows_the_rows(tmp_path: Path) -> None:
