@@ -1,8 +1,13 @@
 """Measure prepare: JPEG files to images.h5, against a bare loop of decoding and resizing.
 
-The loop runs in one process. Its speed is multiplied by the number of cores.
+The loop runs in one process, and its speed is multiplied by the number of cores. It also runs in as many
+processes as there are cores, which shows how much of that the machine gives.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import click
@@ -53,14 +58,16 @@ def main(rows: int, root: Path | None, repeats: int) -> None:
             with made.open() as given:
                 prepare(given, made.path("images"), params, context)
 
-        def bare() -> None:
-            for file in files:
-                with Image.open(file) as image:
-                    np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-
-        times = medians({"stage": stage, "bare": bare}, torch.device("cpu"), repeats)
-    cores = usable_cores()
-    rate, loop = len(files) / times["stage"], len(files) / times["bare"]
+        cores = usable_cores()
+        parts = [files[first::cores] for first in range(cores)]
+        with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+            sides = {
+                "stage": stage,
+                "bare": partial(decode, files),
+                "processes": lambda: list(pool.map(decode, parts)),
+            }
+            times = medians(sides, torch.device("cpu"), repeats)
+    rate, loop, processes = (len(files) / times[side] for side in sides)
     tell(
         "prepare",
         torch.device("cpu"),
@@ -68,11 +75,20 @@ def main(rows: int, root: Path | None, repeats: int) -> None:
             ("images", f"{len(files)} JPEG files to {SIDE} x {SIDE}"),
             ("the stage, files to images.h5", f"{rate:.0f} images/s"),
             (f"bare loop in one process, times {cores} cores", f"{loop * cores:.0f} images/s"),
+            (f"bare loop in {cores} processes", f"{processes:.0f} images/s"),
         ],
         ratio=rate / (loop * cores),
+        ratio_to_processes=rate / processes,
         images_per_second=rate,
         cores=cores,
     )
+
+
+def decode(files: Sequence[Path]) -> None:
+    """The bare loop."""
+    for file in files:
+        with Image.open(file) as image:
+            np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def write_jpegs(root: Path, count: int) -> None:

@@ -1,6 +1,6 @@
 """Blocks of the engine on a Dask cluster: workers in other processes, on this machine or on many.
 
-All workers share a file system, and images, masks and shards go through it. Dask itself sends only names and
+All workers share a file system, and images, masks and results go through it. Dask itself sends only names and
 numbers. A worker opens the work once. If a worker dies, another one computes its block. If no block is
 finished for a long time, the busy workers are restarted.
 
@@ -50,7 +50,7 @@ from distributed.versions import VersionMismatchWarning
 
 from pipeline.compute.code import Code, code_of, difference
 from pipeline.compute.device import hardware, named, pick
-from pipeline.compute.engine import Block, Repeated, Work, write_shard
+from pipeline.compute.engine import Block, Repeated, Task, Work
 from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.errors import MacError, first_line
@@ -339,8 +339,8 @@ class _Carrier(WorkerPlugin):
     def teardown(self, worker: Any) -> None:
         self._opened.close()
 
-    def run(self, block: Block, path: Path) -> Block:
-        """Compute a block and write its shard.
+    def run(self, task: Task) -> Block:
+        """Compute a block and write what it gives.
 
         One block at a time, because the function itself uses all cores, or the GPU.
 
@@ -350,7 +350,7 @@ class _Carrier(WorkerPlugin):
         with self._lock:
             function = self._opened_function()
             with self._told():
-                return write_shard(function, block, path)
+                return task.do(function)
 
     def answer(self, part: range, argument: Any) -> Any:
         """What a part of repeated work gives; like `run`."""
@@ -402,10 +402,10 @@ def _require_same(here: Code, there: Code, where: str) -> None:
         raise MacError(f"{where} has other code than this process ({differs}); {SAME_PACKAGE}")
 
 
-def _on_worker(name: str, block: Block, path: Path) -> Block:
+def _on_worker(name: str, task: Task) -> Block:
     carrier = get_worker().plugins[name]
     assert isinstance(carrier, _Carrier)
-    return carrier.run(block, path)
+    return carrier.run(task)
 
 
 def _answer_on_worker(name: str, part: range, argument: Any) -> Any:
@@ -436,21 +436,20 @@ class DaskCluster:
             )
         return found
 
-    def compute(
-        self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]
-    ) -> None:
-        """Compute the blocks in the workers, which write the shards. `done` is called after each block.
+    def compute(self, name: str, work: Work, tasks: Sequence[Task], done: Callable[[Block], None]) -> None:
+        """Do the tasks in the workers. `done` is called after each.
 
         Raises:
             MacError: a block failed for a reason that a user can correct, its workers died repeatedly, or a
                 worker has other code.
         """
-        folder, token = next(iter(missing.values())).parent, uuid.uuid4().hex
+        folder, token = tasks[0].record.parent, uuid.uuid4().hex
+        folder.mkdir(exist_ok=True)
         (folder / TOKEN).write_text(token)
         key = f"{name}-{token[:8]}"
         carrier = _Carrier(key, work, code_of(type(work).__module__), folder, token)
         with self._carried(name, work, carrier) as watch:
-            for block, _ in self._finished(name, self._submitted(key, missing), watch):
+            for block, _ in self._finished(name, self._submitted(key, tasks), watch):
                 done(block)
 
     @contextmanager
@@ -516,13 +515,13 @@ class DaskCluster:
         """What of a worker a block or part takes."""
         return {"GPU": 1} if _has_gpu(_workers(self.client)) else None
 
-    def _submitted(self, key: str, missing: Mapping[Block, Path]) -> dict[Any, Block]:
+    def _submitted(self, key: str, tasks: Sequence[Task]) -> dict[Any, Block]:
         """Each block's future."""
         wanted, futures = self._wanted(), {}
-        for block, path in missing.items():
-            name = f"{key}-{block.start:09d}"
-            future = self.client.submit(_on_worker, key, block, path, key=name, pure=False, resources=wanted)
-            futures[future] = block
+        for task in tasks:
+            name = f"{key}-{task.block.start:09d}"
+            future = self.client.submit(_on_worker, key, task, key=name, pure=False, resources=wanted)
+            futures[future] = task.block
         return futures
 
 

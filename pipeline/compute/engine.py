@@ -1,13 +1,16 @@
-"""Bulk work in blocks of rows. Dask computes each block; the result is kept in a file, its shard.
+"""Bulk work in blocks of rows. Dask computes each block; whoever computes it writes its rows to their places.
 
-    Work ─ open() ─► function of a block ─► shard ─► merged by the stage, in row order
+    Work ─ open() ─► function of a block ─┬─► rows at their places in the artefact, or packed for it
+                                          └─► the block's record ─► merged by the stage, in row order
 
 Blocks are merged while later ones are still computed.
 
-A stage that was killed continues with the shards that it finds. A shard is a safetensors file; it is written
-under a temporary name and then renamed. The name of the scratch folder contains the fingerprint of everything
-that its shards depend on, the code too, and each shard contains the digest of its contents. So a shard that
-is found equals the one that would be computed. The bytes do not depend on where the work runs: in this
+A stage that was killed continues with the blocks whose records it finds. A record is a small safetensors
+file. It has the digests of the rows that are at their places, and all else that the block gave. It is written
+after these rows, under a temporary name, and then renamed. The name of the scratch folder contains the
+fingerprint of everything that its blocks depend on, the code too; each record contains the digest of its
+contents; and before a record is used again, the rows are read, and compared with their digests. So a block
+that is found equals the one that would be computed. The bytes do not depend on where the work runs: in this
 process, or in the workers of `pipeline.compute.cluster`.
 """
 
@@ -17,7 +20,8 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +38,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from pipeline.compute.code import code_of
+from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import Progress, log
 from pipeline.errors import MacError, first_line
-from pipeline.store import digest_of, replacing, tensor_errors
+from pipeline.store import Rows, Target, digest_of, replacing, tensor_errors
 
 Arrays = Mapping[str, NDArray[Any]]
+Into = Mapping[str, Rows]  # where rows go, by the name of their array
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,56 @@ class Repeated(Protocol):
         """Open the files, once in each process; yield a pure function of a part and an argument."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """A block, and where what is computed of it goes.
+
+    Attributes:
+        record: the file of the block's record.
+        targets: where rows go, by the name of their array. All other arrays go into the record.
+    """
+
+    block: Block
+    record: Path
+    targets: Mapping[str, Target]
+
+    def do(self, function: Callable[[Block], Arrays]) -> Block:
+        """Compute the block, write its rows and then its record; returns the block.
+
+        Raises:
+            MacError: memory ran out, or something cannot be written.
+        """
+        with _memory_is_told(self.block):
+            computed = function(self.block)
+        kept: dict[str, NDArray[Any]] = {}
+        with replacing(self.record, durable=False) as temporary, tensor_errors():
+            for name, array in computed.items():
+                if name in self.targets:
+                    its = self.targets[name].keep(array)
+                    kept |= {f"{name}/{key}": each for key, each in its.items()}
+                else:
+                    kept[name] = np.ascontiguousarray(array)
+            save_file(kept, temporary, {"sha256": _digest(kept)})
+        return self.block
+
+    def is_done(self) -> bool:
+        """Whether the record is there and holds what was written, and the rows too."""
+        try:
+            with safe_open(self.record, "numpy") as file:
+                written = (file.metadata() or {}).get("sha256")
+            kept = load_file(self.record)
+            return written == _digest(kept) and all(
+                target.holds(_of(name, kept)) for name, target in self.targets.items()
+            )
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError):
+            return False
+
+
+def _of(name: str, kept: Arrays) -> Arrays:
+    """What was kept of the rows of an array."""
+    return {key.removeprefix(f"{name}/"): each for key, each in kept.items() if key.startswith(f"{name}/")}
+
+
 class Cluster(Protocol):
     """Other processes that compute instead of this one; see `pipeline.compute.cluster`.
 
@@ -91,10 +147,8 @@ class Cluster(Protocol):
     @property
     def hardware(self) -> tuple[str, ...]: ...
 
-    def compute(
-        self, name: str, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None]
-    ) -> None:
-        """Compute the blocks and write their shards. `done` is called after each block."""
+    def compute(self, name: str, work: Work, tasks: Sequence[Task], done: Callable[[Block], None]) -> None:
+        """Do the tasks. `done` is called after each."""
 
     def keeping(
         self, name: str, work: Repeated
@@ -150,13 +204,23 @@ class Shards:
         os.close(self._lock)
 
     def map_blocks(
-        self, work: Work, cut: list[Block], merge: Merge, threads: int = 1, cluster: Cluster | None = None
+        self,
+        work: Work,
+        cut: list[Block],
+        merge: Merge | None = None,
+        into: Into | None = None,
+        part: str = "",
+        threads: int = 1,
+        cluster: Cluster | None = None,
     ) -> None:
-        """Compute the blocks that have no shard yet, and pass all blocks to `merge` in row order.
+        """Compute the blocks that are not done yet, and pass the records of all to `merge` in row order.
 
         Args:
             merge: called in a thread of its own, with one block at a time. It gets a block as soon as this
-                block and all blocks before it are computed.
+                block and all blocks before it are computed. Of an array `x` that goes to its place, it gets
+                `x/digest`, the sha256 of each row.
+            into: where rows go, by the name of their array.
+            part: the name of this work, if the computation has several.
             threads: how many blocks this process computes at a time. It is 1 if the function itself uses all
                 cores, or a GPU.
             cluster: computes instead of this process.
@@ -164,33 +228,41 @@ class Shards:
         Raises:
             MacError: a block failed for a reason that a user can correct.
         """
-        paths = {block: self.folder / f"{block.start:09d}-{block.stop:09d}.safetensors" for block in cut}
-        missing = {block: path for block, path in paths.items() if not _is_whole(path)}
+        into, name = into or {}, f"{self.name}-{part}" if part else self.name
+        tasks = []
+        for block in cut:
+            record = self.folder / part / f"{block.start:09d}-{block.stop:09d}.safetensors"
+            targets = {each: rows.at(block.start, block.stop) for each, rows in into.items()}
+            tasks.append(Task(block, record, targets))
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            is_done = list(pool.map(Task.is_done, tasks))
+        missing = [task for task, done in zip(tasks, is_done, strict=True) if not done]
         if len(missing) < len(cut):
-            log.info("%s: %d of %d blocks were done before", self.name, len(cut) - len(missing), len(cut))
-        rows = sum(len(block) for block in missing)
-        with Progress(self.name, rows, "images") as progress, _Merging(paths, missing, merge) as merging:
+            log.info("%s: %d of %d blocks were done before", name, len(cut) - len(missing), len(cut))
+        rows = sum(len(task.block) for task in missing)
+        with Progress(name, rows, "images") as progress, _Merging(tasks, missing, into, merge) as merging:
 
             def done(block: Block) -> None:
                 progress.update(len(block))
                 merging.done(block)
 
             if missing and cluster is not None:
-                cluster.compute(self.name, work, missing, done)
+                cluster.compute(name, work, missing, done)
             elif missing:
-                self._compute_here(work, missing, done, threads)
+                _compute_here(name, work, missing, done, threads)
 
-    def _compute_here(
-        self, work: Work, missing: Mapping[Block, Path], done: Callable[[Block], None], threads: int
-    ) -> None:
-        tasks = []
-        with work.open() as function, Callback(posttask=lambda _key, block, *_: done(block)):
-            for number, (block, path) in enumerate(missing.items()):
-                # Dask's local schedulers begin with the last name. The names count down, so the first rows
-                # are computed first, and can be merged early.
-                name = f"{self.name}-{len(missing) - 1 - number:09d}"
-                tasks.append(delayed(write_shard)(function, block, path, dask_key_name=name))
-            compute(*tasks, scheduler="threads" if threads > 1 else "synchronous", num_workers=threads)
+
+def _compute_here(
+    name: str, work: Work, tasks: Sequence[Task], done: Callable[[Block], None], threads: int
+) -> None:
+    delayed_tasks = []
+    with work.open() as function, Callback(posttask=lambda _key, block, *_: done(block)):
+        for number, task in enumerate(tasks):
+            # Dask's local schedulers begin with the last name. The names count down, so the first rows
+            # are computed first, and can be merged early.
+            key = f"{name}-{len(tasks) - 1 - number:09d}"
+            delayed_tasks.append(delayed(task.do)(function, dask_key_name=key))
+        compute(*delayed_tasks, scheduler="threads" if threads > 1 else "synchronous", num_workers=threads)
 
 
 class _Merging:
@@ -199,17 +271,19 @@ class _Merging:
     An error in this thread is raised in the code that computes the blocks.
     """
 
-    def __init__(self, paths: Mapping[Block, Path], missing: Collection[Block], merge: Merge) -> None:
-        self._paths, self._merge = paths, merge
-        self._done = {block: threading.Event() for block in paths}
-        for block in paths.keys() - missing:
+    def __init__(
+        self, tasks: Sequence[Task], missing: Sequence[Task], into: Into, merge: Merge | None
+    ) -> None:
+        self._tasks, self._into, self._merge = tasks, into, merge
+        self._done = {task.block: threading.Event() for task in tasks}
+        for block in self._done.keys() - {task.block for task in missing}:
             self._done[block].set()
         self._stopped = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
 
     def done(self, block: Block) -> None:
-        """Note that the block's shard is there."""
+        """Note that the block is done."""
         self._done[block].set()
         if self._error is not None:
             raise self._error
@@ -231,26 +305,17 @@ class _Merging:
 
     def _run(self) -> None:
         try:
-            for block, path in self._paths.items():
-                self._done[block].wait()
+            for task in self._tasks:
+                self._done[task.block].wait()
                 if self._stopped:
                     return
-                self._merge(block, load_file(path))
+                kept = load_file(task.record)
+                if self._merge is not None:  # first: it may create datasets, whatever the size of a block
+                    self._merge(task.block, kept)
+                for name, rows in self._into.items():
+                    rows.add(_of(name, kept))
         except BaseException as error:
             self._error = error
-
-
-def write_shard(function: Callable[[Block], Arrays], block: Block, path: Path) -> Block:
-    """Compute a block and write its shard; returns the block.
-
-    Raises:
-        MacError: memory ran out, or the shard cannot be written.
-    """
-    with _memory_is_told(block):
-        arrays = {name: np.ascontiguousarray(array) for name, array in function(block).items()}
-    with replacing(path, durable=False) as temporary, tensor_errors():
-        save_file(arrays, temporary, {"sha256": _digest(arrays)})
-    return block
 
 
 @contextmanager
@@ -273,16 +338,6 @@ def _digest(arrays: Arrays) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data if array.size else b"")
     return digest.hexdigest()
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether the shard is there and holds what was written."""
-    try:
-        with safe_open(path, "numpy") as file:
-            written = (file.metadata() or {}).get("sha256")
-        return written == _digest(load_file(path))
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError):
-        return False
 
 
 def _locked(folder: Path) -> int:
@@ -339,7 +394,8 @@ def _left(folder: Path) -> Left:
             stats.append(file.stat())
     changed = max((stat.st_mtime for stat in stats), default=0.0)
     stats = [stat for stat in stats if S_ISREG(stat.st_mode)]
-    return Left(folder, sum(stat.st_size for stat in stats), changed, _in_use(folder))
+    taken = sum(min(stat.st_size, 512 * stat.st_blocks) for stat in stats)  # places may be empty yet
+    return Left(folder, taken, changed, _in_use(folder))
 
 
 def _in_use(folder: Path) -> bool:

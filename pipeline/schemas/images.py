@@ -3,7 +3,7 @@
 from pipeline.store.schema import Between, Codes, Field
 
 SCHEMA = {
-    "image": Field("uint8", ("row", "height", "width", 3), "RGB at the stored size", "rows"),
+    "image": Field("uint8", ("row", "height", "width", 3), "RGB at the stored size"),
     "label": Field("int64", ("row",), "class, index into the attribute `classes`", values=Codes("classes")),
     "attribute": Field(
         "int64",

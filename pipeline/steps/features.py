@@ -9,11 +9,10 @@ with two partners: one of another class, and one of the same class. All partners
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor
 from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Merge, Shards
+from pipeline.compute.engine import Arrays, Block, Into, Shards
 from pipeline.compute.passes import cut, joined, passes
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
@@ -74,24 +73,23 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
     draws = Draws.make(images, masks, params, intervened)
     validation = Draws.of_validation(images, masks, params)
     parts = [each for each in (draws, validation) if each is not None]
-    depends = (params.model_dump(), made_from, device.hardware_of(context.on, context.workers))
-    with ExitStack() as stack:
-        # Finished blocks of all parts are kept until the artefact is complete.
-        shards = {}
-        for part in parts:
-            kept = Shards(context.scratch, f"features-{SPLIT_OF[part.part]}", __name__, *depends)
-            shards[part.part] = stack.enter_context(kept)
-        opened = store.create(out, "features", SCHEMA, params.model_dump(), made_from, **names)
-        artefact = stack.enter_context(opened)
+    hardware = device.hardware_of(context.on, context.workers)
+    with (
+        Shards(context.scratch, "features", __name__, params.model_dump(), made_from, hardware) as shards,
+        store.create(
+            out, "features", SCHEMA, params.model_dump(), made_from, shards.folder, **names
+        ) as artefact,
+    ):
         for split, positions in at.items():
             _copy(artefact, originals, split, positions, params.storage)
         if validation is not None:
             artefact.write("val/position", np.searchsorted(originals["val/row"][:], validation.rows))
         for part in parts:
-            part.write(artefact, SPLIT_OF[part.part])
-            merge, blocks = _merge(artefact, part, width, params.storage), cut(len(part.rows), BATCHES, on)
+            split = SPLIT_OF[part.part]
+            part.write(artefact, split)
+            into, blocks = _places(artefact, part, width, params.storage), cut(len(part.rows), BATCHES, on)
             work = _Work(reference, params, part, where)
-            shards[part.part].map_blocks(work, blocks, merge, cluster=context.cluster)
+            shards.map_blocks(work, blocks, into=into, part=split, cluster=context.cluster)
 
 
 def _retraining_set(given: Opened, params: FeaturesParams) -> NDArray[np.int64]:
@@ -122,23 +120,24 @@ def _copy(
     """Write what originals.h5 has of some positions (n,) of a split."""
     for name in of_split(split):
         found = originals[name]
-        dtype = storage if name == f"{split}/original" else found.dtype.name
+        dtype = storage if name == f"{split}/original" else None
         written = artefact.create(name, (len(positions), *found.shape[1:]), dtype)
         for each in in_blocks(np.arange(len(positions)), found):
-            written[each[0] : each[-1] + 1] = _stored(originals.rows(name, positions[each]), dtype)
+            values = originals.rows(name, positions[each])
+            written[each[0] : each[-1] + 1] = _fitting(values, storage) if dtype else values
 
 
-def _stored(values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Values as they are stored.
+def _fitting(phi: NDArray[np.float32], storage: str) -> NDArray[np.float32]:
+    """Features that are not too large to be stored.
 
     Raises:
-        MacError: they are features that are too large for this dtype.
+        MacError: some are.
     """
-    if dtype == "float16" and (most := np.abs(values).max(initial=0)) > np.finfo(np.float16).max:
+    if (most := np.abs(phi).max(initial=0)) > np.finfo(storage).max:
         raise MacError(
             f"features: they go up to {most:g}, too large for float16; set features.storage to float32"
         )
-    return values.astype(dtype, copy=False)
+    return phi
 
 
 def _losses(originals: Artefact, positions: NDArray[np.int64], head: FittedHeads) -> NDArray[np.float64]:
@@ -152,24 +151,14 @@ def _losses(originals: Artefact, positions: NDArray[np.int64], head: FittedHeads
     return np.concatenate(found)
 
 
-def _merge(artefact: store.Writer, draws: Draws, width: int, storage: str) -> Merge:
-    """Make the datasets of the views of some draws; return the function that writes a block."""
-    datasets, shape = {}, (*draws.batch.shape, width)
+def _places(artefact: store.Writer, draws: Draws, width: int, storage: str) -> Into:
+    """Make the datasets of the views of some draws."""
+    order = None if draws.order is None else draws.order.argsort(1)  # (R, M), the place of each image
+    places: dict[str, store.Rows] = {}
     for name in draws.views:
-        datasets[name] = artefact.create(f"{SPLIT_OF[draws.part]}/{name}", shape, storage)
-    places = None if draws.order is None else draws.order.argsort(1)  # (R, M), of each image
-
-    def merge(block: Block, arrays: Arrays) -> None:
-        for name, dataset in datasets.items():
-            values = _stored(arrays[name], storage)
-            if places is None:
-                dataset[:, block.slice] = values
-                continue
-            for r, there in enumerate(places[:, block.slice]):
-                in_order = there.argsort()  # HDF5 takes rising places, and then all of them at once
-                dataset[r, there[in_order]] = values[r, in_order]
-
-    return merge
+        path, shape = f"{SPLIT_OF[draws.part]}/{name}", (*draws.batch.shape, width)
+        places[name] = artefact.place(path, shape, axis=1, order=order, dtype=storage)
+    return places
 
 
 @dataclass(frozen=True)
@@ -189,7 +178,8 @@ class _Work:
     @contextmanager
     def open(self) -> Iterator[Callable[[Block], Arrays]]:
         with self.reference.open() as given:
-            yield _Drawn(_Network.of(given, self.on, self.params), self.draws).block
+            network = _Network.of(given, self.on, self.params)
+            yield _Drawn(network, self.draws, self.params.storage).block
 
 
 class _Network(Network):
@@ -212,6 +202,7 @@ class _Drawn:
 
     network: _Network
     draws: Draws
+    storage: str
 
     def block(self, block: Block) -> Arrays:
         """φ of all views of a block."""
@@ -242,9 +233,9 @@ class _Drawn:
             for name, features in found.items():
                 if name in partners:
                     view = interventions.combined(*own, *self._seen(partners[name][r]), b)
-                    features.append(self.network.features(view))
                 else:
-                    features.append(self.network.features(ALONE[name](*own, b)))
+                    view = ALONE[name](*own, b)
+                features.append(_fitting(self.network.features(view), self.storage))
         return {name: np.stack(features) for name, features in found.items()}
 
     def _seen(self, read: Pair) -> Pair:

@@ -8,8 +8,8 @@ files (`pipeline.steps.external_masks`).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
@@ -25,7 +25,7 @@ from torch import Tensor
 from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Shards
+from pipeline.compute.engine import Arrays, Block, Into, Shards
 from pipeline.compute.passes import cut, joined, passes
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
@@ -126,21 +126,18 @@ def write_masks(
     if pixels is not None:
         parts[""] = replace(parts[""], pixels=pixels)
     noted = {**looked.provenance.params, **_shaping(params), "previews": previews}
-    with ExitStack() as stack:
-        # Finished blocks of both parts are kept until the artefact is complete.
-        shards = {}
-        for prefix, part in parts.items():
-            name = "masks-val" if prefix else "masks"
-            shards[prefix] = stack.enter_context(_shards(name, part, context))
-        made_from = dict(reference.digests)
-        if external is not None:
-            made_from["external"] = external.digest
-        artefact = stack.enter_context(store.create(out, "masks", SCHEMA, noted, made_from))
+    made_from = dict(reference.digests)
+    if external is not None:
+        made_from["external"] = external.digest
+    with (
+        _shards("masks", list(parts.values()), context) as shards,
+        store.create(out, "masks", SCHEMA, noted, made_from, scratch=shards.folder) as artefact,
+    ):
         if params.side == "auto":
             artefact.write("rest", rest)
         told: Counter[str] = Counter()
-        for prefix, part in parts.items():
-            told += _write_part(artefact, looked, part, spec.input_size, shards[prefix], context)
+        for part in parts.values():
+            told += _write_part(artefact, looked, part, spec.input_size, shards, context)
         for text, count in sorted(told.items()):
             log.warning("%d masks: %s", count, text)
         if external is not None:
@@ -207,15 +204,12 @@ def _shaping(params: CoreParams) -> dict[str, object]:
     return params.model_dump(include=set(CoreParams.model_fields))
 
 
-def _shards(name: str, work: "_Work", context: Context) -> Shards:
-    pixels = None if work.pixels is None else work.pixels.tolist()
-    depends = (
-        _shaping(work.params),
-        work.reference.digests,
-        device.hardware_of(context.on, context.workers),
-        pixels,
-        work.external and work.external.digest,
-    )
+def _shards(name: str, parts: "Sequence[_Work]", context: Context) -> Shards:
+    depends: list[object] = [device.hardware_of(context.on, context.workers)]
+    for work in parts:
+        pixels = None if work.pixels is None else work.pixels.tolist()
+        external = work.external and work.external.digest
+        depends += [_shaping(work.params), work.reference.digests, pixels, external]
     return Shards(context.scratch, name, __name__, *depends)
 
 
@@ -231,7 +225,7 @@ def _rest(given: Opened, work: "_Work", context: Context) -> NDArray[np.bool_]:
         work: on the validation images; `rest` is None.
     """
     parts: list[Arrays] = []
-    with _shards("masks-sides", work, context) as shards:
+    with _shards("masks-sides", [work], context) as shards:
         blocks = cut(len(work.rows), BATCHES, context.on)
         shards.map_blocks(work, blocks, lambda _, arrays: parts.append(arrays), cluster=context.cluster)
         seen = joined(parts)
@@ -264,19 +258,19 @@ def _write_part(
         artefact.write(f"{prefix}{name}", looked[f"{prefix}{name}"][:])
     shape = looked[f"{prefix}cam"].shape[1:] if work.side is None else work.side
     cam = artefact.create(f"{prefix}cam", (count, *shape))
-    mask = artefact.create(f"{prefix}mask", (count, size, size))
+    into: Into = {"mask": artefact.chunks(f"{prefix}mask", (count, size, size))}
     knees: dict[str, NDArray[Any]] = {}
     told: Counter[str] = Counter()
 
     def merge(block: Block, arrays: Arrays) -> None:
         cam[block.slice] = looked[f"{prefix}cam"][block.slice] if work.side is None else arrays["cam"]
-        mask[block.slice] = np.unpackbits(arrays["mask"], axis=2, count=size).view(np.bool_)
         for name in KNEES:
             if name in arrays:
                 knees.setdefault(name, np.empty(count, arrays[name].dtype))[block.slice] = arrays[name]
         told.update(arrays["told"].tobytes().decode().splitlines())
 
-    shards.map_blocks(work, cut(count, BATCHES, context.on), merge, cluster=context.cluster)
+    blocks, part = cut(count, BATCHES, context.on), prefix.rstrip("/")
+    shards.map_blocks(work, blocks, merge, into, part, cluster=context.cluster)
     for name, column in knees.items():
         artefact.write(f"{prefix}{name}", column)
     return told
@@ -354,7 +348,7 @@ class _Masking:
     on: torch.device
 
     def masks(self, rest: NDArray[np.bool_], block: Block) -> Arrays:
-        """The packed masks of a block of positions, and what else is kept.
+        """The masks of a block of positions, and what else is kept.
 
         Args:
             rest: (classes,) whether the core is the rest of the map.
@@ -363,8 +357,7 @@ class _Masking:
         for batch in self._batches(block):
             mask = batch.top ^ turned[batch.target][:, None, None]
             told = "".join(f"{each}\n" for each in batch.told).encode()
-            packed = np.packbits(mask.cpu().numpy(), axis=2)
-            found.append({"mask": packed, "told": np.frombuffer(told, np.uint8), **batch.found})
+            found.append({"mask": mask.cpu().numpy(), "told": np.frombuffer(told, np.uint8), **batch.found})
         return joined(found)
 
     @torch.no_grad()

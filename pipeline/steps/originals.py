@@ -4,12 +4,11 @@ They are those of the retraining set, and all of the validation and test splits.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from torch import Tensor
 from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Merge, Shards
+from pipeline.compute.engine import Arrays, Block, Into, Shards
 from pipeline.compute.passes import cut, joined, passes
 from pipeline.errors import MacError
 from pipeline.method.retraining_set import draw_rows
@@ -62,31 +61,18 @@ def originals(
     rows["train"] = draw_rows(images, rows["train"], retraining_set, known_only=False)
     hardware = device.hardware_of(context.on, context.workers)
     noted = {"precision": params.precision, "retraining_set": retraining_set.model_dump()}
-    with ExitStack() as stack:
-        # Finished blocks of all splits are kept until the artefact is complete.
-        shards = {}
-        for split, of_split in rows.items():
-            depends = (params.precision, made_from, hardware, of_split.tolist())
-            kept = Shards(context.scratch, f"originals-{split}", __name__, *depends)
-            shards[split] = stack.enter_context(kept)
-        artefact = stack.enter_context(store.create(out, "originals", SCHEMA, noted, made_from, **names))
+    with (
+        Shards(context.scratch, "originals", __name__, noted, made_from, hardware) as shards,
+        store.create(out, "originals", SCHEMA, noted, made_from, shards.folder, **names) as artefact,
+    ):
         for split, of_split in rows.items():
             artefact.write(f"{split}/row", of_split)
             artefact.write(f"{split}/label", label[of_split])
             artefact.write(f"{split}/attribute", attribute[of_split])
             work = _Work(given.reference("images", "erm"), params, of_split, where)
-            merge = _merge(artefact.create(f"{split}/original", (len(of_split), width)))
+            into: Into = {"original": artefact.place(f"{split}/original", (len(of_split), width))}
             blocks = cut(len(of_split), BATCHES, context.on)
-            shards[split].map_blocks(work, blocks, merge, cluster=context.cluster)
-
-
-def _merge(phi: h5py.Dataset) -> Merge:
-    """The function that writes a block."""
-
-    def merge(block: Block, arrays: Arrays) -> None:
-        phi[block.slice] = arrays["original"]
-
-    return merge
+            shards.map_blocks(work, blocks, into=into, part=split, cluster=context.cluster)
 
 
 @dataclass(frozen=True)

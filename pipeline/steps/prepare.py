@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Shards, blocks
+from pipeline.compute.engine import Arrays, Block, Into, Shards, blocks
 from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.datasets import read, true_masks
@@ -31,7 +30,8 @@ from pipeline.schemas.images import SCHEMA
 
 LISTED = 20  # most unreadable files that are logged one by one
 POLICIES = {"on_error", "on_duplicates"}  # keys that change no byte of images.h5
-BLOCK = 64  # images in a shard: 13 MB at 256 pixels
+BLOCK = 64  # images: 13 MB at 256 pixels
+COLUMNS = ("label", "attribute", "split", "path")
 
 
 def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) -> None:
@@ -53,22 +53,23 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
     usual = {"range": "auto", "interpolation": "bilinear"}  # what is noted only where it is something else
     unsaid = {key for key, value in usual.items() if getattr(params, key) == value}
     made = params.model_dump(exclude={"root", *POLICIES, *unsaid})
-    names = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
+    names: dict[str, Any] = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
     depends = (params.model_dump(exclude=POLICIES), _stamps(dataset))
     shards = Shards(context.scratch, "prepare", __name__, *depends)
-    with shards, store.create(out, "images", SCHEMA, made, {}, **names) as artefact:
-        merging = _Merging(artefact, dataset, params)
-        cut = blocks(len(dataset.records), BLOCK)
-        work = _Work(dataset, params, merging.foreground is not None)
-        shards.map_blocks(work, cut, merging.merge, threads=usable_cores(), cluster=context.cluster)
-        copies, listed = merging.copies(dataset), out.with_name("prepare_duplicates.csv")
+    opened = store.create(out, "images", SCHEMA, made, {}, scratch=shards.folder, **names)
+    with shards, opened as artefact:
+        writing = _Writing(artefact, dataset, params)
+        work = _Work(dataset, params, writing.foreground is not None)
+        cut, into = blocks(len(dataset.records), BLOCK), writing.into
+        shards.map_blocks(work, cut, writing.merge, into, threads=usable_cores(), cluster=context.cluster)
+        copies, listed = writing.copies(), out.with_name("prepare_duplicates.csv")
         copies.write(listed)
-        _report(dataset, merging.errors, out.with_name("prepare_errors.csv"), params.on_error)
-        _tell(merging.told, np.concatenate(merging.peaks))
-        if odd := merging.odd_masks():
+        _report(dataset, writing.errors, out.with_name("prepare_errors.csv"), params.on_error)
+        _tell(writing.told, np.concatenate(writing.peaks))
+        if odd := writing.odd_masks():
             log.warning(odd)
         copies.judge(listed, params.on_duplicates)
-        merging.finish()
+        writing.finish()
 
 
 def _stamps(dataset: Dataset) -> list[object]:
@@ -80,61 +81,81 @@ def _stamps(dataset: Dataset) -> list[object]:
     return stamps
 
 
-class _Merging:
-    """Writes blocks of decoded images into images.h5. Files that could not be read leave no gaps."""
+class _Writing:
+    """Writes images.h5. Files that could not be read leave no gaps.
+
+    Without true masks, all but the images is written before they are decoded. So the file's digest is
+    computed meanwhile.
+    """
 
     def __init__(self, artefact: store.Writer, dataset: Dataset, params: DatasetParams) -> None:
-        self._artefact, self._records, self._groups = artefact, dataset.records, dataset.groups
+        self._artefact, self._dataset = artefact, dataset
         shape = (len(dataset.records), params.stored_size, params.stored_size)
         self._has_foreground = np.array([record.foreground is not None for record in dataset.records])
-        self._image = artefact.create("image", (*shape, 3))
-        self.foreground = artefact.create("foreground", shape) if self._has_foreground.any() else None
+        self._image = artefact.place("image", (*shape, 3))
+        self.foreground = artefact.chunks("foreground", shape) if self._has_foreground.any() else None
         self.odd: list[str] = []  # what is odd about each true mask; empty if nothing is
         self.errors: list[str] = []  # one for each image; empty if it can be read
         self.told: Counter[str] = Counter()  # how images were read, and how many of them
         self.peaks: list[NDArray[np.float64]] = []  # see `Source.load`; NaN if there is none
         self._digests: list[NDArray[np.uint8]] = []
-        self._stop = 0  # images written so far
+        if self.foreground is None:
+            self._write_columns(np.arange(len(dataset.records)))
+            artefact.settle()
+
+    @property
+    def into(self) -> Into:
+        """Where decoded images and true masks go."""
+        image: Into = {"image": self._image}
+        return image if self.foreground is None else {**image, "foreground": self.foreground}
 
     def merge(self, block: Block, arrays: Arrays) -> None:
-        """Write the images of a block that could be read."""
+        """Take up what is known of a block."""
         about = json.loads(arrays["about"].tobytes())
         self.errors.extend(about["errors"])
         self.told.update(about["told"])
+        self.odd.extend(about["odd"])
         self.peaks.append(arrays["peak"])
-        self._digests.append(arrays["digest"])
-        readable = np.array([not error for error in self.errors[block.slice]])
-        start, self._stop = self._stop, self._stop + int(readable.sum())
-        keep = slice(None) if readable.all() else readable  # a view instead of a copy
-        self._image[start : self._stop] = arrays["image"][keep]
-        if self.foreground is not None:
-            self.foreground[start : self._stop] = arrays["foreground"][keep]
-            odd = true_masks.oddities(arrays["foreground"], arrays["doubtful"])
-            known = self._has_foreground[block.slice] & readable
-            self.odd += [each if is_known else "" for each, is_known in zip(odd, known, strict=True)]
+        self._digests.append(arrays["image/digest"])
+        if self.foreground is None and not any(self.errors):
+            self._artefact.follow(self._image, block.stop)
 
     def odd_masks(self) -> str:
         """What is odd about true masks, in one line."""
-        classes = self._groups.classes
-        labels = [classes[record.label] for record in self._records]
+        classes = self._dataset.groups.classes
+        labels = [classes[record.label] for record in self._dataset.records]
         return true_masks.told(labels, self.odd) if self.foreground is not None else ""
 
-    def copies(self, dataset: Dataset) -> Copies:
+    def copies(self) -> Copies:
         """The images with the same pixels."""
-        return Copies(dataset, np.concatenate(self._digests), np.array([not error for error in self.errors]))
+        return Copies(self._dataset, np.concatenate(self._digests), ~self._unreadable())
 
     def finish(self) -> None:
-        """Write all other datasets: labels, attributes, splits and paths."""
-        readable = np.array([not error for error in self.errors])
-        kept = [self._records[number] for number in np.flatnonzero(readable)]
-        self._image.resize(len(kept), 0)
+        """Write what is not written yet, and leave out the images that cannot be read."""
+        unreadable = self._unreadable()
+        kept = np.flatnonzero(~unreadable)
+        if self.foreground is None and unreadable.any():
+            self._artefact.take_up()
+            for name in COLUMNS:
+                del self._artefact.file[name]
+        if unreadable.any():
+            self._artefact.keep_rows("image", self._image, kept)
+        if self.foreground is not None:
+            self.foreground.dataset.resize(len(kept), 0)
+            self._artefact.write("has_foreground", self._has_foreground[kept])
+        if self.foreground is not None or unreadable.any():
+            self._write_columns(kept)
+
+    def _unreadable(self) -> NDArray[np.bool_]:
+        return np.array([bool(error) for error in self.errors])
+
+    def _write_columns(self, rows: NDArray[np.int64]) -> None:
+        """Write labels, attributes, splits and paths of some rows."""
+        kept = [self._dataset.records[row] for row in rows]
         self._artefact.write("label", np.array([record.label for record in kept], np.int64))
         self._artefact.write("attribute", np.array([record.attribute for record in kept], np.int64))
         self._artefact.write("split", np.array([record.split for record in kept], np.int8))
         self._artefact.write("path", [record.image.name for record in kept])
-        if self.foreground is not None:
-            self.foreground.resize(len(kept), 0)
-            self._artefact.write("has_foreground", self._has_foreground[readable])
 
 
 def _report(dataset: Dataset, errors: list[str], file: Path, on_error: str) -> None:
@@ -195,7 +216,6 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
     image = np.zeros((len(records), side, side, 3), np.uint8)
     foreground = np.zeros((len(records), side, side), np.bool_)
     doubtful = np.zeros(len(records), np.bool_)
-    digest = np.zeros((len(records), sha256().digest_size), np.uint8)
     peak = np.full(len(records), np.nan)
     errors, told = [""] * len(records), list[str]()
     for number, record in enumerate(records):
@@ -208,11 +228,17 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
         if found.foreground is not None:
             foreground[number] = found.foreground
             doubtful[number] = true_masks.is_doubtful(record.foreground, record.image, dataset.root)
-        digest[number] = np.frombuffer(sha256(image[number].data).digest(), np.uint8)
         told.extend(found.told)
-    about = np.frombuffer(json.dumps({"errors": errors, "told": told}).encode(), np.uint8)
-    arrays: dict[str, NDArray[Any]] = {"image": image, "about": about, "digest": digest, "peak": peak}
-    return arrays | {"foreground": foreground, "doubtful": doubtful} if with_foreground else arrays
+    about: dict[str, list[str]] = {"errors": errors, "told": told, "odd": []}
+    arrays: dict[str, NDArray[Any]] = {"image": image, "peak": peak}
+    if with_foreground:
+        known = [
+            record.foreground is not None and not error for record, error in zip(records, errors, strict=True)
+        ]
+        odd = true_masks.oddities(foreground, doubtful)
+        about["odd"] = [each if is_known else "" for each, is_known in zip(odd, known, strict=True)]
+        arrays["foreground"] = foreground[[not error for error in errors]]
+    return arrays | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
 
 
 @dataclass(frozen=True)

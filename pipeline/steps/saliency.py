@@ -10,7 +10,7 @@ own files), there are no maps.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,21 +103,14 @@ def write_maps(
     noted = dict(shaping)
     if retraining_set is not None:
         noted["retraining_set"] = retraining_set.model_dump()
-    with ExitStack() as stack:
-        # Finished blocks of both parts are kept until the artefact is complete.
-        shards = {}
+    hardware = device.hardware_of(context.on, context.workers)
+    depends = (shaping, reference.digests, hardware, *(part.rows.tolist() for part in parts.values()))
+    with (
+        Shards(context.scratch, "saliency", __name__, *depends) as shards,
+        store.create(out, "maps", SCHEMA, noted, reference.digests, scratch=shards.folder) as artefact,
+    ):
         for prefix, part in parts.items():
-            depends = (
-                shaping,
-                reference.digests,
-                device.hardware_of(context.on, context.workers),
-                part.rows.tolist(),
-            )
-            name = "saliency-val" if prefix else "saliency"
-            shards[prefix] = stack.enter_context(Shards(context.scratch, name, __name__, *depends))
-        artefact = stack.enter_context(store.create(out, "maps", SCHEMA, noted, reference.digests))
-        for prefix, part in parts.items():
-            _write_part(artefact, prefix, part, shards[prefix], context)
+            _write_part(artefact, prefix, part, shards, context)
         _judge_blanks(artefact.file, given, params.method, most_constant)
 
 
@@ -171,7 +164,8 @@ def _write_part(artefact: store.Writer, prefix: str, work: "_Work", shards: Shar
                 columns[name] = artefact.create(f"{prefix}{name}", (count, *array.shape[1:]))
             columns[name][block.slice] = array
 
-    shards.map_blocks(work, cut(count, BATCHES, context.on), merge, cluster=context.cluster)
+    blocks, part = cut(count, BATCHES, context.on), prefix.rstrip("/")
+    shards.map_blocks(work, blocks, merge, part=part, cluster=context.cluster)
 
 
 @dataclass(frozen=True)

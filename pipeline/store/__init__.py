@@ -29,6 +29,7 @@ from pipeline.store.models import (
     write_model,
 )
 from pipeline.store.provenance import VERSION, Provenance, digest_of, file_digest
+from pipeline.store.rows import Chunks, Place, Rows, Target
 from pipeline.store.schema import SPLITS, Between, Codes, Field, Schema
 
 __all__ = [
@@ -36,12 +37,16 @@ __all__ = [
     "VERSION",
     "Artefact",
     "Between",
+    "Chunks",
     "Codes",
     "Field",
     "FittedHeads",
     "ModelFolder",
+    "Place",
     "Provenance",
+    "Rows",
     "Schema",
+    "Target",
     "Writer",
     "create",
     "create_folder",

@@ -22,18 +22,20 @@ from pipeline.errors import MacError, first_line
 
 
 @contextmanager
-def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path`, to write to. It is renamed to `path` if the block raises no exception.
+def replacing(path: Path, durable: bool = True, made_at: Path | None = None) -> Iterator[Path]:
+    """A temporary path, to write to. It is renamed to `path` if the block raises no exception.
 
     Args:
         durable: whether the file must survive a power failure. It need not if it is checked before it is
             used, and can be made again.
+        made_at: the temporary path, which is kept if the block raises an exception, for another try. If it
+            lies on another file system, it is copied. None is one beside `path`, which is removed then.
 
     Raises:
         MacError: the folder cannot be written, the disk is full, or `path` is a folder or a device. An old
             file at `path` is unchanged. The block's own OSErrors are taken for errors of writing.
     """
-    temporary = _temporary(path)
+    temporary = made_at or _temporary(path)
     if _is_special(path):
         raise MacError(f"{path}: is no file; choose another name")
     try:
@@ -43,15 +45,26 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
         yield temporary
         if durable:
             sync(temporary)
-        os.replace(temporary, path)
+        _rename(temporary, path)
         if durable:
             sync(path.parent)
     except OSError as error:
-        _remove(temporary)
         raise MacError(f"{path}: cannot be written ({first_line(error)})") from error
-    except BaseException:
-        _remove(temporary)
-        raise
+    finally:
+        if made_at is None:
+            _remove(temporary)
+
+
+def _rename(made: Path, path: Path) -> None:
+    """Rename a file, also from another file system."""
+    try:
+        os.replace(made, path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with replacing(path) as copy:
+            shutil.copyfile(made, copy)
+        made.unlink()
 
 
 def _is_special(path: Path) -> bool:

@@ -100,7 +100,7 @@ class Field:
         dims: names of the axes. In a file, axes with the same name have the same length. A number is a fixed
             length.
         about: what it holds, in one line.
-        layout: `contiguous`; `rows`: one chunk for each row; `gzip`: the same, compressed.
+        layout: `contiguous`; or `gzip`: one compressed chunk for each row.
         optional: whether it may be absent.
         values: the values that it may have; None for all of its dtype. Floating-point numbers are finite, and
             no larger than LARGEST, in any case.

@@ -116,7 +116,7 @@ def held(function):
             time.sleep(0.01)
         return result
     return call
-engine.write_shard, Checkpoint.write = held(engine.write_shard), held(Checkpoint.write)
+engine.Task.do, Checkpoint.write = held(engine.Task.do), held(Checkpoint.write)
 import pipeline.compute.device as device
 if hasattr(module, "BATCHES"):
     module.BATCHES = 1
@@ -170,7 +170,7 @@ def test_a_stage_killed_half_way_goes_on_where_it_was(
     expected = artefact.read_bytes()
     artefact.write_bytes(before)
     process = start(project, stage, block=4, hold=tmp_path / "never")
-    error = kill_when(process, project.data / "scratch", f"{stage}*/*.safetensors", how)
+    error = kill_when(process, project.data / "scratch", f"{stage}-*/**/*.safetensors", how)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
     if how == signal.SIGINT:
         assert error.strip().endswith("Interrupted; the same command continues where it was.")
@@ -205,8 +205,8 @@ from stages.cli import main
 
 module.BATCHES = 1
 device.forward_batch = lambda _on: 4
-write_shard = engine.write_shard
-engine.write_shard = lambda *task: (time.sleep(0.05), write_shard(*task))[1]
+do = engine.Task.do
+engine.Task.do = lambda *task: (time.sleep(0.05), do(*task))[1]
 rng = random.Random(0)
 for _ in range(20):
     child = os.fork()
@@ -237,7 +237,7 @@ def test_two_at_once_do_not_disturb_each_other(project: Project, tmp_path: Path)
     before = (project.data / "maps.h5").read_bytes()
     hold = tmp_path / "first may go on"
     first = start(project, "saliency", block=4, hold=hold)
-    wait_for(first, project.data / "scratch", "saliency*/*.safetensors")
+    wait_for(first, project.data / "scratch", "saliency-*/**/*.safetensors")
     second = start(project, "saliency", block=4)
     assert second.stderr is not None
     while "another process does the same work" not in second.stderr.readline():
@@ -307,7 +307,7 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
     ("stage", "left"),
     [
         ("prepare", 1 << 16),
-        ("prepare", 7 << 20),
+        ("prepare", 5 << 20),
         ("masks", 1 << 16),
         ("features", 1 << 16),
         ("features", 5 << 20),
@@ -350,7 +350,7 @@ def test_a_folder_that_may_only_be_read(project: Project, tmp_path: Path, stage:
 
 def test_what_a_broken_off_run_left_is_listed_and_removed(project: Project, tmp_path: Path) -> None:
     process = start(project, "features", block=4, hold=tmp_path / "never")
-    kill_when(process, project.data / "scratch", "features*/*.safetensors", signal.SIGKILL)
+    kill_when(process, project.data / "scratch", "features-*/**/*.safetensors", signal.SIGKILL)
     said = project.succeed("clean").output
     assert "left by a run that was broken off" in said
     assert "'mac clean --remove' removes it" in said

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -5,13 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from pipeline.compute import code
 from pipeline.compute.code import code_of
-from pipeline.compute.engine import Arrays, Block, Shards, blocks, left_in, write_shard
+from pipeline.compute.engine import Arrays, Block, Shards, Task, blocks, left_in
 from pipeline.errors import MacError
+from tests import in_blocks
 
 
 def squares(block: Block) -> Arrays:
@@ -39,7 +43,7 @@ class Squares:
 def merged(shards: Shards, work: Squares, cut: list[Block], threads: int = 1) -> list[tuple[Block, Arrays]]:
     """What is handed on, in the order in which it is."""
     found: list[tuple[Block, Arrays]] = []
-    shards.map_blocks(work, cut, lambda block, arrays: found.append((block, arrays)), threads)
+    shards.map_blocks(work, cut, lambda block, arrays: found.append((block, arrays)), threads=threads)
     return found
 
 
@@ -66,7 +70,7 @@ def one_bit(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     "damage", [cut_off, one_bit, lambda content: b"", lambda content: bytes(len(content))]
 )
-def test_work_goes_on_after_a_failure_and_a_damaged_shard_is_made_again(
+def test_work_goes_on_after_a_failure_and_a_block_of_a_damaged_record_is_made_again(
     tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     first, again = Squares(fail_after=2), Squares()
@@ -80,6 +84,68 @@ def test_work_goes_on_after_a_failure_and_a_damaged_shard_is_made_again(
     assert set(again.computed) == {0, 3, 6} - set(first.computed) | {int(done[0].name[:9])}
     assert len(again.computed) == 2
     assert not shards.folder.exists()
+
+
+@pytest.mark.parametrize(("size", "threads"), [(1, 2), (7, 1), (16, 2), (100, 1)])
+def test_an_artefact_has_the_same_bytes_whatever_the_cut(tmp_path: Path, size: int, threads: int) -> None:
+    found = in_blocks.make(tmp_path, in_blocks.Squares(), size, threads)
+    assert found == in_blocks.make(tmp_path / "other", in_blocks.Squares())
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert np.array_equal(file["square"][:], in_blocks.SQUARE)
+        assert np.array_equal(file["mask"][:], in_blocks.SQUARE % 3 == 0)
+        drawn = np.take_along_axis(file["drawn"][:], in_blocks.ORDER, 1)
+        assert np.array_equal(drawn, in_blocks.DRAWN)
+
+
+def left_by_a_run(tmp_path: Path) -> tuple[Path, list[Path]]:
+    """The unfinished artefact and the records of a run that was broken off at row 24 of 40."""
+    with pytest.raises(RuntimeError, match="killed"):
+        in_blocks.make(tmp_path, in_blocks.Squares(fail_at=24))
+    (file,) = tmp_path.glob("scratch/*/a.h5")
+    return file, sorted(file.parent.glob("part/*.safetensors"))
+
+
+def half(file: Path, _record: Path) -> None:
+    """The second half of the second block's rows was not written."""
+    with h5py.File(file, "r", locking=False) as opened:
+        start, row = opened["square"].id.get_offset(), opened["square"].dtype.itemsize * in_blocks.COLUMNS
+    with file.open("r+b") as damaged:
+        damaged.seek(start + 12 * row)
+        damaged.write(bytes(4 * row))
+
+
+def no_record(_file: Path, record: Path) -> None:
+    record.unlink()
+
+
+@pytest.mark.parametrize("damage", [half, no_record])
+def test_a_block_that_is_not_as_its_record_says_is_computed_again(
+    tmp_path: Path, damage: Callable[[Path, Path], None]
+) -> None:
+    file, records = left_by_a_run(tmp_path)
+    assert len(records) == 3
+    damage(file, records[1])
+    again = in_blocks.Squares()
+    found = in_blocks.make(tmp_path, again)
+    assert found == in_blocks.make(tmp_path / "whole", in_blocks.Squares())
+    assert again.computed == [8, 24, 32]
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_without_the_unfinished_artefact_all_blocks_are_computed_again(tmp_path: Path) -> None:
+    left_by_a_run(tmp_path)[0].unlink()
+    again = in_blocks.Squares()
+    assert in_blocks.make(tmp_path, again) == in_blocks.make(tmp_path / "whole", in_blocks.Squares())
+    assert len(again.computed) == 5
+
+
+def test_an_artefact_has_the_same_bytes_after_kills_at_random_moments(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.in_blocks", str(tmp_path)]
+    killed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert int(killed) > 1
+    whole = in_blocks.make(tmp_path / "whole", in_blocks.Squares())
+    assert (tmp_path / "a.h5").read_bytes() == whole
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_another_fingerprint_or_other_code_is_another_folder(tmp_path: Path) -> None:
@@ -113,7 +179,7 @@ def test_memory_that_runs_out_is_one_line(tmp_path: Path, error: Exception) -> N
         raise error
 
     with pytest.raises(MacError, match=r"^rows 3 to 5: memory ran out \("):
-        write_shard(function, Block(3, 6), tmp_path / "x")
+        Task(Block(3, 6), tmp_path / "x", {}).do(function)
 
 
 def test_a_block_is_merged_while_later_ones_are_computed(tmp_path: Path) -> None:
@@ -142,7 +208,7 @@ def test_a_failure_to_merge_ends_the_work_and_keeps_what_is_done(tmp_path: Path,
             raise OSError("No space left on device")
 
     with pytest.raises(OSError, match="No space left"), Shards(tmp_path, "squares", __name__) as shards:
-        shards.map_blocks(Squares(), blocks(9, 3), full, threads)
+        shards.map_blocks(Squares(), blocks(9, 3), full, threads=threads)
     kept = {file.name for file in shards.folder.iterdir()}
     assert {"000000000-000000003.safetensors", "000000003-000000006.safetensors"} <= kept
 

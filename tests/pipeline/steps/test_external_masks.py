@@ -3,7 +3,7 @@
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,15 +89,15 @@ class Elsewhere:
         self,
         _name: str,
         work: engine.Work,
-        missing: Mapping[engine.Block, Path],
+        tasks: Sequence[engine.Task],
         done: Callable[[engine.Block], None],
     ) -> None:
         here, sent = Path.cwd(), pickle.dumps(work)
         os.chdir("/")
         try:
             with pickle.loads(sent).open() as function:
-                for block, path in reversed(missing.items()):
-                    done(engine.write_shard(function, block, path))
+                for task in reversed(tasks):
+                    done(task.do(function))
         finally:
             os.chdir(here)
 

@@ -145,7 +145,7 @@ def test_finished_blocks_are_kept_whatever_the_number_of_previews(
         patch.setattr(stage, "write_previews", fail)
         with pytest.raises(RuntimeError, match="at the very end"):
             make_masks(project, maps=False)
-    assert len(list((project.data / "scratch").glob("masks-*/*.safetensors"))) == 2
+    assert len(list((project.data / "scratch").glob("masks-*/**/*.safetensors"))) == 2
     monkeypatch.setattr(stage, "highest", fail)  # not needed any more
     make_masks(project, maps=False, previews=1)
 

@@ -218,7 +218,7 @@ def test_a_network_with_dead_activations_is_refused_and_the_maps_are_kept(projec
         "goes on)"
     )
     assert not project.path("maps").exists()
-    kept = list((project.data / "scratch").glob("saliency*/*.safetensors"))
+    kept = list((project.data / "scratch").glob("saliency-*/**/*.safetensors"))
     assert len(kept) == 2
     assert (make(project, most_constant=1.0)["cam"] == 0).all()
     assert not any(file.exists() for file in kept)

@@ -1,0 +1,195 @@
+"""Rows of datasets that are computed in blocks, by several threads or processes.
+
+An uncompressed dataset has its place in the file before its rows are computed: whoever computes rows writes
+them there. The rows of a compressed dataset are compressed by whoever computes them, and added to the file,
+in order, by the process that has it open. So no row is written or compressed twice.
+
+    dataset ─ at(rows) ─► target, which can be sent to another process ─ keep(values) ─► what is kept of them
+"""
+
+import math
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+Kept = Mapping[str, NDArray[Any]]
+LEVEL = 1  # of gzip
+
+
+class Target(Protocol):
+    """Where the rows of a block go."""
+
+    def keep(self, values: NDArray[Any]) -> Kept:
+        """Write the rows, or pack them; return what is kept of them besides.
+
+        Raises:
+            ValueError: they have another shape than their dataset, or another kind of type.
+            OSError: they cannot be written.
+        """
+
+    def holds(self, kept: Kept) -> bool:
+        """Whether the rows of which this was kept are still there."""
+
+
+class Rows(Protocol):
+    """A dataset whose rows are computed in blocks."""
+
+    def at(self, start: int, stop: int) -> Target:
+        """Where the rows from `start` to `stop` − 1 of the computation go."""
+
+    def add(self, kept: Kept) -> None:
+        """Take what was kept of a block. It is called for each block, in the order of rows."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """An uncompressed dataset whose rows are written at their offset.
+
+    Attributes:
+        path: the file.
+        offset: of the dataset's first byte.
+        axis: the axis of the rows; the axes before it are of draws.
+        order: (*draws, n) where in this axis each row of the computation goes; None if the first goes first.
+    """
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    axis: int = 0
+    order: NDArray[np.integer] | None = None
+
+    @property
+    def row(self) -> int:
+        """Bytes of a row."""
+        return self.dtype.itemsize * math.prod(self.shape[self.axis + 1 :])
+
+    def stop(self, rows: int) -> int:
+        """The offset after so many rows, where `axis` is 0."""
+        return self.offset + rows * self.row
+
+    def at(self, start: int, stop: int) -> "Spans":
+        rows = np.arange(start, stop) if self.order is None else self.order[..., start:stop]
+        draws = self.shape[: self.axis]
+        first = self.shape[self.axis] * np.arange(math.prod(draws)).reshape(*draws, 1)
+        numbers = (first + rows).reshape(-1)
+        runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+        spans = tuple((self.offset + int(run[0]) * self.row, len(run) * self.row) for run in runs)
+        shape = (*draws, stop - start, *self.shape[self.axis + 1 :])
+        return Spans(self.path, shape, self.dtype, self.row, spans)
+
+    def add(self, kept: Kept) -> None:
+        """The rows are there already."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The bytes of an array in a file, one span after the other.
+
+    Attributes:
+        shape, dtype: of the array.
+        row: bytes of a row.
+        spans: offset and bytes of each.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    row: int
+    spans: tuple[tuple[int, int], ...]
+
+    def keep(self, values: NDArray[Any]) -> Kept:
+        """Write the rows. The digest of each row is kept, (rows, 32) uint8."""
+        content, start = _bytes(_fitting(values, self.shape, self.dtype)), 0
+        with self.path.open("r+b", buffering=0) as file:  # closed after each block: then NFS passes it on
+            for offset, size in self.spans:
+                _write_at(file.fileno(), content[start : start + size], offset)
+                start += size
+        return {"digest": self._digests(content)}
+
+    def holds(self, kept: Kept) -> bool:
+        content, start = memoryview(bytearray(sum(size for _, size in self.spans))), 0
+        with self.path.open("rb", buffering=0) as file:
+            for offset, size in self.spans:
+                if os.preadv(file.fileno(), [content[start : start + size]], offset) < size:
+                    return False
+                start += size
+        return np.array_equal(self._digests(content), kept["digest"])
+
+    def copy(self, other: "Spans") -> None:
+        """Copy the bytes at other spans to these, of the same sizes."""
+        with self.path.open("r+b", buffering=0) as file:
+            for (offset, size), (start, _) in zip(self.spans, other.spans, strict=True):
+                _write_at(file.fileno(), memoryview(os.pread(file.fileno(), size, start)), offset)
+
+    def _digests(self, content: memoryview) -> NDArray[np.uint8]:
+        rows = range(0, len(content), self.row)
+        joined = b"".join(sha256(content[start : start + self.row]).digest() for start in rows)
+        return np.frombuffer(joined, np.uint8).reshape(len(rows), -1)
+
+
+@dataclass
+class Chunks:
+    """A compressed dataset with a chunk for each row."""
+
+    dataset: h5py.Dataset
+    rows: int = 0  # that were added so far
+
+    def at(self, start: int, stop: int) -> "Packing":
+        return Packing(self.dataset.shape[1:], self.dataset.dtype)
+
+    def add(self, kept: Kept) -> None:
+        content, start, write = _bytes(kept["packed"]), 0, self.dataset.id.write_direct_chunk
+        rest = (0,) * (len(self.dataset.shape) - 1)
+        for row, size in enumerate(kept["sizes"].tolist(), self.rows):
+            write((row, *rest), content[start : start + size])
+            start += size
+        self.rows += len(kept["sizes"])
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Rows that are compressed, as HDF5's own filter does it.
+
+    Attributes:
+        shape, dtype: of a row.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def keep(self, values: NDArray[Any]) -> Kept:
+        """Compress the rows; there may be fewer than in the block. Their bytes and sizes are kept."""
+        rows = _fitting(values, (len(values), *self.shape), self.dtype)
+        packed = [zlib.compress(_bytes(row), LEVEL) for row in rows]
+        sizes = np.array([len(each) for each in packed], np.int64)
+        return {"packed": np.frombuffer(b"".join(packed), np.uint8), "sizes": sizes}
+
+    def holds(self, kept: Kept) -> bool:
+        """All that is kept is what was kept: nothing else was written."""
+        return True
+
+
+def _fitting(values: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Values as their dataset has them; a floating-point number may be rounded."""
+    if values.shape != shape or not np.can_cast(values.dtype, dtype, "same_kind"):
+        raise ValueError(f"the rows are {values.dtype} {values.shape}, and their dataset {dtype} {shape}")
+    return values.astype(dtype, copy=False)
+
+
+def _bytes(values: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def _write_at(handle: int, content: memoryview, offset: int) -> None:
+    while len(content):
+        written = os.pwrite(handle, content, offset)
+        content, offset = content[written:], offset + written
