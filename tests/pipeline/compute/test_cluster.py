@@ -28,10 +28,10 @@ from pipeline.compute.engine import Arrays, Block, Shards, blocks
 from pipeline.errors import MacError
 from pipeline.last_layer import lbfgs
 from pipeline.params.retrain import RetrainParams
-from pipeline.steps import features, prepare, saliency
+from pipeline.steps import features, masks, originals, prepare, saliency
 from pipeline.steps.retrain import retrain
 from tests import cached
-from tests.conftest import REPOSITORY, Project, nothing
+from tests.conftest import REPOSITORY, Project
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +89,18 @@ def test_the_artefacts_are_the_same_bytes(
     two: DaskCluster, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, context = project.data, Context("cpu", project.data / "scratch", two)
-    before = {name: (data / name).read_bytes() for name in ("images.h5", "masks.h5", "features.h5")}
-    for module in (saliency, features):
+    main = [stage for stage in graph.STAGES if stage.pipeline == "main" and stage.cluster]
+    stages = [stage for stage in main if stage.makes[0].form == "hdf5"]
+    files = [data / stage.makes[0].path for stage in stages]
+    assert [file.stem for file in files] == ["images", "maps", "masks", "originals", "features"]
+    before = [file.read_bytes() for file in files]
+    for module in (saliency, masks, originals, features):
         monkeypatch.setattr(module, "BATCHES", 1)
     monkeypatch.setattr(prepare, "BLOCK", 7)
-    prepare.prepare(nothing(data), data / "images.h5", *params_of(project, "prepare"), context)
-    with project.open("images", "erm") as given:
-        saliency.saliency(given, data / "masks.h5", *params_of(project, "saliency"), context)
-    with project.open("images", "erm", "masks") as given:
-        features.features(given, data / "features.h5", *params_of(project, "features"), context)
-    assert {name: (data / name).read_bytes() for name in before} == before
+    for stage, file in zip(stages, files, strict=True):
+        with project.open(*stage.needs) as given:
+            stage.function()(given, file, *params_of(project, stage.name), context)
+    assert [file.read_bytes() for file in files] == before
     assert not list((data / "scratch").iterdir())
 
 
