@@ -166,7 +166,7 @@ def joined(name: str) -> Iterator[torch.device]:
         if not _is_of_connection(error):
             raise
         raise MacError(
-            f"the connection to the other processes is lost ({first_line(error)}); one of them may say why; "
+            f"the connection to the other processes is lost ({_reason(error)}); one of them may say why; "
             "start all of them anew, and they continue after their last whole epoch"
         ) from None
     finally:
@@ -183,6 +183,11 @@ def _own_device(name: str) -> torch.device:
     if on.index is not None and torchrun.count() > 1:
         raise MacError(f"device {name}: each process takes a GPU of its own; choose cuda")
     return pick(f"cuda:{torchrun.local_rank()}")
+
+
+def _reason(error: RuntimeError) -> str:
+    """What PyTorch says, without the place in its own sources."""
+    return re.sub(r"^\[[^]]*:[0-9]+\] ", "", first_line(error))
 
 
 def _is_of_connection(error: RuntimeError) -> bool:
