@@ -31,6 +31,7 @@ class Stage:
             each.
         device: whether the user can choose the device that it computes on.
         cluster: whether the workers of a Dask cluster can do its work.
+        together: whether the processes that torchrun starts can do it together.
         files: the user's own files that it reads, as dvc.yaml names them.
         pipeline: the DVC file that it is in: `main`; or `comparison` or `study`, which a plain `dvc repro`
             does not run.
@@ -46,6 +47,7 @@ class Stage:
     params: tuple[str, ...] = ()
     device: bool = True
     cluster: bool = False
+    together: bool = False
     files: tuple[str, ...] = ()
     pipeline: Literal["main", "comparison", "study"] = "main"
     repeated: bool = False
@@ -104,6 +106,7 @@ STAGES = (
         needs=("images",),
         makes=(Kind("erm", "erm", "model"),),
         params=("inputs:InputParams", "model:ModelParams", "train:TrainParams", "selection:SelectionParams"),
+        together=True,
         files=("data/weights",),
     ),
     Stage(
@@ -204,6 +207,7 @@ STAGES = (
         needs=("images", "erm"),
         makes=(Kind("jtt", "comparison/jtt", "model"),),
         params=("jtt:JttParams", "selection:SelectionParams"),
+        together=True,
         files=("data/weights",),
         pipeline="comparison",
     ),
@@ -214,6 +218,7 @@ STAGES = (
         needs=("images", "erm"),
         makes=(Kind("masktune", "comparison/masktune", "model"),),
         params=("masktune:MaskTuneParams", "selection:SelectionParams"),
+        together=True,
         pipeline="comparison",
     ),
     Stage(

@@ -14,6 +14,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from pipeline.compute import torchrun
 from pipeline.errors import MacError, first_line
 from pipeline.graph import STAGES
 from stages.echo import Formatter
@@ -34,6 +35,7 @@ AFTER = {
     "doctor": "check this machine and these parameters before anything runs",
     "clean": "list or remove what unfinished runs left behind",
 }
+TOGETHER = {stage.name for stage in STAGES if stage.together}
 COMMANDS = BEFORE | {stage.name: stage.about for stage in STAGES} | AFTER
 
 
@@ -51,6 +53,15 @@ class _Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f"stages.tools.{name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is called. Several processes would do the same, and write the same files."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if torchrun.count() > 1 and name not in TOGETHER:
+            raise MacError(f"{name}: runs in one process; start it without torchrun")
+        return name, command, rest
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The names of the commands, for the Tab key. No command is imported."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline import graph, params_file
+from pipeline.compute import torchrun
 from pipeline.compute.code import edited
 from pipeline.compute.context import Context
 from pipeline.compute.machine import usable_cores
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.compute.cluster import DaskCluster
     from pipeline.params.block import Block
     from pipeline.params_file import Params
+    from pipeline.project import Opened
 
 show_option = click.option("--open", "show", is_flag=True, help="Show the page in the browser.")
 
@@ -39,9 +41,10 @@ show_option = click.option("--open", "show", is_flag=True, help="Show the page i
 def command_of(stage: Stage) -> click.Command:
     """The command `mac <stage>`, with the options that apply to the stage."""
 
-    def command(data: Path, params_path: Path | None = None, show: bool = False, **options: Any) -> None:
-        params = None if params_path is None else params_file.load(params_path)
-        said = run(stage, data, params, **options)
+    def command(data: Path, params_path: Path | None = None, show: bool = False, **where: Any) -> None:
+        with _joined(stage, where):
+            params = None if params_path is None else params_file.load(params_path)
+            said = run(stage, data, params, **where)
         page = data / stage.makes[0].path
         if said:
             say(said)
@@ -95,9 +98,37 @@ def run(
         name = _device(stage, device) if cluster is None else cluster.on.type
         context = Context(name, scratch_of(data), cluster)
         with _recorded(data, stage.name, name.partition(":")[0]), project.open(*stage.needs) as given:
+            _require_same(stage, given, models)
             said: str | None = function(given, *outs, *models, context)
             _require_unedited(stage)
     return said
+
+
+@contextmanager
+def _joined(stage: Stage, where: dict[str, Any]) -> Iterator[None]:
+    """Join the other processes that torchrun started, if the stage trains; the device becomes this one's.
+
+    It comes before all that may fail in one process alone: the others then know that this one is gone.
+    """
+    if not (stage.together and torchrun.started()):
+        yield
+        return
+    from pipeline.compute.ranks import joined  # PyTorch takes a while to import
+
+    with joined(where["device"]) as on:
+        where["device"] = str(on)
+        yield
+
+
+def _require_same(stage: Stage, given: "Opened", models: "list[Block]") -> None:
+    """Refuse processes of torchrun that have other code, artefacts or parameters than the first one."""
+    if not (stage.together and torchrun.started()):
+        return
+    from pipeline.compute.ranks import here
+
+    params = [model.model_dump(mode="json") for model in models]
+    module = f"pipeline.{stage.run.partition(':')[0]}"
+    here().require_same(module, **given.digests(*stage.needs), parameters=params)
 
 
 def _require_unedited(stage: Stage) -> None:
@@ -154,7 +185,7 @@ def _recorded(data: Path, stage: str, device: str) -> Iterator[None]:
     """Write timings/<stage>.json if the block raises no exception. Artefacts hold no times."""
     start = time.monotonic()
     yield
-    if os.environ.get("RANK", "0") != "0":  # if processes train together, the first one writes
+    if torchrun.rank() != 0:  # if processes train together, the first one writes
         return
     record = {
         "seconds": round(time.monotonic() - start, 2),

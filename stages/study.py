@@ -5,7 +5,6 @@ commands run them, each unless what it makes is there; so a run that was broken 
 all is done, the results are in the study's folder, and the project is gone.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -58,8 +57,6 @@ def run(
     from pipeline.compute.device import hardware, pick
     from pipeline.compute.engine import Shards  # Dask takes a while to import
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise MacError(f"{stage.name}: runs in one process; start it without torchrun")
     params = params_file.of_run(params_path, variant, seed)
     whole, cell = graph.project(data), Path(variant) / str(seed)
     elsewhere = {made.name: whole.path(made.name) / cell for made in stage.makes}

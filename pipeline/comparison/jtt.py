@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from pipeline.comparison import whole_network
 from pipeline.compute.context import Context
-from pipeline.compute.device import training_on
-from pipeline.compute.engine import Shards
 from pipeline.compute.progress import log
+from pipeline.compute.ranks import here
+from pipeline.compute.scratch import shared_scratch
 from pipeline.metrics import seen
 from pipeline.network.training import Training
 from pipeline.network.weights import digests
@@ -37,13 +37,16 @@ def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams,
     short = erm.train.model_copy(update={**changed, "epochs": params.first_epochs})
     long = erm.train.model_copy(update={**changed, "epochs": params.epochs})
     made_from = given.digests("images", "erm")
-    reference = cache(partial(whole_network.reference, given, erm, context.on))
-    train = partial(Training, given, criterion=selection.criterion, reference=reference, name="jtt")
+    ranks = here()
+    reference = cache(partial(whole_network.reference, given, erm, context.on, ranks))
+    train = partial(
+        Training, given, criterion=selection.criterion, reference=reference, name="jtt", ranks=ranks
+    )
     begins = digests(start.weights, start.classifier)
-    depends = (params.model_dump(), selection.model_dump(), made_from, begins, training_on(context.on))
-    with Shards(context.scratch, "jtt", __name__, *depends) as shards:
+    depends = (params.model_dump(), selection.model_dump(), made_from, begins)
+    with shared_scratch(context, ranks, "jtt", __name__, *depends) as folder:
         first = train(start, erm.inputs, short, context.on)
-        first.to_end(shards.folder / "first.safetensors")
+        first.to_end(folder / "first.safetensors")
         errors = error_set(first)
         log.info(
             "jtt: %d of %d training images are wrong after %d epochs",
@@ -54,7 +57,7 @@ def jtt(given: Opened, out: Path, params: JttParams, selection: SelectionParams,
             log.warning("jtt: %s; lower jtt.first_epochs", note)
         rows = upweighted(first.rows, errors, params.upweight)
         second = train(start, erm.inputs, long, context.on, rows=rows)
-        second.to_end(shards.folder / "second.safetensors")
+        second.to_end(folder / "second.safetensors")
         chosen: dict[str, object] = {
             "T": params.first_epochs,
             "lambda": params.upweight,

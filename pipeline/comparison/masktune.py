@@ -14,7 +14,8 @@ from torch import Tensor
 from pipeline.comparison import whole_network
 from pipeline.compute import device
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Shards
+from pipeline.compute.ranks import here
+from pipeline.compute.scratch import shared_scratch
 from pipeline.method import gradient_maps
 from pipeline.method.masks import upsample
 from pipeline.network import classifier
@@ -33,7 +34,7 @@ def masktune(
 
     history.csv has the accuracy by the criterion of `selection`, whose reference is ERM.
     """
-    erm, on = given.model("erm"), context.on
+    erm, on, ranks = given.model("erm"), context.on, here()
     made = whole_network.ErmParams.of(given)
     changed = {"lr": params.lr, "schedule": "constant", "select": "last", "epochs": 1}
     tuned = made.train.model_copy(update=changed)
@@ -51,16 +52,17 @@ def masktune(
         return torch.where(seen[:, None], 0, grid)
 
     depends = (params.model_dump(), selection.model_dump(), given.digests("images", "erm"))
-    with Shards(context.scratch, "masktune", __name__, *depends, device.training_on(on)) as shards:
+    with shared_scratch(context, ranks, "masktune", __name__, *depends) as folder:
         training = Training(
             *(given, made.model, made.inputs, tuned, on),
             start=erm,
             make_input=masked,
             criterion=selection.criterion,
-            reference=partial(whole_network.reference, given, made, on),
+            reference=partial(whole_network.reference, given, made, on, ranks),
             name="masktune",
+            ranks=ranks,
         )
-        training.to_end(shards.folder / "checkpoint.safetensors")
+        training.to_end(folder / "checkpoint.safetensors")
         chosen: dict[str, object] = {"sigmas": params.sigmas}
         about = whole_network.About("masktune", "MaskTune", "Asgari et al. 2022", given.erm_labels, chosen)
         whole_network.write(out, training, training.state(), about, params.model_dump())

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from pipeline import store
+from pipeline.compute.ranks import Ranks
 from pipeline.errors import MacError, first_line
 from pipeline.metrics import SIGNS, Labels
 from pipeline.network.checkpoint import Tensors
@@ -48,9 +49,9 @@ class ErmParams:
             ) from None
 
 
-def reference(given: Opened, made: ErmParams, on: torch.device) -> Tensor:
+def reference(given: Opened, made: ErmParams, on: torch.device, ranks: Ranks) -> Tensor:
     """ERM's logits on the validation split, (n, classes) float32 on the CPU: the criterion's reference."""
-    erm = Training(given, made.model, made.inputs, made.train, on, start=given.model("erm"))
+    erm = Training(given, made.model, made.inputs, made.train, on, start=given.model("erm"), ranks=ranks)
     return erm.logits(given.rows("val"))
 
 
@@ -76,7 +77,7 @@ class About:
 
 
 def write(out: Path, training: Training, state: Tensors, about: About, params: dict[str, Any]) -> None:
-    """Measure a trained model, and write its folder.
+    """Measure a trained model, and write its folder. If several processes train, the first one writes.
 
     The folder holds the model, its answers on the test split (`answers.safetensors`), history.csv, and
     metrics.json in the form of a row of the baselines.
@@ -102,6 +103,8 @@ def write(out: Path, training: Training, state: Tensors, about: About, params: d
     }
     made = {**params, "criterion": training.criterion}
     logits = {split: training.logits(given.rows(split))[None].numpy() for split in ("val", "test")}
+    if not training.ranks.first:
+        return
     measured = {split: _measured(training, split, of_split) for split, of_split in logits.items()}
     seen = {"test": answers(logits["test"])}
     with store.create_folder(out) as folder:

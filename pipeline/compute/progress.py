@@ -31,7 +31,9 @@ class Progress:
         self._done = 0
         self._start = self._last = time.monotonic()
         self._bar = (
-            tqdm(desc=what, total=total, unit=f" {unit}", leave=False) if sys.stderr.isatty() else None
+            tqdm(desc=what, total=total, unit=f" {unit}", leave=False)
+            if sys.stderr.isatty() and log.isEnabledFor(logging.INFO)
+            else None
         )
 
     def update(self, count: int) -> None:

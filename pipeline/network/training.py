@@ -64,15 +64,15 @@ class Training:
         rows: (n,) int64, the training rows.
         label: (N,) int64, the class of every row of images.h5.
         epoch: how many epochs are done.
-        history: their measurements. Only process 0 measures.
+        history: their measurements.
         best: the model's state dict after the best epoch so far, on the CPU.
         early: (N, classes) float32, the logits on the training split, what is held out included, after each
             epoch of `params.keep_epochs` so far, by its number.
         criterion: what chooses: what `auto` stands for here.
 
     Raises:
-        MacError: the criterion needs attributes of validation that are unknown, or images.h5 states what it
-            cannot have.
+        MacError: the criterion needs attributes of validation that are unknown, images.h5 states what it
+            cannot have, or there are more processes than images for them in a batch.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Training:
         self.images = given.file("images")
         self.label = torch.from_numpy(self.images["label"][:])
         self.rows = self._training_rows() if rows is None else rows
+        self._require_enough_for_all()
         self.make_input = self._augmented if make_input is None else make_input
         self.model = self._new_model(start)
         if start is None:
@@ -129,6 +130,15 @@ class Training:
             *(network.own_normalization, size),
         ).to(self.on)
 
+    def _require_enough_for_all(self) -> None:
+        """Batch normalisation needs two images of a batch in each process."""
+        batch, count = min(self.params.batch_size, len(self.rows)), self.ranks.count
+        if count > 1 and batch < 2 * count:
+            raise MacError(
+                f"{self.name}: a batch of {batch} images is too small for {count} processes, which need two "
+                "each; start fewer, or raise train.batch_size"
+            )
+
     @torch.no_grad()
     def _require_input(self) -> None:
         """Refuse an input size that the network does not take, by a trial of one image."""
@@ -156,7 +166,10 @@ class Training:
         found = Checkpoint.read(checkpoint)
         if found is not None:
             self.restore(found)
-        self.ranks.wait()
+        done = self.ranks.each(self.epoch)[0]
+        self.ranks.require_all(
+            self.epoch == done, f"does not see that {done} epochs are done; start all anew"
+        )
         while self.epoch < self.params.epochs:
             self.train_epoch()
             if self.ranks.first:
@@ -184,13 +197,13 @@ class Training:
             )
 
     def train_epoch(self) -> None:
-        """One pass over the training rows, then validation by process 0, which also keeps early logits."""
+        """One pass over the training rows, then validation; also the early logits, if the epoch has them."""
         loss, accuracy, rate = self.train_batches()
+        self.ranks.level(self.model)
         self.epoch += 1
-        if self.ranks.first:
-            self._validate(loss, accuracy, rate)
-            if self.epoch in self.params.keep_epochs:
-                self.early[str(self.epoch)] = self.logits(self.given.rows("train"))
+        self._validate(loss, accuracy, rate)
+        if self.epoch in self.params.keep_epochs:
+            self.early[str(self.epoch)] = self.logits(self.given.rows("train"))
 
     def train_batches(self) -> tuple[float, float, float]:
         """One pass over the training rows.
@@ -295,18 +308,23 @@ class Training:
     def logits(self, rows: NDArray[np.int64]) -> Tensor:
         """The model's logits of each row without augmentation, (n, classes) float32 on the CPU.
 
+        Each process computes its share of the batches, and gets those of all.
+
         Raises:
             MacError: they are not finite.
         """
         self.model.eval()
         batches = [rows[start : start + EVAL_BATCH] for start in range(0, len(rows), EVAL_BATCH)]
         found = []
-        for stored in image_batches(self.images, batches, self.on):
+        for stored in image_batches(self.images, batches[self.ranks.rank :: self.ranks.count], self.on):
             x = self.model.input(to_input_grid(stored, self.inputs))
             with device.autocast(self.on, self.params.precision):
                 logits = self.model(x)
             found.append(logits.float().cpu())
-        together = torch.cat(found)
+        shares = self.ranks.each(found)
+        together = torch.cat(
+            [shares[each % len(shares)][each // len(shares)] for each in range(len(batches))]
+        )
         if not together.isfinite().all():  # the last step of an epoch may do it, which no loss shows
             remedy = f"lower {self.name}.lr" if self.epoch else "use other weights"
             raise MacError(f"{self.name}: the logits are NaN or infinite after epoch {self.epoch}; {remedy}")

@@ -3,17 +3,15 @@
 If `model.classifier` names a trained one, it is checked, converted and measured instead.
 """
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from pipeline import store
 from pipeline.compute.context import Context
-from pipeline.compute.device import training_on
-from pipeline.compute.engine import Shards
 from pipeline.compute.progress import log
-from pipeline.compute.ranks import ranks
+from pipeline.compute.ranks import here
+from pipeline.compute.scratch import shared_scratch
 from pipeline.errors import MacError
 from pipeline.network import classifier
 from pipeline.network.training import Training, as_numpy
@@ -43,8 +41,8 @@ def train(
     `params.keep_epochs` has E epochs, there is early.safetensors: `epoch` (E,) int64; `logits` (E, N, C)
     float32 of the N training images after each of them, without augmentation, in the order of images.h5,
     those included that `params.hold_out` keeps from ERM; and `erm`, int64, the epoch that is the model. A
-    run that was killed continues after its last whole epoch, and ends with the same bytes. If torchrun
-    started several processes, the first one writes.
+    run that was killed continues after its last whole epoch, and ends with the same bytes. If several
+    processes train together, the first one writes.
 
     If `model.classifier` is a file, its classifier is the model of epoch 0, and no other is written.
 
@@ -61,22 +59,18 @@ def train(
         "train": params.model_dump(exclude={"keep_epochs"}),  # the model is the same, whatever is kept
         "input": inputs.model_dump(),
     }
-    with ranks(context.on) as (together, on):
-        training = Training(given, model, inputs, params, on, criterion=selection.criterion, ranks=together)
-        made["selection"] = {"criterion": training.criterion}
-        _say_what_it_was_made_for(training.spec())
-        if model.classifier is not None:
-            if together.first:
-                training.measure()
-                _write(out, training, made, made_from)
-            return
-        together.require_same_code(__name__)
-        others = {"processes": together.each(training_on(on)), "keep_epochs": params.keep_epochs}
-        shards = Shards(context.scratch, "train", __name__, made, others, made_from)
-        with shards if together.first else nullcontext():
-            training.to_end(shards.folder / "checkpoint.safetensors")
-            if together.first:
-                _write(out, training, made, made_from)
+    ranks = here()
+    training = Training(given, model, inputs, params, context.on, criterion=selection.criterion, ranks=ranks)
+    made["selection"] = {"criterion": training.criterion}
+    _say_what_it_was_made_for(training.spec())
+    if model.classifier is not None:
+        training.measure()
+        _write(out, training, made, made_from)
+        return
+    depends = (made, {"keep_epochs": params.keep_epochs}, made_from)
+    with shared_scratch(context, ranks, "train", __name__, *depends) as folder:
+        training.to_end(folder / "checkpoint.safetensors")
+        _write(out, training, made, made_from)
 
 
 def _say_what_it_was_made_for(spec: ModelSpec) -> None:
@@ -100,6 +94,8 @@ def _require_room(given: Opened, inputs: InputParams) -> None:
 def _write(
     out: Path, training: Training, params: dict[str, dict[str, object]], made_from: dict[str, str]
 ) -> None:
+    if not training.ranks.first:
+        return
     history, select = training.history, training.params.select
     states = {"last": training.state(), "best": training.best}
     epoch = {"last": training.epoch, "best": history.best_epoch}[select]

@@ -22,6 +22,15 @@ def test_help_lists_every_command_and_each_has_help_of_its_own() -> None:
         assert "Usage:" in result.output
 
 
+def test_torchrun_is_refused_by_what_does_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each process would do all of it, and write the same files."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    said = {name: CliRunner().invoke(main, [name, "--help"]) for name in COMMANDS}
+    assert {name for name, result in said.items() if result.exit_code == 0} == {"train", "jtt", "masktune"}
+    assert said["retrain"].stderr == "Error: retrain: runs in one process; start it without torchrun\n"
+
+
 def test_an_unknown_command_is_a_usage_error() -> None:
     result = CliRunner().invoke(main, ["traain"])
     assert result.exit_code == 2

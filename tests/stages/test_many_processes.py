@@ -1,9 +1,10 @@
-"""The README's commands for more than one process, as they are written there, and ERM by torchrun."""
+"""The README's commands for more than one process, as they are written there, and training by torchrun."""
 
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,6 +39,8 @@ main(["train", *sys.argv[1:]])
 
 WITHOUT_AUGMENTATION = """
 import sys
+from contextlib import nullcontext
+from pipeline.compute import ranks
 from pipeline.network import training
 from pipeline.params.inputs import InputParams
 from stages.cli import main
@@ -47,7 +50,10 @@ def middle(stored, size, *_):
     return training.to_input_grid(stored, inputs).float() / 255
 
 training.random_resized_crop_and_flip = middle
-main(["train", *sys.argv[1:]])
+with ranks.joined("cpu") as on:  # once for all stages
+    ranks.joined = lambda _: nullcontext(on)
+    for stage in sys.argv[1].split():
+        main([stage, *sys.argv[2:]], standalone_mode=False)
 """
 
 
@@ -141,51 +147,67 @@ def test_tls_by_dask_s_own_configuration(project: Project) -> None:
     assert (project.data / "maps.h5").read_bytes() == before
 
 
-def torchrun(project: Project, processes: int, *program: str | Path, code: int = 0) -> str:
-    """Train; what was said on standard error."""
-    command = [
-        BIN / "torchrun",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-        *(program or ("-m", "stages", "train")),
-    ]
+STANDALONE = "--standalone"
+TRAIN = ("-m", "stages", "train")
+
+
+def started(project: Project, processes: int, machine: str, *program: str | Path) -> subprocess.Popen[str]:
+    """Start torchrun for some processes on a machine."""
     options = ["--data", project.data, "--params", project.params_file, "--device", "cpu"]
-    done = subprocess.run(
-        [*command, *options],
+    return subprocess.Popen(
+        [BIN / "torchrun", *machine.split(), f"--nproc-per-node={processes}", *program, *options],
         env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=REPOSITORY,
     )
-    assert done.returncode == code, done.stderr
-    return done.stderr
+
+
+def ended(torchrun: subprocess.Popen[str], code: int = 0) -> str:
+    """What it said on standard error."""
+    with torchrun:
+        _, said = torchrun.communicate()
+    assert torchrun.returncode == code, said
+    return said
 
 
 def test_two_processes_train_what_one_does(project: Project) -> None:
     """Without batch normalisation and augmentation, two halves have the mean gradient of the whole."""
     project.set(model__architecture="squeezenet1_1", train__batch_size=14, train__epochs=2, train__lr=0.002)
+    project.set(jtt__first_epochs=1, jtt__epochs=2, jtt__lr=0.002)
     program = project.folder / "plain.py"
     program.write_text(WITHOUT_AUGMENTATION)
-    torchrun(project, 1, program)
-    alone = load_file(project.data / "erm/model.safetensors")
-    said = torchrun(project, 2, program)
-    together = load_file(project.data / "erm/model.safetensors")
-    assert said.count("epoch 2 of 2") == 1
-    assert any(
-        not torch.equal(together[name], tensor) for name, tensor in alone.items()
-    )  # it did train again
-    for name, tensor in alone.items():
-        assert torch.allclose(together[name], tensor, rtol=1e-3, atol=1e-5), name
-
-
-def test_two_processes_go_on_after_their_last_epoch(project: Project) -> None:
-    project.set(train__epochs=2)
-    torchrun(project, 2)
-    whole = {
-        file: (project.data / "erm" / file).read_bytes() for file in ("model.safetensors", "history.csv")
+    models = {
+        name: project.data / name / "model.safetensors"
+        for name in ("erm", "comparison/jtt", "comparison/masktune")
     }
+    ended(started(project, 1, STANDALONE, program, "train jtt masktune"))
+    alone = {name: load_file(path) for name, path in models.items()}
+    for path in models.values():
+        (path.parent / "metrics.json").unlink()
+    ended(started(project, 2, STANDALONE, program, "jtt masktune train"))  # so all have the same ERM
+    for name, path in models.items():
+        assert (path.parent / "metrics.json").exists()
+        together = load_file(path)
+        # it did train again
+        assert any(not torch.equal(together[each], tensor) for each, tensor in alone[name].items()), name
+        for each, tensor in alone[name].items():
+            assert torch.allclose(together[each], tensor, rtol=1e-3, atol=1e-5), (name, each)
+
+
+def test_two_machines_train_what_one_does_that_dies_and_goes_on(project: Project) -> None:
+    project.set(train__epochs=2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    machine = f"--nnodes=2 --rdzv-backend=c10d --rdzv-endpoint={endpoint}"
+    said = [ended(each) for each in [started(project, 1, machine, *TRAIN) for _ in range(2)]]
+    assert sum(each.count("epoch 2 of 2") for each in said) == 1
+    files = ("model.safetensors", "best.safetensors", "history.csv", "metrics.json")
+    whole = {file: (project.data / "erm" / file).read_bytes() for file in files}
+    shutil.rmtree(project.data / "erm")
     broken = project.folder / "broken.py"
     broken.write_text(DIES_AFTER_AN_EPOCH)
-    torchrun(project, 2, broken, code=1)
-    assert "continuing after epoch 1 of 2" in torchrun(project, 2)
+    ended(started(project, 2, STANDALONE, broken), code=1)
+    assert "continuing after epoch 1 of 2" in ended(started(project, 2, STANDALONE, *TRAIN))
     assert {file: (project.data / "erm" / file).read_bytes() for file in whole} == whole

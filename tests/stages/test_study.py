@@ -166,10 +166,3 @@ def test_a_run_that_there_is_not_is_one_line(tmp_path: Path, variant: str, seed:
     YAML(typ="safe").dump(default_params(), project.params_file)
     project.set(study__variants=VARIANTS, study__seeds=[0, 3])
     assert said in project.fail("study-train", "--variant", variant, "--seed", seed)
-
-
-def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    project = Project(tmp_path)
-    said = project.fail("study-train", "--variant", "base", "--seed", "0")
-    assert "study-train: runs in one process; start it without torchrun" in said

@@ -96,14 +96,14 @@ def test_the_file_that_it_starts_from_is_in_its_key(
     class StopError(Exception):
         pass
 
-    def shards(*key: object) -> None:
+    def scratch(*key: object) -> None:
         keys.append(key)
         raise StopError
 
     start = tmp_path / "start.pth"
     model = tiny.MODEL.model_copy(update={"weights": str(start), "classifier": "own.pth"})
     made = replace(ErmParams(tiny.MODEL, tiny.INPUTS, tiny.TRAIN), model=model)
-    monkeypatch.setattr("pipeline.comparison.jtt.Shards", shards)
+    monkeypatch.setattr("pipeline.comparison.jtt.shared_scratch", scratch)
     monkeypatch.setattr("pipeline.comparison.whole_network.ErmParams.of", lambda _: made)
     with project.open("images", "erm") as given:
         for content in (b"a", b"b"):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline import store
+from pipeline.compute.ranks import Ranks
 from pipeline.errors import MacError
 from pipeline.network import training
 from pipeline.network.checkpoint import Checkpoint
@@ -140,6 +141,13 @@ def test_it_trains_on_the_training_split_without_what_is_held_out(given: Opened)
     classes = [np.bincount(each.label[each.rows].numpy()).tolist() for each in (whole, less)]
     assert classes == [[8, 8], [6, 6]]
     assert less.history.training.count.sum() == 16  # groups weigh as in the whole training split
+
+
+def test_a_batch_that_is_too_small_for_all_processes_is_refused(given: Opened) -> None:
+    with pytest.raises(
+        MacError, match="^train: a batch of 8 images is too small for 5 processes, which need"
+    ):
+        started(given, ranks=Ranks(0, 5))
 
 
 def test_it_says_where_the_loss_is_not_finite(given: Opened) -> None:
