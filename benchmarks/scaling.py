@@ -26,7 +26,7 @@ from benchmarks.project import RETRAINING_SET, SALIENCY, SIZE
 from pipeline import graph, store
 from pipeline.compute.cluster import connect
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Cluster, Into, Shards, blocks
+from pipeline.compute.engine import Arrays, Block, Cluster, Into, Scratch, blocks
 from pipeline.project import Project
 from pipeline.schemas import masks
 from pipeline.steps import saliency as step
@@ -64,8 +64,8 @@ def main(architecture: str, count: int, many: int, repeats: int) -> None:
         project.write_erm(noise, architecture)
 
         def engine(cluster: Cluster | None) -> None:
-            with masks_of(folder, many * ROWS) as (shards, into):
-                shards.map_blocks(Nothing(), blocks(many * ROWS, ROWS), into=into, cluster=cluster)
+            with masks_of(folder, many * ROWS) as (scratch, into):
+                scratch.map_blocks(Nothing(), blocks(many * ROWS, ROWS), into=into, cluster=cluster)
 
         times, nothing = {}, {"here": median(partial(engine, None), repeats)}
         for workers in (1, 2):
@@ -115,12 +115,12 @@ def fastest(rate: Callable[[], float], repeats: int) -> float:
 
 
 @contextmanager
-def masks_of(folder: Path, count: int) -> Iterator[tuple[Shards, Into]]:
+def masks_of(folder: Path, count: int) -> Iterator[tuple[Scratch, Into]]:
     """A masks.h5 to be filled with so many masks."""
-    shards = Shards(folder / "scratch", "nothing", __name__, count)
+    scratch = Scratch(folder / "scratch", "nothing", __name__, count)
     out = folder / "nothing.h5"
-    with shards, store.create(out, "masks", masks.SCHEMA, {}, {}, scratch=shards.folder) as artefact:
-        yield shards, {"mask": artefact.chunks("mask", (count, SIZE, SIZE))}
+    with scratch, store.create(out, "masks", masks.SCHEMA, {}, {}, scratch=scratch.folder) as artefact:
+        yield scratch, {"mask": artefact.chunks("mask", (count, SIZE, SIZE))}
 
 
 class StoppedError(Exception):
@@ -130,13 +130,13 @@ class StoppedError(Exception):
 def merge(folder: Path) -> float:
     """Images a second of this process, where all blocks were computed before."""
     cut = blocks(MERGED, ROWS)
-    with suppress(StoppedError), masks_of(folder, MERGED) as (shards, into):
-        shards.map_blocks(Nothing(), cut, into=into)
+    with suppress(StoppedError), masks_of(folder, MERGED) as (scratch, into):
+        scratch.map_blocks(Nothing(), cut, into=into)
         raise StoppedError
 
     def again() -> None:
-        with masks_of(folder, MERGED) as (shards, into):
-            shards.map_blocks(Nothing(), cut, into=into)
+        with masks_of(folder, MERGED) as (scratch, into):
+            scratch.map_blocks(Nothing(), cut, into=into)
 
     return MERGED / seconds(again, CPU)
 

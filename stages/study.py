@@ -55,7 +55,7 @@ def run(
         MacError: wrong parameters, no such run, or an error of a stage.
     """
     from pipeline.compute.device import hardware, pick
-    from pipeline.compute.engine import Shards  # Dask takes a while to import
+    from pipeline.compute.engine import Scratch  # Dask takes a while to import
 
     params = params_file.of_run(params_path, variant, seed)
     whole, cell = graph.project(data), Path(variant) / str(seed)
@@ -74,7 +74,7 @@ def run(
         depends.append(code_of(f"pipeline.{each.run.partition(':')[0]}"))
     depends += [_files(params.values), hardware(pick(device))]
     name = f"{stage.name}-{variant}-{seed}"
-    with Shards(frame.scratch_of(data), name, f"pipeline.{stage.run.partition(':')[0]}", *depends) as kept:
+    with Scratch(frame.scratch_of(data), name, f"pipeline.{stage.run.partition(':')[0]}", *depends) as kept:
         own = kept.folder / "data"
         for each in (*before, stage):
             paths = [graph.project(own, **elsewhere).path(made.name) for made in each.makes]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import store
-from pipeline.compute.engine import Arrays, Block, Into, Shards, blocks
+from pipeline.compute.engine import Arrays, Block, Into, Scratch, blocks
 from pipeline.store import Field
 
 ROWS, COLUMNS, DRAWS, KILLS = 40, 500, 3, 12
@@ -58,14 +58,14 @@ class Squares:
 def make(folder: Path, work: Squares, size: int = 8, threads: int = 1) -> bytes:
     """The artefact, made in blocks of `size` rows; `a.h5` in the folder."""
     folder.mkdir(exist_ok=True)
-    out, shards = folder / "a.h5", Shards(folder / "scratch", "squares", __name__)
-    with shards, store.create(out, "squares", SCHEMA, {}, {}, scratch=shards.folder) as artefact:
+    out, scratch = folder / "a.h5", Scratch(folder / "scratch", "squares", __name__)
+    with scratch, store.create(out, "squares", SCHEMA, {}, {}, scratch=scratch.folder) as artefact:
         into: Into = {
             "square": artefact.place("square", SQUARE.shape),
             "drawn": artefact.place("drawn", DRAWN.shape, axis=1, order=ORDER),
             "mask": artefact.chunks("mask", SQUARE.shape),
         }
-        shards.map_blocks(work, blocks(ROWS, size), into=into, part="part", threads=threads)
+        scratch.map_blocks(work, blocks(ROWS, size), into=into, part="part", threads=threads)
     return out.read_bytes()
 
 

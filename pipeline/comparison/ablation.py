@@ -14,7 +14,7 @@ from scipy import stats
 from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.compute.device import hardware_of
-from pipeline.compute.engine import Shards
+from pipeline.compute.engine import Scratch
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.last_layer.grid import fit_grid, scores_of_test_split
@@ -122,7 +122,7 @@ def compare(
     # What is done is kept until all is done. The folder's name depends on all of the inputs.
     params = (maps.model_dump(), cores.model_dump(), features.model_dump())
     depends = (*params, given.digests("images", "erm", "originals", "masks"))
-    with Shards(
+    with Scratch(
         context.scratch, "ablation", __name__, *depends, hardware_of(context.on, context.workers)
     ) as kept:
 

@@ -159,7 +159,7 @@ class Cluster(Protocol):
 Merge = Callable[[Block, Arrays], None]  # what a stage does with a computed block
 
 
-class Shards:
+class Scratch:
     """The scratch folder of one computation, such as `<data>/scratch/saliency-1f0c…`.
 
     While the context is open, only this process uses it. If the context ends without an exception, the folder
@@ -177,7 +177,7 @@ class Shards:
         self.folder = scratch.resolve() / f"{name}-{digest[:16]}"
         self.name = name
 
-    def __enter__(self) -> "Shards":
+    def __enter__(self) -> "Scratch":
         if not self.folder.exists():
             self._say_what_does_not_fit()
         try:

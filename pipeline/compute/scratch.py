@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from pipeline.compute.context import Context
 from pipeline.compute.device import training_on
-from pipeline.compute.engine import Shards
+from pipeline.compute.engine import Scratch
 from pipeline.compute.progress import log
 from pipeline.compute.ranks import Ranks
 
@@ -16,13 +16,13 @@ from pipeline.compute.ranks import Ranks
 def shared_scratch(
     context: Context, ranks: Ranks, name: str, module: str, *fingerprint: object
 ) -> Iterator[Path]:
-    """The scratch folder of a training, as `engine.Shards` makes it.
+    """The scratch folder of a training, as `engine.Scratch` makes it.
 
     The hardware of all processes, and the threads of each, are in its fingerprint. While process 0 waits for
     another run that has the folder, so do the others.
 
     Args:
-        name, module, fingerprint: as for `Shards`.
+        name, module, fingerprint: as for `Scratch`.
 
     Raises:
         MacError: in every process, if one of them does not see the folder of process 0.
@@ -34,10 +34,10 @@ def shared_scratch(
             "computes what",
             *(name, hardware[0], others[0]),
         )
-    shards = Shards(context.scratch, name, module, *fingerprint, hardware)
-    with shards if ranks.first else nullcontext():
-        _require_shared(shards.folder, ranks)
-        yield shards.folder
+    scratch = Scratch(context.scratch, name, module, *fingerprint, hardware)
+    with scratch if ranks.first else nullcontext():
+        _require_shared(scratch.folder, ranks)
+        yield scratch.folder
 
 
 def _require_shared(folder: Path, ranks: Ranks) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Into, Shards
+from pipeline.compute.engine import Arrays, Block, Into, Scratch
 from pipeline.compute.passes import cut, joined, passes
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
@@ -75,9 +75,9 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
     parts = [each for each in (draws, validation) if each is not None]
     hardware = device.hardware_of(context.on, context.workers)
     with (
-        Shards(context.scratch, "features", __name__, params.model_dump(), made_from, hardware) as shards,
+        Scratch(context.scratch, "features", __name__, params.model_dump(), made_from, hardware) as scratch,
         store.create(
-            out, "features", SCHEMA, params.model_dump(), made_from, shards.folder, **names
+            out, "features", SCHEMA, params.model_dump(), made_from, scratch.folder, **names
         ) as artefact,
     ):
         for split, positions in at.items():
@@ -89,7 +89,7 @@ def features(given: Opened, out: Path, params: FeaturesParams, context: Context)
             part.write(artefact, split)
             into, blocks = _places(artefact, part, width, params.storage), cut(len(part.rows), BATCHES, on)
             work = _Work(reference, params, part, where)
-            shards.map_blocks(work, blocks, into=into, part=split, cluster=context.cluster)
+            scratch.map_blocks(work, blocks, into=into, part=split, cluster=context.cluster)
 
 
 def _retraining_set(given: Opened, params: FeaturesParams) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Into, Shards
+from pipeline.compute.engine import Arrays, Block, Into, Scratch
 from pipeline.compute.passes import cut, joined, passes
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
@@ -130,14 +130,14 @@ def write_masks(
     if external is not None:
         made_from["external"] = external.digest
     with (
-        _shards("masks", list(parts.values()), context) as shards,
-        store.create(out, "masks", SCHEMA, noted, made_from, scratch=shards.folder) as artefact,
+        _scratch("masks", list(parts.values()), context) as scratch,
+        store.create(out, "masks", SCHEMA, noted, made_from, scratch=scratch.folder) as artefact,
     ):
         if params.side == "auto":
             artefact.write("rest", rest)
         told: Counter[str] = Counter()
         for part in parts.values():
-            told += _write_part(artefact, looked, part, spec.input_size, shards, context)
+            told += _write_part(artefact, looked, part, spec.input_size, scratch, context)
         for text, count in sorted(told.items()):
             log.warning("%d masks: %s", count, text)
         if external is not None:
@@ -204,13 +204,13 @@ def _shaping(params: CoreParams) -> dict[str, object]:
     return params.model_dump(include=set(CoreParams.model_fields))
 
 
-def _shards(name: str, parts: "Sequence[_Work]", context: Context) -> Shards:
+def _scratch(name: str, parts: "Sequence[_Work]", context: Context) -> Scratch:
     depends: list[object] = [device.hardware_of(context.on, context.workers)]
     for work in parts:
         pixels = None if work.pixels is None else work.pixels.tolist()
         external = work.external and work.external.digest
         depends += [_shaping(work.params), work.reference.digests, pixels, external]
-    return Shards(context.scratch, name, __name__, *depends)
+    return Scratch(context.scratch, name, __name__, *depends)
 
 
 def _rest(given: Opened, work: "_Work", context: Context) -> NDArray[np.bool_]:
@@ -225,9 +225,9 @@ def _rest(given: Opened, work: "_Work", context: Context) -> NDArray[np.bool_]:
         work: on the validation images; `rest` is None.
     """
     parts: list[Arrays] = []
-    with _shards("masks-sides", [work], context) as shards:
+    with _scratch("masks-sides", [work], context) as scratch:
         blocks = cut(len(work.rows), BATCHES, context.on)
-        shards.map_blocks(work, blocks, lambda _, arrays: parts.append(arrays), cluster=context.cluster)
+        scratch.map_blocks(work, blocks, lambda _, arrays: parts.append(arrays), cluster=context.cluster)
         seen = joined(parts)
     classes = given.model("erm").spec.classes
     found, said = np.zeros(len(classes), np.bool_), []
@@ -246,7 +246,7 @@ def _rest(given: Opened, work: "_Work", context: Context) -> NDArray[np.bool_]:
 
 
 def _write_part(
-    artefact: store.Writer, looked: Artefact, work: "_Work", size: int, shards: Shards, context: Context
+    artefact: store.Writer, looked: Artefact, work: "_Work", size: int, scratch: Scratch, context: Context
 ) -> Counter[str]:
     """Compute and write the masks of the work's part of maps.h5.
 
@@ -270,7 +270,7 @@ def _write_part(
         told.update(arrays["told"].tobytes().decode().splitlines())
 
     blocks, part = cut(count, BATCHES, context.on), prefix.rstrip("/")
-    shards.map_blocks(work, blocks, merge, into, part, cluster=context.cluster)
+    scratch.map_blocks(work, blocks, merge, into, part, cluster=context.cluster)
     for name, column in knees.items():
         artefact.write(f"{prefix}{name}", column)
     return told

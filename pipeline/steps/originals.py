@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Into, Shards
+from pipeline.compute.engine import Arrays, Block, Into, Scratch
 from pipeline.compute.passes import cut, joined, passes
 from pipeline.errors import MacError
 from pipeline.method.retraining_set import draw_rows
@@ -62,8 +62,8 @@ def originals(
     hardware = device.hardware_of(context.on, context.workers)
     noted = {"precision": params.precision, "retraining_set": retraining_set.model_dump()}
     with (
-        Shards(context.scratch, "originals", __name__, noted, made_from, hardware) as shards,
-        store.create(out, "originals", SCHEMA, noted, made_from, shards.folder, **names) as artefact,
+        Scratch(context.scratch, "originals", __name__, noted, made_from, hardware) as scratch,
+        store.create(out, "originals", SCHEMA, noted, made_from, scratch.folder, **names) as artefact,
     ):
         for split, of_split in rows.items():
             artefact.write(f"{split}/row", of_split)
@@ -72,7 +72,7 @@ def originals(
             work = _Work(given.reference("images", "erm"), params, of_split, where)
             into: Into = {"original": artefact.place(f"{split}/original", (len(of_split), width))}
             blocks = cut(len(of_split), BATCHES, context.on)
-            shards.map_blocks(work, blocks, into=into, part=split, cluster=context.cluster)
+            scratch.map_blocks(work, blocks, into=into, part=split, cluster=context.cluster)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Into, Shards, blocks
+from pipeline.compute.engine import Arrays, Block, Into, Scratch, blocks
 from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.datasets import read, true_masks
@@ -55,13 +55,13 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
     made = params.model_dump(exclude={"root", *POLICIES, *unsaid})
     names: dict[str, Any] = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
     depends = (params.model_dump(exclude=POLICIES), _stamps(dataset))
-    shards = Shards(context.scratch, "prepare", __name__, *depends)
-    opened = store.create(out, "images", SCHEMA, made, {}, scratch=shards.folder, **names)
-    with shards, opened as artefact:
+    scratch = Scratch(context.scratch, "prepare", __name__, *depends)
+    opened = store.create(out, "images", SCHEMA, made, {}, scratch=scratch.folder, **names)
+    with scratch, opened as artefact:
         writing = _Writing(artefact, dataset, params)
         work = _Work(dataset, params, writing.foreground is not None)
         cut, into = blocks(len(dataset.records), BLOCK), writing.into
-        shards.map_blocks(work, cut, writing.merge, into, threads=usable_cores(), cluster=context.cluster)
+        scratch.map_blocks(work, cut, writing.merge, into, threads=usable_cores(), cluster=context.cluster)
         copies, listed = writing.copies(), out.with_name("prepare_duplicates.csv")
         copies.write(listed)
         _report(dataset, writing.errors, out.with_name("prepare_errors.csv"), params.on_error)

@@ -24,7 +24,7 @@ from torch import Tensor
 from pipeline import store
 from pipeline.compute import device
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Shards
+from pipeline.compute.engine import Arrays, Block, Scratch
 from pipeline.compute.passes import cut, joined, passes
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
@@ -106,11 +106,11 @@ def write_maps(
     hardware = device.hardware_of(context.on, context.workers)
     depends = (shaping, reference.digests, hardware, *(part.rows.tolist() for part in parts.values()))
     with (
-        Shards(context.scratch, "saliency", __name__, *depends) as shards,
-        store.create(out, "maps", SCHEMA, noted, reference.digests, scratch=shards.folder) as artefact,
+        Scratch(context.scratch, "saliency", __name__, *depends) as scratch,
+        store.create(out, "maps", SCHEMA, noted, reference.digests, scratch=scratch.folder) as artefact,
     ):
         for prefix, part in parts.items():
-            _write_part(artefact, prefix, part, shards, context)
+            _write_part(artefact, prefix, part, scratch, context)
         _judge_blanks(artefact.file, given, params.method, most_constant)
 
 
@@ -152,7 +152,9 @@ def _by_group(described: Grouping, chosen: NDArray[np.bool_]) -> str:
     return ", ".join(parts)
 
 
-def _write_part(artefact: store.Writer, prefix: str, work: "_Work", shards: Shards, context: Context) -> None:
+def _write_part(
+    artefact: store.Writer, prefix: str, work: "_Work", scratch: Scratch, context: Context
+) -> None:
     """Compute and write the maps of the work's rows, into the datasets with this prefix."""
     count = len(work.rows)
     artefact.write(f"{prefix}row", work.rows)
@@ -165,7 +167,7 @@ def _write_part(artefact: store.Writer, prefix: str, work: "_Work", shards: Shar
             columns[name][block.slice] = array
 
     blocks, part = cut(count, BATCHES, context.on), prefix.rstrip("/")
-    shards.map_blocks(work, blocks, merge, part=part, cluster=context.cluster)
+    scratch.map_blocks(work, blocks, merge, part=part, cluster=context.cluster)
 
 
 @dataclass(frozen=True)

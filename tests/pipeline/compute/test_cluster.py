@@ -24,7 +24,7 @@ from pipeline import graph
 from pipeline.compute import cluster, code
 from pipeline.compute.cluster import DaskCluster
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Arrays, Block, Shards, blocks
+from pipeline.compute.engine import Arrays, Block, Scratch, blocks
 from pipeline.errors import MacError
 from pipeline.last_layer import lbfgs
 from pipeline.params.retrain import RetrainParams
@@ -70,13 +70,13 @@ class Squares:
         return {"square": np.arange(block.start, block.stop) ** 2}
 
 
-def squares(shards: Shards, work: Squares, cut: list[Block], found: DaskCluster) -> list[int]:
+def squares(scratch: Scratch, work: Squares, cut: list[Block], found: DaskCluster) -> list[int]:
     values: list[int] = []
 
     def merge(_block: Block, arrays: Arrays) -> None:
         values.extend(arrays["square"].tolist())
 
-    shards.map_blocks(work, cut, merge, cluster=found)
+    scratch.map_blocks(work, cut, merge, cluster=found)
     return values
 
 
@@ -118,8 +118,8 @@ def test_a_worker_killed_in_the_middle_of_a_block(two: DaskCluster, tmp_path: Pa
 
     thread = threading.Thread(target=kill)
     thread.start()
-    with Shards(tmp_path, "squares", __name__) as shards:
-        assert squares(shards, work, blocks(30, 3), two) == [i * i for i in range(30)]
+    with Scratch(tmp_path, "squares", __name__) as scratch:
+        assert squares(scratch, work, blocks(30, 3), two) == [i * i for i in range(30)]
     thread.join()
     assert len(list(begun.glob("6-*"))) == 2  # the block was begun again, in another process
 
@@ -131,8 +131,8 @@ def test_a_worker_that_hangs_or_is_stopped_is_started_anew(
     monkeypatch.setattr(cluster, "STALLED", 3.0)
     (tmp_path / "begun").mkdir()
     work = Squares(tmp_path / "begun", bad=6, how=how)
-    with Shards(tmp_path, "squares", __name__) as shards:
-        assert squares(shards, work, blocks(30, 3), two) == [i * i for i in range(30)]
+    with Scratch(tmp_path, "squares", __name__) as scratch:
+        assert squares(scratch, work, blocks(30, 3), two) == [i * i for i in range(30)]
     assert len(list((tmp_path / "begun").glob("6-*"))) == 2
 
 
@@ -140,11 +140,11 @@ def test_a_user_s_mistake_is_told_as_it_is_and_what_was_done_is_kept(
     two: DaskCluster, tmp_path: Path
 ) -> None:
     (tmp_path / "begun").mkdir()
-    with pytest.raises(MacError, match="row 6 is no good"), Shards(tmp_path, "squares", __name__) as shards:
-        squares(shards, Squares(tmp_path / "begun", bad=6, how="refuse"), blocks(9, 3), two)
-    done = len(list(shards.folder.glob("*.safetensors")))
-    with Shards(tmp_path, "squares", __name__) as shards:
-        assert squares(shards, Squares(tmp_path / "begun"), blocks(9, 3), two) == [i * i for i in range(9)]
+    with pytest.raises(MacError, match="row 6 is no good"), Scratch(tmp_path, "squares", __name__) as scratch:
+        squares(scratch, Squares(tmp_path / "begun", bad=6, how="refuse"), blocks(9, 3), two)
+    done = len(list(scratch.folder.glob("*.safetensors")))
+    with Scratch(tmp_path, "squares", __name__) as scratch:
+        assert squares(scratch, Squares(tmp_path / "begun"), blocks(9, 3), two) == [i * i for i in range(9)]
     assert len(list((tmp_path / "begun").iterdir())) <= 3 + 3 - done + 1
 
 
@@ -174,8 +174,8 @@ def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
         try:
             with cluster.connect(None, address, "cpu") as found:
                 found.client.wait_for_workers(1, timeout=60)
-                with pytest.raises(MacError, match=message), Shards(hidden, "a", __name__) as shards:
-                    squares(shards, Squares(tmp_path), blocks(9, 3), found)
+                with pytest.raises(MacError, match=message), Scratch(hidden, "a", __name__) as scratch:
+                    squares(scratch, Squares(tmp_path), blocks(9, 3), found)
         finally:
             worker.kill()
             worker.wait()
@@ -256,8 +256,8 @@ def test_workers_with_other_code_are_refused(
     code.code_of.cache_clear()
     said = r"has other code than this process \(pipeline.store.hdf5\)"
     with pytest.raises(MacError, match=rf"^worker tls://127.0.0.1:\d+ on 127.0.0.1 {said}"):  # noqa: SIM117
-        with Shards(tmp_path, "squares", __name__) as shards:
-            squares(shards, Squares(tmp_path), blocks(9, 3), two)
+        with Scratch(tmp_path, "squares", __name__) as scratch:
+            squares(scratch, Squares(tmp_path), blocks(9, 3), two)
     code.code_of.cache_clear()
     assert not list(tmp_path.glob("0-*"))  # no block was begun
 
@@ -290,10 +290,10 @@ def test_a_scheduler_without_workers_and_one_that_ends(
         lost = f"^scheduler {address}: the connection is lost; .* continues where it was$"
         with pytest.raises(MacError, match=lost), cluster.connect(None, address, "cpu") as found:
             threading.Thread(target=close_after_a_block).start()
-            with Shards(tmp_path, "squares", __name__) as shards:
-                squares(shards, Squares(tmp_path / "begun", seconds=0.2), blocks(60, 3), found)
+            with Scratch(tmp_path, "squares", __name__) as scratch:
+                squares(scratch, Squares(tmp_path / "begun", seconds=0.2), blocks(60, 3), found)
     assert caplog.text.count(f"scheduler {address} has no workers; waiting for one") == 1
-    assert 0 < len(list(shards.folder.glob("*.safetensors"))) < 20
+    assert 0 < len(list(scratch.folder.glob("*.safetensors"))) < 20
 
 
 HERE = "cuda" if torch.cuda.is_available() else "cpu"

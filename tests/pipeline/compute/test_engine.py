@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.compute import code
 from pipeline.compute.code import code_of
-from pipeline.compute.engine import Arrays, Block, Shards, Task, blocks, left_in
+from pipeline.compute.engine import Arrays, Block, Scratch, Task, blocks, left_in
 from pipeline.errors import MacError
 from tests import in_blocks
 
@@ -40,10 +40,10 @@ class Squares:
         yield counting
 
 
-def merged(shards: Shards, work: Squares, cut: list[Block], threads: int = 1) -> list[tuple[Block, Arrays]]:
+def merged(scratch: Scratch, work: Squares, cut: list[Block], threads: int = 1) -> list[tuple[Block, Arrays]]:
     """What is handed on, in the order in which it is."""
     found: list[tuple[Block, Arrays]] = []
-    shards.map_blocks(work, cut, lambda block, arrays: found.append((block, arrays)), threads=threads)
+    scratch.map_blocks(work, cut, lambda block, arrays: found.append((block, arrays)), threads=threads)
     return found
 
 
@@ -53,8 +53,8 @@ def values(found: list[tuple[Block, Arrays]]) -> list[int]:
 
 @pytest.mark.parametrize(("size", "threads"), [(3, 1), (3, 4), (100, 2)])
 def test_blocks_come_in_row_order_whatever_the_cut(tmp_path: Path, size: int, threads: int) -> None:
-    with Shards(tmp_path, "squares", __name__) as shards:
-        found = merged(shards, Squares(), blocks(10, size), threads)
+    with Scratch(tmp_path, "squares", __name__) as scratch:
+        found = merged(scratch, Squares(), blocks(10, size), threads)
     assert [block.start for block, _ in found] == list(range(0, 10, size))
     assert values(found) == [row**2 for row in range(10)]
 
@@ -74,16 +74,16 @@ def test_work_goes_on_after_a_failure_and_a_block_of_a_damaged_record_is_made_ag
     tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     first, again = Squares(fail_after=2), Squares()
-    with pytest.raises(RuntimeError, match="killed"), Shards(tmp_path, "squares", __name__) as shards:
-        merged(shards, first, blocks(9, 3))
-    done = sorted(shards.folder.glob("*.safetensors"))
+    with pytest.raises(RuntimeError, match="killed"), Scratch(tmp_path, "squares", __name__) as scratch:
+        merged(scratch, first, blocks(9, 3))
+    done = sorted(scratch.folder.glob("*.safetensors"))
     done[0].write_bytes(damage(done[0].read_bytes()))
-    with Shards(tmp_path, "squares", __name__) as shards:
-        found = merged(shards, again, blocks(9, 3))
+    with Scratch(tmp_path, "squares", __name__) as scratch:
+        found = merged(scratch, again, blocks(9, 3))
         assert values(found) == [row**2 for row in range(9)]
     assert set(again.computed) == {0, 3, 6} - set(first.computed) | {int(done[0].name[:9])}
     assert len(again.computed) == 2
-    assert not shards.folder.exists()
+    assert not scratch.folder.exists()
 
 
 @pytest.mark.parametrize(("size", "threads"), [(1, 2), (7, 1), (16, 2), (100, 1)])
@@ -149,10 +149,10 @@ def test_an_artefact_has_the_same_bytes_after_kills_at_random_moments(tmp_path: 
 
 
 def test_another_fingerprint_or_other_code_is_another_folder(tmp_path: Path) -> None:
-    shards = Shards(tmp_path, "a", __name__, {"k": 1})
-    assert shards.folder == Shards(tmp_path, "a", __name__, {"k": 1}).folder
-    assert shards.folder != Shards(tmp_path, "a", __name__, {"k": 2}).folder
-    assert shards.folder != Shards(tmp_path, "a", "pipeline.errors", {"k": 1}).folder
+    scratch = Scratch(tmp_path, "a", __name__, {"k": 1})
+    assert scratch.folder == Scratch(tmp_path, "a", __name__, {"k": 1}).folder
+    assert scratch.folder != Scratch(tmp_path, "a", __name__, {"k": 2}).folder
+    assert scratch.folder != Scratch(tmp_path, "a", "pipeline.errors", {"k": 1}).folder
 
 
 def test_what_other_code_has_done_is_not_taken_up(
@@ -160,17 +160,17 @@ def test_what_other_code_has_done_is_not_taken_up(
 ) -> None:
     """A run is killed, a module is edited that the work's module imports, and the run goes on."""
     module = "pipeline.steps.features"
-    with pytest.raises(RuntimeError, match="killed"), Shards(tmp_path, "squares", module) as shards:
-        merged(shards, Squares(fail_after=2), blocks(12, 3))
+    with pytest.raises(RuntimeError, match="killed"), Scratch(tmp_path, "squares", module) as scratch:
+        merged(scratch, Squares(fail_after=2), blocks(12, 3))
     edited = code._LOADED["pipeline.network.convnet"] + b"# edited"
     monkeypatch.setitem(code._LOADED, "pipeline.network.convnet", edited)
     code_of.cache_clear()
     again = Squares()
-    with caplog.at_level("INFO"), Shards(tmp_path, "squares", module) as anew:
+    with caplog.at_level("INFO"), Scratch(tmp_path, "squares", module) as anew:
         merged(anew, again, blocks(12, 3))
     code_of.cache_clear()
     assert len(again.computed) == 4
-    assert f"squares: starts anew; the unfinished work in {shards.folder} (1 in all)" in caplog.text
+    assert f"squares: starts anew; the unfinished work in {scratch.folder} (1 in all)" in caplog.text
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.")])
@@ -197,8 +197,8 @@ def test_a_block_is_merged_while_later_ones_are_computed(tmp_path: Path) -> None
             )  # would wait for ever if merging began at the end
             return squares(block)
 
-    with Shards(tmp_path, "squares", __name__) as shards:
-        shards.map_blocks(Waits(), blocks(9, 3), lambda *_: first.set(), threads=2)
+    with Scratch(tmp_path, "squares", __name__) as scratch:
+        scratch.map_blocks(Waits(), blocks(9, 3), lambda *_: first.set(), threads=2)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -207,9 +207,9 @@ def test_a_failure_to_merge_ends_the_work_and_keeps_what_is_done(tmp_path: Path,
         if block.start == 3:
             raise OSError("No space left on device")
 
-    with pytest.raises(OSError, match="No space left"), Shards(tmp_path, "squares", __name__) as shards:
-        shards.map_blocks(Squares(), blocks(9, 3), full, threads=threads)
-    kept = {file.name for file in shards.folder.iterdir()}
+    with pytest.raises(OSError, match="No space left"), Scratch(tmp_path, "squares", __name__) as scratch:
+        scratch.map_blocks(Squares(), blocks(9, 3), full, threads=threads)
+    kept = {file.name for file in scratch.folder.iterdir()}
     assert {"000000000-000000003.safetensors", "000000003-000000006.safetensors"} <= kept
 
 
@@ -217,9 +217,9 @@ def test_two_at_the_same_work_take_turns(tmp_path: Path) -> None:
     inside: list[str] = []
 
     def run(name: str) -> None:
-        with Shards(tmp_path, "squares", __name__) as shards:
+        with Scratch(tmp_path, "squares", __name__) as scratch:
             inside.append(f"{name} in")
-            merged(shards, Squares(), blocks(9, 3))
+            merged(scratch, Squares(), blocks(9, 3))
             time.sleep(0.1)
             inside.append(f"{name} out")
 
@@ -235,9 +235,9 @@ def test_two_at_the_same_work_take_turns(tmp_path: Path) -> None:
 
 def test_what_is_left_and_what_is_in_use(tmp_path: Path) -> None:
     assert left_in(tmp_path / "none") == []
-    with pytest.raises(RuntimeError), Shards(tmp_path, "broken", __name__) as shards:
-        merged(shards, Squares(fail_after=1), blocks(9, 3))
-    with Shards(tmp_path, "running", __name__):
+    with pytest.raises(RuntimeError), Scratch(tmp_path, "broken", __name__) as scratch:
+        merged(scratch, Squares(fail_after=1), blocks(9, 3))
+    with Scratch(tmp_path, "running", __name__):
         found = {left.path.name.split("-")[0]: left for left in left_in(tmp_path)}
         assert found["running"].in_use
         assert not found["broken"].in_use

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.compute import scratch
 from pipeline.compute.context import Context
-from pipeline.compute.engine import Shards
+from pipeline.compute.engine import Scratch
 from pipeline.compute.ranks import ALONE, Ranks
 from pipeline.compute.scratch import shared_scratch
 from pipeline.errors import MacError
@@ -59,7 +59,7 @@ def test_all_get_the_folder_that_process_0_holds_as_soon_as_it_has_it(tmp_path: 
 def test_they_wait_while_another_run_has_it(tmp_path: Path) -> None:
     threads = ThreadPoolExecutor(2)
     hardware = scratch.training_on(Context("cpu", tmp_path).on)
-    other = Shards(tmp_path, "train", MODULE, 1, [hardware] * 2)
+    other = Scratch(tmp_path, "train", MODULE, 1, [hardware] * 2)
     with threads:
         with other:
             (other.folder / "old").touch()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.compute.engine import Shards
+from pipeline.compute.engine import Scratch
 from stages.cli import main
 
 
@@ -22,9 +22,9 @@ def said(data: Path, *options: str) -> str:
 def test_what_is_left_is_listed_and_removed(tmp_path: Path) -> None:
     assert f"{tmp_path / 'scratch'}: nothing left" in said(tmp_path)
     try:
-        with Shards(tmp_path / "scratch", "features", __name__) as shards:
+        with Scratch(tmp_path / "scratch", "features", __name__) as scratch:
             assert "in use" in said(tmp_path, "--remove")
-            (shards.folder / "0.safetensors").write_bytes(b"done")
+            (scratch.folder / "0.safetensors").write_bytes(b"done")
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         pass
