@@ -140,9 +140,12 @@ def joined(name: str) -> Iterator[torch.device]:
             own number there.
 
     Raises:
-        MacError: a device that is not there; processes on CPUs and others on GPUs; another process has ended.
+        MacError: a device that is not there; processes on CPUs and others on GPUs; another process has ended;
+            torchrun started this one for the second time.
     """
     global _here
+    if torchrun.restarted():  # its store still has the addresses of those that ended
+        raise MacError("torchrun started its processes again, which do not find one another; start it anew")
     level = log.level
     try:
         distributed.init_process_group("gloo", timeout=MEETING)

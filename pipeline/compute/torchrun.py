@@ -21,3 +21,8 @@ def rank() -> int:
 def local_rank() -> int:
     """The number of this process among those of its machine, from 0."""
     return int(os.environ["LOCAL_RANK"]) if started() else 0
+
+
+def restarted() -> bool:
+    """Whether torchrun started it again, in place of one that had ended."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"

@@ -78,6 +78,13 @@ def test_a_lost_connection_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert here() == ALONE
 
 
+def test_processes_that_torchrun_starts_again_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would wait for processes that have ended."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(MacError, match="^torchrun started its processes again"), joined("cpu"):
+        pass
+
+
 def test_another_error_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("size mismatch")
