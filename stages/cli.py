@@ -114,6 +114,9 @@ def main(quiet: bool) -> None:
     The stages read params.yaml and run in the order of this list. `dvc repro` runs the stages that are out of
     date.
     """
+    # Threads that wait sleep, instead of spinning on a core that another program needs. OpenMP reads this as
+    # PyTorch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
