@@ -55,7 +55,7 @@ def test_the_packages_and_their_versions() -> None:
     assert found["h5py"] == h5py.__version__
     assert found["torch"] == torch.__version__.partition("+")[0]
     assert not {"scipy", "kneed", "dask", "pathlib", "pipeline"} & found.keys() - {"pipeline"}
-    assert "kneed" in code_of("pipeline.steps.saliency")  # imported by a function of a module
+    assert "kneed" in code_of("pipeline.steps.masks")  # imported by a function of a module
 
 
 def test_each_package_is_asked_by_the_name_that_it_is_installed_by() -> None:

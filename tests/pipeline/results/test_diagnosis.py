@@ -91,6 +91,7 @@ def write(
             file.write(f"train/{view}", said[training][None])
         for name in ("partner", "batch"):
             file.write(f"train/{name}", np.zeros((1, 3), np.int32))
+        file.write("train/order", np.arange(3, dtype=np.int32)[None])
         file.write("train/fill", np.zeros((1, 3, 3), np.float32))
         if with_masks:
             _write_views(file)
