@@ -28,7 +28,7 @@ from pipeline.errors import MacError, first_line
 
 T = TypeVar("T")
 MEETING = timedelta(minutes=10)  # so long a process waits for the others to start, or to finish a step
-WAITING = timedelta(days=7)  # and so long for process 0, which may wait for another run
+WAITING = timedelta(days=7)  # and so long while process 0 waits for another run, or writes
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,15 @@ class Ranks:
     Attributes:
         rank: the number of this process, from 0.
         count: how many processes there are.
-        calm: the connection on which they wait for one another; without one, PyTorch's own.
+        patient: the connection on which they wait for what process 0 does alone; without one, PyTorch's own.
         fast: the connection that tensors take; without one, PyTorch's own.
+
+    All else takes PyTorch's own connection, on which a process that is lost is noticed after MEETING.
     """
 
     rank: int = 0
     count: int = 1
-    calm: distributed.ProcessGroup | None = None
+    patient: distributed.ProcessGroup | None = None
     fast: distributed.ProcessGroup | None = None
 
     @property
@@ -73,7 +75,7 @@ class Ranks:
         if self.count == 1:
             return [value]
         found: list[T] = [value] * self.count
-        distributed.all_gather_object(found, value, group=self.calm)
+        distributed.all_gather_object(found, value)
         return found
 
     def require_same(self, module: str, **things: object) -> None:
@@ -116,7 +118,12 @@ class Ranks:
     def wait(self) -> None:
         """Wait until all processes have reached this point."""
         if self.count > 1:
-            distributed.barrier(group=self.calm)
+            distributed.barrier()
+
+    def wait_for_first(self) -> None:
+        """Wait like `wait`, however long process 0 takes for what it does alone."""
+        if self.count > 1:
+            distributed.barrier(group=self.patient)
 
 
 ALONE = Ranks()
@@ -149,8 +156,8 @@ def joined(name: str) -> Iterator[torch.device]:
     level = log.level
     try:
         distributed.init_process_group("gloo", timeout=MEETING)
-        calm = distributed.new_group(backend="gloo", timeout=WAITING)
-        found = Ranks(distributed.get_rank(), distributed.get_world_size(), calm)
+        patient = distributed.new_group(backend="gloo", timeout=WAITING)
+        found = Ranks(distributed.get_rank(), distributed.get_world_size(), patient)
         if not found.first:
             log.setLevel(logging.ERROR)
         host = socket.gethostname()
@@ -161,10 +168,10 @@ def joined(name: str) -> Iterator[torch.device]:
         if on.type == "cuda":
             torch.cuda.set_device(on)
             fast = distributed.new_group(backend="nccl", timeout=MEETING)
-            found = Ranks(found.rank, found.count, calm, fast)
+            found = Ranks(found.rank, found.count, patient, fast)
         _here = found
         yield on
-        found.wait()
+        found.wait_for_first()
     except RuntimeError as error:
         if not _is_of_connection(error):
             raise

@@ -19,6 +19,7 @@ def test_without_torchrun_there_is_this_process_alone() -> None:
     assert found.total(values).tolist() == [1, 1, 1]
     found.level(model)
     found.wait()
+    found.wait_for_first()
     assert found.each("x") == ["x"]
     found.require_same("pipeline.errors", images="a")
     found.require_all(True, "")
@@ -32,6 +33,19 @@ def told(monkeypatch: pytest.MonkeyPatch, *of_others: object) -> Ranks:
 
     monkeypatch.setattr(Ranks, "each", each)
     return Ranks(0, len(of_others) + 1)
+
+
+def test_only_what_process_0_does_alone_is_waited_for_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others take PyTorch's own connection, which gives a lost process up after ten minutes."""
+    took: list[object] = []
+    for name in ("barrier", "all_gather_object"):
+        noted = lambda *_, group=None: took.append(group)  # noqa: E731
+        monkeypatch.setattr(torch.distributed, name, noted)
+    ranks = Ranks(1, 2, patient="patient", fast="fast")
+    ranks.each(0)
+    ranks.wait()
+    ranks.wait_for_first()
+    assert took == [None, None, "patient"]
 
 
 def test_processes_with_other_code_or_files_do_not_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
