@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.last_layer.heads import Heads
-from pipeline.last_layer.loss import cross_entropy, gradient_
+from pipeline.last_layer.loss import cross_entropy, gradient_, one_hot
 from pipeline.last_layer.table import blocks
 from pipeline.last_layer.views import Views
 
@@ -41,7 +41,7 @@ class Sums:
     def __init__(self, views: Views, alpha: float, beta: float, classes: int) -> None:
         draws, count = views.order.shape
         self._table = views.table
-        self._onehot = F.one_hot(views.label, classes).double()
+        self._label, self._classes = views.label, classes
         # Of each term with a weight: where its views begin in the table, their rows, what each row counts.
         in_order = torch.arange(count, device=views.label.device)
         self._terms = [(0, in_order, views.weight.double() / count)]
@@ -69,7 +69,7 @@ class Sums:
         loss, gradient = whole.new_zeros(()), torch.zeros_like(whole)
         for block, x in blocks(self._table, part.start, part.stop, BLOCK):
             rows = of_places[block.start - begin : block.stop - begin]
-            onehot, each = self._onehot[rows], counts[rows]
+            onehot, each = one_hot(self._label[rows], self._classes, torch.float64), counts[rows]
             losses, log_p = cross_entropy((x @ weight.T).double() + bias, onehot, axis=1)
             by_logits = gradient_(log_p, onehot, each[:, None])
             loss += losses @ each
