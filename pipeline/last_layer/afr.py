@@ -37,7 +37,7 @@ def fit(cached: Cached) -> Fitted:
     weight = torch.stack([row_weights(probability, label, gamma) for gamma, _ in settings])
     penalty = torch.tensor([penalty for _, penalty in settings], device=label.device)
     best = BestSoFar(cached.validation)
-    descend(lambda: views.originals(rows), label, weight, penalty, cached.erm, best)
+    descend(views.repeated(rows), label, weight, penalty, cached.erm, best)
     worst, mean = cached.validation.scores(best.heads)
     k = prefer(worst[0], mean[0])
     gamma, chosen = settings[k]

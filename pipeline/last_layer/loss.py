@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def one_hot(label: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Labels (…) int64 as (…, C): 1 for the class and 0 for the others. For some rows; of all, it is large."""
+    """Labels (…) int64 as (…, C): 1 for the class and 0 for the others. Not for all rows: it is large."""
     return (label[..., None] == torch.arange(classes, device=label.device)).to(dtype)
 
 

@@ -60,16 +60,16 @@ class Table(Protocol):
         ...
 
 
-def step_of(table: Table, size: int = BLOCK) -> int:
-    """How many rows a block of at most `size` bytes has; one, if one is larger."""
-    return max(1, size // (4 * table.width))
+def step_of(table: Table, size: int | None = None) -> int:
+    """How many rows a block of at most `size` bytes has (None: BLOCK); one, if one row is larger."""
+    return max(1, (size or BLOCK) // (4 * table.width))
 
 
-def blocks(table: Table, start: int, stop: int, size: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
+def blocks(table: Table, start: int, stop: int, size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
     """Successive rows of a table, a few at a time: which they are, and the rows (n, D).
 
     Args:
-        size: the most bytes of a block.
+        size: the most bytes of a block; None: BLOCK.
     """
     step = step_of(table, size)
     cut = [slice(first, min(first + step, stop)) for first in range(start, stop, step)]

@@ -1,6 +1,6 @@
 """The cached features of the retraining set."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,7 @@ from pipeline.last_layer.table import Resident, Streamed, Table, blocks, step_of
 from pipeline.params.fit import FitParams
 from pipeline.store import Artefact
 
-MARGIN = 0.7  # features are kept in memory, if auto, up to this share of what is free
+MARGIN = 0.7  # features are kept in memory up to this share of what is free
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,17 @@ class Views:
         if rows is None or is_all(rows):
             return (block for _, block in blocks(self.table, 0, len(self.label)))
         return self.table.rows(numbers(rows).to(self.table.index_on).split(step_of(self.table)))
+
+    def repeated(self, rows: Tensor) -> Callable[[], Iterator[Tensor]]:
+        """Begins to read the same blocks as `originals`, again and again.
+
+        Where some rows, and not all, are read, and they fit into memory, they are taken once.
+        """
+        needed = 4 * self.table.width * len(numbers(rows))
+        if not is_all(rows) and needed <= MARGIN * free_memory(self.table.device):
+            taken = self.take(rows)
+            return lambda: iter(taken.split(step_of(self.table)))
+        return lambda: self.originals(rows)
 
     def take(self, rows: Tensor) -> Tensor:
         """The originals of some rows, (n,) int64 or (M,) bool, all at once: (n, D)."""

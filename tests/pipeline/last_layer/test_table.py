@@ -110,7 +110,7 @@ def test_other_methods_have_the_same_heads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Many blocks, too."""
-    monkeypatch.setattr(views, "BLOCK", 20 * 4 * cached.WIDTH)
+    monkeypatch.setattr(table, "BLOCK", 20 * 4 * cached.WIDTH)
     monkeypatch.setattr(afr, "descend", partial(afr.descend, steps=20))
     monkeypatch.setattr(evals, "SIZES", (5,))
     made, heads = cached.write(tmp_path, kept=[1]), []
