@@ -161,10 +161,11 @@ def joined(name: str) -> Iterator[torch.device]:
         if not found.first:
             log.setLevel(logging.ERROR)
         host = socket.gethostname()
-        log.info("%d processes train together; the first one, on %s, writes", found.count, host)
+        if found.count > 1:
+            log.info("%d processes train together; the first one, on %s, writes", found.count, host)
         on = _own_device(name)
-        kinds = found.each(on.type)
-        found.require_all(on.type == kinds[0], f"has no device {kinds[0]}, which process 0 has; choose cpu")
+        same = on.type == found.each(on.type)[0]
+        found.require_all(same, "computes on another kind of device than process 0; choose cpu")
         if on.type == "cuda":
             torch.cuda.set_device(on)
             fast = distributed.new_group(backend="nccl", timeout=MEETING)
@@ -188,9 +189,9 @@ def joined(name: str) -> Iterator[torch.device]:
 
 def _own_device(name: str) -> torch.device:
     on = pick(name)
-    if on.type != "cuda":
+    if on.type != "cuda" or (on.index is not None and torchrun.count() == 1):
         return on
-    if on.index is not None and torchrun.count() > 1:
+    if on.index is not None:
         raise MacError(f"device {name}: each process takes a GPU of its own; choose cuda")
     return pick(f"cuda:{torchrun.local_rank()}")
 

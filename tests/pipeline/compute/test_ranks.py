@@ -79,6 +79,10 @@ def test_each_process_of_a_machine_takes_the_gpu_of_its_number(monkeypatch: pyte
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(MacError, match="^device cuda:2: the last CUDA device"):
         _own_device("auto")
+    for name, value in {"WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert _own_device("cuda") == torch.device("cuda:0")
+    assert _own_device("cuda:1") == torch.device("cuda:1")
 
 
 def test_a_lost_connection_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
