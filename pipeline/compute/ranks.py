@@ -78,6 +78,14 @@ class Ranks:
         distributed.all_gather_object(found, value)
         return found
 
+    def to_first(self, value: T) -> list[T] | None:
+        """The `value` of every process, in their order, for process 0; None for the others. It is pickled."""
+        if self.count == 1:
+            return [value]
+        found: list[T] | None = [value] * self.count if self.first else None
+        distributed.gather_object(value, found)
+        return found
+
     def require_same(self, module: str, **things: object) -> None:
         """Refuse to train together with processes whose code or files are others.
 
