@@ -24,7 +24,7 @@ BLOCK = 32 << 20  # bytes of features that are worked on at a time, if all of th
 
 
 class Table(Protocol):
-    """T rows of D features, float32."""
+    """T rows of D features, float32; each row is a view of an image."""
 
     @property
     def width(self) -> int:

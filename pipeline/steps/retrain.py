@@ -97,5 +97,6 @@ def _fitted(
     if context.cluster is None:
         return mac.fit(Views.of(features, params, on), validation, start, params, [setting])
     here = params.model_copy(update={"memory": "streamed"})
-    with spread(context.cluster, given.reference("erm", "features"), params, context.on.type) as each:
-        return mac.fit(Views.of(features, here, on), validation, start, params, [setting], each=each)
+    with spread(context.cluster, given.reference("erm", "features"), params, context.on.type) as elsewhere:
+        views = Views.of(features, here, on)
+        return mac.fit(views, validation, start, params, [setting], elsewhere=elsewhere)
