@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,7 +120,53 @@ def test_a_try_after_one_that_failed_finds_its_rows_and_nothing_else(tmp_path: P
     assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
-def of(row: NDArray[np.uint8]) -> NDArray[np.uint8]:
+@pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize("places", [0, 1])
+def test_a_second_try_that_fails_keeps_the_rows_at_places_that_it_did_not_make(
+    tmp_path: Path, killed: bool, places: int
+) -> None:
+    """A killed try leaves the file as it is at that moment; else HDF5 closes it."""
+    write_all(tmp_path / "whole.h5", tmp_path / "scratch")
+    out, scratch, as_killed = tmp_path / "a.h5", tmp_path / "scratch", tmp_path / "as killed"
+
+    def fail(made: int) -> None:
+        with pytest.raises(Killed), writing(out, scratch) as artefact:
+            image = artefact.place("image", IMAGES.shape) if made > 0 else None
+            mask = artefact.chunks("mask", MASKS.shape) if made > 1 else None
+            if image and mask:
+                image.at(0, 10).keep(IMAGES)
+                artefact.place("phi", PHI.shape, axis=1).at(0, 10).keep(PHI)
+            if killed:
+                shutil.copytree(scratch, as_killed)
+            raise Killed
+        if killed:
+            shutil.rmtree(scratch)
+            as_killed.rename(scratch)
+
+    fail(2)
+    fail(places)
+    with writing(out, scratch) as artefact:
+        image, mask = artefact.place("image", IMAGES.shape), artefact.chunks("mask", MASKS.shape)
+        phi = artefact.place("phi", PHI.shape, axis=1)
+        digests = np.stack([of(row) for row in PHI.reshape(-1, 3)])
+        assert phi.at(0, 10).holds({"digest": digests})
+        assert image.at(0, 10).holds({"digest": np.stack([of(row) for row in IMAGES])})
+        mask.add(mask.at(0, 10).keep(MASKS))
+        artefact.write("label", np.arange(10))
+    assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "noted", ["5", "[1]", "[[1, null]]", '{"a": 1}', "[[-1, 3]]", "[[1.5, 2]]", "\udcff"]
+)
+def test_a_list_of_places_that_is_none_is_not_used(tmp_path: Path, noted: str) -> None:
+    write_all(tmp_path / "whole.h5", tmp_path / "scratch")
+    (tmp_path / "scratch/a.places.json").write_text(noted, errors="surrogateescape")
+    write_all(tmp_path / "a.h5", tmp_path / "scratch")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def of(row: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.frombuffer(sha256(row.tobytes()).digest(), np.uint8)
 
 
