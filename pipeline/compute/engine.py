@@ -264,8 +264,8 @@ class Scratch:
             raise MacError(
                 f"{self.folder}: {name}: {len(lost)} of {len(tasks)} blocks, rows {first.start} to "
                 f"{first.stop - 1} first, are not as the workers wrote them: the file system lost writes; "
-                "run the same command again, which computes these alone; if it happens again, set MAC_SCRATCH "
-                "to a folder on another file system"
+                "run the same command again, which computes these alone; if it happens again, set "
+                "MAC_SCRATCH to a folder on another file system"
             )
 
 

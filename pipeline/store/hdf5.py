@@ -29,7 +29,7 @@ from pipeline.spec import checked_names
 from pipeline.store.files import MOST_TEXT, ballast, decoded, regular, replacing, sync, write_json
 from pipeline.store.provenance import VERSION, Provenance, digest_of, file_digest
 from pipeline.store.rows import LEVEL, Chunks, Place
-from pipeline.store.schema import NAMES, Codes, Field, Schema
+from pipeline.store.schema import NAMES, Codes, Field, Orders, Schema
 
 SEAL = 512  # bytes of the HDF5 user block
 
@@ -526,6 +526,10 @@ class Artefact:
                 _require_values(name, field, dataset, self.lengths)
             elif isinstance(field.values, Codes) and field.values.of in lengths:
                 _require_values(name, field, dataset, lengths)
+            if lengths is None and isinstance(field.values, Orders):
+                batch = self._datasets[field.values.batches][:]
+                if problem := field.values.contradiction(dataset[:], batch):
+                    raise ValueError(f"dataset '{name}' {problem}")
 
 
 @contextmanager
