@@ -284,7 +284,9 @@ def create(
     for name, text in texts.items():
         if len(text.encode()) > MOST_TEXT:
             raise MacError(f"{path}: cannot be written: attribute '{name}' is too long")
-    with replacing(path, made_at=scratch and scratch / path.name) as made_at:
+    states: list[str] = []  # the last one is that of the file that comes to be at `path`
+    made = scratch and scratch / path.name
+    with replacing(path, made_at=made, last=lambda file: states.append(_state(file))) as made_at:
         try:
             with ballast(made_at) as let_go:
                 writer = Writer(path, made_at, schema)
@@ -306,9 +308,8 @@ def create(
                 raise error.__context__ from None
             raise
         writer.seal()
-        state = _state(made_at)
     writer.noted.unlink(missing_ok=True)  # only now: until then, another try needs it
-    _remember(path, schema, state)
+    _remember(path, schema, states[-1])
 
 
 def _to_read(path: Path) -> h5py.File:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.errors import MacError
-from pipeline.store import Field, Place, Writer
+from pipeline.store import Field, Place, Writer, hdf5
 
 RNG = np.random.default_rng(0)
 SCHEMA = {
@@ -200,6 +200,15 @@ def test_an_artefact_made_on_another_file_system_is_copied(
     write_all(tmp_path / "data/a.h5", tmp_path / "scratch")
     assert (tmp_path / "data/a.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert not list((tmp_path / "scratch").iterdir())
+    monkeypatch.setattr(hdf5, "_digest", lambda *_: "")  # it is known, and not read again
+    assert np.array_equal(read(tmp_path / "data/a.h5", "label"), np.arange(10))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    """Though the work is done in another folder."""
+    with pytest.raises(MacError, match="^/sys/a.h5: cannot be written"):  # noqa: SIM117
+        with writing(Path("/sys/a.h5"), tmp_path / "scratch"):
+            raise AssertionError
 
 
 def test_rows_can_be_left_out_after_all_are_written(tmp_path: Path) -> None:
