@@ -467,7 +467,7 @@ class Artefact:
         dtype: np.dtype[Any] = self._datasets[name].stored
         return dtype
 
-    def place(self, name: str) -> tuple[int, int]:
+    def stored_at(self, name: str) -> tuple[int, int]:
         """Where the values of a dataset begin, for `os.preadv`: the descriptor of the open file, an offset.
 
         Raises:

@@ -113,7 +113,7 @@ def test_masks_are_compressed_as_hdf5_does_it(tmp_path: Path) -> None:
 
 
 def test_a_try_after_one_that_failed_finds_its_rows_and_nothing_else(tmp_path: Path) -> None:
-    """What is left of the file's structure and of chunks is not seen in the bytes of the next try."""
+    """What is left of the file's structure is not seen in the bytes of the next try."""
     write_all(tmp_path / "whole.h5", tmp_path / "scratch")
     out, scratch = tmp_path / "a.h5", tmp_path / "scratch"
     with pytest.raises(Killed), writing(out, scratch) as artefact:
@@ -248,7 +248,7 @@ def test_floating_point_numbers_are_rounded_to_what_their_dataset_has(tmp_path: 
 
 
 def test_the_digest_is_the_same_if_it_follows_the_rows(tmp_path: Path) -> None:
-    """Rows are written after all else; one that is changed after it was read is found."""
+    """Rows are written after all else. A try that fails leaves the artefact that is there."""
     found = []
     for follows in (False, True):
         with writing(tmp_path / "a.h5", tmp_path / "scratch") as artefact:
