@@ -130,7 +130,7 @@ class Streamed:
         self._dtype, self._path = features.stored(names[0]), features.path
         if any(features.stored(name) != self._dtype for name in names):
             raise MacError(f"{features.path}: its features have two dtypes; run 'mac features'")
-        places = [features.place(name) for name in names]
+        places = [features.stored_at(name) for name in names]
         self._file = os.dup(places[0][0])
         weakref.finalize(self, os.close, self._file)
         # Where each dataset begins: among the rows, and in the file.
