@@ -19,6 +19,10 @@ from pipeline.errors import MacError, first_line
 from pipeline.graph import STAGES
 from stages.echo import Formatter
 
+# Threads that wait sleep, instead of spinning on a core that another program needs. OpenMP reads this as
+# PyTorch is loaded, which the module of a command may do.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # The commands that are not stages, listed before and after the stages. Each is a module of `stages.tools`.
 BEFORE = {
     "init": "write a params.yaml to start from",
@@ -114,12 +118,8 @@ def main(quiet: bool) -> None:
     The stages read params.yaml and run in the order of this list. `dvc repro` runs the stages that are out of
     date.
     """
-    # Threads that wait sleep, instead of spinning on a core that another program needs. OpenMP reads this as
-    # PyTorch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.getLogger("mac").setLevel(
-        logging.WARNING if quiet else logging.INFO
-    )  # libraries report only problems
+    # Libraries report only problems.
+    logging.getLogger("mac").setLevel(logging.WARNING if quiet else logging.INFO)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from pipeline import graph, params_file
 from pipeline.compute import torchrun
@@ -94,7 +95,8 @@ def run(
     function = stage.function()
     project = graph.project(data, **(elsewhere or {}))
     outs = [project.path(made.name) for made in stage.makes]
-    with _cluster(workers, scheduler_address, device) as cluster:
+    divisible = all(model.divisible for model in models)
+    with _cluster(stage, divisible, workers, scheduler_address, device) as cluster:
         name = _device(stage, device) if cluster is None else cluster.on.type
         context = Context(name, scratch_of(data), cluster)
         with _recorded(data, stage.name, name.partition(":")[0]), project.open(*stage.needs) as given:
@@ -156,14 +158,24 @@ def _device(stage: Stage, device: str) -> str:
 
 
 def _cluster(
-    workers: int | None, address: str | None, device: str
+    stage: Stage, divisible: bool, workers: int | None, address: str | None, device: str
 ) -> "AbstractContextManager[DaskCluster | None]":
-    """The cluster that the options ask for; None if they ask for none."""
+    """The cluster that the options ask for; None if they ask for none, or if the work is not divisible."""
     if workers is None and address is None:
+        return nullcontext()
+    if not divisible:
+        if workers is not None or not _is_of_environment("scheduler_address"):
+            log.info("%s: with these parameters this process computes alone, without workers", stage.name)
         return nullcontext()
     from pipeline.compute.cluster import connect  # distributed takes a while to import
 
     return connect(workers, address, device)
+
+
+def _is_of_environment(option: str) -> bool:
+    """Whether a variable of the environment, and not the command's line, sets an option."""
+    called = click.get_current_context(silent=True)
+    return called is not None and called.get_parameter_source(option) is ParameterSource.ENVIRONMENT
 
 
 def scratch_of(data: Path) -> Path:

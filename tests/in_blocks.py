@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import store
-from pipeline.compute.engine import Arrays, Block, Into, Scratch, blocks
+from pipeline.compute.engine import Arrays, Block, Cluster, Into, Scratch, blocks
 from pipeline.store import Field
 
 ROWS, COLUMNS, DRAWS, KILLS = 40, 500, 3, 12
@@ -55,7 +55,9 @@ class Squares:
         return {"square": square, "drawn": DRAWN[:, block.slice], "mask": square % 3 == 0}
 
 
-def make(folder: Path, work: Squares, size: int = 8, threads: int = 1) -> bytes:
+def make(
+    folder: Path, work: Squares, size: int = 8, threads: int = 1, cluster: Cluster | None = None
+) -> bytes:
     """The artefact, made in blocks of `size` rows; `a.h5` in the folder."""
     folder.mkdir(exist_ok=True)
     out, scratch = folder / "a.h5", Scratch(folder / "scratch", "squares", __name__)
@@ -65,7 +67,8 @@ def make(folder: Path, work: Squares, size: int = 8, threads: int = 1) -> bytes:
             "drawn": artefact.place("drawn", DRAWN.shape, axis=1, order=ORDER),
             "mask": artefact.chunks("mask", SQUARE.shape),
         }
-        scratch.map_blocks(work, blocks(ROWS, size), into=into, part="part", threads=threads)
+        cut = blocks(ROWS, size)
+        scratch.map_blocks(work, cut, into=into, part="part", threads=threads, cluster=cluster)
     return out.read_bytes()
 
 

@@ -11,6 +11,7 @@ here takes orders only from this process, by TLS with a key that is nowhere else
 import asyncio
 import logging
 import os
+import re
 import resource
 import signal
 import socket
@@ -377,12 +378,15 @@ class _Carrier(WorkerPlugin):
         """Name the worker in what it cannot do."""
         try:
             yield
-        except MemoryError:
-            raise MacError(f"{self._where}: memory ran out before the first block") from None
         except ImportError as error:
             raise MacError(f"{self._where}: {first_line(error)}; {SAME_PACKAGE}") from None
         except (MacError, OSError) as error:
             raise MacError(f"{error} ({self._where})") from None
+        except (MemoryError, RuntimeError) as error:  # PyTorch raises a RuntimeError for it
+            said = first_line(error)
+            if isinstance(error, RuntimeError) and not re.search("can't allocate memory|out of memory", said):
+                raise
+            raise MacError(f"{self._where}: memory ran out ({said}); free some of it") from None
 
     def _look_for(self, folder: Path) -> None:
         try:
@@ -465,6 +469,7 @@ class DaskCluster:
             options = {"pure": False, "resources": self._wanted()}
 
             def each(parts: Sequence[range], argument: Any) -> list[Any]:
+                watch.seen()  # what this process did meanwhile is no stall
                 futures = {}
                 for part in parts:
                     future = self.client.submit(_answer_on_worker, key, part, argument, **options)
@@ -566,7 +571,7 @@ class _Watch:
                     log.warning("no workers are left; waiting for new ones")
 
     def _restart_if_stalled(self) -> None:
-        if time.monotonic() - self._last > STALLED:
+        if self._client.futures and time.monotonic() - self._last > STALLED:  # else nothing is wanted
             busy = [worker for worker, keys in self._client.processing().items() if keys]
             log.warning("no block was finished for %.0f s; restarting %d workers", STALLED, len(busy))
             self._client.restart_workers(busy, timeout=15, raise_for_error=False)

@@ -8,6 +8,7 @@ were there when this module was loaded: editing a file does not change a process
 import ast
 import hashlib
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -44,13 +45,14 @@ _LOADED = _on_disk()
 
 @cache
 def code_of(module: str) -> Code:
-    """The code that a module uses: itself, all that it imports, directly or not, and the packages' versions.
+    """The code that a module uses: itself, all that it imports, directly or not, and packages' versions.
 
     Imports inside functions count; those for type checkers alone do not. Of a module that is not in this
     package, all modules of this package count.
 
     Returns:
-        By name: a module's sha256 as hex; a package's version, or `none` if it is not installed.
+        By name: a module's sha256 as hex; a package's version, or `none` if it is not installed; and that of
+        zlib, which Python is linked with.
     """
     modules, packages = set[str](), set[str]()
     pending = [module] if module in _LOADED else list(_LOADED)
@@ -63,7 +65,8 @@ def code_of(module: str) -> Code:
             packages |= {each.partition(".")[0] for each in imported}
     digests = {name: hashlib.sha256(_LOADED[name]).hexdigest() for name in sorted(modules)}
     others = packages - sys.stdlib_module_names - NOT_COMPUTING - {_PACKAGE.name, ""}
-    return digests | {INSTALLED_AS.get(name, name): _version(name) for name in sorted(others)}
+    linked = {"zlib": zlib.ZLIB_RUNTIME_VERSION} if "zlib" in packages else {}  # masks are packed by it
+    return digests | {INSTALLED_AS.get(name, name): _version(name) for name in sorted(others)} | linked
 
 
 def difference(here: Code, there: Code) -> str:

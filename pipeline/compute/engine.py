@@ -10,8 +10,9 @@ file. It has the digests of the rows that are at their places, and all else that
 after these rows, under a temporary name, and then renamed. The name of the scratch folder contains the
 fingerprint of everything that its blocks depend on, the code too; each record contains the digest of its
 contents; and before a record is used again, the rows are read, and compared with their digests. So a block
-that is found equals the one that would be computed. The bytes do not depend on where the work runs: in this
-process, or in the workers of `pipeline.compute.cluster`.
+that is found equals the one that would be computed. So are the rows that other machines wrote, after all are
+written. The bytes do not depend on where the work runs: in this process, or in the workers of
+`pipeline.compute.cluster`.
 """
 
 import fcntl
@@ -109,13 +110,13 @@ class Task:
         with _memory_is_told(self.block):
             computed = function(self.block)
         kept: dict[str, NDArray[Any]] = {}
+        for name, array in computed.items():
+            if name in self.targets:
+                its = self.targets[name].write(array)
+                kept |= {f"{name}/{key}": each for key, each in its.items()}
+            else:
+                kept[name] = np.ascontiguousarray(array)
         with replacing(self.record, durable=False) as temporary, tensor_errors():
-            for name, array in computed.items():
-                if name in self.targets:
-                    its = self.targets[name].keep(array)
-                    kept |= {f"{name}/{key}": each for key, each in its.items()}
-                else:
-                    kept[name] = np.ascontiguousarray(array)
             save_file(kept, temporary, {"sha256": _digest(kept)})
         return self.block
 
@@ -234,9 +235,9 @@ class Scratch:
             record = self.folder / part / f"{block.start:09d}-{block.stop:09d}.safetensors"
             targets = {each: rows.at(block.start, block.stop) for each, rows in into.items()}
             tasks.append(Task(block, record, targets))
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            is_done = list(pool.map(Task.is_done, tasks))
-        missing = [task for task, done in zip(tasks, is_done, strict=True) if not done]
+        if there := sum(task.record.exists() for task in tasks):
+            log.info("%s: %d of %d blocks are there from before; they are checked", name, there, len(cut))
+        missing = _not_done(tasks)
         if len(missing) < len(cut):
             log.info("%s: %d of %d blocks were done before", name, len(cut) - len(missing), len(cut))
         rows = sum(len(task.block) for task in missing)
@@ -250,6 +251,28 @@ class Scratch:
                 cluster.compute(name, work, missing, done)
             elif missing:
                 _compute_here(name, work, missing, done, threads)
+        if missing and cluster is not None:
+            self._require_done(name, tasks)
+
+    def _require_done(self, name: str, tasks: Sequence[Task]) -> None:
+        """Compare all rows with their records, after other machines wrote some.
+
+        Only now: two machines may write to the same page of the file.
+        """
+        if lost := _not_done(tasks):
+            first = lost[0].block
+            raise MacError(
+                f"{self.folder}: {name}: {len(lost)} of {len(tasks)} blocks, rows {first.start} to "
+                f"{first.stop - 1} first, are not as the workers wrote them: the file system lost writes; "
+                "run the same command again, which computes these alone; if it happens again, set "
+                "MAC_SCRATCH to a folder on another file system"
+            )
+
+
+def _not_done(tasks: Sequence[Task]) -> list[Task]:
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        is_done = list(pool.map(Task.is_done, tasks))
+    return [task for task, done in zip(tasks, is_done, strict=True) if not done]
 
 
 def _compute_here(

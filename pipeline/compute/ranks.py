@@ -28,7 +28,7 @@ from pipeline.errors import MacError, first_line
 
 T = TypeVar("T")
 MEETING = timedelta(minutes=10)  # so long a process waits for the others to start, or to finish a step
-WAITING = timedelta(days=7)  # and so long for process 0, which may wait for another run
+WAITING = timedelta(days=7)  # and so long while process 0 waits for another run, or writes
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,15 @@ class Ranks:
     Attributes:
         rank: the number of this process, from 0.
         count: how many processes there are.
-        calm: the connection on which they wait for one another; without one, PyTorch's own.
+        patient: the connection on which they wait for what process 0 does alone; without one, PyTorch's own.
         fast: the connection that tensors take; without one, PyTorch's own.
+
+    All else takes PyTorch's own connection, on which a process that is lost is noticed after MEETING.
     """
 
     rank: int = 0
     count: int = 1
-    calm: distributed.ProcessGroup | None = None
+    patient: distributed.ProcessGroup | None = None
     fast: distributed.ProcessGroup | None = None
 
     @property
@@ -73,7 +75,15 @@ class Ranks:
         if self.count == 1:
             return [value]
         found: list[T] = [value] * self.count
-        distributed.all_gather_object(found, value, group=self.calm)
+        distributed.all_gather_object(found, value)
+        return found
+
+    def to_first(self, value: T) -> list[T] | None:
+        """The `value` of every process, in their order, for process 0; None for the others. It is pickled."""
+        if self.count == 1:
+            return [value]
+        found: list[T] | None = [value] * self.count if self.first else None
+        distributed.gather_object(value, found)
         return found
 
     def require_same(self, module: str, **things: object) -> None:
@@ -116,7 +126,12 @@ class Ranks:
     def wait(self) -> None:
         """Wait until all processes have reached this point."""
         if self.count > 1:
-            distributed.barrier(group=self.calm)
+            distributed.barrier()
+
+    def wait_for_first(self) -> None:
+        """Wait like `wait`, however long process 0 takes for what it does alone."""
+        if self.count > 1:
+            distributed.barrier(group=self.patient)
 
 
 ALONE = Ranks()
@@ -149,22 +164,23 @@ def joined(name: str) -> Iterator[torch.device]:
     level = log.level
     try:
         distributed.init_process_group("gloo", timeout=MEETING)
-        calm = distributed.new_group(backend="gloo", timeout=WAITING)
-        found = Ranks(distributed.get_rank(), distributed.get_world_size(), calm)
+        patient = distributed.new_group(backend="gloo", timeout=WAITING)
+        found = Ranks(distributed.get_rank(), distributed.get_world_size(), patient)
         if not found.first:
             log.setLevel(logging.ERROR)
         host = socket.gethostname()
-        log.info("%d processes train together; the first one, on %s, writes", found.count, host)
+        if found.count > 1:
+            log.info("%d processes train together; the first one, on %s, writes", found.count, host)
         on = _own_device(name)
-        kinds = found.each(on.type)
-        found.require_all(on.type == kinds[0], f"has no device {kinds[0]}, which process 0 has; choose cpu")
+        same = on.type == found.each(on.type)[0]
+        found.require_all(same, "computes on another kind of device than process 0; choose cpu")
         if on.type == "cuda":
             torch.cuda.set_device(on)
             fast = distributed.new_group(backend="nccl", timeout=MEETING)
-            found = Ranks(found.rank, found.count, calm, fast)
+            found = Ranks(found.rank, found.count, patient, fast)
         _here = found
         yield on
-        found.wait()
+        found.wait_for_first()
     except RuntimeError as error:
         if not _is_of_connection(error):
             raise
@@ -181,9 +197,9 @@ def joined(name: str) -> Iterator[torch.device]:
 
 def _own_device(name: str) -> torch.device:
     on = pick(name)
-    if on.type != "cuda":
+    if on.type != "cuda" or (on.index is not None and torchrun.count() == 1):
         return on
-    if on.index is not None and torchrun.count() > 1:
+    if on.index is not None:
         raise MacError(f"device {name}: each process takes a GPU of its own; choose cuda")
     return pick(f"cuda:{torchrun.local_rank()}")
 

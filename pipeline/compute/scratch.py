@@ -36,6 +36,7 @@ def shared_scratch(
         )
     scratch = Scratch(context.scratch, name, module, *fingerprint, hardware)
     with scratch if ranks.first else nullcontext():
+        ranks.wait_for_first()
         _require_shared(scratch.folder, ranks)
         yield scratch.folder
 

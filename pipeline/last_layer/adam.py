@@ -13,13 +13,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.adam import adam
 
 from pipeline.last_layer.heads import Heads
-from pipeline.last_layer.loss import cross_entropy, gradient_
+from pipeline.last_layer.loss import cross_entropy, gradient_, one_hot
 from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
 from pipeline.setting import Setting
@@ -105,7 +104,6 @@ def fit_adam(
     heads = _Optimised(start, count, len(settings))
     l2s = [each.strength(params.l2) for each in settings]
     penalty = torch.tensor(l2s, dtype=torch.float32, device=device) if any(l2s) else None  # (K,)
-    onehot = F.one_hot(views.label, classes).float()
     for epoch in range(params.epochs):
         lr = params.lr * params.lr_gamma ** (epoch // params.lr_step)
         losses = torch.empty(len(batches), count, len(settings), device=device)
@@ -116,7 +114,7 @@ def fit_adam(
             share = row_weight[:, rows].transpose(0, 1)  # (S, V, B)
             share = share * present[:, None] / present.sum(1)[:, None, None]
             logits = heads.logits(x).view(count, len(terms), -1, classes, len(settings))  # (S, V, B, C, K)
-            y = onehot[rows][:, None, :, :, None]
+            y = one_hot(views.label[rows], classes)[:, None, :, :, None]
             loss, log_p = cross_entropy(logits, y, axis=3)
             weight = weigh(loss, share, term_weight, rows)
             by_logits = gradient_(log_p, y, weight[:, :, :, None])

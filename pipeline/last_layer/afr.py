@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator
 from itertools import product
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.last_layer.heads import Heads
-from pipeline.last_layer.loss import cross_entropy
+from pipeline.last_layer.loss import cross_entropy, one_hot
 from pipeline.last_layer.method import Cached, Fitted, Method
 from pipeline.metrics import prefer
 
@@ -38,7 +37,7 @@ def fit(cached: Cached) -> Fitted:
     weight = torch.stack([row_weights(probability, label, gamma) for gamma, _ in settings])
     penalty = torch.tensor([penalty for _, penalty in settings], device=label.device)
     best = BestSoFar(cached.validation)
-    descend(lambda: views.originals(rows), label, weight, penalty, cached.erm, best)
+    descend(views.repeated(rows), label, weight, penalty, cached.erm, best)
     worst, mean = cached.validation.scores(best.heads)
     k = prefer(worst[0], mean[0])
     gamma, chosen = settings[k]
@@ -95,7 +94,7 @@ def descend(
     """
     shape = (1, len(penalty))
     heads = Heads(erm.weight.expand(*shape, -1, -1).clone(), erm.bias.expand(*shape, -1).clone())
-    onehot = F.one_hot(label, erm.bias.shape[-1]).T.float().contiguous()
+    classes = erm.bias.shape[-1]
     best.offer(0, heads)
     for step in range(1, steps + 1):
         parameters = heads.weight.requires_grad_(), heads.bias.requires_grad_()
@@ -103,7 +102,8 @@ def descend(
         by_weight, by_bias = torch.autograd.grad(loss, parameters)
         for x in read():
             here = slice(done, done + len(x))
-            loss, done = weighted_loss(x, onehot[:, here], weight[:, here], heads).sum(), here.stop
+            onehot = one_hot(label[here], classes).T.contiguous()
+            loss, done = weighted_loss(x, onehot, weight[:, here], heads).sum(), here.stop
             for total, part in zip((by_weight, by_bias), torch.autograd.grad(loss, parameters), strict=True):
                 total += part
         heads = Heads(heads.weight.detach() - lr * by_weight, heads.bias.detach() - lr * by_bias)

@@ -10,10 +10,10 @@ Batches, optimiser and epochs are MaC's. So with one group, this is plain last-l
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.last_layer.llr import without_interventions
+from pipeline.last_layer.loss import one_hot
 from pipeline.last_layer.method import Cached, Fitted, Method, NotApplicableError
 
 ETA = 0.01  # η, as in the authors' code
@@ -31,15 +31,14 @@ class GroupWeights:
     """
 
     def __init__(self, group: Tensor, eta: float = ETA) -> None:
-        self._member = F.one_hot(group).float()  # (M, G)
+        self._group, self._groups = group, int(group.max()) + 1
         self._eta = eta
         self.weight: Tensor | None = None
 
     def __call__(self, loss: Tensor, share: Tensor, term_weight: Tensor, rows: Tensor) -> Tensor:
-        member = self._member[rows] * (rows >= 0)[..., None]  # (S, B, G)
-        mean = member / member.sum(1, keepdim=True).clamp(
-            min=1
-        )  # the weight of each row in its group's mean loss
+        member = one_hot(self._group[rows], self._groups) * (rows >= 0)[..., None]  # (S, B, G)
+        # The weight of each row in its group's mean loss.
+        mean = member / member.sum(1, keepdim=True).clamp(min=1)
         by_group = torch.einsum("svbk,vk,sbg->skg", loss, term_weight, mean)
         if self.weight is None:
             self.weight = torch.full_like(by_group, 1 / by_group.shape[-1])

@@ -1,7 +1,7 @@
 """Fits one head exactly, by L-BFGS on all views. The paper's loss is convex in the head.
 
-Loss and gradient are sums over parts of the views, in a fixed order. Others may compute the parts; the sum is
-the same.
+Loss and gradient are partial sums, over parts of the views, that are added in a fixed order. Others may
+compute them; the whole is the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.last_layer.heads import Heads
-from pipeline.last_layer.loss import cross_entropy, gradient_
+from pipeline.last_layer.loss import cross_entropy, gradient_, one_hot
 from pipeline.last_layer.table import blocks
 from pipeline.last_layer.views import Views
 
@@ -22,13 +22,13 @@ MAX_ITERATIONS = 500
 BLOCK = 4 << 20  # bytes of a block: the caches hold it until the gradient is computed
 PART = 1 << 15  # views
 
-Asked = tuple[float, float, NDArray[np.float64]]  # α, β and a head: weight and bias (C, D + 1)
-Share = tuple[float, NDArray[np.float64]]  # of the loss, and of its gradient (C, D + 1)
-Each = Callable[[Sequence[range], Asked], list[Share]]  # what each part gives, computed elsewhere
+Point = tuple[float, float, NDArray[np.float64]]  # α, β and a head: weight and bias (C, D + 1)
+PartialSums = tuple[float, NDArray[np.float64]]  # of the loss, and of its gradient (C, D + 1)
+Elsewhere = Callable[[Sequence[range], Point], list[PartialSums]]  # of each part, at a point
 
 
 class Sums:
-    """Shares of the loss, of a head and of some views. Masked and combined terms are means over all draws.
+    """Partial sums of a head's loss, over some views. Masked and combined terms are means over all draws.
 
     Args:
         alpha, beta: weights of the masked and the combined term.
@@ -41,7 +41,7 @@ class Sums:
     def __init__(self, views: Views, alpha: float, beta: float, classes: int) -> None:
         draws, count = views.order.shape
         self._table = views.table
-        self._onehot = F.one_hot(views.label, classes).double()
+        self._label, self._classes = views.label, classes
         # Of each term with a weight: where its views begin in the table, their rows, what each row counts.
         in_order = torch.arange(count, device=views.label.device)
         self._terms = [(0, in_order, views.weight.double() / count)]
@@ -54,8 +54,8 @@ class Sums:
             whole = range(begin, begin + len(rows))
             self.parts += [whole[start : start + PART] for start in range(0, len(whole), PART)]
 
-    def __call__(self, part: range, head: NDArray[np.float64]) -> Share:
-        """The share of a part.
+    def __call__(self, part: range, head: NDArray[np.float64]) -> PartialSums:
+        """The sums over a part.
 
         Features are multiplied in float32. Losses and sums are in float64, so that the line search sees small
         steps.
@@ -69,7 +69,7 @@ class Sums:
         loss, gradient = whole.new_zeros(()), torch.zeros_like(whole)
         for block, x in blocks(self._table, part.start, part.stop, BLOCK):
             rows = of_places[block.start - begin : block.stop - begin]
-            onehot, each = self._onehot[rows], counts[rows]
+            onehot, each = one_hot(self._label[rows], self._classes, torch.float64), counts[rows]
             losses, log_p = cross_entropy((x @ weight.T).double() + bias, onehot, axis=1)
             by_logits = gradient_(log_p, onehot, each[:, None])
             loss += losses @ each
@@ -78,28 +78,28 @@ class Sums:
         return loss.item(), gradient.cpu().numpy()
 
 
-def answers(views: Views, classes: int) -> Callable[[range, Asked], Share]:
-    """The share of a part, for who computes it elsewhere."""
+def partial_sums(views: Views, classes: int) -> Callable[[range, Point], PartialSums]:
+    """The sums over a part at a point, for who computes them elsewhere."""
     sums = lru_cache(1)(lambda alpha, beta: Sums(views, alpha, beta, classes))
 
-    def answer(part: range, asked: Asked) -> Share:
-        alpha, beta, head = asked
+    def over(part: range, point: Point) -> PartialSums:
+        alpha, beta, head = point
         with torch.no_grad():
             return sums(alpha, beta)(part, head)
 
-    return answer
+    return over
 
 
 @torch.no_grad()
 def fit_lbfgs(
-    views: Views, alpha: float, beta: float, classes: int, l2: float, each: Each | None = None
+    views: Views, alpha: float, beta: float, classes: int, l2: float, elsewhere: Elsewhere | None = None
 ) -> tuple[Heads, float]:
     """Solve for one setting of (α, β, l2). The masked and combined terms are means over all draws.
 
     Nothing is random.
 
     Args:
-        each: computes the parts elsewhere, on the same views; None: here.
+        elsewhere: computes the partial sums elsewhere, on the same views; None: here.
 
     Returns:
         The head, (1, 1, …), and the loss at the minimum.
@@ -108,14 +108,15 @@ def fit_lbfgs(
 
     def objective(head: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and its gradient (C, D + 1), of a head on the CPU."""
-        asked = head.numpy()
-        shares = (
-            each(sums.parts, (alpha, beta, asked)) if each else [sums(part, asked) for part in sums.parts]
-        )
+        there = head.numpy()
+        if elsewhere:
+            partial = elsewhere(sums.parts, (alpha, beta, there))
+        else:
+            partial = [sums(part, there) for part in sums.parts]
         weight = head[:, :-1]
         loss, gradient = l2 * weight.square().sum(), F.pad(2 * l2 * weight, (0, 1))
-        for share, by_head in shares:
-            loss += share
+        for by_part, by_head in partial:
+            loss += by_part
             gradient += torch.from_numpy(by_head)
         return loss, gradient
 

@@ -4,7 +4,13 @@ Each solver has its own order of axes; `axis` is the one with the C classes. Lab
 for the row's class and 0 for the others, in a shape that broadcasts to the shape of the logits.
 """
 
+import torch
 from torch import Tensor
+
+
+def one_hot(label: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Labels (…) int64 as (…, C): 1 for the class and 0 for the others. Not for all rows: it is large."""
+    return (label[..., None] == torch.arange(classes, device=label.device)).to(dtype)
 
 
 def cross_entropy(logits: Tensor, onehot: Tensor, axis: int) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from pipeline.last_layer.adam import NotFiniteError, Weigh, fit_adam, mean_of_ba
 from pipeline.last_layer.best_so_far import BestSoFar
 from pipeline.last_layer.heads import Heads
 from pipeline.last_layer.held_out_split import HeldOutSplit
-from pipeline.last_layer.lbfgs import Each, fit_lbfgs
+from pipeline.last_layer.lbfgs import Elsewhere, fit_lbfgs
 from pipeline.last_layer.scale import Scale
 from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
@@ -48,7 +48,7 @@ def fit(
     params: FitParams,
     settings: Sequence[Setting],
     weigh: Weigh = mean_of_batch,
-    each: Each | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Retrained:
     """Fit a head for every seed of `params.head_seeds` and every setting at once.
 
@@ -60,7 +60,7 @@ def fit(
         start: the ERM head for raw features, (1, 1, …).
         params: its l2 is that of settings that have none.
         weigh: how much each row of a batch counts (`adam` only).
-        each: computes the parts of the loss elsewhere, on the views that `prepared` gives (`lbfgs` only).
+        elsewhere: computes the partial sums elsewhere, on the views that `prepared` gives (`lbfgs` only).
 
     Raises:
         MacError: the loss, or a head, is not finite.
@@ -71,7 +71,7 @@ def fit(
     if params.init == "zeros":
         start = Heads(torch.zeros_like(start.weight), torch.zeros_like(start.bias))
     if params.solver == "lbfgs":
-        retrained = _solved(views, validation, start.bias.shape[-1], params, settings, scale, each)
+        retrained = _solved(views, validation, start.bias.shape[-1], params, settings, scale, elsewhere)
     else:
         retrained = _best_epochs(views, validation, start, params, settings, scale, weigh)
     if not retrained.heads.finite().all():  # the last step may do it, which no loss shows
@@ -103,13 +103,13 @@ def _solved(
     params: FitParams,
     settings: Sequence[Setting],
     scale: Scale | None,
-    each: Each | None,
+    elsewhere: Elsewhere | None,
 ) -> Retrained:
     """By L-BFGS, one setting after another."""
     fitted, losses = [], []
     for setting in settings:
         l2 = setting.strength(params.l2)
-        head, loss = fit_lbfgs(views, setting.alpha, setting.beta, classes, l2, each)
+        head, loss = fit_lbfgs(views, setting.alpha, setting.beta, classes, l2, elsewhere)
         if not math.isfinite(loss):
             raise MacError(f"retrain: the loss is {loss} at the end of L-BFGS; raise retrain.l2")
         fitted.append(head)

@@ -79,9 +79,8 @@ class _Scaled:
         return len(self.raw)
 
     def rows(self, wanted: Iterable[Tensor | slice]) -> Iterator[Tensor]:
-        memory = torch.empty(
-            0, self.width, device=self.device
-        )  # a new one each time costs as much as the rest
+        # One memory for all: a new one each time costs as much as the rest.
+        memory = torch.empty(0, self.width, device=self.device)
         for x in self.raw.rows(wanted):
             if len(memory) < len(x):
                 memory = torch.empty_like(x)

@@ -1,4 +1,4 @@
-"""The parts of a fit by L-BFGS on the workers of a cluster, which keep features.h5 open."""
+"""The partial sums of a fit by L-BFGS on the workers of a cluster, which keep features.h5 open."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.compute import device
 from pipeline.last_layer import mac
-from pipeline.last_layer.lbfgs import Asked, Each, Share, answers
+from pipeline.last_layer.lbfgs import Elsewhere, PartialSums, Point, partial_sums
 from pipeline.last_layer.views import Views
 from pipeline.params.fit import FitParams
 from pipeline.project import Reference
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Work:
-    """The parts, as they are sent to another process.
+    """The work, as it is sent to another process.
 
     Attributes:
         reference: erm and features.
@@ -30,17 +30,17 @@ class _Work:
     on: str
 
     @contextmanager
-    def open(self) -> Iterator[Callable[[range, Asked], Share]]:
+    def open(self) -> Iterator[Callable[[range, Point], PartialSums]]:
         with self.reference.open() as given:
             views = Views.of(given.file("features"), self.params, device.pick(self.on))
             classes = given.model("erm").head().bias.shape[-1]
-            yield answers(mac.prepared(views, self.params)[0], classes)
+            yield partial_sums(mac.prepared(views, self.params)[0], classes)
 
 
 def spread(
     cluster: "Cluster", reference: Reference, params: FitParams, on: str
-) -> AbstractContextManager[Each]:
-    """Workers that compute the parts of fits with `params`.
+) -> AbstractContextManager[Elsewhere]:
+    """Workers that compute the partial sums of fits with `params`.
 
     They share the memory of their machines, so none has all features in its own.
 

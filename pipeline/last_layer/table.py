@@ -24,7 +24,7 @@ BLOCK = 32 << 20  # bytes of features that are worked on at a time, if all of th
 
 
 class Table(Protocol):
-    """T rows of D features, float32."""
+    """T rows of D features, float32; each row is a view of an image."""
 
     @property
     def width(self) -> int:
@@ -51,18 +51,27 @@ class Table(Protocol):
         Their memory is used again as soon as the next are asked for.
 
         Args:
-            wanted: numbers of rows, (n,) int64 on `index_on`, or a slice. A thread may iterate over it.
+            wanted: numbers of rows, from 0, (n,) int64 on `index_on`, or a slice. A thread may iterate over
+                it.
+
+        Raises:
+            IndexError: a number is past the end. A slice is cut there.
         """
         ...
 
 
-def blocks(table: Table, start: int, stop: int, size: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
+def step_of(table: Table, size: int | None = None) -> int:
+    """How many rows a block of at most `size` bytes has (None: BLOCK); one, if one row is larger."""
+    return max(1, (size or BLOCK) // (4 * table.width))
+
+
+def blocks(table: Table, start: int, stop: int, size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
     """Successive rows of a table, a few at a time: which they are, and the rows (n, D).
 
     Args:
-        size: the most bytes of a block.
+        size: the most bytes of a block; None: BLOCK.
     """
-    step = max(1, size // (4 * table.width))
+    step = step_of(table, size)
     cut = [slice(first, min(first + step, stop)) for first in range(start, stop, step)]
     yield from zip(cut, table.rows(cut), strict=True)
 
@@ -121,7 +130,7 @@ class Streamed:
         self._dtype, self._path = features.stored(names[0]), features.path
         if any(features.stored(name) != self._dtype for name in names):
             raise MacError(f"{features.path}: its features have two dtypes; run 'mac features'")
-        places = [features.place(name) for name in names]
+        places = [features.stored_at(name) for name in names]
         self._file = os.dup(places[0][0])
         weakref.finalize(self, os.close, self._file)
         # Where each dataset begins: among the rows, and in the file.
@@ -165,7 +174,7 @@ class Streamed:
         several: list[NDArray[np.int64]] = []
         count = 0
         for each in wanted:
-            index = np.arange(each.start, each.stop) if isinstance(each, slice) else each.numpy()
+            index = np.arange(*each.indices(len(self))) if isinstance(each, slice) else each.numpy()
             if several and (count + len(index)) * self._row_bytes > READ:
                 yield several
                 several, count = [], 0
@@ -176,10 +185,14 @@ class Streamed:
 
     def _fill(self, index: NDArray[np.int64], found: NDArray[np.floating]) -> None:
         """Read rows (n,) into `found`, (n, D)."""
+        if not len(index):
+            return
+        if index.min() < 0 or index.max() >= len(self):
+            raise IndexError(f"{self._path}: {len(self)} rows, and one with another number is wanted")
         buffer = found.reshape(-1).view(np.uint8).data
         part = np.searchsorted(self._first, index, "right") - 1
         offset = self._offset[part] + (index - self._first[part]) * self._row_bytes
-        starts = np.flatnonzero(np.diff(offset, prepend=-1) != self._row_bytes)
+        starts = np.append(0, np.flatnonzero(np.diff(offset) != self._row_bytes) + 1)
         ends = np.append(starts[1:], len(index)) * self._row_bytes
         pieces = (offset[starts], starts * self._row_bytes, ends)
         for at, start, end in zip(*(each.tolist() for each in pieces), strict=True):

@@ -1,6 +1,6 @@
 """The cached features of the retraining set."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from pipeline.compute.device import free_memory
 from pipeline.compute.progress import log
 from pipeline.last_layer.heads import Heads
-from pipeline.last_layer.table import BLOCK, Resident, Streamed, Table
+from pipeline.last_layer.table import Resident, Streamed, Table, blocks, step_of
 from pipeline.params.fit import FitParams
 from pipeline.store import Artefact
 
-MARGIN = 0.7  # features are kept in memory, if auto, up to this share of what is free
+MARGIN = 0.7  # features are kept in memory up to this share of what is free
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,20 @@ class Views:
 
         The memory of a block is used again as soon as the next is asked for.
         """
-        step = max(1, BLOCK // (4 * self.table.width))
-        if rows is None or (rows.dtype == torch.bool and bool(rows.all())):
-            count = len(self.label)
-            return self.table.rows([slice(a, min(a + step, count)) for a in range(0, count, step)])
-        return self.table.rows(numbers(rows).to(self.table.index_on).split(step))
+        if rows is None or is_all(rows):
+            return (block for _, block in blocks(self.table, 0, len(self.label)))
+        return self.table.rows(numbers(rows).to(self.table.index_on).split(step_of(self.table)))
+
+    def repeated(self, rows: Tensor) -> Callable[[], Iterator[Tensor]]:
+        """Begins to read the same blocks as `originals`, again and again.
+
+        Where some rows, and not all, are read, and they fit into memory, they are taken once.
+        """
+        needed = 4 * self.table.width * len(numbers(rows))
+        if not is_all(rows) and needed <= MARGIN * free_memory(self.table.device):
+            taken = self.take(rows)
+            return lambda: iter(taken.split(step_of(self.table)))
+        return lambda: self.originals(rows)
 
     def take(self, rows: Tensor) -> Tensor:
         """The originals of some rows, (n,) int64 or (M,) bool, all at once: (n, D)."""
@@ -89,6 +98,11 @@ class Views:
     def logits(self, heads: Heads, rows: Tensor) -> Tensor:
         """What heads (S, K, …) say of the originals of some rows, (S, K, n, C)."""
         return torch.cat([heads.logits(block) for block in self.originals(rows)], 2)
+
+
+def is_all(rows: Tensor) -> bool:
+    """Whether some rows, given as (M,) bool, are all of them."""
+    return rows.dtype == torch.bool and bool(rows.all())
 
 
 def numbers(rows: Tensor) -> Tensor:

@@ -17,30 +17,35 @@ def draw_rows(
     Args:
         images: images.h5.
         rows: the rows of the training split.
-        known_only: take only images whose true mask is known, of those that are drawn else.
+        known_only: take only images whose true mask is known.
 
     Raises:
         MacError: `known_only`, and no training image has a true mask.
     """
-    label = images["label"][:]
+    if known_only:
+        known = with_foreground(images, rows)
+        if not len(known):
+            raise MacError(
+                f"{images.path}: no training image has a true mask, so saliency.method cannot be foreground"
+            )
+        if len(known) < len(rows):
+            counts = len(known), len(rows)
+            log.info("true masks are known for %d of %d training images; the others are left out", *counts)
+        rows = known
+    drawn = _drawn(images, rows, params)
+    if params.balance == "class":
+        log.info("class-balanced retraining set: %d images", len(drawn))
+    return drawn
 
-    def drawn(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return balanced(rows, label[rows], params.seed) if params.balance == "class" else rows
 
-    whole = drawn(rows)
-    return drawn(_known(images, whole)) if known_only else whole
+def rows_to_draw(images: Artefact, rows: NDArray[np.int64], params: RetrainingSetParams) -> NDArray[np.int64]:
+    """All rows that `draw_rows` gives, of known true masks only or not, in rising order."""
+    whole, known = _drawn(images, rows, params), with_foreground(images, rows)
+    return np.union1d(whole, _drawn(images, known, params)) if len(known) else whole
 
 
-def _known(images: Artefact, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    known = with_foreground(images, rows)
-    if not len(known):
-        raise MacError(
-            f"{images.path}: no training image has a true mask, so saliency.method cannot be foreground"
-        )
-    if len(known) < len(rows):
-        counts = len(known), len(rows)
-        log.info("true masks are known for %d of %d training images; the others are left out", *counts)
-    return known
+def _drawn(images: Artefact, rows: NDArray[np.int64], params: RetrainingSetParams) -> NDArray[np.int64]:
+    return balanced(rows, images["label"][:][rows], params.seed) if params.balance == "class" else rows
 
 
 def with_foreground(images: Artefact, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -64,6 +69,5 @@ def balanced(rows: NDArray[np.int64], label: NDArray[np.int64], seed: int) -> ND
     rng = np.random.default_rng(seed)
     members = [rows[label == c] for c in np.unique(label)]
     smallest = min(len(each) for each in members)
-    log.info("class-balanced retraining set: %d of each class", smallest)
     drawn = [rng.choice(each, smallest, replace=False) for each in members]
     return np.sort(np.concatenate(drawn))

@@ -1,7 +1,7 @@
 """Trains a whole network by SGD, epoch by epoch: for ERM, JTT and MaskTune."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Training:
         history: their measurements.
         best: the model's state dict after the best epoch so far, on the CPU.
         early: (N, classes) float32, the logits on the training split, what is held out included, after each
-            epoch of `params.keep_epochs` so far, by its number.
+            epoch of `params.keep_epochs` so far, by its number. Process 0 alone has them.
         criterion: what chooses: what `auto` stands for here.
 
     Raises:
@@ -203,7 +203,9 @@ class Training:
         self.epoch += 1
         self._validate(loss, accuracy, rate)
         if self.epoch in self.params.keep_epochs:
-            self.early[str(self.epoch)] = self.logits(self.given.rows("train"))
+            shares = self.ranks.to_first(self._logits_here(self.given.rows("train")))
+            if shares is not None:
+                self.early[str(self.epoch)] = _in_order(shares)
 
     def train_batches(self) -> tuple[float, float, float]:
         """One pass over the training rows.
@@ -304,7 +306,6 @@ class Training:
         """The class that the model predicts for each row, (n,) int64 on the CPU."""
         return self.logits(rows).argmax(1)
 
-    @torch.no_grad()
     def logits(self, rows: NDArray[np.int64]) -> Tensor:
         """The model's logits of each row without augmentation, (n, classes) float32 on the CPU.
 
@@ -312,6 +313,15 @@ class Training:
 
         Raises:
             MacError: they are not finite.
+        """
+        return _in_order(self.ranks.each(self._logits_here(rows)))
+
+    @torch.no_grad()
+    def _logits_here(self, rows: NDArray[np.int64]) -> list[Tensor]:
+        """The logits of this process's share of the batches of `rows`.
+
+        Raises:
+            MacError: in every process, if those of one are not finite.
         """
         self.model.eval()
         batches = [rows[start : start + EVAL_BATCH] for start in range(0, len(rows), EVAL_BATCH)]
@@ -321,14 +331,11 @@ class Training:
             with device.autocast(self.on, self.params.precision):
                 logits = self.model(x)
             found.append(logits.float().cpu())
-        shares = self.ranks.each(found)
-        together = torch.cat(
-            [shares[each % len(shares)][each // len(shares)] for each in range(len(batches))]
-        )
-        if not together.isfinite().all():  # the last step of an epoch may do it, which no loss shows
+        finite = all(bool(logits.isfinite().all()) for logits in found)
+        if not all(self.ranks.each(finite)):  # the last step of an epoch may do it, which no loss shows
             remedy = f"lower {self.name}.lr" if self.epoch else "use other weights"
             raise MacError(f"{self.name}: the logits are NaN or infinite after epoch {self.epoch}; {remedy}")
-        return together
+        return found
 
     def spec(self) -> ModelSpec:
         """How to build the model, and how an image file becomes its input."""
@@ -370,7 +377,7 @@ class Training:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue after the last epoch of a checkpoint of the same training."""
         self.model.load_state_dict(checkpoint.last)
-        self.best, self.early = checkpoint.best, checkpoint.early
+        self.best, self.early = checkpoint.best, checkpoint.early if self.ranks.first else {}
         self._reference = checkpoint.reference
         for number, parameter in self._parameters():
             if str(number) in checkpoint.momentum:
@@ -383,6 +390,12 @@ class Training:
     def _parameters(self) -> list[tuple[int, nn.Parameter]]:
         """The parameters that are trained, numbered."""
         return list(enumerate(self._optimizer.param_groups[0]["params"]))
+
+
+def _in_order(shares: Sequence[Sequence[Tensor]]) -> Tensor:
+    """What the processes computed of batches, of which each took every N-th, together (n, …)."""
+    count = sum(len(share) for share in shares)
+    return torch.cat([shares[each % len(shares)][each // len(shares)] for each in range(count)])
 
 
 def _copied(tensor: Tensor) -> Tensor:

@@ -25,6 +25,11 @@ class Block(BaseModel):
 
     block: ClassVar[str]
 
+    @property
+    def divisible(self) -> bool:
+        """Whether workers can share the work of a stage that has these parameters."""
+        return True
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_value(cls, value: object, info: ValidationInfo) -> object:

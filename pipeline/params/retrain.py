@@ -12,6 +12,11 @@ class RetrainParams(FitParams):
     alpha: NumberOrAuto = Field(description="α: weight of the masked views; auto: what stage sweep picks")
     beta: NumberOrAuto = Field(description="β: weight of the combined views; auto: what stage sweep picks")
 
+    @property
+    def divisible(self) -> bool:
+        """Adam takes one step after another."""
+        return self.solver == "lbfgs"
+
     @model_validator(mode="after")
     def _can_be_picked_together(self) -> "RetrainParams":
         if (self.alpha == "auto") != (self.beta == "auto"):

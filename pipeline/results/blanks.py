@@ -29,7 +29,7 @@ def blank_in(
     method: str,
     which: Callable[[NDArray[np.float32]], NDArray[np.bool_]] = is_blank,
 ) -> NDArray[np.bool_]:
-    """Whether each map (n, h, w) of a masks.h5 is blank, (n,).
+    """Whether each map (n, h, w) of maps.h5 or masks.h5 is blank, (n,).
 
     Args:
         method: `saliency.method`; none is blank if it does not look at the network.

@@ -12,7 +12,7 @@ def of_part(prefix: str, position: str) -> dict[str, Field]:
     """What maps.h5 and masks.h5 both have of the retraining set, or of the validation images."""
     return {
         f"{prefix}row": Field(
-            "int64", (position,), "row in images.h5", values=Codes("images/row", unique=True)
+            "int64", (position,), "row in images.h5", values=Codes("images/row", rising=True)
         ),
         f"{prefix}target": Field(
             "int64", (position,), "class that the map explains", values=Codes("images/classes")

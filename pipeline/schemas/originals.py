@@ -19,7 +19,7 @@ def of_split(split: str, *, half: bool = False) -> dict[str, Field]:
         f"{split}/attribute": Field(
             "int64", (rows,), "spurious attribute; -1 unknown", values=Codes("attributes", or_unknown=True)
         ),
-        f"{split}/row": Field("int64", (rows,), "row in images.h5", values=Codes("images/row", unique=True)),
+        f"{split}/row": Field("int64", (rows,), "row in images.h5", values=Codes("images/row", rising=True)),
     }
 
 

@@ -21,6 +21,7 @@ from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.params.examples import ExamplesParams
 from pipeline.project import Opened
+from pipeline.results.blocks import logits
 from pipeline.results.coverage import by_group
 from pipeline.results.pictures import as_rgb, input_pixels, training_example
 from pipeline.schemas.examples import SCHEMA
@@ -62,7 +63,7 @@ def _judged(given: Opened, split: str) -> tuple[NDArray[np.int64], NDArray[np.bo
     """For every row of a split: its group, and whether ERM is right."""
     features = given.file("features")
     label = features[f"{split}/label"][:]
-    seen = given.model("erm").head().logits(features[f"{split}/original"][:])[0].argmax(-1)
+    seen = logits(given.model("erm").head(), features[f"{split}/original"])[0].argmax(-1)
     described = given.groups.described(label, features[f"{split}/attribute"][:])
     return described.index, np.asarray(seen == label)
 

@@ -124,10 +124,10 @@ def _copy(
         written = artefact.create(name, (len(positions), *found.shape[1:]), dtype)
         for each in in_blocks(np.arange(len(positions)), found):
             values = originals.rows(name, positions[each])
-            written[each[0] : each[-1] + 1] = _fitting(values, storage) if dtype else values
+            written[each[0] : each[-1] + 1] = _storable(values, storage) if dtype else values
 
 
-def _fitting(phi: NDArray[np.float32], storage: str) -> NDArray[np.float32]:
+def _storable(phi: NDArray[np.float32], storage: str) -> NDArray[np.float32]:
     """Features that are not too large to be stored.
 
     Raises:
@@ -235,7 +235,7 @@ class _Drawn:
                     view = interventions.combined(*own, *self._seen(partners[name][r]), b)
                 else:
                     view = ALONE[name](*own, b)
-                features.append(_fitting(self.network.features(view), self.storage))
+                features.append(_storable(self.network.features(view), self.storage))
         return {name: np.stack(features) for name, features in found.items()}
 
     def _seen(self, read: Pair) -> Pair:

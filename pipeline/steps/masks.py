@@ -4,7 +4,7 @@
 
 No network is needed for it, but where K or the side are to be what ERM recognises an image by:
 `pipeline.method.knee` can choose K for each image. Or the masks are given: the true masks, or the user's own
-files (`pipeline.steps.external_masks`).
+files (`pipeline.steps.external_masks`). Then the network says how high and wide its maps are.
 """
 
 from collections import Counter

@@ -1,6 +1,7 @@
 """Stage originals: computes φ of the images as they are, φ(x), which do not change with masks or draws.
 
-They are those of the retraining set, and all of the validation and test splits.
+They are those of the retraining set, whatever `saliency.method` is, and all of the validation and test
+splits.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Into, Scratch
 from pipeline.compute.passes import cut, joined, passes
 from pipeline.errors import MacError
-from pipeline.method.retraining_set import draw_rows
+from pipeline.method.retraining_set import rows_to_draw
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import to_input_grid
@@ -58,7 +59,7 @@ def originals(
     names = {name: images.attribute(name) for name in ("classes", "attributes")}
     where = context.on.type if context.cluster else str(context.on)
     rows = {split: given.rows(split) for split in SPLITS}
-    rows["train"] = draw_rows(images, rows["train"], retraining_set, known_only=False)
+    rows["train"] = rows_to_draw(images, rows["train"], retraining_set)
     hardware = device.hardware_of(context.on, context.workers)
     noted = {"precision": params.precision, "retraining_set": retraining_set.model_dump()}
     with (

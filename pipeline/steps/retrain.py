@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from pipeline import store
-from pipeline.compute import device
 from pipeline.compute.context import Context
 from pipeline.compute.progress import log
 from pipeline.last_layer import mac
@@ -47,7 +46,7 @@ def retrain(
         choice = Choice.by_params(params.alpha, params.beta, params.l2)
         made_from = given.digests("features", "erm")
     erm, features = given.model("erm"), given.file("features")
-    on = _device(params, context)
+    on = context.on if context.cluster is None else torch.device("cpu")  # this process may lack the workers'
     validation = HeldOutSplit.to_choose(features, on, erm.head(), selection.criterion)
     criterion = criterion_of(validation.criterion)
     labels = seen("validation, to choose", criterion, given.erm_labels)
@@ -85,13 +84,6 @@ def retrain(
     log.info("validation: %s (mean of %d heads)", scores, len(heads))
 
 
-def _device(params: RetrainParams, context: Context) -> torch.device:
-    """Where this process computes. With a cluster the context has the workers' device, which it may lack."""
-    if context.cluster is None:
-        return context.on
-    return torch.device("cpu") if params.solver == "lbfgs" else device.pick("auto")
-
-
 def _fitted(
     given: Opened,
     params: RetrainParams,
@@ -102,10 +94,9 @@ def _fitted(
 ) -> mac.Retrained:
     """The heads of one setting. The workers of a cluster, if there is one, share the work of L-BFGS."""
     features, on = given.file("features"), start.bias.device
-    if context.cluster is None or params.solver == "adam":
-        if context.cluster is not None:
-            log.info("Adam takes one step after another: this process computes alone")
+    if context.cluster is None:
         return mac.fit(Views.of(features, params, on), validation, start, params, [setting])
     here = params.model_copy(update={"memory": "streamed"})
-    with spread(context.cluster, given.reference("erm", "features"), params, context.on.type) as each:
-        return mac.fit(Views.of(features, here, on), validation, start, params, [setting], each=each)
+    with spread(context.cluster, given.reference("erm", "features"), params, context.on.type) as elsewhere:
+        views = Views.of(features, here, on)
+        return mac.fit(views, validation, start, params, [setting], elsewhere=elsewhere)

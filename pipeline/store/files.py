@@ -22,7 +22,12 @@ from pipeline.errors import MacError, first_line
 
 
 @contextmanager
-def replacing(path: Path, durable: bool = True, made_at: Path | None = None) -> Iterator[Path]:
+def replacing(
+    path: Path,
+    durable: bool = True,
+    made_at: Path | None = None,
+    last: Callable[[Path], object] | None = None,
+) -> Iterator[Path]:
     """A temporary path, to write to. It is renamed to `path` if the block raises no exception.
 
     Args:
@@ -30,6 +35,7 @@ def replacing(path: Path, durable: bool = True, made_at: Path | None = None) -> 
             used, and can be made again.
         made_at: the temporary path, which is kept if the block raises an exception, for another try. If it
             lies on another file system, it is copied. None is one beside `path`, which is removed then.
+        last: is called with the complete file before it is renamed; with the copy too, if it is copied.
 
     Raises:
         MacError: the folder cannot be written, the disk is full, or `path` is a folder or a device. An old
@@ -42,10 +48,15 @@ def replacing(path: Path, durable: bool = True, made_at: Path | None = None) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         if durable:
             _remove_stale(path)
+        if made_at is not None:  # whether a file can be made here is to be known before the block has run
+            _temporary(path).touch()
+            _temporary(path).unlink()
         yield temporary
         if durable:
             sync(temporary)
-        _rename(temporary, path)
+        if last is not None:
+            last(temporary)
+        _rename(temporary, path, last)
         if durable:
             sync(path.parent)
     except OSError as error:
@@ -55,14 +66,14 @@ def replacing(path: Path, durable: bool = True, made_at: Path | None = None) -> 
             _remove(temporary)
 
 
-def _rename(made: Path, path: Path) -> None:
+def _rename(made: Path, path: Path, last: Callable[[Path], object] | None) -> None:
     """Rename a file, also from another file system."""
     try:
         os.replace(made, path)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        with replacing(path) as copy:
+        with replacing(path, last=last) as copy:
             shutil.copyfile(made, copy)
         made.unlink()
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
+from itertools import chain
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -28,7 +29,7 @@ from pipeline.spec import checked_names
 from pipeline.store.files import MOST_TEXT, ballast, decoded, regular, replacing, sync, write_json
 from pipeline.store.provenance import VERSION, Provenance, digest_of, file_digest
 from pipeline.store.rows import LEVEL, Chunks, Place
-from pipeline.store.schema import NAMES, Codes, Field, Schema
+from pipeline.store.schema import NAMES, Codes, Field, Orders, Schema
 
 SEAL = 512  # bytes of the HDF5 user block
 
@@ -45,9 +46,12 @@ class Writer:
     def __init__(self, path: Path, made_at: Path, schema: Schema) -> None:
         self._path, self._made_at, self._fields = path, made_at, schema
         self.noted = made_at.with_suffix(".places.json")
-        self._spans: list[tuple[int, int]] = []  # of all places: offset and bytes
+        # Offset and bytes of all places, also of those of earlier tries: this one may end before it makes
+        # them again.
+        self._spans = set(_noted_spans(self.noted))
+        self._end = 0  # of the places that were made in this try
         self._digest = _FileDigest(made_at)
-        _empty(made_at, _noted_spans(self.noted))
+        _empty(made_at, sorted(self._spans))
         self.file = _to_write(made_at)
 
     def create(self, name: str, shape: Sequence[int], dtype: str | None = None) -> h5py.Dataset:
@@ -79,15 +83,14 @@ class Writer:
             dtype: another one than the schema's, to which floating-point numbers are rounded.
         """
         field = self._fields[name]
-        made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        made.set_layout(h5py.h5d.CONTIGUOUS)
-        made.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # now, so that its offset is known
-        made.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        dataset = self.file.create_dataset(name, tuple(shape), np.dtype(dtype or field.dtype), dcpl=made)
+        dataset = self.file.create_dataset(
+            name, tuple(shape), np.dtype(dtype or field.dtype), dcpl=_unfilled()
+        )
         _describe(dataset, field)
         found = Place(self._made_at, dataset.id.get_offset(), dataset.shape, dataset.dtype, axis, order)
-        self._spans.append((found.offset, dataset.nbytes))
-        write_json(self.noted, self._spans)
+        self._end = max(self._end, found.offset + dataset.nbytes)
+        self._spans.add((found.offset, dataset.nbytes))
+        write_json(self.noted, sorted(self._spans))
         return found
 
     def chunks(self, name: str, shape: Sequence[int]) -> Chunks:
@@ -138,6 +141,16 @@ class Writer:
         """After `settle`, and after so many rows of the first place are written: read them for the digest."""
         self._digest.to(place.stop(rows))
 
+    def keep_places(self) -> None:
+        """Before an unfinished file is closed: have HDF5 keep the places of earlier tries, for the next one.
+
+        It cuts off what lies after the last dataset that it knows.
+        """
+        rest = max((offset + size for offset, size in self._spans), default=0) - self._end
+        if self.file and rest > 0:
+            with suppress(OSError, RuntimeError, ValueError):  # another error is on its way
+                self.file.create_dataset("rest", (rest,), np.uint8, dcpl=_unfilled())
+
     def take_up(self) -> None:
         """Write again, after `settle`."""
         self._digest = _FileDigest(self._made_at)
@@ -180,11 +193,13 @@ _PIECE = 1 << 18  # it fits into the cache of a core
 
 
 def _noted_spans(noted: Path) -> list[tuple[int, int]]:
-    """The places of an earlier try, offset and bytes of each; none if there are none."""
+    """The places of earlier tries, offset and bytes of each; none if they are not told."""
     try:
-        return [(offset, size) for offset, size in json.loads(noted.read_text())]
-    except (OSError, ValueError):
+        spans = [(offset, size) for offset, size in decoded(noted.read_bytes())]
+    except (OSError, ValueError, TypeError):
         return []
+    are_right = all(type(number) is int and number >= 0 for number in chain(*spans))
+    return spans if are_right else []
 
 
 def _empty(path: Path, kept: Sequence[tuple[int, int]]) -> None:
@@ -208,6 +223,15 @@ def _empty(path: Path, kept: Sequence[tuple[int, int]]) -> None:
             position = max(position, offset + size)
         file.seek(0)
         file.write(empty.getvalue())
+
+
+def _unfilled() -> h5py.h5p.PropDCID:
+    """Of a dataset that has its place at once, so that its offset is known. What is there stays."""
+    made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    made.set_layout(h5py.h5d.CONTIGUOUS)
+    made.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    made.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    return made
 
 
 def _to_write(path: Path) -> h5py.File:
@@ -260,7 +284,9 @@ def create(
     for name, text in texts.items():
         if len(text.encode()) > MOST_TEXT:
             raise MacError(f"{path}: cannot be written: attribute '{name}' is too long")
-    with replacing(path, made_at=scratch and scratch / path.name) as made_at:
+    states: list[str] = []  # the last one is that of the file that comes to be at `path`
+    made = scratch and scratch / path.name
+    with replacing(path, made_at=made, last=lambda file: states.append(_state(file))) as made_at:
         try:
             with ballast(made_at) as let_go:
                 writer = Writer(path, made_at, schema)
@@ -273,6 +299,7 @@ def create(
                     writer.settle()
                 except BaseException:
                     let_go()
+                    writer.keep_places()
                     raise
                 finally:
                     writer.file.close()
@@ -281,9 +308,8 @@ def create(
                 raise error.__context__ from None
             raise
         writer.seal()
-        state = _state(made_at)
     writer.noted.unlink(missing_ok=True)  # only now: until then, another try needs it
-    _remember(path, schema, state)
+    _remember(path, schema, states[-1])
 
 
 def _to_read(path: Path) -> h5py.File:
@@ -441,7 +467,7 @@ class Artefact:
         dtype: np.dtype[Any] = self._datasets[name].stored
         return dtype
 
-    def place(self, name: str) -> tuple[int, int]:
+    def stored_at(self, name: str) -> tuple[int, int]:
         """Where the values of a dataset begin, for `os.preadv`: the descriptor of the open file, an offset.
 
         Raises:
@@ -501,6 +527,10 @@ class Artefact:
                 _require_values(name, field, dataset, self.lengths)
             elif isinstance(field.values, Codes) and field.values.of in lengths:
                 _require_values(name, field, dataset, lengths)
+            if lengths is None and isinstance(field.values, Orders):
+                batch = self._datasets[field.values.batches][:]
+                if problem := field.values.contradiction(dataset[:], batch):
+                    raise ValueError(f"dataset '{name}' {problem}")
 
 
 @contextmanager

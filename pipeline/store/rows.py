@@ -4,14 +4,15 @@ An uncompressed dataset has its place in the file before its rows are computed: 
 them there. The rows of a compressed dataset are compressed by whoever computes them, and added to the file,
 in order, by the process that has it open. So no row is written or compressed twice.
 
-    dataset ─ at(rows) ─► target, which can be sent to another process ─ keep(values) ─► what is kept of them
+    dataset ─ at(rows) ─► target, which can be sent to another process ─ write(values) ─► what is kept of them
 """
 
 import math
 import os
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import MacError, first_line
+
 Kept = Mapping[str, NDArray[Any]]
 LEVEL = 1  # of gzip
 
@@ -27,12 +30,12 @@ LEVEL = 1  # of gzip
 class Target(Protocol):
     """Where the rows of a block go."""
 
-    def keep(self, values: NDArray[Any]) -> Kept:
+    def write(self, values: NDArray[Any]) -> Kept:
         """Write the rows, or pack them; return what is kept of them besides.
 
         Raises:
             ValueError: they have another shape than their dataset, or another kind of type.
-            OSError: they cannot be written.
+            MacError: they cannot be written.
         """
 
     def holds(self, kept: Kept) -> bool:
@@ -78,13 +81,7 @@ class Place:
 
     def at(self, start: int, stop: int) -> "Spans":
         rows = np.arange(start, stop) if self.order is None else self.order[..., start:stop]
-        draws = self.shape[: self.axis]
-        first = self.shape[self.axis] * np.arange(math.prod(draws)).reshape(*draws, 1)
-        numbers = (first + rows).reshape(-1)
-        runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
-        spans = tuple((self.offset + int(run[0]) * self.row, len(run) * self.row) for run in runs)
-        shape = (*draws, stop - start, *self.shape[self.axis + 1 :])
-        return Spans(self.path, shape, self.dtype, self.row, spans)
+        return Spans(replace(self, order=None), rows)
 
     def add(self, kept: Kept) -> None:
         """The rows are there already."""
@@ -92,33 +89,46 @@ class Place:
 
 @dataclass(frozen=True)
 class Spans:
-    """The bytes of an array in a file, one span after the other.
+    """Some rows of a place.
+
+    Their spans are found where they are needed: with an order, those of all blocks together are many times as
+    large as the order.
 
     Attributes:
-        shape, dtype: of the array.
-        row: bytes of a row.
-        spans: offset and bytes of each.
+        place: without its order.
+        rows: (*draws, n) or (n,), where each goes in the axis of the rows.
     """
 
-    path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    row: int
-    spans: tuple[tuple[int, int], ...]
+    place: Place
+    rows: NDArray[np.integer]
 
-    def keep(self, values: NDArray[Any]) -> Kept:
+    def spans(self) -> list[tuple[int, int]]:
+        """Offset and bytes of each piece of the file, one after the other."""
+        place, draws = self.place, self.place.shape[: self.place.axis]
+        first = place.shape[place.axis] * np.arange(math.prod(draws)).reshape(*draws, 1)
+        numbers = (first + self.rows).reshape(-1)
+        runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+        return [(place.offset + int(run[0]) * place.row, len(run) * place.row) for run in runs]
+
+    def write(self, values: NDArray[Any]) -> Kept:
         """Write the rows. The digest of each row is kept, (rows, 32) uint8."""
-        content, start = _bytes(_fitting(values, self.shape, self.dtype)), 0
-        with self.path.open("r+b", buffering=0) as file:  # closed after each block: then NFS passes it on
-            for offset, size in self.spans:
-                _write_at(file.fileno(), content[start : start + size], offset)
-                start += size
+        place, start = self.place, 0
+        shape = (*place.shape[: place.axis], self.rows.shape[-1], *place.shape[place.axis + 1 :])
+        content = _bytes(_fitting(values, shape, place.dtype))
+        try:
+            with _only_to_write(place.path) as handle:
+                for offset, size in self.spans():
+                    _write_at(handle, content[start : start + size], offset)
+                    start += size
+        except OSError as error:
+            raise MacError(f"{place.path}: cannot be written ({first_line(error)})") from error
         return {"digest": self._digests(content)}
 
     def holds(self, kept: Kept) -> bool:
-        content, start = memoryview(bytearray(sum(size for _, size in self.spans))), 0
-        with self.path.open("rb", buffering=0) as file:
-            for offset, size in self.spans:
+        spans, start = self.spans(), 0
+        content = memoryview(bytearray(sum(size for _, size in spans)))
+        with self.place.path.open("rb", buffering=0) as file:
+            for offset, size in spans:
                 if os.preadv(file.fileno(), [content[start : start + size]], offset) < size:
                     return False
                 start += size
@@ -126,13 +136,13 @@ class Spans:
 
     def copy(self, other: "Spans") -> None:
         """Copy the bytes at other spans to these, of the same sizes."""
-        with self.path.open("r+b", buffering=0) as file:
-            for (offset, size), (start, _) in zip(self.spans, other.spans, strict=True):
+        with self.place.path.open("r+b", buffering=0) as file:
+            for (offset, size), (start, _) in zip(self.spans(), other.spans(), strict=True):
                 _write_at(file.fileno(), memoryview(os.pread(file.fileno(), size, start)), offset)
 
     def _digests(self, content: memoryview) -> NDArray[np.uint8]:
-        rows = range(0, len(content), self.row)
-        joined = b"".join(sha256(content[start : start + self.row]).digest() for start in rows)
+        rows = range(0, len(content), self.place.row)
+        joined = b"".join(sha256(content[start : start + rows.step]).digest() for start in rows)
         return np.frombuffer(joined, np.uint8).reshape(len(rows), -1)
 
 
@@ -166,7 +176,7 @@ class Packing:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def keep(self, values: NDArray[Any]) -> Kept:
+    def write(self, values: NDArray[Any]) -> Kept:
         """Compress the rows; there may be fewer than in the block. Their bytes and sizes are kept."""
         rows = _fitting(values, (len(values), *self.shape), self.dtype)
         packed = [zlib.compress(_bytes(row), LEVEL) for row in rows]
@@ -187,6 +197,19 @@ def _fitting(values: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any])
 
 def _bytes(values: NDArray[Any]) -> memoryview:
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+@contextmanager
+def _only_to_write(path: Path) -> Iterator[int]:
+    """A file that is there. NFS passes what is written on when it is closed.
+
+    It is not open to be read too: then NFS would read whole pages, and write back what others have changed.
+    """
+    handle = os.open(path, os.O_WRONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _write_at(handle: int, content: memoryview, offset: int) -> None:

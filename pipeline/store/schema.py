@@ -22,11 +22,13 @@ class Codes:
             of another artefact, which is compared when both are opened together.
         or_unknown: whether −1 may stand for what is not known.
         unique: whether each may be there only once.
+        rising: whether each is above the one before.
     """
 
     of: str
     or_unknown: bool = False
     unique: bool = False
+    rising: bool = False
 
     def problem(self, values: NDArray[Any], lengths: Mapping[str, int]) -> str:
         """What is wrong with some values; empty if nothing is.
@@ -39,6 +41,8 @@ class Codes:
             return f"has {_odd(values, lowest, most - 1)}, expected {lowest} to {most - 1} ({self.of})"
         if self.unique and len(np.unique(values)) < values.size:
             return "has the same number twice"
+        if self.rising and (np.diff(values) <= 0).any():
+            return "has numbers that are not in rising order"
         return ""
 
 
@@ -57,13 +61,15 @@ class Batches:
 
 @dataclass(frozen=True)
 class Orders:
-    """An order of all positions in each draw.
+    """An order of all positions in each draw, batch after batch.
 
     Attributes:
         of: the axis of the positions.
+        batches: the dataset that has the batch of each position in each draw.
     """
 
     of: str
+    batches: str
 
     def problem(self, values: NDArray[Any], lengths: Mapping[str, int]) -> str:
         """What is wrong with all the values, (draws, positions); empty if nothing is.
@@ -75,6 +81,11 @@ class Orders:
         if values.shape[1] == len(positions) and (np.sort(values, axis=1) == positions).all():
             return ""
         return f"has a draw that does not have each {self.of} once"
+
+    def contradiction(self, values: NDArray[Any], batch: NDArray[Any]) -> str:
+        """What is wrong with possible orders, (draws, positions), of such batches; empty if nothing is."""
+        in_order = np.take_along_axis(batch, values, axis=1)
+        return "" if (np.diff(in_order) >= 0).all() else f"is not in the order of '{self.batches}'"
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,7 @@ class Field:
     def checked_at_once(self) -> bool:
         """Whether `problem` needs all values together."""
         if isinstance(self.values, Codes):
-            return self.values.unique
+            return self.values.unique or self.values.rising
         return isinstance(self.values, Batches | Orders)
 
     def misfit(self, shape: tuple[int, ...], lengths: dict[str, int]) -> str:

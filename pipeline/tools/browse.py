@@ -18,7 +18,7 @@ from pipeline import graph
 from pipeline.errors import MacError, printable
 from pipeline.project import Opened, Project
 from pipeline.results import sheets, visual
-from pipeline.results.blocks import in_blocks
+from pipeline.results.blocks import in_blocks, logits
 from pipeline.store import Artefact, ModelFolder
 
 SORTS = {
@@ -132,8 +132,8 @@ def browse(path: Path, against: Path | None = None, coverage: bool = True) -> Ma
 
 def _probabilities(folder: ModelFolder, features: Artefact) -> NDArray[np.float64]:
     """A model's probabilities for the retraining set, (M, classes)."""
-    logits = folder.head().logits(features["train/original"][:])[0]
-    return np.asarray(softmax(logits.astype(np.float64), -1))
+    found = logits(folder.head(), features["train/original"])[0]
+    return np.asarray(softmax(found.astype(np.float64), -1))
 
 
 def _coverage(given: Opened) -> NDArray[np.float64]:

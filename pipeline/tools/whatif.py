@@ -69,18 +69,18 @@ def table(found: Mapping[str, Any]) -> str:
     """The result of `whatif` as text, in percent."""
     columns = [found["erm"], *found["heads"]]
     titles = ["ERM", *(f"α {each['alpha']:g}, β {each['beta']:g}" for each in found["heads"])]
-    lines = []
+    rows: list[list[str]] = []
     for split, spoken in SPLITS.items():
         metrics, count = [each[split] for each in columns], found["count"][split]
         worst, groups = worst_of(metrics[0])
-        lines.append(_row(f"{spoken} accuracy, %", "n", titles))
+        rows.append([f"{spoken} accuracy, %", "n", *titles])
         for key in (worst, "raw_mean"):
-            cells = [_cell(each[key]) for each in metrics]
-            lines.append(_row(_NAMES[key], str(sum(count.values())), cells))
+            rows.append([_NAMES[key], str(sum(count.values())), *(_cell(each[key]) for each in metrics)])
         for name, n in count.items():
             if n:
-                lines.append(_row(name, str(n), [_cell(each[groups][name]) for each in metrics]))
-        lines.append("")
+                rows.append([name, str(n), *(_cell(each[groups][name]) for each in metrics)])
+        rows.append([""] * len(rows[0]))
+    lines = _aligned(rows)
     seeds = found["heads"][0]["seeds"]
     if seeds > 1:
         lines.append(f"±: standard deviation over {seeds} retrained heads of one ERM run")
@@ -91,8 +91,14 @@ def table(found: Mapping[str, Any]) -> str:
 _NAMES = {"worst_group": "worst group", "worst_class": "worst class", "raw_mean": "mean (raw)"}
 
 
-def _row(name: str, count: str, cells: Sequence[str]) -> str:
-    return f"{name:<28}{count:>6}" + "".join(f"{cell:>16}" for cell in cells)
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line for each row. Columns are as wide as their cells; only the first is to the left."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = []
+    for name, *cells in rows:
+        aligned = (f"  {cell:>{width}}" for cell, width in zip(cells, others, strict=True))
+        lines.append((f"{name:<{first}}" + "".join(aligned)).rstrip())
+    return lines
 
 
 def _cell(value: Mapping[str, float]) -> str:

@@ -34,7 +34,7 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Say what other values of alpha and beta would give, in a second or two, and change nothing.
+    """Say what other values of alpha and beta would give, in seconds, and change nothing.
 
     Heads are fitted as stage retrain would fit them, with the rest of params.yaml, for every pair of the
     given values. They are compared with ERM on the validation and the test split. It needs erm/ and

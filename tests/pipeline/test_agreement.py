@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import MacError
 from pipeline.project import Project
 from pipeline.schemas import features
+from pipeline.store import hdf5
 from tests import cached
 from tests.conftest import edited, restate
 
@@ -49,6 +50,20 @@ def test_rows_and_classes_that_are_not_in_the_other_artefact(project: Project) -
     forged(project, "masks", lambda file: file["row"].__setitem__(0, 0))
     forged(project, "masks", lambda file: file["target"].__setitem__(3, 2))
     assert "dataset 'target' has 2, expected 0 to 1 (images/classes)" in said_of(project, "images", "masks")
+
+
+def test_originals_in_another_order(project: Project) -> None:
+    """Their rows, labels and features fit; but positions of rows are looked up in rising rows."""
+
+    def turn(file: h5py.File) -> None:
+        for name in ("row", "label", "attribute", "original"):
+            file[f"train/{name}"][...] = file[f"train/{name}"][:][::-1]
+
+    forged(project, "originals", turn)
+    hdf5._note(project.path("originals")).unlink()
+    for names in (["originals"], ["images", "masks", "originals"]):
+        said = said_of(project, *names)
+        assert "originals.h5: dataset 'train/row' has numbers that are not in rising order; run 'mac" in said
 
 
 def test_labels_that_are_others(project: Project) -> None:

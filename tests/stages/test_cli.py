@@ -31,13 +31,18 @@ def test_torchrun_is_refused_by_what_does_not_train(monkeypatch: pytest.MonkeyPa
     assert said["retrain"].stderr == "Error: retrain: runs in one process; start it without torchrun\n"
 
 
-@pytest.mark.parametrize(("set_before", "found"), [("", "PASSIVE"), ("active", "ACTIVE")])
-def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(set_before: str, found: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "set_before", "spins"),
+    [("retrain", "", "0"), ("whatif", "", "0"), ("retrain", "active", "30000000000")],
+)
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
+    command: str, set_before: str, spins: str
+) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_DISPLAY_ENV": "true"} | ({"OMP_WAIT_POLICY": set_before} if set_before else {})
-    command = [sys.executable, "-m", "stages", "retrain", "--data", "nowhere"]  # it loads PyTorch
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
-    assert f"OMP_WAIT_POLICY = '{found}'" in done.stderr
+    environment |= {"OMP_DISPLAY_ENV": "verbose"} | ({"OMP_WAIT_POLICY": set_before} if set_before else {})
+    arguments = [sys.executable, "-m", "stages", command, "--data", "nowhere"]  # it loads PyTorch
+    done = subprocess.run(arguments, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:

@@ -234,18 +234,18 @@ def test_killed_at_random_moments_twenty_times(project: Project) -> None:
 
 
 def test_two_at_once_do_not_disturb_each_other(project: Project, tmp_path: Path) -> None:
-    before = (project.data / "maps.h5").read_bytes()
+    before = (project.data / "features.h5").read_bytes()
     hold = tmp_path / "first may go on"
-    first = start(project, "saliency", block=4, hold=hold)
-    wait_for(first, project.data / "scratch", "saliency-*/**/*.safetensors")
-    second = start(project, "saliency", block=4)
+    first = start(project, "features", block=4, hold=hold)
+    wait_for(first, project.data / "scratch", "features-*/**/*.safetensors")
+    second = start(project, "features", block=4)
     assert second.stderr is not None
     while "another process does the same work" not in second.stderr.readline():
         assert second.poll() is None
     hold.touch()
     finish(first)
     finish(second)
-    assert (project.data / "maps.h5").read_bytes() == before
+    assert (project.data / "features.h5").read_bytes() == before
 
 
 def test_ctrl_c_ends_the_workers_too(project: Project) -> None:

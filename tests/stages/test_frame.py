@@ -13,7 +13,8 @@ from pipeline import graph
 from pipeline.compute import code
 from pipeline.project import Opened
 from stages import frame
-from tests.conftest import COMPARED, STAGES, Project
+from tests import cached
+from tests.conftest import COMPARED, STAGES, Project, default_params
 
 BOTH = (*STAGES, *COMPARED)
 WITH_PARAMS = [name for name in BOTH if graph.stage(name).params]
@@ -115,6 +116,28 @@ def test_parameters_that_a_stage_does_not_declare_change_nothing(project: Projec
     before = contents(project, stage)
     project.succeed(stage)
     assert contents(project, stage) == before
+
+
+def test_retraining_by_adam_asks_for_no_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = Project(tmp_path)
+    cached.write(project.data)
+    YAML(typ="safe").dump(default_params(), project.params_file)
+    project.set(retrain__seeds=1, retrain__average=1, retrain__epochs=1, sweep__alphas=[0], sweep__betas=[0])
+    project.set(sweep__seeds=1, sweep__average=1, sweep__pick="criterion")
+    project.succeed("sweep")
+    project.set(retrain__alpha=1, retrain__beta=1)
+    alone = "this process computes alone, without workers"
+    with monkeypatch.context() as patched:
+        patched.setenv("DASK_SCHEDULER_ADDRESS", "nowhere")
+        project.succeed("retrain", "--device", "cpu")
+        assert alone not in caplog.text
+        project.set(retrain__solver="lbfgs")
+        assert "scheduler nowhere: should be tcp://host:port" in project.fail("retrain")
+    project.set(retrain__solver="adam")
+    project.succeed("retrain", "--workers", "1")
+    assert alone in caplog.text
 
 
 @pytest.mark.parametrize("stage", BOTH)

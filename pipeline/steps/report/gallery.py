@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline.project import Opened
 from pipeline.results import visual
+from pipeline.results.blocks import logits
 from pipeline.results.visual import RGB
 
 SIDE = 176  # pixels of a picture on the page
@@ -78,9 +79,9 @@ def gallery(given: Opened) -> list[Card]:
 
 def _judged(given: Opened, split: str) -> _Judged:
     features = given.file("features")
-    label, x = features[f"{split}/label"][:], features[f"{split}/original"][:]
-    before = given.model("erm").head().logits(x)[0].argmax(-1) == label
-    after = given.model("retrained").head().logits(x)[0].argmax(-1) == label
+    label, x = features[f"{split}/label"][:], features[f"{split}/original"]
+    before = logits(given.model("erm").head(), x)[0].argmax(-1) == label
+    after = logits(given.model("retrained").head(), x)[0].argmax(-1) == label
     described = given.groups.described(label, features[f"{split}/attribute"][:])
     outcome = np.select([before & after, ~before & after, before & ~after], OUTCOMES[:3], OUTCOMES[3])
     group = np.array(described.names)[described.index]

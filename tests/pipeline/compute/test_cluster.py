@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dask
@@ -134,6 +135,37 @@ def test_a_worker_that_hangs_or_is_stopped_is_started_anew(
     with Scratch(tmp_path, "squares", __name__) as scratch:
         assert squares(scratch, work, blocks(30, 3), two) == [i * i for i in range(30)]
     assert len(list((tmp_path / "begun").glob("6-*"))) == 2
+
+
+@pytest.mark.parametrize(("wanted", "restarted"), [({"a part": 1}, ["tcp://a:1"]), ({}, [])])
+def test_workers_of_which_nothing_is_wanted_do_not_stall(
+    monkeypatch: pytest.MonkeyPatch, wanted: dict[str, int], restarted: list[str]
+) -> None:
+    """Such as while this process itself computes the next step of L-BFGS."""
+    found: list[str] = []
+    client = SimpleNamespace(
+        futures=wanted,
+        processing=lambda: {"tcp://a:1": ["a part"]},
+        restart_workers=lambda workers, **_: found.extend(workers),
+        scheduler_info=lambda **_: {"workers": {"tcp://a:1": {}}},
+    )
+    monkeypatch.setattr(cluster, "STALLED", 0.01)
+    watch = cluster._Watch(client)
+    time.sleep(0.05)
+    watch.stop()
+    assert sorted(set(found)) == restarted
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried much")])
+def test_memory_that_runs_out_for_a_part_is_one_line(error: Exception) -> None:
+    def answer(_part: range, _argument: object) -> None:
+        raise error
+
+    carrier = cluster._Carrier("retrain", Squares(Path()), {}, None, "")
+    carrier.setup(SimpleNamespace(address="tcp://a:1"))
+    carrier._function = answer
+    with pytest.raises(MacError, match=r"^worker tcp://a:1 on .*: memory ran out \(.*\); free some of it$"):
+        carrier.answer(range(3), None)
 
 
 def test_a_user_s_mistake_is_told_as_it_is_and_what_was_done_is_kept(

@@ -2,10 +2,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 
 from pipeline.compute import code
 from pipeline.compute.code import code_of
-from pipeline.compute.engine import Arrays, Block, Scratch, Task, blocks, left_in
+from pipeline.compute.engine import Arrays, Block, Repeated, Scratch, Task, Work, blocks, left_in
 from pipeline.errors import MacError
+from pipeline.store import Place
 from tests import in_blocks
 
 
@@ -130,6 +132,56 @@ def test_a_block_that_is_not_as_its_record_says_is_computed_again(
     assert found == in_blocks.make(tmp_path / "whole", in_blocks.Squares())
     assert again.computed == [8, 24, 32]
     assert not list((tmp_path / "scratch").iterdir())
+
+
+@dataclass
+class Cluster:
+    """Workers on a file system that loses the second half of the second block."""
+
+    folder: Path
+    hardware: tuple[str, ...] = ()
+
+    def compute(self, name: str, work: Work, tasks: Sequence[Task], done: Callable[[Block], None]) -> None:
+        with work.open() as function:
+            for task in tasks:
+                done(task.do(function))
+        (file,) = self.folder.glob("scratch/*/a.h5")
+        half(file, file)
+
+    def keeping(self, name: str, work: Repeated) -> Any:
+        raise NotImplementedError
+
+
+def test_rows_of_workers_that_the_file_system_lost_are_told_and_computed_again(tmp_path: Path) -> None:
+    message = r"squares-part: 1 of 5 blocks, rows 8 to 15 first, are not as the workers wrote them: .*; run"
+    with pytest.raises(MacError, match=message):
+        in_blocks.make(tmp_path, in_blocks.Squares(), cluster=Cluster(tmp_path))
+    assert not (tmp_path / "a.h5").exists()
+    again = in_blocks.Squares()
+    assert in_blocks.make(tmp_path, again) == in_blocks.make(tmp_path / "whole", in_blocks.Squares())
+    assert again.computed == [8]
+
+
+def test_blocks_that_are_there_are_told_before_they_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+    is_done = Task.is_done
+    monkeypatch.setattr(Task, "is_done", lambda task: told.extend(caplog.messages) or is_done(task))
+    with caplog.at_level("INFO"):
+        left_by_a_run(tmp_path)
+        assert not told
+        in_blocks.make(tmp_path, in_blocks.Squares())
+    assert "squares-part: 3 of 5 blocks are there from before; they are checked" in told
+    assert "squares-part: 3 of 5 blocks were done before" not in told
+
+
+def test_a_full_disk_is_told_with_the_file_of_the_rows(tmp_path: Path) -> None:
+    place = Place(Path("/dev/full"), 0, (4, 2), np.dtype(np.int64))
+    task = Task(Block(0, 2), tmp_path / "record", {"square": place.at(0, 2)})
+    with pytest.raises(MacError, match=r"^/dev/full: cannot be written \(No space left on device\)$"):
+        task.do(lambda _block: {"square": np.zeros((2, 2), np.int64)})
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_the_unfinished_artefact_all_blocks_are_computed_again(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ def test_without_torchrun_there_is_this_process_alone() -> None:
     assert found.total(values).tolist() == [1, 1, 1]
     found.level(model)
     found.wait()
+    found.wait_for_first()
     assert found.each("x") == ["x"]
     found.require_same("pipeline.errors", images="a")
     found.require_all(True, "")
@@ -32,6 +33,19 @@ def told(monkeypatch: pytest.MonkeyPatch, *of_others: object) -> Ranks:
 
     monkeypatch.setattr(Ranks, "each", each)
     return Ranks(0, len(of_others) + 1)
+
+
+def test_only_what_process_0_does_alone_is_waited_for_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others take PyTorch's own connection, which gives a lost process up after ten minutes."""
+    took: list[object] = []
+    for name in ("barrier", "all_gather_object"):
+        noted = lambda *_, group=None: took.append(group)  # noqa: E731
+        monkeypatch.setattr(torch.distributed, name, noted)
+    ranks = Ranks(1, 2, patient="patient", fast="fast")
+    ranks.each(0)
+    ranks.wait()
+    ranks.wait_for_first()
+    assert took == [None, None, "patient"]
 
 
 def test_processes_with_other_code_or_files_do_not_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +79,10 @@ def test_each_process_of_a_machine_takes_the_gpu_of_its_number(monkeypatch: pyte
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(MacError, match="^device cuda:2: the last CUDA device"):
         _own_device("auto")
+    for name, value in {"WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert _own_device("cuda") == torch.device("cuda:0")
+    assert _own_device("cuda:1") == torch.device("cuda:1")
 
 
 def test_a_lost_connection_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from pipeline.last_layer.loss import cross_entropy, gradient_
+from pipeline.last_layer.loss import cross_entropy, gradient_, one_hot
 
 
 def test_cross_entropy_is_pytorch_s_in_any_layout() -> None:
@@ -15,6 +15,12 @@ def test_cross_entropy_is_pytorch_s_in_any_layout() -> None:
     found, log_p = cross_entropy(heads, onehot[..., None], axis=1)
     torch.testing.assert_close(found[:, 0], expected)
     torch.testing.assert_close(log_p[..., 1], (2 * logits).log_softmax(1))
+
+
+def test_labels_become_ones_and_zeros_in_any_shape() -> None:
+    label = torch.tensor([[2, 0], [1, 1]])
+    assert torch.equal(one_hot(label, 4), F.one_hot(label, 4).float())
+    assert one_hot(label, 4, torch.float64).dtype == torch.float64
 
 
 def test_the_gradient_is_autograd_s() -> None:

@@ -56,6 +56,25 @@ def test_the_rows_are_those_of_the_file(project: Project, monkeypatch: pytest.Mo
         np.testing.assert_array_equal(rows, whole[which])
 
 
+def test_the_edges_are_those_of_a_table_in_memory(project: Project) -> None:
+    with project.open("features") as given:
+        streamed = Streamed(given.file("features"), NAMES, CPU)
+    resident = Resident.of(streamed)
+    none = torch.tensor([], dtype=torch.int64)
+    for wanted in (none, slice(4, 4), slice(290, 310), slice(None, 2)):
+        (one,), (other,) = resident.rows([wanted]), streamed.rows([wanted])
+        assert one.shape == other.shape
+        assert torch.equal(one, other)
+    for each in (resident, streamed):
+        with pytest.raises(IndexError):
+            list(each.rows([torch.tensor([0, 300])]))
+    # A first row whose place in the file is one byte less than a row takes is read, too.
+    streamed._offset, streamed._first = np.array([streamed._row_bytes - 1]), np.array([0])
+    one_more = next(streamed.rows([torch.tensor([0])])).numpy().tobytes()
+    with project.path("features").open("rb") as file:
+        assert file.read()[streamed._row_bytes - 1 :][: streamed._row_bytes] == one_more
+
+
 def fitted(project: Project, read: int, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> mac.Retrained:
     monkeypatch.setattr(table, "READ", read)
     params = fit_params(**changes)
@@ -91,7 +110,7 @@ def test_other_methods_have_the_same_heads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Many blocks, too."""
-    monkeypatch.setattr(views, "BLOCK", 20 * 4 * cached.WIDTH)
+    monkeypatch.setattr(table, "BLOCK", 20 * 4 * cached.WIDTH)
     monkeypatch.setattr(afr, "descend", partial(afr.descend, steps=20))
     monkeypatch.setattr(evals, "SIZES", (5,))
     made, heads = cached.write(tmp_path, kept=[1]), []

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.last_layer import table, views
+from pipeline.last_layer.table import Streamed
 from pipeline.last_layer.views import Views, class_weights
 from tests import cached
 from tests.cached import batches, fit_params, interventions, originals
@@ -46,6 +48,25 @@ def test_rows_that_are_left_as_they_are_have_no_say_in_the_interventions(
     assert not found[~among].any()
     torch.testing.assert_close(found[among] / len(found), alone / len(alone))
     assert found.mean().item() == pytest.approx(1)
+
+
+def test_some_rows_are_read_once_if_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "BLOCK", 7 * 4 * cached.WIDTH)
+    with cached.write(tmp_path).open("features") as given:
+        of_file = Views.of(given.file("features"), fit_params(memory="streamed"), torch.device("cpu"))
+    read, some = [], torch.arange(60) % 3 > 0
+    plain = Streamed.rows
+    monkeypatch.setattr(Streamed, "rows", lambda *given: read.append(1) or plain(*given))
+    for rows, free, times in ((some, 1e9, 1), (some, 1, 2), (some | True, 1e9, 2)):
+        monkeypatch.setattr(views, "free_memory", lambda _, free=free: free)
+        expected = [block.clone() for block in of_file.originals(rows)]
+        read.clear()
+        begin = of_file.repeated(rows)
+        for _ in range(2):
+            found = [block.clone() for block in begin()]
+            assert all(map(torch.equal, found, expected))
+            assert [len(each) for each in found] == [len(each) for each in expected]
+        assert len(read) == times
 
 
 def test_a_class_without_a_row_takes_no_weight_from_the_others() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import MacError
-from pipeline.method.retraining_set import balanced, draw_rows, with_foreground
+from pipeline.method.retraining_set import balanced, draw_rows, rows_to_draw, with_foreground
 from pipeline.params.retraining_set import RetrainingSetParams
 
 ALL = RetrainingSetParams(balance="none", seed=0)
@@ -36,6 +36,23 @@ def test_classes_are_balanced_among_what_is_known(images: Images) -> None:
     assert images["label"][rows].tolist().count(1) == 1
     assert len(rows) == 2
     assert images["has_foreground"][rows].all()
+
+
+def test_where_few_true_masks_are_known_as_many_images_of_each_class_are_taken_as_there_can_be() -> None:
+    """100 masks of the one class, 400 of the other: the 400 need not be among 100 that are drawn without."""
+    label, known = np.repeat([0, 1], [100, 4000]), np.ones(4100, bool)
+    known[100:] = np.arange(4000) % 10 == 3
+    images, every = Images(label=label, has_foreground=known), np.arange(4100)
+    params = RetrainingSetParams(balance="class", seed=0)
+    drawn = draw_rows(images, every, params, known_only=True)
+    assert known[drawn].all()
+    assert np.bincount(label[drawn]).tolist() == [100, 100]
+    others = draw_rows(images, every, params, known_only=False)
+    assert np.bincount(label[others]).tolist() == [100, 100]
+    assert rows_to_draw(images, every, params).tolist() == sorted({*drawn.tolist(), *others.tolist()})
+    assert rows_to_draw(images, every, ALL).tolist() == every.tolist()
+    del images["has_foreground"]
+    assert rows_to_draw(images, every, params).tolist() == others.tolist()
 
 
 def test_without_true_masks_no_row_has_one(images: Images) -> None:

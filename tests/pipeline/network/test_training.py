@@ -150,6 +150,24 @@ def test_a_batch_that_is_too_small_for_all_processes_is_refused(given: Opened) -
         started(given, ranks=Ranks(0, 5))
 
 
+def test_process_0_alone_keeps_early_logits(given: Opened) -> None:
+    class Second(Ranks):
+        """Alone, but it is told what the second of two processes is."""
+
+        first = False
+
+        def to_first(self, value: object) -> None:
+            return None
+
+    first, second = (started(given, {"keep_epochs": [1]}, ranks=each) for each in (Ranks(), Second()))
+    for run in (first, second):
+        run.train_epoch()
+    assert torch.equal(first.early["1"], first.logits(given.rows("train")))
+    assert second.early == {}
+    second.restore(first.checkpoint())
+    assert second.early == {}
+
+
 def test_it_says_where_the_loss_is_not_finite(given: Opened) -> None:
     run = started(given, {"lr": 1e30}, name="jtt")
     with pytest.raises(MacError, match=r"jtt: the loss is (nan|inf) in epoch 1, batch 2; lower jtt\.lr"):

@@ -12,6 +12,7 @@ from pipeline.network.inputs import normalize, to_input_grid
 from pipeline.project import Project
 from pipeline.steps import originals as stage
 from pipeline.store import SPLITS
+from tests.conftest import edited
 from tests.pipeline.steps import untrained
 from tests.pipeline.steps.untrained import make_maps, make_originals
 
@@ -54,6 +55,18 @@ def test_their_retraining_set_is_that_of_the_maps(project: Project) -> None:
         rows = given.file("originals")["train/row"][:]
         np.testing.assert_array_equal(rows, given.file("maps")["row"][:])
     assert len(rows) == 48  # twice the dogs
+
+
+def test_they_are_there_for_images_that_only_method_foreground_draws(project: Project) -> None:
+    with edited(project.path("images")) as file:
+        file["has_foreground"][:64] = np.arange(64) % 2 == 0
+    make_originals(project, balance="class")
+    for method in ("foreground", "xgradcam"):
+        make_maps(project, balance="class", method=method)
+        with project.open("images", "maps", "originals") as given:
+            rows, known = given.file("maps")["row"][:], given.file("images")["has_foreground"][:]
+            assert np.isin(rows, given.file("originals")["train/row"][:]).all()
+        assert known[rows].all() == (method == "foreground")
 
 
 def test_an_interrupted_run_goes_on_where_it_was(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,7 @@ def test_no_dataset_folder(tmp_path: Path) -> None:
 
 
 def test_a_replaced_image_is_decoded_again_after_an_interruption(tmp_path: Path) -> None:
-    """Scratch are taken up only for the very same files: the fingerprint has their sizes and times."""
+    """Unfinished work is taken up only for the very same files: the fingerprint has their sizes and times."""
     gradient().save(tmp_path / "1.png")
     stamps = [ImageFile("1.png").stamp(tmp_path)]
     (tmp_path / "1.png").touch()

@@ -13,7 +13,8 @@ import pytest
 from pipeline import store
 from pipeline.errors import MacError
 from pipeline.schemas import features, masks
-from pipeline.store import files, hdf5
+from pipeline.store import Codes, files, hdf5
+from pipeline.store.schema import Orders
 from tests import cached
 from tests.conftest import edited
 
@@ -170,7 +171,8 @@ STRUCTURES: list[tuple[Callable[[h5py.File], object], str]] = [
     (put("cam", data=np.ones((ROWS, 0, 2), np.float32)), "is empty along 'map height'"),
     (put("row", data=np.array([-1, 1, 2, 3])), "has -1, expected 0 to"),
     (put("row", data=np.array([2**60, 1, 2, 3])), "expected 0 to"),
-    (put("row", data=np.array([1, 1, 2, 3])), "the same number twice"),
+    (put("row", data=np.array([1, 1, 2, 3])), "has numbers that are not in rising order"),
+    (put("row", data=np.array([0, 2, 1, 3])), "has numbers that are not in rising order"),
     (put("cam", data=np.full((ROWS, 2, 2), np.nan, np.float32)), "has nan, expected finite"),
     (put("cam", data=np.full((ROWS, 2, 2), -np.inf, np.float32)), "has -inf, expected finite"),
     (put("channel_mean", data=np.full((ROWS, 3), 1.5, np.float32)), "has 1.5, expected 0 to 1"),
@@ -223,6 +225,37 @@ def test_every_draw_has_every_position_once(order: list[list[int]], problem: str
     field = features.SCHEMA["train/order"]
     assert field.problem(np.array(order, np.int32), {"train position": 3}) == problem
     assert field.checked_at_once
+
+
+@pytest.mark.parametrize(
+    ("order", "problem"),
+    [
+        ([[0, 2, 1, 3], [1, 0, 2, 3]], ""),
+        ([[2, 0, 3, 1], [0, 1, 3, 2]], ""),
+        ([[0, 1, 2, 3], [1, 0, 2, 3]], "is not in the order of 'train/batch'"),
+        ([[0, 2, 1, 3], [2, 1, 0, 3]], "is not in the order of 'train/batch'"),
+    ],
+)
+def test_an_order_is_that_of_the_batches(order: list[list[int]], problem: str) -> None:
+    values = features.SCHEMA["train/order"].values
+    assert isinstance(values, Orders)
+    batch = np.array([[0, 1, 0, 1], [0, 0, 1, 1]], np.int32)
+    assert values.contradiction(np.array(order, np.int32), batch) == problem
+
+
+def test_an_order_that_contradicts_the_batches_is_refused_when_the_file_is_new(tmp_path: Path) -> None:
+    path = cached.write(tmp_path).path("features")
+    changed(path, lambda file: file["train/order"].__setitem__(..., file["train/order"][:][:, ::-1]))
+    with pytest.raises(
+        MacError, match="'train/order' is not in the order of 'train/batch'; run 'mac features'"
+    ):
+        store.open_artefact(path, "features", features.SCHEMA, "run 'mac features'").__enter__()
+
+
+def test_numbers_that_may_be_there_once() -> None:
+    examples = Codes("features/test position", unique=True)
+    assert examples.problem(np.array([3, 1, 2]), {}) == ""
+    assert examples.problem(np.array([3, 1, 3]), {}) == "has the same number twice"
 
 
 ATTRIBUTES: list[tuple[str, Any, str]] = [

@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import project
+from pipeline.tools.whatif import table
 from tests.conftest import Project, default_params
 from tests.readme import commands
 
@@ -49,6 +50,19 @@ def test_it_says_what_retrain_would_give(mac: Project) -> None:
     assert title.split("  ")[-1].strip() == "α 2, β 30"
     means = [each["test"]["raw_mean"]["mean"] for each in (found["erm"], *found["heads"])]
     assert re.findall(r"(\d+\.\d)(?: ± \d+\.\d)?", mean) == [f"{100 * each:.1f}" for each in means]
+
+
+def test_columns_have_the_width_of_what_is_in_them() -> None:
+    scores = {"groups": {"a landbird": {"mean": 1.0, "std": 0.0}}}
+    scores |= {key: {"mean": 0.5, "std": 0.125} for key in ("worst_group", "raw_mean")}
+    measured = {"val": scores, "test": scores}
+    heads = [{"alpha": alpha, "beta": 1 / 3, "seeds": 2, **measured} for alpha in (0.125, 0.0625)]
+    count = {split: {"a landbird": 1234567} for split in ("val", "test")}
+    title, worst, _, group, *_ = table({"count": count, "erm": measured, "heads": heads}).splitlines()
+    assert title.split("  ")[-2:] == ["α 0.125, β 0.333333", "α 0.0625, β 0.333333"]
+    assert re.split("  +", worst) == ["worst group", "1234567", *["50.0 ± 12.5"] * 3]
+    assert re.split("  +", group) == ["a landbird", "1234567", *["100.0"] * 3]
+    assert len(title) == len(worst) == len(group)
 
 
 def test_an_l2_that_is_auto_has_no_number(mac: Project) -> None:
