@@ -20,6 +20,7 @@ from pipeline.last_layer.views import Views
 from pipeline.method.pairing import by_batch
 from pipeline.metrics import UNKNOWN
 from pipeline.params.cores import CoreParams
+from pipeline.params.features import FeaturesParams
 from pipeline.params.fit import FitParams
 from pipeline.params.maps import MapParams
 from pipeline.params.selection import SelectionParams
@@ -58,6 +59,9 @@ MAPS = MapParams(
     flip=False,
     precision="float32",
     seed=0,
+)
+FEATURES = FeaturesParams(
+    draws=2, validation_draws=1, batch_size=8, low_loss=1.0, precision="float32", storage="float32", seed=0
 )
 CORES = CoreParams(size="top_k", top_k=0.3, side="core")
 

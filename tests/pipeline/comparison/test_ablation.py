@@ -29,15 +29,7 @@ from tests.conftest import edited
 NEEDS = ("images", "erm", "originals", "masks", "features")
 MAPS = cached.MAPS
 CORES = cached.CORES.model_copy(update={"top_k": 0.25})
-FEATURES = FeaturesParams(
-    draws=made_up.DRAWS,
-    validation_draws=1,
-    batch_size=8,
-    low_loss=1.0,
-    precision="float32",
-    storage="float32",
-    seed=0,
-)
+FEATURES = cached.FEATURES.model_copy(update={"draws": made_up.DRAWS})
 FIT = fit_params()
 SWEEP = SweepParams(
     alphas=[0, 1], betas=[0, 2], pick="auto", default=(1, 2), l2s=[0], seeds=FIT.seeds, average=FIT.average

@@ -22,7 +22,6 @@ from pipeline.method import interventions, pairing
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import to_input_grid
-from pipeline.params.features import FeaturesParams
 from pipeline.params.originals import OriginalsParams
 from pipeline.params.retrain import RetrainParams
 from pipeline.params.retraining_set import RetrainingSetParams
@@ -224,15 +223,7 @@ def test_a_last_step_that_diverges_is_told_though_the_loss_before_it_is_finite(t
 
 EPOCHS, ALPHA, BETA, LR, TOP_K = 3, 2.0, 3.0, 0.005, 0.25
 CORES = cached.CORES.model_copy(update={"top_k": TOP_K})
-FEATURES = FeaturesParams(
-    draws=EPOCHS,
-    validation_draws=1,
-    batch_size=8,
-    low_loss=1.0,
-    precision="float32",
-    storage="float32",
-    seed=0,
-)
+FEATURES = cached.FEATURES.model_copy(update={"draws": EPOCHS})
 FIT = fit_params(epochs=EPOCHS, lr=LR, seeds=1)
 
 

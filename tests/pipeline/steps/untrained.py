@@ -19,6 +19,7 @@ from pipeline.steps.features import features
 from pipeline.steps.masks import masks
 from pipeline.steps.originals import originals
 from pipeline.steps.saliency import saliency
+from tests import cached
 from tests.cached import CORES, MAPS
 from tests.networks import settled
 
@@ -28,9 +29,7 @@ NAMES = {"classes": ("cat", "dog"), "attributes": ("day", "night")}
 SALIENCY = SaliencyParams(**MAPS.model_dump(), most_constant=1.0)
 MASKS = MasksParams(**CORES.model_dump(), external="masks", previews=4)
 RETRAINING_SET = RetrainingSetParams(balance="none", seed=0)
-FEATURES = FeaturesParams(
-    draws=2, validation_draws=2, batch_size=16, low_loss=1.0, precision="float32", storage="float32", seed=0
-)
+FEATURES = cached.FEATURES.model_copy(update={"validation_draws": 2, "batch_size": 16})
 
 
 def write_project(data: Path) -> Project:
