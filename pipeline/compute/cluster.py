@@ -11,7 +11,6 @@ here takes orders only from this process, by TLS with a key that is nowhere else
 import asyncio
 import logging
 import os
-import re
 import resource
 import signal
 import socket
@@ -51,7 +50,7 @@ from distributed.versions import VersionMismatchWarning
 
 from pipeline.compute.code import Code, code_of, difference
 from pipeline.compute.device import hardware, named, pick
-from pipeline.compute.engine import Block, Repeated, Task, Work
+from pipeline.compute.engine import Block, Repeated, Task, Work, memory_is_told
 from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.errors import MacError, first_line
@@ -376,17 +375,13 @@ class _Carrier(WorkerPlugin):
     @contextmanager
     def _told(self) -> Iterator[None]:
         """Name the worker in what it cannot do."""
-        try:
-            yield
-        except ImportError as error:
-            raise MacError(f"{self._where}: {first_line(error)}; {SAME_PACKAGE}") from None
-        except (MacError, OSError) as error:
-            raise MacError(f"{error} ({self._where})") from None
-        except (MemoryError, RuntimeError) as error:  # PyTorch raises a RuntimeError for it
-            said = first_line(error)
-            if isinstance(error, RuntimeError) and not re.search("can't allocate memory|out of memory", said):
-                raise
-            raise MacError(f"{self._where}: memory ran out ({said}); free some of it") from None
+        with memory_is_told(self._where):
+            try:
+                yield
+            except ImportError as error:
+                raise MacError(f"{self._where}: {first_line(error)}; {SAME_PACKAGE}") from None
+            except (MacError, OSError) as error:
+                raise MacError(f"{error} ({self._where})") from None
 
     def _look_for(self, folder: Path) -> None:
         try:

@@ -107,7 +107,7 @@ class Task:
         Raises:
             MacError: memory ran out, or something cannot be written.
         """
-        with _memory_is_told(self.block):
+        with memory_is_told(f"rows {self.block.start} to {self.block.stop - 1}"):
             computed = function(self.block)
         kept: dict[str, NDArray[Any]] = {}
         for name, array in computed.items():
@@ -342,17 +342,15 @@ class _Merging:
 
 
 @contextmanager
-def _memory_is_told(block: Block) -> Iterator[None]:
-    """Say in one line that memory ran out. PyTorch raises a RuntimeError for it."""
+def memory_is_told(where: str) -> Iterator[None]:
+    """Say in one line that memory ran out, and where. PyTorch raises a RuntimeError for it."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         said = first_line(error)
         if isinstance(error, RuntimeError) and not re.search("can't allocate memory|out of memory", said):
             raise
-        raise MacError(
-            f"rows {block.start} to {block.stop - 1}: memory ran out ({said}); free some of it"
-        ) from None
+        raise MacError(f"{where}: memory ran out ({said}); free some of it") from None
 
 
 def _digest(arrays: Arrays) -> str:

@@ -6,7 +6,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
+from pipeline.store import ModelFolder
+
+
+def resolution_of(erm: ModelFolder) -> tuple[int, int]:
+    """`resolution` of the network in a model folder."""
+    model = classifier.load(erm.spec, erm.read(), torch.device("cpu"))
+    return resolution(model, erm.spec.input_size)
 
 
 def resolution(model: Classifier, size: int) -> tuple[int, int]:

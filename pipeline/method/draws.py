@@ -115,8 +115,8 @@ class Draws:
     def write(self, artefact: Writer, split: str) -> None:
         """Write partners, batches, their order and fills into features.h5."""
         artefact.write(f"{split}/batch", self.batch)
-        if self.order is not None:
-            artefact.write(f"{split}/order", self.order)
+        if (order := self.order) is not None:
+            artefact.write(f"{split}/order", order)
         artefact.write(f"{split}/fill", self.fill)
         for view, partner in self.partners.items():
             artefact.write(PARTNERS[self.part, view], partner)

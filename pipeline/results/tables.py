@@ -56,6 +56,11 @@ def of_metrics(metrics: Mapping[str, Any], reason: str = "") -> str:
     return "\n".join(lines)
 
 
+def name_of(metric: str) -> str:
+    """The name of a metric of `metrics.as_dict`, as tables have it."""
+    return _NAMES.get(metric) or _spoken(metric)
+
+
 def _spoken(key: str) -> str:
     return key.replace("_", " ")
 

@@ -32,7 +32,7 @@ from pipeline.method.draws import Draws
 from pipeline.network.loading import prefetch, to_pinned
 from pipeline.params.features import FeaturesParams
 from pipeline.project import Opened, Reference
-from pipeline.results.blocks import in_blocks
+from pipeline.results.blocks import in_blocks, logits
 from pipeline.schemas.features import SCHEMA
 from pipeline.schemas.originals import of_split
 from pipeline.steps.originals import Network
@@ -142,22 +142,19 @@ def _storable(phi: NDArray[np.float32], storage: str) -> NDArray[np.float32]:
 
 def _losses(originals: Artefact, positions: NDArray[np.int64], head: FittedHeads) -> NDArray[np.float64]:
     """The cross-entropy of a head (S = 1) on the originals at some positions (M,) in train/; (M,)."""
-    label, phi = originals["train/label"][:], originals["train/original"]
-    found = []
-    for each in in_blocks(positions, phi):
-        logits = head.logits(originals.rows("train/original", each))[0]
-        log_p = log_softmax(logits.astype(np.float64), axis=1)
-        found.append(-np.take_along_axis(log_p, label[each][:, None], 1)[:, 0])
-    return np.concatenate(found)
+    label = originals["train/label"][:][positions]
+    log_p = log_softmax(logits(head, originals["train/original"])[0, positions].astype(np.float64), axis=1)
+    return -np.take_along_axis(log_p, label[:, None], 1)[:, 0]
 
 
 def _places(artefact: store.Writer, draws: Draws, width: int, storage: str) -> Into:
     """Make the datasets of the views of some draws."""
-    order = None if draws.order is None else draws.order.argsort(1)  # (R, M), the place of each image
+    order = draws.order
+    place = None if order is None else order.argsort(1)  # (R, M), of each image
     places: dict[str, store.Rows] = {}
     for name in draws.views:
         path, shape = f"{SPLIT_OF[draws.part]}/{name}", (*draws.batch.shape, width)
-        places[name] = artefact.place(path, shape, axis=1, order=order, dtype=storage)
+        places[name] = artefact.place(path, shape, axis=1, order=place, dtype=storage)
     return places
 
 

@@ -107,10 +107,7 @@ def write_masks(
     k = None if is_given or pixels is not None else core_pixels(params, spec.input_size)
     if is_given and external is None:
         _require_cores(images, np.concatenate(list(rows.values())), spec)
-    side = None
-    if is_given:
-        model = classifier.load(spec, erm.read(), torch.device("cpu"))
-        side = controls.resolution(model, spec.input_size)
+    side = controls.resolution_of(erm) if is_given else None
     reference = given.reference("images", "erm", "maps")
     where = context.on.type if context.cluster else str(context.on)
 

@@ -92,11 +92,7 @@ def write_maps(
     """
     reference, shaping = given.reference("images", "erm"), _shaping(params)
     where = context.on.type if context.cluster else str(context.on)
-    side = None
-    if params.method == "random":
-        erm = given.model("erm")
-        model = classifier.load(erm.spec, erm.read(), torch.device("cpu"))
-        side = controls.resolution(model, erm.spec.input_size)
+    side = controls.resolution_of(given.model("erm")) if params.method == "random" else None
     parts = {"": _Work(reference, params, rows, side, where)}
     if validation is not None and len(validation):
         parts["val/"] = _Work(reference, params, validation, side, where)

@@ -13,7 +13,7 @@ from pipeline.metrics import as_dict, over_seeds
 from pipeline.params.fit import FitParams
 from pipeline.params.selection import SelectionParams
 from pipeline.project import Opened
-from pipeline.results.tables import worst_of
+from pipeline.results.tables import name_of, worst_of
 from pipeline.setting import Setting
 
 SPLITS = {"val": "validation", "test": "test"}
@@ -75,7 +75,7 @@ def table(found: Mapping[str, Any]) -> str:
         worst, groups = worst_of(metrics[0])
         rows.append([f"{spoken} accuracy, %", "n", *titles])
         for key in (worst, "raw_mean"):
-            rows.append([_NAMES[key], str(sum(count.values())), *(_cell(each[key]) for each in metrics)])
+            rows.append([name_of(key), str(sum(count.values())), *(_cell(each[key]) for each in metrics)])
         for name, n in count.items():
             if n:
                 rows.append([name, str(n), *(_cell(each[groups][name]) for each in metrics)])
@@ -86,9 +86,6 @@ def table(found: Mapping[str, Any]) -> str:
         lines.append(f"±: standard deviation over {seeds} retrained heads of one ERM run")
     lines.append("Choose by the validation split: what is chosen by the test split looks better than it is.")
     return "\n".join(lines)
-
-
-_NAMES = {"worst_group": "worst group", "worst_class": "worst class", "raw_mean": "mean (raw)"}
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
