@@ -25,7 +25,7 @@ from pipeline.demo import waterbirds_layout
 from pipeline.params_file import Params, parse
 from pipeline.project import Opened
 from pipeline.schemas import features, masks
-from pipeline.store import hdf5
+from pipeline.store import seal, verified
 from pipeline.store.models import sealed
 from stages.cli import main
 
@@ -148,8 +148,8 @@ def edited(path: Path, *, sealed: bool = False) -> Iterator[h5py.File]:
         yield file
     if sealed:
         with path.open("r+b") as whole:
-            whole.write(hdf5._seal(store.file_digest(path, hdf5.SEAL)))
-    hdf5._remember(path, schema, hdf5._state(path))
+            whole.write(seal.seal(store.file_digest(path, seal.SEAL)))
+    verified.remember(path, schema, verified.state_of(path))
 
 
 def restate(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -40,7 +40,7 @@ from pipeline.errors import MacError
 from pipeline.params.examples import ExamplesParams
 from pipeline.project import Project
 from pipeline.steps.examples import examples
-from pipeline.store import hdf5, models
+from pipeline.store import models, seal
 from stages.cli import main as mac
 from tests import cached, conftest, made_up
 
@@ -525,7 +525,7 @@ def _mutate_hdf5(path: Path, rng: random.Random) -> str:
         except (ValueError, TypeError, KeyError, OSError, RuntimeError, OverflowError, IndexError):
             continue  # HDF5 or NumPy cannot make it
     with path.open("r+b") as whole:
-        whole.write(hdf5._seal(store.file_digest(path, hdf5.SEAL)))
+        whole.write(seal.seal(store.file_digest(path, seal.SEAL)))
     return how
 
 

@@ -2,13 +2,14 @@
 
 There are two forms, with the same provenance:
 
-- an HDF5 file (`images`, `maps`, `masks`, `originals`, `features`, `examples`): `hdf5`, with the datasets of
-its schema in `pipeline.schemas`;
+- an HDF5 file (`images`, `maps`, `masks`, `originals`, `features`, `examples`) with the datasets of its
+schema in `pipeline.schemas`: `writer` writes it, `artefact` opens and checks it;
 - a model folder (`erm`, `retrained`, …): `models`.
 
 They hold no time, host or revision, so the same inputs give the same bytes.
 """
 
+from pipeline.store.artefact import Artefact, open_artefact, stated_kind
 from pipeline.store.files import (
     create_folder,
     read_csv,
@@ -20,7 +21,6 @@ from pipeline.store.files import (
     write_json,
     write_text,
 )
-from pipeline.store.hdf5 import Artefact, Writer, create, open_artefact, stated_digest, stated_kind
 from pipeline.store.models import (
     FittedHeads,
     ModelFolder,
@@ -31,6 +31,8 @@ from pipeline.store.models import (
 from pipeline.store.provenance import VERSION, Provenance, digest_of, file_digest
 from pipeline.store.rows import Chunks, Place, Rows, Target
 from pipeline.store.schema import SPLITS, Between, Codes, Field, Schema
+from pipeline.store.seal import stated_digest
+from pipeline.store.writer import Writer, create
 
 __all__ = [
     "SPLITS",

@@ -134,6 +134,11 @@ class Field:
         return (self.dtype, "float16") if self.half else (self.dtype,)
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of its axes; one of a fixed length has the channels of an image."""
+        return tuple(dim if isinstance(dim, str) else "channel" for dim in self.dims)
+
+    @property
     def checked_at_once(self) -> bool:
         """Whether `problem` needs all values together."""
         if isinstance(self.values, Codes):

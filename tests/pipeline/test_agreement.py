@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import MacError
 from pipeline.project import Project
 from pipeline.schemas import features
-from pipeline.store import hdf5
+from pipeline.store import verified
 from tests import cached
 from tests.conftest import edited, restate
 
@@ -60,7 +60,7 @@ def test_originals_in_another_order(project: Project) -> None:
             file[f"train/{name}"][...] = file[f"train/{name}"][:][::-1]
 
     forged(project, "originals", turn)
-    hdf5._note(project.path("originals")).unlink()
+    verified.note_of(project.path("originals")).unlink()
     for names in (["originals"], ["images", "masks", "originals"]):
         said = said_of(project, *names)
         assert "originals.h5: dataset 'train/row' has numbers that are not in rising order; run 'mac" in said

@@ -284,9 +284,9 @@ def test_workers_with_other_code_are_refused(
     two: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This process has read another source than its workers."""
-    monkeypatch.setitem(code._LOADED, "pipeline.store.hdf5", b"# another")
+    monkeypatch.setitem(code._LOADED, "pipeline.store.artefact", b"# another")
     code.code_of.cache_clear()
-    said = r"has other code than this process \(pipeline.store.hdf5\)"
+    said = r"has other code than this process \(pipeline.store.artefact\)"
     with pytest.raises(MacError, match=rf"^worker tls://127.0.0.1:\d+ on 127.0.0.1 {said}"):  # noqa: SIM117
         with Scratch(tmp_path, "squares", __name__) as scratch:
             squares(scratch, Squares(tmp_path), blocks(9, 3), two)

@@ -95,11 +95,11 @@ def test_a_file_that_is_edited_does_not_change_what_this_process_runs(
 ) -> None:
     before, now = code_of("pipeline.steps.prepare"), code._on_disk()
     assert code.edited("pipeline.steps.prepare") == []
-    now["pipeline.store.hdf5"] += b"\nEDITED = True\n"
+    now["pipeline.store.artefact"] += b"\nEDITED = True\n"
     now["pipeline.store.files"] += b"# a comment"
     del now["pipeline.datasets.bar"]
     now["pipeline.method.knee"] = b"not used by prepare"
     monkeypatch.setattr(code, "_on_disk", lambda: now)
-    assert code.edited("pipeline.steps.prepare") == ["pipeline.datasets.bar", "pipeline.store.hdf5"]
+    assert code.edited("pipeline.steps.prepare") == ["pipeline.datasets.bar", "pipeline.store.artefact"]
     code_of.cache_clear()
     assert code_of("pipeline.steps.prepare") == before

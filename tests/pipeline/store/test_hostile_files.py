@@ -13,12 +13,14 @@ import pytest
 from pipeline import store
 from pipeline.errors import MacError
 from pipeline.schemas import features, masks
-from pipeline.store import Codes, files, hdf5
+from pipeline.store import Codes, files, verified
+from pipeline.store.artefact import _blocks
 from pipeline.store.schema import Orders
 from tests import cached
 from tests.conftest import edited
+from tests.pipeline.store import masks_file
+from tests.pipeline.store.masks_file import REMEDY
 
-REMEDY = "run 'mac masks'"
 ROWS = 4
 
 
@@ -26,13 +28,9 @@ ROWS = 4
 def path(tmp_path: Path) -> Path:
     """A masks.h5, with a FIFO, a text and another HDF5 file beside it."""
     made = tmp_path / "masks.h5"
-    with store.create(made, "masks", masks.SCHEMA, {"k": 1}, {"images": "a"}) as artefact:
-        artefact.write("row", np.arange(ROWS))
-        artefact.write("target", np.zeros(ROWS, np.int64))
-        artefact.write("cam", np.ones((ROWS, 2, 2), np.float32))
-        artefact.create("mask", (ROWS, 8, 8))[...] = True
-        artefact.write("channel_mean", np.full((ROWS, 3), 0.5, np.float32))
-        artefact.file.create_group("preview")
+    masks_file.write(made, ROWS)
+    with edited(made, sealed=True) as file:
+        file.create_group("preview")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "secret").write_bytes(b"\1" * 4096)
     with h5py.File(tmp_path / "other.h5", "w") as other, h5py.File(made) as file:
@@ -46,7 +44,7 @@ def changed(path: Path, change: Callable[[h5py.File], object]) -> None:
     """The file, changed and sealed; it comes from elsewhere, so there is no note of it here."""
     with edited(path, sealed=True) as file:
         change(file)
-    hdf5._note(path).unlink()
+    verified.note_of(path).unlink()
 
 
 def said_of(path: Path) -> str:
@@ -336,84 +334,6 @@ def test_what_is_no_file_is_refused_at_once(path: Path) -> None:
         assert store.stated_kind(there) is None
 
 
-def test_a_note_of_another_user_is_not_believed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Size, time of change and inode can be arranged; the user's secret cannot."""
-    changed(path, put("row", data=np.array([-1, 1, 2, 3])))
-    hdf5._remember(path, masks.SCHEMA, hdf5._state(path))
-    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
-        pass
-    monkeypatch.setenv("XDG_CACHE_HOME", str(path.parent / "cache"))
-    hdf5._secret.cache_clear()
-    said_of(path)
-    secret = path.parent / "cache/mac-robust/secret"
-    assert (secret.stat().st_mode & 0o777, len(secret.read_text())) == (0o600, 64)
-    assert hdf5._secret() == secret.read_text()
-    hdf5._secret.cache_clear()
-
-
-def test_without_a_secret_a_note_is_believed_by_this_process_alone(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(path.parent / "secret"))  # a file
-    hdf5._secret.cache_clear()
-    assert not hdf5._is_remembered(path, hdf5._state(path), masks.SCHEMA)
-    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
-        assert hdf5._is_remembered(path, hdf5._state(path), masks.SCHEMA)
-    hdf5._secret.cache_clear()
-    assert not hdf5._is_remembered(path, hdf5._state(path), masks.SCHEMA)
-    hdf5._secret.cache_clear()
-
-
-def test_a_link_from_elsewhere_does_not_have_the_bytes_read_again(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hdf5, "file_digest", lambda *_: "")
-    (path.parent / "cached").hardlink_to(path)  # as DVC does, which also takes away the right to write
-    path.chmod(0o444)
-    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
-        pass
-
-
-def test_a_text_that_could_not_be_read_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hdf5, "MOST_TEXT", 100)
-    with (
-        pytest.raises(MacError, match="masks.h5: cannot be written: attribute 'params' is too long"),
-        store.create(tmp_path / "masks.h5", "masks", masks.SCHEMA, {"k": "x" * 100}, {}),
-    ):
-        pass
-
-
-def test_a_note_that_is_a_link_or_a_pipe_is_replaced(path: Path) -> None:
-    note, other = hdf5._note(path), path.parent / "precious"
-    other.write_text("precious")
-    note.unlink()
-    note.symlink_to(other)
-    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
-        assert not note.is_symlink()
-    assert other.read_text() == "precious"
-    note.unlink()
-    os.mkfifo(note)
-    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
-        assert note.is_file()
-
-
-def test_a_note_of_other_checks_is_not_believed(path: Path) -> None:
-    assert hdf5._is_remembered(path, hdf5._state(path), masks.SCHEMA)
-    assert not hdf5._is_remembered(path, hdf5._state(path), features.SCHEMA)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
-def test_what_could_not_be_read_is_not_written(tmp_path: Path, value: float) -> None:
-    with (
-        pytest.raises(MacError, match=r"masks.h5: cannot be written: dataset 'cam' has .*, expected finite"),
-        store.create(tmp_path / "masks.h5", "masks", masks.SCHEMA, {}, {}) as artefact,
-    ):
-        artefact.write("cam", np.full((ROWS, 2, 2), value, np.float32))
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -441,20 +361,7 @@ def test_a_text_file_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_packed_row_is_unpacked_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hdf5, "_BLOCK", 16)
+    monkeypatch.setattr("pipeline.store.artefact._BLOCK", 16)
     with h5py.File(path) as file:
-        assert [block.shape for block in hdf5._blocks(file["mask"])] == [(1, 8, 8)] * ROWS
-        assert [block.shape for block in hdf5._blocks(file["cam"])] == [(1, 2, 2)] * ROWS
-
-
-def test_a_file_without_a_note_is_read_once_for_its_kind_and_its_contents(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[Path] = []
-    digest = hdf5.file_digest
-    monkeypatch.setattr(hdf5, "file_digest", lambda file, start: (read.append(file), digest(file, start))[1])
-    hdf5._note(path).unlink()
-    assert store.stated_kind(path) == "masks"
-    with store.open_artefact(path, "masks", masks.SCHEMA, REMEDY):
-        pass
-    assert read == [path]
+        assert [block.shape for block in _blocks(file["mask"])] == [(1, 8, 8)] * ROWS
+        assert [block.shape for block in _blocks(file["cam"])] == [(1, 2, 2)] * ROWS

@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,68 +16,33 @@ from pipeline import store
 from pipeline.errors import MacError
 from pipeline.schemas import images
 from pipeline.schemas.masks import SCHEMA
-from pipeline.store import hdf5
+from pipeline.store import seal
 from tests.conftest import edited
+from tests.pipeline.store import masks_file
 
 
 def _digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-REMEDY = "run 'mac masks'"
-
-
-def make(path: Path, rows: int = 4) -> None:
-    with store.create(path, "masks", SCHEMA, {"k": 1}, {"images": "a", "erm": "b"}, names=["é"]) as artefact:
-        artefact.write("row", np.arange(rows, dtype=np.int64))
-        artefact.write("target", np.zeros(rows, np.int64))
-        artefact.write("cam", np.ones((rows, 2, 2), np.float32))
-        artefact.create("mask", (rows, 8, 8))[...] = True
-        artefact.write("channel_mean", np.full((rows, 3), 0.5, np.float32))
-
-
-@pytest.fixture
-def masks(tmp_path: Path) -> Path:
-    make(tmp_path / "masks.h5")
-    return tmp_path / "masks.h5"
-
-
-def opened(path: Path, digest: str | None = None) -> AbstractContextManager[store.Artefact]:
-    return store.open_artefact(path, "masks", SCHEMA, REMEDY, digest)
-
-
 def error_of(path: Path) -> str:
-    with pytest.raises(MacError) as error, opened(path):
+    with pytest.raises(MacError) as error, masks_file.opened(path):
         pass
     text = str(error.value)
     assert "\n" not in text
     assert str(path) in text
-    assert REMEDY in text
+    assert masks_file.REMEDY in text
     return text
 
 
-def test_remaking_an_artefact_gives_the_same_bytes(masks: Path, tmp_path: Path) -> None:
-    make(tmp_path / "again.h5")
-    assert (tmp_path / "again.h5").read_bytes() == masks.read_bytes()
-
-
 def test_an_artefact_can_be_read_back(masks: Path) -> None:
-    with opened(masks) as artefact:
+    with masks_file.opened(masks) as artefact:
         assert artefact.provenance.params == {"k": 1}
         assert artefact.provenance.made_from == {"images": "a", "erm": "b"}
         assert artefact.attribute("names") == ["é"]
         assert artefact["mask"].dims[1].label == "height"
         assert artefact.rows("row", np.array([3, 0, 1, 3])).tolist() == [3, 0, 1, 3]
         assert artefact.rows("row", np.array([], int)).tolist() == []
-
-
-def test_the_digest_follows_the_contents(tmp_path: Path) -> None:
-    digests = set()
-    for name, rows in (("one.h5", 4), ("two.h5", 4), ("three.h5", 5)):
-        make(tmp_path / name, rows)
-        with opened(tmp_path / name) as artefact:
-            digests.add(artefact.digest)
-    assert len(digests) == 2
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -97,7 +61,7 @@ def test_data_cut_out_of_a_file_is_found_when_it_is_read(masks: Path) -> None:
     with masks.open("r+b") as file:
         file.seek(chunk.byte_offset)
         file.write(b"\xff" * chunk.size)
-    with pytest.raises(MacError, match="damaged.*run 'mac masks'"), opened(masks) as artefact:
+    with pytest.raises(MacError, match="damaged.*run 'mac masks'"), masks_file.opened(masks) as artefact:
         artefact["mask"][:]
 
 
@@ -122,20 +86,6 @@ def test_a_dataset_that_says_it_is_larger_than_its_file_is_refused_before_memory
         file.create_dataset("cam", (10**12, 7, 7), np.float32)
         file.create_dataset("channel_mean", (10**12, 3), np.float32)
     assert "'row' says that it has 8000000000000 bytes, more than the file can hold" in error_of(masks)
-
-
-def test_what_was_verified_is_not_read_through_again_until_it_changes(
-    masks: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(*_arguments: object) -> str:
-        raise AssertionError
-
-    monkeypatch.setattr(hdf5, "file_digest", never)
-    with opened(masks):
-        pass
-    os.utime(masks)
-    with pytest.raises(AssertionError), opened(masks):
-        pass
 
 
 def test_another_kind(tmp_path: Path, masks: Path) -> None:
@@ -174,33 +124,15 @@ def test_an_artefact_that_does_not_hold_what_it_should(
 
 
 def test_an_artefact_that_was_replaced_while_it_was_in_use(masks: Path) -> None:
-    with opened(masks) as artefact:
+    with masks_file.opened(masks) as artefact:
         digest = artefact.digest
-    with opened(masks, digest):
+    with masks_file.opened(masks, digest):
         pass
-    make(masks, rows=5)
-    with pytest.raises(MacError, match="masks.h5: was replaced while it was in use"), opened(masks, digest):
-        pass
-
-
-def test_a_failure_while_writing_leaves_the_old_artefact(masks: Path) -> None:
-    before = masks.read_bytes()
+    masks_file.write(masks, rows=5)
     with (
-        pytest.raises(RuntimeError, match="half-way"),
-        store.create(masks, "masks", SCHEMA, {}, {}) as artefact,
+        pytest.raises(MacError, match="masks.h5: was replaced while it was in use"),
+        masks_file.opened(masks, digest),
     ):
-        artefact.write("row", np.arange(9))
-        raise RuntimeError("half-way")
-    assert masks.read_bytes() == before
-    assert sorted(p.name for p in masks.parent.iterdir()) == [".masks.h5.verified", "masks.h5"]
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    below = store.create(tmp_path / "file" / "masks.h5", "masks", SCHEMA, {}, {})
-    with pytest.raises(MacError, match="cannot be written"), below:
-        pass
-    with pytest.raises(MacError, match="cannot be written"), store.create_folder(tmp_path / "file" / "erm"):
         pass
 
 
@@ -212,13 +144,13 @@ def test_a_file_that_another_program_has_open(masks: Path, mode: str) -> None:
         assert viewer.stdout is not None
         viewer.stdout.readline()
         if mode == "r":
-            with opened(masks) as artefact:
+            with masks_file.opened(masks) as artefact:
                 assert artefact["row"][:].tolist() == [0, 1, 2, 3]
         else:
             with pytest.raises(MacError, match=r"masks.h5: another program has it open for writing; close"):
-                opened(masks).__enter__()
+                masks_file.opened(masks).__enter__()
         viewer.communicate(b"\n")
-    with opened(masks) as artefact:
+    with masks_file.opened(masks) as artefact:
         assert artefact["row"][:].tolist() == [0, 1, 2, 3]
 
 
@@ -229,10 +161,10 @@ def test_an_error_of_reading_is_not_told_as_one_of_the_file_that_is_written(
         place = file["mask"].id.get_chunk_info(0).byte_offset
     damaged = bytearray(masks.read_bytes())
     damaged[place : place + 8] = bytes(8)  # in gzip's data
-    damaged[: hdf5.SEAL] = hdf5._seal(_digest_of(damaged[hdf5.SEAL :]))
+    damaged[: seal.SEAL] = seal.seal(_digest_of(damaged[seal.SEAL :]))
     masks.write_bytes(damaged)
     message = r"masks.h5: dataset 'mask': damaged, its data cannot be read"
     for read in (lambda file: file["mask"][:], lambda file: file.rows("mask", np.array([0]))):
         other = store.create_folder(tmp_path / "other")
-        with pytest.raises(MacError, match=message), opened(masks) as artefact, other:
+        with pytest.raises(MacError, match=message), masks_file.opened(masks) as artefact, other:
             read(artefact)
