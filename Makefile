@@ -46,7 +46,7 @@ test-waterbirds: $(INSTALLED) ## the tests on real images with all of Waterbirds
 test-demo: $(INSTALLED) ## the tests of the demo with all its pixels and epochs: half an hour
 	MAC_DEMO=whole pytest tests/end_to_end/test_demo.py
 
-bench: $(INSTALLED) ## how fast it is: every benchmark, written to benchmarks/RESULTS.md; 20 minutes on two cores
+bench: $(INSTALLED) ## how fast it is: what has a goal, measured, and written to benchmarks/RESULTS.md; 20 minutes on two cores
 	python -m benchmarks --device $(or $(DEVICE),auto)
 
 lint: $(INSTALLED)

@@ -24,7 +24,7 @@ from benchmarks import project
 from benchmarks.measure import medians, repeats_option, seconds, tell
 from benchmarks.project import RETRAINING_SET, SALIENCY, SIZE
 from pipeline import graph, store
-from pipeline.compute.cluster import connect
+from pipeline.compute.connection import connect
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Cluster, Into, Scratch, blocks
 from pipeline.project import Project

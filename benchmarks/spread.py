@@ -3,6 +3,7 @@
 The features are noise, and lie in the page cache. All heads must have the same bytes.
 """
 
+import os
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from benchmarks import project
 from benchmarks.measure import tell
 from benchmarks.project import RETRAIN, SELECTION
 from pipeline import graph
-from pipeline.compute.cluster import connect
+from pipeline.compute.connection import connect
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Cluster
 from pipeline.project import Project
@@ -29,6 +30,7 @@ PARAMS = RETRAIN.model_copy(update={"solver": "lbfgs", "l2": 3.0, "standardize":
 @click.option("--workers", default="1,2", show_default=True, help="Numbers of workers.")
 def main(rows: int, width: int, draws: int, workers: str) -> None:
     torch.set_num_threads(1)
+    cores = sorted(os.sched_getaffinity(0))
     with project.folder() as folder:
         noise = graph.project(folder)
         project.write_head(noise, width)
@@ -36,13 +38,17 @@ def main(rows: int, width: int, draws: int, workers: str) -> None:
         times = {"alone": fitted(noise, None)}
         expected = head(noise)
         for count in map(int, workers.split(",")):
+            os.sched_setaffinity(0, set(cores[:count]))  # the workers inherit it: a core each
             with connect(count, None, "cpu") as cluster:
                 times[f"workers_{count}"] = fitted(noise, cluster)
             if head(noise) != expected:
                 raise click.ClickException(f"with {count} workers it is another head")
+    os.sched_setaffinity(0, set(cores))
     size = ("size", f"{rows} x {width}, R = {draws}")
+    counts = sorted(map(int, workers.split(",")))
+    ratio = {"ratio": times[f"workers_{counts[0]}"] / times[f"workers_{counts[-1]}"]}
     table = [size, *((name, f"{seconds:.1f} s") for name, seconds in times.items())]
-    tell("spread", torch.device("cpu"), table, **times)
+    tell("spread", torch.device("cpu"), table, **times, **ratio)
 
 
 def fitted(noise: Project, cluster: Cluster | None) -> float:

@@ -8,6 +8,7 @@ measures this side alone. Heads of both sides must have the same bytes.
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 
 from benchmarks import project
@@ -75,6 +77,16 @@ def _peak() -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
+def _require_room(folder: Path, needed: int) -> None:
+    """Raise an error if the disk has no room for the features."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise click.ClickException(
+            f"{folder.parent}: the features need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; "
+            "name a folder on another disk in TMPDIR, or take fewer --rows or --storage float16"
+        )
+
+
 @click.command(help=__doc__)
 @click.option("--rows", default=162_770, show_default=True, help="Training images.")
 @click.option("--width", default=2048, show_default=True, help="Features D.")
@@ -102,6 +114,7 @@ def main(
     table = [("size", f"{rows} x {width}, R = {draws}, {storage}, {epochs} epochs")]
     with project.folder() as made:
         noise = graph.project(made)
+        _require_room(made, (rows * (1 + 2 * draws) + sum(HELD_OUT)) * width * np.dtype(storage).itemsize)
         project.write_head(noise, width)
         project.write_features(noise, rows, draws, HELD_OUT, storage=storage)
         for stage in stages.split(","):

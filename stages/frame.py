@@ -167,7 +167,7 @@ def _cluster(
         if workers is not None or not _is_of_environment("scheduler_address"):
             log.info("%s: with these parameters this process computes alone, without workers", stage.name)
         return nullcontext()
-    from pipeline.compute.cluster import connect  # distributed takes a while to import
+    from pipeline.compute.connection import connect  # distributed takes a while to import
 
     return connect(workers, address, device)
 

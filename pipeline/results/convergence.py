@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import bdtrc, log_softmax
+from threadpoolctl import ThreadpoolController
 
 from pipeline.project import Opened
 from pipeline.results.blocks import in_blocks
@@ -93,6 +94,8 @@ def compared(
 ) -> dict[str, Any]:
     """A head (S = 1), and what becomes of it when it is trained on.
 
+    It computes with one thread, so the numbers do not depend on how many there are.
+
     Args:
         weight: w, as in `trained_on`.
         decay: λ.
@@ -102,13 +105,15 @@ def compared(
         and of the one that is trained on. `images`: how many validation images there are. `right`, `later`:
         how many of them the two are right about. `p`: of `sign_test` for those that only one is right about.
     """
-    after = trained_on(head, training, weight, decay)
     x, truth = validation
-    right, later = (each.logits(x)[0].argmax(-1) == truth for each in (head, after))
+    with ThreadpoolController().limit(limits=1, user_api="blas"):
+        after = trained_on(head, training, weight, decay)
+        right, later = (each.logits(x)[0].argmax(-1) == truth for each in (head, after))
+        loss, lowest = (_loss(each, training, weight) for each in (head, after))
     return {
         "rows": len(weight),
-        "loss": _loss(head, training, weight),
-        "lowest": _loss(after, training, weight),
+        "loss": loss,
+        "lowest": lowest,
         "images": len(truth),
         "right": int(right.sum()),
         "later": int(later.sum()),

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 
 from pipeline.compute import device
 from pipeline.datasets.record import Dataset
+from pipeline.method.controls import resolution
 from pipeline.method.kinds import AS_GIVEN, LOOK_AWAY
 from pipeline.method.knee import QUANTILES
+from pipeline.method.masks import top_k_mask, upsample
 from pipeline.network import classifier
 from pipeline.network.classifier import Classifier
 from pipeline.network.inputs import random_resized_crop_and_flip
@@ -30,11 +32,12 @@ from pipeline.params.train import TrainParams
 from pipeline.params_file import Params
 from pipeline.steps.prepare import decode
 from pipeline.store import SPLITS
+from pipeline.store.rows import Packing
 
 TRIED = 16  # images that are decoded
 MASK = 0.15  # compressed bytes for 8 pixels of a mask, measured on Waterbirds and the demo
-MAP = 4 * 7 * 7  # bytes of a map: 7 × 7 float32, as for most networks
-MASK_RATE = 800  # masks of 224² pixels that one core makes of maps in a second, without a network
+ROW = 2 * 8 + 3 * 4  # bytes for an image in maps.h5 besides its map: row, target and channel mean
+SHARE = 0.3  # of the pixels that are in the masks of a trial
 TRIAL = 1.0  # seconds of a trial, at least
 FIT_RATE = 10e9  # bytes of features that the fit of one head reads in a second
 FIT_START = 3.0  # seconds that a stage that fits heads takes besides the fits
@@ -71,6 +74,8 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     # The training step is measured first, because the other measurement changes the model.
     step = training_rate(model, images.stored_size, inputs.input_size, train, on)
     forward = forward_rate(model, inputs.input_size, on)
+    side = resolution(model, inputs.input_size)
+    masking = masking_rate(side, inputs.input_size, on)
     fitted = training * (1 + 2 * features.draws) + validation + test
     originals = training + validation + test
     views = 2 * features.draws * training + 4 * features.validation_draws * validation
@@ -93,12 +98,14 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     trained = Need("train", 2 * weights, train.epochs * (training / step + validation / forward) + kept)
     if network.classifier is not None:
         trained = Need("train", weights, validation / forward)
-    mask = inputs.input_size**2 / 8 * MASK
+    mask, looked_at = inputs.input_size**2 / 8 * MASK, ROW
+    if saliency.method not in AS_GIVEN:
+        looked_at += 4 * side[0] * side[1]
     return [
         Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
         trained,
-        Need("saliency", masked * MAP, looked / forward),
-        Need("masks", masked * (mask + MAP), masked / MASK_RATE + seen / forward),
+        Need("saliency", masked * looked_at, looked / forward),
+        Need("masks", masked * (mask + looked_at), masked / masking + seen / forward),
         Need("originals", width * originals, originals / forward),
         Need("features", stored * (originals + views), views / forward),
         Need("sweep", 0, seconds["sweep"]),
@@ -117,6 +124,18 @@ def forward_rate(model: Classifier, size: int, on: torch.device) -> float:
     x = model.input(torch.zeros(device.forward_batch(on), 3, size, size, dtype=torch.uint8, device=on))
     with torch.no_grad():
         return len(x) / _seconds(lambda: model.features(x).cpu())
+
+
+def masking_rate(side: tuple[int, int], size: int, on: torch.device) -> float:
+    """Masks per second that are made of maps and compressed.
+
+    Args:
+        side: height and width of the maps.
+        size: side of the input grid, pixels.
+    """
+    maps = torch.rand(16, *side, generator=torch.Generator().manual_seed(0)).to(on)
+    k, packing = max(1, round(SHARE * size**2)), Packing((size, size), np.dtype(np.bool_))
+    return len(maps) / _seconds(lambda: packing.write(top_k_mask(upsample(maps, size), k).cpu().numpy()))
 
 
 def training_rate(

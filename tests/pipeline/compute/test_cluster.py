@@ -2,28 +2,29 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import dask
 import numpy as np
-import psutil
 import pytest
 import torch
-from distributed import LocalCluster, Security
+from distributed import LocalCluster
 
 from pipeline import graph
 from pipeline.compute import cluster, code
 from pipeline.compute.cluster import DaskCluster
+from pipeline.compute.connection import connect
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Scratch, blocks
 from pipeline.errors import MacError
@@ -38,7 +39,7 @@ from tests.conftest import REPOSITORY, Project
 @pytest.fixture(scope="module")
 def two() -> Iterator[DaskCluster]:
     """A cluster of two worker processes on this machine."""
-    with cluster.connect(2, None, "cpu") as found:
+    with connect(2, None, "cpu") as found:
         yield found
 
 
@@ -147,8 +148,8 @@ def test_workers_of_which_nothing_is_wanted_do_not_stall(
         futures=wanted,
         processing=lambda: {"tcp://a:1": ["a part"]},
         restart_workers=lambda workers, **_: found.extend(workers),
-        scheduler_info=lambda **_: {"workers": {"tcp://a:1": {}}},
     )
+    monkeypatch.setattr(cluster, "workers_of", lambda _client: {"tcp://a:1": {}})
     monkeypatch.setattr(cluster, "STALLED", 0.01)
     watch = cluster._Watch(client)
     time.sleep(0.05)
@@ -165,7 +166,7 @@ def test_memory_that_runs_out_for_a_part_is_one_line(error: Exception) -> None:
     carrier.setup(SimpleNamespace(address="tcp://a:1"))
     carrier._function = answer
     with pytest.raises(MacError, match=r"^worker tcp://a:1 on .*: memory ran out \(.*\); free some of it$"):
-        carrier.answer(range(3), None)
+        carrier.answer([range(3)], None)
 
 
 def test_a_user_s_mistake_is_told_as_it_is_and_what_was_done_is_kept(
@@ -204,80 +205,13 @@ def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
             stderr=subprocess.DEVNULL,
         )
         try:
-            with cluster.connect(None, address, "cpu") as found:
+            with connect(None, address, "cpu") as found:
                 found.client.wait_for_workers(1, timeout=60)
                 with pytest.raises(MacError, match=message), Scratch(hidden, "a", __name__) as scratch:
                     squares(scratch, Squares(tmp_path), blocks(9, 3), found)
         finally:
             worker.kill()
             worker.wait()
-
-
-def test_what_cannot_be_connected_to_is_one_line() -> None:
-    with pytest.raises(MacError, match="give one of them"), cluster.connect(2, "tcp://127.0.0.1:1", "cpu"):
-        pass
-    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):  # noqa: SIM117
-        with pytest.raises(MacError, match=r"^scheduler tcp://127.0.0.1:1: no Dask scheduler answers"):
-            with cluster.connect(None, "tcp://127.0.0.1:1", "cpu"):
-                pass
-
-
-NO_ADDRESSES = (
-    "host",
-    "",
-    "tcp://",
-    "tcp://host",
-    "tcp://host:port",
-    "tcp://host:99999",
-    "http://host:80",
-    "://:1",
-)
-
-
-@pytest.mark.parametrize("address", NO_ADDRESSES)
-def test_an_address_without_host_and_port_is_one_line(address: str) -> None:
-    with pytest.raises(MacError, match="should be tcp://host:port or tls://host:port$"):
-        cluster._client(address, None)
-
-
-@pytest.mark.parametrize(
-    "said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(64)], ids=["nothing", "http", "0"]
-)
-def test_what_is_no_scheduler_is_one_line_soon(said: bytes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as stack:
-
-        def answer() -> None:
-            with suppress(OSError):
-                while True:
-                    stack.enter_context(server.accept()[0]).sendall(said)
-
-        threading.Thread(target=answer, daemon=True).start()
-        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        with dask.config.set({"distributed.comm.timeouts.connect": "300ms"}):  # noqa: SIM117
-            with pytest.raises(MacError, match=f"^scheduler {address}: no Dask scheduler answers"):
-                cluster._client(address, None)
-
-
-def test_a_cluster_here_takes_orders_from_this_process_alone(two: DaskCluster) -> None:
-    address = two.client.scheduler.address
-    assert address.startswith("tls://")
-    with pytest.raises(MacError, match="name your certificates in DASK_DISTRIBUTED__COMM__TLS__CA_FILE"):
-        cluster._client(address, None)
-    with pytest.raises(MacError, match="no Dask scheduler answers"):
-        cluster._client(address.replace("tls", "tcp"), None)
-    with pytest.raises(MacError, match="no Dask scheduler answers.*certificate"):
-        cluster._client(address, Security.temporary())
-
-
-def listening() -> set[str]:
-    """The addresses at which this process listens."""
-    found = psutil.Process().net_connections("inet")
-    return {each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN}
-
-
-def test_a_cluster_here_listens_here_alone(two: DaskCluster) -> None:
-    assert listening() == {"127.0.0.1"}
-    assert set().union(*two.client.run(listening).values()) == {"127.0.0.1"}
 
 
 def test_workers_with_other_code_are_refused(
@@ -292,17 +226,6 @@ def test_workers_with_other_code_are_refused(
             squares(scratch, Squares(tmp_path), blocks(9, 3), two)
     code.code_of.cache_clear()
     assert not list(tmp_path.glob("0-*"))  # no block was begun
-
-
-def test_too_few_files_are_raised_or_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_to: list[tuple[int, int]] = []
-    monkeypatch.setattr(cluster.resource, "setrlimit", lambda _what, limits: set_to.append(limits))
-    monkeypatch.setattr(cluster.resource, "getrlimit", lambda _what: (64, 4096))
-    cluster._require_files(2)
-    assert set_to == [(112, 4096)]
-    monkeypatch.setattr(cluster.resource, "getrlimit", lambda _what: (100, 100))
-    with pytest.raises(MacError, match="^workers: 2 need 112 open files, and 100 are allowed here; "):
-        cluster._require_files(2)
 
 
 def test_a_scheduler_without_workers_and_one_that_ends(
@@ -320,29 +243,12 @@ def test_a_scheduler_without_workers_and_one_that_ends(
         address = there.scheduler_address
         threading.Timer(0.5, there.scale, [1]).start()
         lost = f"^scheduler {address}: the connection is lost; .* continues where it was$"
-        with pytest.raises(MacError, match=lost), cluster.connect(None, address, "cpu") as found:
+        with pytest.raises(MacError, match=lost), connect(None, address, "cpu") as found:
             threading.Thread(target=close_after_a_block).start()
             with Scratch(tmp_path, "squares", __name__) as scratch:
                 squares(scratch, Squares(tmp_path / "begun", seconds=0.2), blocks(60, 3), found)
     assert caplog.text.count(f"scheduler {address} has no workers; waiting for one") == 1
     assert 0 < len(list(scratch.folder.glob("*.safetensors"))) < 20
-
-
-HERE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@pytest.mark.parametrize(("resources", "kind"), [({"GPU": 1}, "cuda"), ({}, HERE)])
-def test_the_workers_kind_of_device_counts_not_this_process_s(resources: dict[str, int], kind: str) -> None:
-    with LocalCluster(
-        n_workers=1, processes=False, protocol="tcp", resources=resources, dashboard_address=":0"
-    ) as there:
-        with cluster.connect(None, there.scheduler_address, "auto") as found:
-            assert found.on.type == kind
-        with cluster.connect(None, there.scheduler_address, "cpu") as found:
-            assert found.on.type == "cpu"
-        unknown = cluster.connect(None, there.scheduler_address, "gpu")
-        with pytest.raises(MacError, match="^device gpu: should be"), unknown:
-            pass
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what a worker without a GPU says")
@@ -352,36 +258,6 @@ def test_a_command_without_a_gpu_sends_gpu_work_to_workers_that_declare_one(proj
     ) as there:
         said = project.fail("saliency", "--scheduler-address", there.scheduler_address)
     assert "device cuda: PyTorch sees no CUDA device here" in said  # which is the worker's answer
-
-
-def signals_blocked() -> dict[int, int]:
-    """For each thread of this process, by its number, the signals that it has blocked, as bits."""
-    found = {}
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            status = (task / "status").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # the thread has ended
-        found[int(task.name)] = int(status.partition("SigBlk:")[2].split()[0], 16)
-    return found
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_ctrl_c_does_not_reach_workers_nor_those_started_anew() -> None:
-    interrupt = 1 << (signal.SIGINT - 1)
-    with cluster.connect(2, None, "cpu") as found:
-        first = set(found.client.run(os.getpid).values())
-        os.kill(min(first), signal.SIGKILL)
-        deadline = time.monotonic() + 120
-        while len(now := set(found.client.run(os.getpid, on_error="ignore").values())) < 2 or now == first:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        of_workers = found.client.run(signals_blocked)
-    assert len(of_workers) == 2
-    for threads in of_workers.values():
-        assert threads
-        assert all(blocked & interrupt for blocked in threads.values())
-    assert not signals_blocked()[os.getpid()] & interrupt  # the main thread has the number of its process
 
 
 def test_workers_share_the_work_of_lbfgs(
@@ -400,3 +276,63 @@ def test_workers_share_the_work_of_lbfgs(
             retrain(given, made.path("retrained"), params, cached.AUTO, where)
         heads.append((made.path("retrained") / "head.safetensors").read_bytes())
     assert heads[0] == heads[1]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An argument that leaves a file where it is unpacked."""
+
+    folder: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return unpacked, (self.folder,)
+
+
+def unpacked(folder: Path) -> Counted:
+    (folder / f"{os.getpid()}-{uuid.uuid4().hex}").touch()
+    return Counted(folder)
+
+
+class Doubles:
+    """Repeated work."""
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[range, Counted], int]]:
+        yield lambda part, _argument: 2 * part.start
+
+
+def test_an_argument_is_sent_once_to_each_worker_not_with_each_part(two: DaskCluster, tmp_path: Path) -> None:
+    parts = [range(start, start + 5) for start in range(0, 60, 5)]
+    with two.keeping("doubles", Doubles()) as doubled:
+        for times in (1, 2):
+            assert doubled(parts, Counted(tmp_path)) == [2 * part.start for part in parts]
+            processes = Counter(int(file.name.partition("-")[0]) for file in tmp_path.iterdir())
+            del processes[os.getpid()]  # the scheduler is in this process
+            assert list(processes.values()) == [times, times]
+
+
+@pytest.mark.parametrize("many", [1, 2, 3, 7, 40])
+def test_shares_are_neighbours_with_about_as_many_rows(many: int) -> None:
+    lengths = [7, 8, 8, 8, 3, 8, 8, 8, 8, 2]
+    ends = np.cumsum(lengths).tolist()
+    parts = [range(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    shares = cluster._shares(parts, many)
+    assert list(chain(*shares)) == parts
+    assert len(shares) == min(many, len(parts))
+    rows = [sum(map(len, share)) for share in shares]
+    assert max(rows) <= sum(lengths) / many + 8
+
+
+def test_workers_are_there_though_the_client_asks_for_itself_without_them(two: DaskCluster) -> None:
+    """As it does every two seconds; its answer must not be taken for this one's."""
+    over = threading.Event()
+
+    async def ask() -> None:
+        while not over.is_set():
+            await two.client._update_scheduler_info(n_workers=0)
+
+    two.client.loop.add_callback(ask)
+    try:
+        assert [len(cluster.workers_of(two.client)) for _ in range(200)] == [2] * 200
+    finally:
+        over.set()

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,7 +25,7 @@ MASKED = 94  # training and validation images
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose true masks are also files, in the folder `files` and in the table `my.csv`."""
     project = untrained.write_project(tmp_path_factory.mktemp("project"))
     (project.data / "files").mkdir()
@@ -51,13 +50,6 @@ def _as_people_store_them(mask: NDArray[np.bool_], number: int) -> Image.Image:
     if number % 4 == 2:
         return Image.fromarray(np.stack([white, white, white, white], -1), "RGBA")
     return Image.fromarray(white.repeat(2, 0).repeat(2, 1))
-
-
-@pytest.fixture
-def project(template: Project, tmp_path: Path) -> Project:
-    """A copy, to be changed at will."""
-    shutil.copytree(template.data, tmp_path / "data")
-    return Project(tmp_path / "data", template.kinds)
 
 
 def make(project: Project, source: str = "files", **changes: object) -> dict[str, NDArray[np.generic]]:
@@ -207,10 +199,10 @@ def test_how_masks_were_read_is_told(project: Project, caplog: pytest.LogCapture
     assert f"2 masks: {said}" in caplog.messages
 
 
-def test_images_of_the_test_split_need_no_mask(template: Project) -> None:
-    with template.open("images") as given:
+def test_images_of_the_test_split_need_no_mask(made: Project) -> None:
+    with made.open("images") as given:
         assert (given.file("images")["split"][MASKED:] == 2).all()
-    assert not (template.data / "files/94.png").exists()
+    assert not (made.data / "files/94.png").exists()
 
 
 def files(folder: Path, *names: str) -> Path:

@@ -1,7 +1,5 @@
 import json
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,13 +24,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
     make_masks(project, previews=0)
     make_features(project)
     return project
-
-
-@pytest.fixture
-def project(made: Project, tmp_path: Path) -> Project:
-    """A copy, to be changed at will."""
-    shutil.copytree(made.data, tmp_path / "data")
-    return Project(tmp_path / "data", made.kinds)
 
 
 def arrays(project: Project, *names: str) -> dict[str, np.ndarray]:

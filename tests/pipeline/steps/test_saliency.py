@@ -1,6 +1,3 @@
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -27,13 +24,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = untrained.write_project(tmp_path_factory.mktemp("project"))
     make_maps(project)
     return project
-
-
-@pytest.fixture
-def project(made: Project, tmp_path: Path) -> Project:
-    """A copy, to be changed at will."""
-    shutil.copytree(made.data, tmp_path / "data")
-    return Project(tmp_path / "data", made.kinds)
 
 
 def arrays(project: Project, part: str = "") -> dict[str, np.ndarray]:

@@ -45,7 +45,7 @@ def test_a_note_of_another_user_is_not_believed(masks: Path, monkeypatch: pytest
 def test_without_a_secret_a_note_is_believed_by_this_process_alone(
     masks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(masks.parent / "secret"))  # a file
+    monkeypatch.setenv("XDG_CACHE_HOME", str(masks))  # a file
     verified._secret.cache_clear()
     assert not verified.is_remembered(masks, verified.state_of(masks), SCHEMA)
     with masks_file.opened(masks):
