@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import stats
+from threadpoolctl import ThreadpoolController
 
 from pipeline.project import Opened
 from pipeline.results import convergence as module
@@ -52,6 +53,19 @@ def test_it_is_trained_on_to_the_minimum() -> None:
     assert gradient(ZERO, training, weight) > 0.1
     found = trained_on(ZERO, training, weight, DECAY)
     assert gradient(found, training, weight) < 1e-4
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    """BLAS adds in another order with another number of threads, if there is enough to add."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 2000)
+    x = (rng.normal(size=(2000, 1024)) + label[:, None] * rng.normal(size=1024) / 20).astype(np.float32)
+    head = FittedHeads(rng.normal(size=(1, 2, 1024)).astype(np.float32) / 50, np.zeros((1, 2), np.float32))
+    found = []
+    for threads in (1, 2):
+        with ThreadpoolController().limit(limits=threads, user_api="blas"):
+            found.append(compared(head, (x, label), even((x, label)), DECAY, (x[:100], label[:100])))
+    assert found[0] == found[1]
 
 
 def test_a_head_at_the_end_of_its_training_is_not_said_to_be_stopped_early() -> None:
