@@ -110,6 +110,10 @@ def test_a_project_that_is_well(own_artefacts: Project) -> None:
     for stage, name in (("prepare", "images"), ("originals", "originals"), ("features", "features")):
         there = own_artefacts.path(name).stat().st_size
         assert there / 2 < needed[stage].bytes < 2 * there
+    with own_artefacts.open("maps") as given:
+        maps = given.file("maps")
+        there = sum(maps[name].size * maps.stored(name).itemsize for name in maps)
+    assert needed["saliency"].bytes == there
     assert all(each.seconds > 0 for each in estimates)
 
 
