@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, groupby
+from itertools import accumulate, chain
 from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
@@ -98,7 +98,7 @@ class DaskCluster:
                     future = self.client.submit(_answer_on_worker, key, share, argument, **options)
                     futures[future] = share
                 found = dict(self._finished(name, futures, watch))
-                return [answer for share in shares for answer in found[share]]
+                return list(chain.from_iterable(map(found.__getitem__, shares)))
 
             yield each
 
@@ -152,9 +152,10 @@ class DaskCluster:
 def _shares(parts: Sequence[range], many: int) -> list[tuple[range, ...]]:
     """Neighbouring parts together, in `many` shares of about as many rows; fewer, if there are few parts."""
     ends = list(accumulate(map(len, parts)))
-    middles = [end - len(part) / 2 for part, end in zip(parts, ends, strict=True)]
-    numbered = zip(parts, [int(many * middle / ends[-1]) for middle in middles], strict=True)
-    return [tuple(part for part, _ in some) for _, some in groupby(numbered, lambda each: each[1])]
+    shares: list[list[range]] = [[] for _ in range(many)]
+    for part, end in zip(parts, ends, strict=True):
+        shares[int(many * (end - len(part) / 2) / ends[-1])].append(part)
+    return [tuple(share) for share in shares if share]
 
 
 class _Carrier(WorkerPlugin):

@@ -4,13 +4,11 @@ The values are checked and used as they are: a file may come from anyone, and wh
 refused before it is shown.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,111 +25,28 @@ from pipeline.params.maps import MapParams
 from pipeline.params.originals import OriginalsParams
 from pipeline.params.selection import Criterion
 from pipeline.params.train import TrainParams
+from pipeline.schemas.scores import (
+    ABSENT,
+    Checked,
+    Count,
+    Coverage,
+    ErmScores,
+    Labels,
+    LeftOut,
+    Number,
+    Points,
+    Row,
+    Scores,
+    Share,
+    ShareOrNaN,
+    Spread,
+    Text,
+    Weight,
+    kind_of,
+    require_alike,
+)
+from pipeline.schemas.study_tables import Run, Study
 from pipeline.setting import Interpolation, Range, ToStored
-
-_ABSENT: Any = None  # of a key that may be absent, and is not None where it is there
-
-Text = Annotated[str, Field(max_length=10_000)]
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Number = Annotated[float, Field(ge=-1e12, le=1e12)]
-Points = Annotated[float, Field(ge=-1, le=1)]
-Weight = Annotated[float, Field(ge=0, le=1e12)]
-Labels = Literal["none", "validation, to choose", "validation, to train", "training, to train"]
-
-
-def _share(value: float) -> float:
-    if not -1e-6 <= value <= 1 + 1e-6:
-        raise ValueError("should be in [0, 1]")
-    return value
-
-
-def _share_or_nan(value: float) -> float:
-    return value if math.isnan(value) else _share(value)
-
-
-Share = Annotated[float, AfterValidator(_share)]
-ShareOrNaN = Annotated[float, AfterValidator(_share_or_nan)]
-
-
-class _Checked(BaseModel):
-    """Values with these keys, and perhaps more."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class Spread(_Checked):
-    """A metric over several heads."""
-
-    mean: ShareOrNaN
-    std: ShareOrNaN
-
-
-class Interval(_Checked):
-    """The ends of an interval."""
-
-    low: Share
-    high: Share
-
-
-Value = TypeVar("Value")
-Mean = TypeVar("Mean")
-
-
-class _Scores(_Checked, Generic[Value, Mean]):
-    """The metrics of heads on a split, either by groups or by classes. What is None is absent."""
-
-    raw_mean: Mean
-    robust_coverage: Value
-    balanced_accuracy: Value
-    ece: Value
-    adjusted_mean: Mean = _ABSENT
-    auroc: Value = _ABSENT
-    worst_group: Value = _ABSENT
-    worst_class: Value = _ABSENT
-    groups: Annotated[dict[str, Value], Field(min_length=1)] = _ABSENT
-    classes: Annotated[dict[str, Value], Field(min_length=1)] = _ABSENT
-    worst_group_interval: Interval = _ABSENT
-    worst_class_interval: Interval = _ABSENT
-
-    @model_validator(mode="after")
-    def _complete(self) -> Any:
-        of = "group" if self._has("worst_group") else "class"
-        many = "groups" if of == "group" else "classes"
-        for key in (f"worst_{of}", many, f"worst_{of}_interval"):
-            if not self._has(key):
-                raise ValueError(f"{key} is missing")
-        return self
-
-    def _has(self, key: str) -> bool:
-        return key in self.model_fields_set
-
-
-class Scores(_Scores[Spread, Spread]):
-    """The metrics of several heads (`results.scores.scores`)."""
-
-
-class ErmScores(_Scores[Share, ShareOrNaN]):
-    """The metrics of ERM's head: numbers."""
-
-
-def _kind(scores: Scores | ErmScores) -> tuple[set[str], set[str]]:
-    """The keys of the metrics, and the names of the groups or classes."""
-    names = scores.groups if "groups" in scores.model_fields_set else scores.classes
-    return scores.model_fields_set, set(names)
-
-
-class Row(_Checked):
-    """A method in the comparison."""
-
-    title: Text
-    source: Text
-    labels: Labels
-    sign: Text
-    chosen: dict[str, Any]
-    note: Text
-    seeds: Positive
-    val: Scores
-    test: Scores
 
 
 class LastLayerRow(Row):
@@ -149,14 +64,7 @@ class LastLayerRow(Row):
         return self
 
 
-class LeftOut(_Checked):
-    """A method that cannot be fitted."""
-
-    title: Text
-    reason: Text
-
-
-class Convergence(_Checked):
+class Convergence(Checked):
     """ERM's head and the one that is trained on (`results.convergence`)."""
 
     own: bool
@@ -169,7 +77,7 @@ class Convergence(_Checked):
     p: Share
 
 
-class Baselines(_Checked):
+class Baselines(Checked):
     """metrics.json of baselines."""
 
     methods: Annotated[dict[MethodName, LastLayerRow], Field(min_length=1)]
@@ -178,11 +86,11 @@ class Baselines(_Checked):
 
     @model_validator(mode="after")
     def _alike(self) -> "Baselines":
-        _require_alike([row.test for row in self.methods.values()])
+        require_alike([row.test for row in self.methods.values()])
         return self
 
 
-class SweepScores(_Checked):
+class SweepScores(Checked):
     """The accuracies of a setting."""
 
     val_worst: Share
@@ -211,18 +119,18 @@ class Sweep(SweepScores):
         return self
 
 
-class OfMasks(_Checked):
+class OfMasks(Checked):
     """A kind of mask in the ablation."""
 
     name: Text
     alpha: Weight
     beta: Weight
-    l2: Weight = _ABSENT
+    l2: Weight = ABSENT
     seeds: Positive
     test: Scores
 
 
-class Difference(_Checked):
+class Difference(Checked):
     """Two kinds of mask, compared."""
 
     name: Text
@@ -237,7 +145,7 @@ class Difference(_Checked):
         return self
 
 
-class Ablation(_Checked):
+class Ablation(Checked):
     """metrics.json of ablation."""
 
     pixels: Count
@@ -247,13 +155,13 @@ class Ablation(_Checked):
 
     @model_validator(mode="after")
     def _alike(self) -> "Ablation":
-        _require_alike([row.test for row in self.masks])
+        require_alike([row.test for row in self.masks])
         if len({"l2" in row.model_fields_set for row in self.masks}) > 1:
             raise ValueError("masks: only some have l2")
         return self
 
 
-class Setting(_Checked):
+class Setting(Checked):
     """What MaC's heads were fitted with."""
 
     alpha: Weight | None
@@ -268,13 +176,13 @@ class Setting(_Checked):
         return self
 
 
-class Diagnosis(_Checked):
+class Diagnosis(Checked):
     """The diagnosis, of which the rest is not checked."""
 
-    convergence: Convergence | None = _ABSENT
+    convergence: Convergence | None = ABSENT
 
 
-class Compared(_Checked):
+class Compared(Checked):
     """MaC minus another method (`results.verdict.Difference`)."""
 
     title: Text
@@ -284,7 +192,7 @@ class Compared(_Checked):
     mean_accuracy: Points
 
 
-class Metrics(_Checked):
+class Metrics(Checked):
     """metrics.json of evaluate."""
 
     erm: dict[Literal["val", "test"], ErmScores]
@@ -292,7 +200,7 @@ class Metrics(_Checked):
     count: dict[Literal["val", "test"], dict[str, Count]]
     seeds: Positive
     setting: Setting
-    diagnosis: Diagnosis = _ABSENT
+    diagnosis: Diagnosis = ABSENT
     compared: dict[MethodName, Compared]
     best_other: MethodName | None
 
@@ -303,191 +211,41 @@ class Metrics(_Checked):
         for held_out in (self.erm, self.mac, self.count):
             if "test" not in held_out:
                 raise ValueError("test is missing")
-        if _kind(self.erm["test"]) != _kind(self.mac["test"]):
+        if kind_of(self.erm["test"]) != kind_of(self.mac["test"]):
             raise ValueError("erm and mac have other metrics")
-        if not _kind(self.erm["test"])[1] <= set(self.count["test"]):
+        if not kind_of(self.erm["test"])[1] <= set(self.count["test"]):
             raise ValueError("count: lacks a group")
         return self
 
 
-class OfErm(_Checked):
+class OfErm(Checked):
     """metrics.json of erm, which is only shown."""
 
-    epoch: Count = _ABSENT
-    best_epoch: Count = _ABSENT
-    criterion: Criterion = _ABSENT
-    val: dict[Text, Share | dict[Text, Share]] = _ABSENT
+    epoch: Count = ABSENT
+    best_epoch: Count = ABSENT
+    criterion: Criterion = ABSENT
+    val: dict[Text, Share | dict[Text, Share]] = ABSENT
 
 
-class OfRetrained(_Checked):
+class OfRetrained(Checked):
     """metrics.json of retrained, which is only shown."""
 
     alpha: Weight | None = None
     beta: Weight | None = None
     l2: Weight | None = None
-    chosen_by: Literal["params", "sweep", "sweep_l2"] = _ABSENT
-    head_seed: Count = _ABSENT
-    criterion: Criterion = _ABSENT
-    epoch: list[Count] = _ABSENT
-    val: dict[Text, Spread | dict[Text, Spread]] = _ABSENT
+    chosen_by: Literal["params", "sweep", "sweep_l2"] = ABSENT
+    head_seed: Count = ABSENT
+    criterion: Criterion = ABSENT
+    epoch: list[Count] = ABSENT
+    val: dict[Text, Spread | dict[Text, Spread]] = ABSENT
 
 
-class Timing(_Checked):
+class Timing(Checked):
     """The last run of a stage."""
 
     seconds: Weight
     device: Text
     cores: Count
-
-
-class RunDiagnosis(_Checked):
-    """What the diagnosis says of a run, in a word each; `stopped_early` is of its ERM."""
-
-    verdict: Literal["holds", "doubtful", "fails", "unknown"]
-    dependence: Literal["depends", "unclear", "unknown"]
-    stopped_early: bool
-
-
-class Chosen(_Checked):
-    """`results.choice.Choice.values`: None is ERM as it is."""
-
-    alpha: Weight | None
-    beta: Weight | None
-    l2: Weight | None = None
-    chosen_by: Literal["params", "sweep", "sweep_l2"]
-
-
-class MacSetting(Chosen):
-    """What MaC was in a run."""
-
-    criterion: Criterion
-
-
-class Run(_Checked):
-    """metrics.json of a run of the study."""
-
-    variant: Text
-    changes: dict[Text, Any]
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
-    kind: Literal["group", "class"]
-    groups: Annotated[dict[Text, Count], Field(min_length=1)]
-    methods: Annotated[dict[Text, Row], Field(min_length=2)]
-    left_out: dict[Text, LeftOut]
-    criterion: Criterion
-    coverage: list["Coverage"]
-    diagnosis: RunDiagnosis
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Run":
-        if not {"erm", "mac"} <= self.methods.keys():
-            raise ValueError("methods: lacks ERM or MaC")
-        Chosen.model_validate(self.methods["mac"].chosen)
-        _require_alike([row.test for row in self.methods.values()])
-        return self
-
-
-class OverRuns(_Checked):
-    """A number in several runs; `std` is None for one run."""
-
-    mean: Number
-    std: Weight | None
-    lowest: Number
-    highest: Number
-
-
-class WorstOverRuns(OverRuns):
-    """The worst accuracy of a method."""
-
-    low: Share
-    high: Share
-    runs: Annotated[list[Share], Field(min_length=1)]
-
-
-class OverStudy(_Checked):
-    """A method over the runs of a variant."""
-
-    title: Text
-    labels: Labels
-    sign: Text
-    heads: list[Positive]
-    raw_mean: OverRuns
-    worst_group: WorstOverRuns = _ABSENT
-    worst_class: WorstOverRuns = _ABSENT
-
-
-Chance = Annotated[float, Field(ge=0, le=1)]
-
-
-class PairOverRuns(OverRuns):
-    """Two methods, compared over the runs. None: it cannot be said of these runs."""
-
-    of: Text
-    than: Text
-    mean_accuracy: Number
-    low: Number
-    high: Number
-    t_low: Number | None
-    t_high: Number | None
-    t_p: Chance | None
-    t_p_holm: Chance | None
-    wilcoxon_p: Chance | None
-    wilcoxon_p_holm: Chance | None
-    d_z: Number | None
-    g_z: Number | None
-    runs_needed: Positive | None
-
-
-class MeanCoverage(_Checked):
-    """How much the masks cover."""
-
-    mask_fg: Share
-    mask_bg: Share
-
-
-class LeftOutOfSome(_Checked):
-    """A method that not all runs have."""
-
-    title: Text
-    runs: Count
-    reasons: list[Text]
-
-
-class Variant(_Checked):
-    """A variant of the study."""
-
-    changes: dict[Text, Any]
-    seeds: Annotated[list[Count], Field(min_length=1)]
-    worst: Literal["worst_group", "worst_class"]
-    images: Count
-    methods: Annotated[dict[Text, OverStudy], Field(min_length=2)]
-    differences: Annotated[list[PairOverRuns], Field(min_length=1)]
-    settings: Annotated[list[MacSetting], Field(min_length=1)]
-    not_in_all: dict[Text, LeftOutOfSome]
-    verdict: Text
-    diagnoses: list[RunDiagnosis]
-    coverage: MeanCoverage | None
-
-    @model_validator(mode="after")
-    def _agrees(self) -> "Variant":
-        for method in self.methods.values():
-            found = method.worst_group if self.worst == "worst_group" else method.worst_class
-            if found is None or len(found.runs) != len(self.seeds):
-                raise ValueError(f"methods: lacks {self.worst} of every run")
-        if any(not {row.of, row.than} <= self.methods.keys() for row in self.differences):
-            raise ValueError("differences: of what is not in methods")
-        return self
-
-
-class Study(_Checked):
-    """study.json."""
-
-    variants: Annotated[dict[Text, Variant], Field(min_length=1)]
-
-
-def _require_alike(rows: Sequence[Scores]) -> None:
-    """Raise a ValueError if some rows have other metrics than the first."""
-    if any(_kind(row) != _kind(rows[0]) for row in rows):
-        raise ValueError("not all have the same metrics")
 
 
 # A cell of a CSV file: text, such as 0.5; an empty one is None.
@@ -546,17 +304,6 @@ ROWS: dict[tuple[str, str], type[_Cells]] = {
     ("erm", "history.csv"): EpochRow,
     ("retrained", "history.csv"): SeedRow,
 }
-
-
-class Coverage(_Checked):
-    """A row of the attribute `coverage` of examples.h5."""
-
-    group: Text
-    n: Annotated[int, Field(ge=1, le=2**53)]
-    map_fg: Number
-    map_bg: Number
-    mask_fg: Share
-    mask_bg: Share
 
 
 def _declared(prefix: str, block: type[BaseModel], *keys: str) -> dict[str, Any]:
