@@ -261,7 +261,7 @@ def workers_of(client: Client) -> dict[str, dict[str, Any]]:
     """
     if client.scheduler is None:
         raise CommClosedError("no scheduler")
-    workers: dict[str, dict[str, Any]] = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+    workers: dict[str, dict[str, Any]] = client.sync(client.scheduler.identity)["workers"]
     return workers
 
 
