@@ -45,6 +45,7 @@ def main(rows: int, root: Path | None, repeats: int) -> None:
             to_stored="squash",
             range="auto",
             interpolation="bilinear",
+            storage="pixels",
             on_error="fail",
             on_duplicates="warn",
         )

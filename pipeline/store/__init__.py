@@ -9,6 +9,7 @@ its schema in `pipeline.schemas`;
 They hold no time, host or revision, so the same inputs give the same bytes.
 """
 
+from pipeline.store.encoded import Spool
 from pipeline.store.files import (
     create_folder,
     read_csv,
@@ -46,6 +47,7 @@ __all__ = [
     "Provenance",
     "Rows",
     "Schema",
+    "Spool",
     "Target",
     "Writer",
     "create",

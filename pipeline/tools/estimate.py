@@ -32,6 +32,7 @@ from pipeline.steps.prepare import decode
 from pipeline.store import SPLITS
 
 TRIED = 16  # images that are decoded
+ENCODED = 0.55  # bytes for one of pixels, if they are encoded, measured on Waterbirds
 MASK = 0.15  # compressed bytes for 8 pixels of a mask, measured on Waterbirds and the demo
 MAP = 4 * 7 * 7  # bytes of a map: 7 × 7 float32, as for most networks
 MASK_RATE = 800  # masks of 224² pixels that one core makes of maps in a second, without a network
@@ -94,8 +95,9 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     if network.classifier is not None:
         trained = Need("train", weights, validation / forward)
     mask = inputs.input_size**2 / 8 * MASK
+    image = images.stored_size**2 * 3 * (ENCODED if images.storage == "encoded" else 1)
     return [
-        Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
+        Need("prepare", len(split) * image, len(split) / decoding),
         trained,
         Need("saliency", masked * MAP, looked / forward),
         Need("masks", masked * (mask + MAP), masked / MASK_RATE + seen / forward),
