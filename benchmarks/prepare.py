@@ -37,18 +37,7 @@ SIDE = 256  # of the stored images, pixels
 def main(rows: int, root: Path | None, repeats: int) -> None:
     with project.folder() as folder:
         made, context = graph.project(folder), Context("cpu", folder / "scratch")
-        params = DatasetParams(
-            name="folder",
-            root=str(root or folder / "raw"),
-            options={"metadata": None},
-            stored_size=SIDE,
-            to_stored="squash",
-            range="auto",
-            interpolation="bilinear",
-            storage="pixels",
-            on_error="fail",
-            on_duplicates="warn",
-        )
+        params = images_of(root or folder / "raw")
         if root is None:
             write_jpegs(folder / "raw", rows)
         files = sorted(Path(params.root).rglob("*.jpg"))
@@ -82,6 +71,22 @@ def main(rows: int, root: Path | None, repeats: int) -> None:
         ratio_to_processes=rate / processes,
         images_per_second=rate,
         cores=cores,
+    )
+
+
+def images_of(root: Path) -> DatasetParams:
+    """The images below a folder, a folder in it for each class."""
+    return DatasetParams(
+        name="folder",
+        root=str(root),
+        options={"metadata": None},
+        stored_size=SIDE,
+        to_stored="squash",
+        range="auto",
+        interpolation="bilinear",
+        storage="pixels",
+        on_error="fail",
+        on_duplicates="warn",
     )
 
 
