@@ -1,12 +1,14 @@
 """Measure prepare: JPEG files to images.h5, against a bare loop of decoding and resizing.
 
 The loop runs in one process, and its speed is multiplied by the number of cores. It also runs in as many
-processes as there are cores, which shows how much of that the machine gives.
+processes as there are cores, which shows how much of that the machine gives. CPU time does not depend on what
+else the machine does, but for the caches and the clock.
 """
 
+import statistics
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -44,19 +46,24 @@ def main(rows: int, root: Path | None, repeats: int) -> None:
         for file in files:
             file.read_bytes()  # into the page cache, for both
 
+        spent: dict[str, list[float]] = {"stage": [], "bare": [], "processes": []}  # CPU time, seconds
+
         def stage() -> None:
+            start = time.process_time()
             with made.open() as given:
                 prepare(given, made.path("images"), params, context)
+            spent["stage"].append(time.process_time() - start)
 
         cores = usable_cores()
         parts = [files[first::cores] for first in range(cores)]
         with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
             sides = {
                 "stage": stage,
-                "bare": partial(decode, files),
-                "processes": lambda: list(pool.map(decode, parts)),
+                "bare": lambda: spent["bare"].append(decode(files)),
+                "processes": lambda: spent["processes"].append(sum(pool.map(decode, parts))),
             }
             times = medians(sides, torch.device("cpu"), repeats)
+    cpu = {side: statistics.median(measured[1:]) for side, measured in spent.items()}  # without the warm-up
     rate, loop, processes = (len(files) / times[side] for side in sides)
     tell(
         "prepare",
@@ -66,9 +73,15 @@ def main(rows: int, root: Path | None, repeats: int) -> None:
             ("the stage, files to images.h5", f"{rate:.0f} images/s"),
             (f"bare loop in one process, times {cores} cores", f"{loop * cores:.0f} images/s"),
             (f"bare loop in {cores} processes", f"{processes:.0f} images/s"),
+            *(
+                (f"CPU time, {side}", f"{1e3 * each / len(files):.2f} ms an image")
+                for side, each in cpu.items()
+            ),
         ],
         ratio=rate / (loop * cores),
         ratio_to_processes=rate / processes,
+        cpu_ratio=cpu["bare"] / cpu["stage"],
+        cpu_ratio_to_processes=cpu["processes"] / cpu["stage"],
         images_per_second=rate,
         cores=cores,
     )
@@ -90,11 +103,13 @@ def images_of(root: Path) -> DatasetParams:
     )
 
 
-def decode(files: Sequence[Path]) -> None:
-    """The bare loop."""
+def decode(files: Sequence[Path]) -> float:
+    """The bare loop; its CPU time in seconds."""
+    start = time.process_time()
     for file in files:
         with Image.open(file) as image:
             np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    return time.process_time() - start
 
 
 def write_jpegs(root: Path, count: int) -> None:

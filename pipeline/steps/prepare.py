@@ -228,7 +228,7 @@ class _Work:
 
 def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool, block: Block) -> Arrays:
     records, side = dataset.records[block.slice], params.stored_size
-    image = np.zeros((len(records), side, side, 3), np.uint8)
+    image = np.empty((len(records), side, side, 3), np.uint8)
     foreground = np.zeros((len(records), side, side), np.bool_)
     doubtful = np.zeros(len(records), np.bool_)
     peak = np.full(len(records), np.nan)
@@ -237,7 +237,7 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
         try:
             found = decode(record, dataset.root, params)
         except MacError as error:
-            errors[number] = str(error)
+            errors[number], image[number] = str(error), 0
             continue
         image[number], peak[number] = found.image, found.peak
         if found.foreground is not None:
