@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from benchmarks import project
-from benchmarks.measure import medians, repeats_option, tell
+from benchmarks.measure import medians, noting_cpu, repeats_option, tell
 from pipeline import graph
 from pipeline.compute.context import Context
 from pipeline.compute.machine import usable_cores
@@ -49,16 +49,14 @@ def main(rows: int, root: Path | None, repeats: int) -> None:
         spent: dict[str, list[float]] = {"stage": [], "bare": [], "processes": []}  # CPU time, seconds
 
         def stage() -> None:
-            start = time.process_time()
             with made.open() as given:
                 prepare(given, made.path("images"), params, context)
-            spent["stage"].append(time.process_time() - start)
 
         cores = usable_cores()
         parts = [files[first::cores] for first in range(cores)]
         with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
             sides = {
-                "stage": stage,
+                "stage": noting_cpu(stage, spent["stage"]),
                 "bare": lambda: spent["bare"].append(decode(files)),
                 "processes": lambda: spent["processes"].append(sum(pool.map(decode, parts))),
             }

@@ -4,6 +4,8 @@ Both sides have the same images. An epoch of training and stage saliency read al
 """
 
 import shutil
+import statistics
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import click
 import numpy as np
 
 from benchmarks import project
-from benchmarks.measure import device_option, medians, repeats_option, tell
+from benchmarks.measure import device_option, medians, noting_cpu, repeats_option, tell
 from benchmarks.prepare import images_of, write_jpegs
 from benchmarks.project import INPUTS, TRAIN
 from pipeline import graph
@@ -43,7 +45,7 @@ def main(architecture: str, rows: int, root: Path | None, device: str, repeats: 
             write_jpegs(raw, rows)
         else:
             _copy_two_classes(root, raw, rows)
-        sides = {}
+        sides: dict[str, Callable[[], object]] = {}
         sizes = {}
         for storage in STORAGES:
             made, context = graph.project(folder / storage), Context(str(on), folder / "scratch")
@@ -54,15 +56,18 @@ def main(architecture: str, rows: int, root: Path | None, device: str, repeats: 
             sides[f"epoch {storage}"] = partial(_epoch, made, architecture, device)
             sides[f"maps {storage}"] = partial(project.make_maps, made, "float32", context)
             sides[f"read {storage}"] = partial(_read, made)
-        times = medians(sides, on, repeats)
+        spent: dict[str, list[float]] = {name: [] for name in sides}
+        noted = {name: noting_cpu(side, spent[name]) for name, side in sides.items()}
+        times = medians(dict(sorted(noted.items())), on, repeats, warm_up=0)
+    cpu = {name: statistics.median(measured) for name, measured in spent.items()}
     table = [("images", f"{rows} JPEG files"), ("network", architecture)]
     table += [(f"images.h5, {storage}", f"{size / 1e6:.1f} MB") for storage, size in sizes.items()]
-    table += [(name, f"{rows / seconds:.1f} images/s") for name, seconds in times.items()]
-    ratios = {f"{name}_ratio": times[f"{name} encoded"] / times[f"{name} pixels"] for name in NAMES}
+    table += [(side, f"{times[side]:.2f} s, of all cores {cpu[side]:.2f} s") for side in sides]
+    ratios = {}
+    for name in ("prepare", "epoch", "maps", "read"):
+        ratios[f"{name}_ratio"] = times[f"{name} encoded"] / times[f"{name} pixels"]
+        ratios[f"{name}_cpu_ratio"] = cpu[f"{name} encoded"] / cpu[f"{name} pixels"]
     tell("storage", on, table, size_ratio=sizes["encoded"] / sizes["pixels"], **ratios)
-
-
-NAMES = ("prepare", "epoch", "maps", "read")
 
 
 def _copy_two_classes(root: Path, raw: Path, rows: int) -> None:

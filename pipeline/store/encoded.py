@@ -52,7 +52,7 @@ def decode(content: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
         raise ValueError(f"is {found[1]} x {found[0]} pixels, and the first image {size[1]} x {size[0]}")
     try:
         with Image.open(io.BytesIO(content), formats=("WEBP",)) as picture:
-            return np.asarray(picture.convert("RGB"))
+            return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))  # no copy
     except Exception as error:  # a decoder raises exceptions of every kind at damaged bytes
         raise ValueError(f"cannot be decoded ({first_line(error)})") from None
 
