@@ -37,6 +37,17 @@ def seconds(function: Callable[[], object], on: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def noting_cpu(function: Callable[[], object], spent: list[float]) -> Callable[[], None]:
+    """The function; each call adds its CPU time, of all threads of this process, in seconds."""
+
+    def noted() -> None:
+        start = time.process_time()
+        function()
+        spent.append(time.process_time() - start)
+
+    return noted
+
+
 def medians(
     sides: Mapping[str, Callable[[], object]], on: torch.device, repeats: int, warm_up: int = 1
 ) -> dict[str, float]:

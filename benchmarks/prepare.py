@@ -1,12 +1,14 @@
 """Measure prepare: JPEG files to images.h5, against a bare loop of decoding and resizing.
 
 The loop runs in one process, and its speed is multiplied by the number of cores. It also runs in as many
-processes as there are cores, which shows how much of that the machine gives.
+processes as there are cores, which shows how much of that the machine gives. CPU time does not depend on what
+else the machine does, but for the caches and the clock.
 """
 
+import statistics
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import torch
 from PIL import Image
 
 from benchmarks import project
-from benchmarks.measure import medians, repeats_option, tell
+from benchmarks.measure import medians, noting_cpu, repeats_option, tell
 from pipeline import graph
 from pipeline.compute.context import Context
 from pipeline.compute.machine import usable_cores
@@ -37,22 +39,14 @@ SIDE = 256  # of the stored images, pixels
 def main(rows: int, root: Path | None, repeats: int) -> None:
     with project.folder() as folder:
         made, context = graph.project(folder), Context("cpu", folder / "scratch")
-        params = DatasetParams(
-            name="folder",
-            root=str(root or folder / "raw"),
-            options={"metadata": None},
-            stored_size=SIDE,
-            to_stored="squash",
-            range="auto",
-            interpolation="bilinear",
-            on_error="fail",
-            on_duplicates="warn",
-        )
+        params = images_of(root or folder / "raw")
         if root is None:
             write_jpegs(folder / "raw", rows)
         files = sorted(Path(params.root).rglob("*.jpg"))
         for file in files:
             file.read_bytes()  # into the page cache, for both
+
+        spent: dict[str, list[float]] = {"stage": [], "bare": [], "processes": []}  # CPU time, seconds
 
         def stage() -> None:
             with made.open() as given:
@@ -62,11 +56,12 @@ def main(rows: int, root: Path | None, repeats: int) -> None:
         parts = [files[first::cores] for first in range(cores)]
         with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
             sides = {
-                "stage": stage,
-                "bare": partial(decode, files),
-                "processes": lambda: list(pool.map(decode, parts)),
+                "stage": noting_cpu(stage, spent["stage"]),
+                "bare": lambda: spent["bare"].append(decode(files)),
+                "processes": lambda: spent["processes"].append(sum(pool.map(decode, parts))),
             }
             times = medians(sides, torch.device("cpu"), repeats)
+    cpu = {side: statistics.median(measured[1:]) for side, measured in spent.items()}  # without the warm-up
     rate, loop, processes = (len(files) / times[side] for side in sides)
     tell(
         "prepare",
@@ -76,19 +71,43 @@ def main(rows: int, root: Path | None, repeats: int) -> None:
             ("the stage, files to images.h5", f"{rate:.0f} images/s"),
             (f"bare loop in one process, times {cores} cores", f"{loop * cores:.0f} images/s"),
             (f"bare loop in {cores} processes", f"{processes:.0f} images/s"),
+            *(
+                (f"CPU time, {side}", f"{1e3 * each / len(files):.2f} ms an image")
+                for side, each in cpu.items()
+            ),
         ],
         ratio=rate / (loop * cores),
         ratio_to_processes=rate / processes,
+        cpu_ratio=cpu["bare"] / cpu["stage"],
+        cpu_ratio_to_processes=cpu["processes"] / cpu["stage"],
         images_per_second=rate,
         cores=cores,
     )
 
 
-def decode(files: Sequence[Path]) -> None:
-    """The bare loop."""
+def images_of(root: Path) -> DatasetParams:
+    """The images below a folder, a folder in it for each class."""
+    return DatasetParams(
+        name="folder",
+        root=str(root),
+        options={"metadata": None},
+        stored_size=SIDE,
+        to_stored="squash",
+        range="auto",
+        interpolation="bilinear",
+        storage="pixels",
+        on_error="fail",
+        on_duplicates="warn",
+    )
+
+
+def decode(files: Sequence[Path]) -> float:
+    """The bare loop; its CPU time in seconds."""
+    start = time.process_time()
     for file in files:
         with Image.open(file) as image:
             np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    return time.process_time() - start
 
 
 def write_jpegs(root: Path, count: int) -> None:

@@ -6,6 +6,7 @@ They have the layout of a real project, and say what they were made from as the 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,7 @@ def write_erm(project: Project, architecture: str, size: int = SIZE, seed: int =
     """
     with project.open("images") as given:
         stored, made_from = given.file("images")["image"].shape[1], given.digests("images")
+        names = {"classes": given.groups.classes, "attributes": given.groups.attributes}
     model = classifier.build(architecture, len(CLASSES), seed=seed)
     with torch.no_grad():
         model.train()(torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(seed)))
@@ -194,7 +196,8 @@ def write_erm(project: Project, architecture: str, size: int = SIZE, seed: int =
         "selection": SELECTION.model_dump(),
     }
     with store.create_folder(project.path("erm")) as out:
-        store.write_model(out, "erm", tensors, spec(architecture, stored, size), made, made_from)
+        its = replace(spec(architecture, stored, size), **names)
+        store.write_model(out, "erm", tensors, its, made, made_from)
 
 
 def write_head(project: Project, width: int) -> None:

@@ -27,6 +27,10 @@ class DatasetParams(Block):
         description="the value that becomes white in grey images of more than 8 bits; auto: what the file "
         "declares, else 65535"
     )
+    storage: Literal["pixels", "encoded"] = Field(
+        description="how images.h5 has the images; pixels: as they are; encoded: as lossless WebP, in about "
+        "half the space, decoded to the same pixels whenever they are read"
+    )
     on_error: Literal["fail", "skip"] = Field(
         description="what to do if images cannot be read: stop, or continue without them"
     )

@@ -3,7 +3,20 @@
 from pipeline.store.schema import Between, Codes, Field
 
 SCHEMA = {
-    "image": Field("uint8", ("row", "height", "width", 3), "RGB at the stored size"),
+    "image": Field("uint8", ("row", "height", "width", 3), "RGB at the stored size", encoded="encoded"),
+    "encoded/bytes": Field(
+        "uint8",
+        ("byte",),
+        "instead of `image`: its rows as lossless WebP files, in one piece",
+        optional=True,
+    ),
+    "encoded/start": Field(
+        "int64",
+        ("row",),
+        "where the file of each row begins; it ends where the next one begins",
+        optional=True,
+        values=Codes("byte", rising=True),
+    ),
     "label": Field("int64", ("row",), "class, index into the attribute `classes`", values=Codes("classes")),
     "attribute": Field(
         "int64",

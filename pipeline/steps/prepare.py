@@ -50,7 +50,8 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
         log.warning("%s: %s", dataset.root, note)
     if context.cluster:  # workers have other working directories
         dataset = replace(dataset, root=dataset.root.resolve())
-    usual = {"range": "auto", "interpolation": "bilinear"}  # what is noted only where it is something else
+    # What is noted only where it is something else.
+    usual = {"range": "auto", "interpolation": "bilinear", "storage": "pixels"}
     unsaid = {key for key, value in usual.items() if getattr(params, key) == value}
     made = params.model_dump(exclude={"root", *POLICIES, *unsaid})
     names: dict[str, Any] = {"classes": dataset.groups.classes, "attributes": dataset.groups.attributes}
@@ -58,7 +59,7 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
     scratch = Scratch(context.scratch, "prepare", __name__, *depends)
     opened = store.create(out, "images", SCHEMA, made, {}, scratch=scratch.folder, **names)
     with scratch, opened as artefact:
-        writing = _Writing(artefact, dataset, params)
+        writing = _Writing(artefact, dataset, params, scratch.folder / "encoded")
         work = _Work(dataset, params, writing.foreground is not None)
         cut, into = blocks(len(dataset.records), BLOCK), writing.into
         scratch.map_blocks(work, cut, writing.merge, into, threads=usable_cores(), cluster=context.cluster)
@@ -84,22 +85,28 @@ def _stamps(dataset: Dataset) -> list[object]:
 class _Writing:
     """Writes images.h5. Files that could not be read leave no gaps.
 
-    Without true masks, all but the images is written before they are decoded. So the file's digest is
-    computed meanwhile.
+    With pixels and without true masks, all but the images is written before they are decoded. So the file's
+    digest is computed meanwhile.
+
+    Args:
+        spool: a file for encoded images, until all of them are there.
     """
 
-    def __init__(self, artefact: store.Writer, dataset: Dataset, params: DatasetParams) -> None:
+    def __init__(self, artefact: store.Writer, dataset: Dataset, params: DatasetParams, spool: Path) -> None:
         self._artefact, self._dataset = artefact, dataset
         shape = (len(dataset.records), params.stored_size, params.stored_size)
         self._has_foreground = np.array([record.foreground is not None for record in dataset.records])
-        self._image = artefact.place("image", (*shape, 3))
+        self._image: store.Place | store.Spool = store.Spool(spool)
+        if params.storage == "pixels":
+            self._image = artefact.place("image", (*shape, 3))
         self.foreground = artefact.chunks("foreground", shape) if self._has_foreground.any() else None
+        self._settles = isinstance(self._image, store.Place) and self.foreground is None
         self.odd: list[str] = []  # what is odd about each true mask; empty if nothing is
         self.errors: list[str] = []  # one for each image; empty if it can be read
         self.told: Counter[str] = Counter()  # how images were read, and how many of them
         self.peaks: list[NDArray[np.float64]] = []  # see `Source.load`; NaN if there is none
         self._digests: list[NDArray[np.uint8]] = []
-        if self.foreground is None:
+        if self._settles:
             self._write_columns(np.arange(len(dataset.records)))
             artefact.settle()
 
@@ -116,9 +123,14 @@ class _Writing:
         self.told.update(about["told"])
         self.odd.extend(about["odd"])
         self.peaks.append(arrays["peak"])
-        self._digests.append(arrays["image/digest"])
-        if self.foreground is None and not any(self.errors):
+        digest = arrays["image/digest"]
+        if isinstance(self._image, store.Spool):  # which has the images alone that can be read
+            readable, found = [not error for error in about["errors"]], digest
+            digest = np.zeros((len(block), found.shape[1]), np.uint8)
+            digest[readable] = found
+        elif self._settles and not any(self.errors):
             self._artefact.follow(self._image, block.stop)
+        self._digests.append(digest)
 
     def odd_masks(self) -> str:
         """What is odd about true masks, in one line."""
@@ -134,17 +146,20 @@ class _Writing:
         """Write what is not written yet, and leave out the images that cannot be read."""
         unreadable = self._unreadable()
         kept = np.flatnonzero(~unreadable)
-        if self.foreground is None and unreadable.any():
+        if self._settles and not unreadable.any():
+            return
+        if self._settles:
             self._artefact.take_up()
             for name in COLUMNS:
                 del self._artefact.file[name]
-        if unreadable.any():
+        if isinstance(self._image, store.Place) and unreadable.any():
             self._artefact.keep_rows("image", self._image, kept)
         if self.foreground is not None:
             self.foreground.dataset.resize(len(kept), 0)
             self._artefact.write("has_foreground", self._has_foreground[kept])
-        if self.foreground is not None or unreadable.any():
-            self._write_columns(kept)
+        self._write_columns(kept)
+        if isinstance(self._image, store.Spool):
+            self._artefact.write_pictures("image", self._image)
 
     def _unreadable(self) -> NDArray[np.bool_]:
         return np.array([bool(error) for error in self.errors])
@@ -213,7 +228,7 @@ class _Work:
 
 def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool, block: Block) -> Arrays:
     records, side = dataset.records[block.slice], params.stored_size
-    image = np.zeros((len(records), side, side, 3), np.uint8)
+    image = np.empty((len(records), side, side, 3), np.uint8)
     foreground = np.zeros((len(records), side, side), np.bool_)
     doubtful = np.zeros(len(records), np.bool_)
     peak = np.full(len(records), np.nan)
@@ -222,7 +237,7 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
         try:
             found = decode(record, dataset.root, params)
         except MacError as error:
-            errors[number] = str(error)
+            errors[number], image[number] = str(error), 0
             continue
         image[number], peak[number] = found.image, found.peak
         if found.foreground is not None:
@@ -230,14 +245,16 @@ def _decode_block(dataset: Dataset, params: DatasetParams, with_foreground: bool
             doubtful[number] = true_masks.is_doubtful(record.foreground, record.image, dataset.root)
         told.extend(found.told)
     about: dict[str, list[str]] = {"errors": errors, "told": told, "odd": []}
-    arrays: dict[str, NDArray[Any]] = {"image": image, "peak": peak}
+    readable = [not error for error in errors]
+    arrays: dict[str, NDArray[Any]] = {"peak": peak}
+    arrays["image"] = image[readable] if params.storage == "encoded" else image
     if with_foreground:
         known = [
             record.foreground is not None and not error for record, error in zip(records, errors, strict=True)
         ]
         odd = true_masks.oddities(foreground, doubtful)
         about["odd"] = [each if is_known else "" for each, is_known in zip(odd, known, strict=True)]
-        arrays["foreground"] = foreground[[not error for error in errors]]
+        arrays["foreground"] = foreground[readable]
     return arrays | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
 
 

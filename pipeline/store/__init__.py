@@ -10,6 +10,7 @@ They hold no time, host or revision, so the same inputs give the same bytes.
 """
 
 from pipeline.store.artefact import Artefact, open_artefact, stated_kind
+from pipeline.store.encoded import Spool
 from pipeline.store.files import (
     create_folder,
     read_csv,
@@ -48,6 +49,7 @@ __all__ = [
     "Provenance",
     "Rows",
     "Schema",
+    "Spool",
     "Target",
     "Writer",
     "create",

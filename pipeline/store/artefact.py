@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MacError, first_line
 from pipeline.spec import checked_names
+from pipeline.store.encoded import BYTES, START, Pictures
 from pipeline.store.files import decoded
 from pipeline.store.provenance import Provenance
 from pipeline.store.schema import NAMES, Codes, Field, Orders, Schema
@@ -65,12 +66,17 @@ class Artefact:
         self.provenance = Provenance.checked(params, made_from, digest)
         self.lengths: dict[str, int] = {}
         self._datasets: dict[str, h5py.Dataset] = {}
+        encoded: list[str] = []
         for name, field in schema.items():
             found = dataset_of(file, name, field, self.lengths)
             if found is not None:
                 self._datasets[name] = _Dataset(found, f"{path}: dataset '{name}'", remedy)
+            elif field.encoded:
+                encoded.append(name)
             elif not field.optional:
                 raise ValueError(f"dataset '{name}' is missing")
+        for name in encoded:
+            self._datasets[name] = self._pictures(name)
         self.names: dict[str, tuple[str, ...]] = {}
         numbered = {each.values.of for each in schema.values() if isinstance(each.values, Codes)}
         for name in numbered.intersection(NAMES):
@@ -79,8 +85,23 @@ class Artefact:
         if "classes" in self.names and not self.names["classes"]:
             raise ValueError("has no class")
 
+    def _pictures(self, name: str) -> Pictures:
+        """A dataset that the file has encoded.
+
+        Raises:
+            ValueError: it has not, or not as the schema says.
+        """
+        field = self._schema[name]
+        parts = [self._datasets.get(f"{field.encoded}/{part}") for part in (BYTES, START)]
+        if parts[0] is None or parts[1] is None:
+            raise ValueError(f"dataset '{name}' is missing")
+        found = Pictures(parts[0], parts[1], f"{self.path}: dataset '{name}'", self._remedy)
+        if problem := field.misfit(found.shape, self.lengths):
+            raise ValueError(f"dataset '{name}' {problem}")
+        return found
+
     def __getitem__(self, name: str) -> h5py.Dataset:
-        """A dataset.
+        """A dataset; encoded pictures are decoded when it is read.
 
         Raises:
             MacError: it is not there, as an optional one may not be.
@@ -146,6 +167,8 @@ class Artefact:
         """The given rows of a dataset, in the given order. Repeats are allowed; each row is read once."""
         dataset = self[name]
         unique, inverse = np.unique(rows, return_inverse=True)
+        if isinstance(dataset, Pictures):
+            return dataset.rows(unique)[inverse]
         values = np.empty((len(unique), *dataset.shape[1:]), dataset.dtype)
         # Neighbouring rows are read as slices: h5py's own indexing by lists is far slower.
         breaks = np.flatnonzero(np.diff(unique) != 1) + 1

@@ -117,6 +117,8 @@ class Field:
             no larger than LARGEST, in any case.
         empty: whether it may have no rows.
         half: whether a file may have its values in float16 instead.
+        encoded: the group that a file may have instead, in which the picture of each row is encoded
+            (`store.encoded`); empty for none.
     """
 
     dtype: str
@@ -127,6 +129,7 @@ class Field:
     values: Codes | Batches | Orders | Between | None = None
     empty: bool = False
     half: bool = False
+    encoded: str = ""
 
     @property
     def dtypes(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MacError
+from pipeline.store.encoded import BYTES, START, Spool
 from pipeline.store.files import MOST_TEXT, ballast, decoded, replacing, sync, write_json
 from pipeline.store.provenance import VERSION
 from pipeline.store.rows import LEVEL, Chunks, Place
@@ -92,6 +93,12 @@ class Writer:
     def chunks(self, name: str, shape: Sequence[int]) -> Chunks:
         """Create a compressed dataset, whose rows whoever computes them compresses."""
         return Chunks(self.create(name, shape))
+
+    def write_pictures(self, name: str, spool: Spool) -> None:
+        """Write a dataset of pictures that are encoded."""
+        group = self._fields[name].encoded
+        self.write(f"{group}/{START}", spool.start)
+        spool.fill(self.create(f"{group}/{BYTES}", (spool.total,)))
 
     def keep_rows(self, name: str, place: Place, rows: NDArray[np.integer]) -> None:
         """Leave out all but some rows of an uncompressed dataset; `rows` are in ascending order."""

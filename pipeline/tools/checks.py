@@ -266,7 +266,7 @@ def _disk(data: Path, needed: float) -> Finding:
     found = f"{as_bytes(free)} free in {folder}, the artefacts need about {as_bytes(needed)}"
     if free > ROOM * needed:
         return Finding("ok", "disk", found)
-    remedy = "free some, or lower dataset.stored_size or features.draws"
+    remedy = "free some, lower dataset.stored_size or features.draws, or set dataset.storage to encoded"
     return Finding("error" if free < needed else "warning", "disk", found, remedy)
 
 

@@ -35,6 +35,7 @@ from pipeline.store import SPLITS
 from pipeline.store.rows import Packing
 
 TRIED = 16  # images that are decoded
+ENCODED = 0.46  # bytes for one of pixels, if they are encoded, measured on Waterbirds
 MASK = 0.15  # compressed bytes for 8 pixels of a mask, measured on Waterbirds and the demo
 ROW = 2 * 8 + 3 * 4  # bytes for an image in maps.h5 besides its map: row, target and channel mean
 SHARE = 0.3  # of the pixels that are in the masks of a trial
@@ -101,8 +102,9 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     mask, looked_at = inputs.input_size**2 / 8 * MASK, ROW
     if saliency.method not in AS_GIVEN:
         looked_at += 4 * side[0] * side[1]
+    image = images.stored_size**2 * 3 * (ENCODED if images.storage == "encoded" else 1)
     return [
-        Need("prepare", len(split) * images.stored_size**2 * 3, len(split) / decoding),
+        Need("prepare", len(split) * image, len(split) / decoding),
         trained,
         Need("saliency", masked * looked_at, looked / forward),
         Need("masks", masked * (mask + looked_at), masked / masking + seen / forward),

@@ -285,6 +285,7 @@ def test_a_stage_gets_the_keys_of_its_own_models_alone() -> None:
         "to_stored",
         "interpolation",
         "range",
+        "storage",
         "on_error",
         "on_duplicates",
     }

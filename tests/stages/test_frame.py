@@ -28,6 +28,7 @@ OTHERS: dict[str, Any] = {
     "dataset.to_input": "resize",
     "dataset.interpolation": "bicubic",
     "dataset.range": 4095,
+    "dataset.storage": "encoded",
     "dataset.on_error": "skip",
     "dataset.on_duplicates": "warn",
     "model.architecture": "resnet18",

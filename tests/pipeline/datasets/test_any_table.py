@@ -86,6 +86,7 @@ def test_any_table(header: list[str], rows: list[tuple[str, ...]], delimiter: st
             to_stored="squash",
             range="auto",
             interpolation="bilinear",
+            storage="pixels",
             on_error="fail",
             on_duplicates="fail",
         )

@@ -28,6 +28,7 @@ def params(case: str, **options: object) -> DatasetParams:
         range="auto",
         interpolation="bilinear",
         on_duplicates="fail",
+        storage="pixels",
         on_error="fail",
     )
 

@@ -36,6 +36,7 @@ def read_from(root: Path, **options: Any) -> Dataset:
             range="auto",
             interpolation="bilinear",
             on_duplicates="fail",
+            storage="pixels",
             on_error="fail",
         )
     )

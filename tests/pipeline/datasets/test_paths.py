@@ -36,6 +36,7 @@ def params(root: Path, paths: list[str], on_error: str = "fail") -> DatasetParam
         range="auto",
         interpolation="bilinear",
         on_duplicates="fail",
+        storage="pixels",
         on_error=on_error,  # type: ignore[arg-type]
     )
 

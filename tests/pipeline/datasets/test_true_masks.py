@@ -226,6 +226,7 @@ def test_odd_masks_are_told_by_class_and_inspect_counts_them(
         range="auto",
         interpolation="bilinear",
         on_duplicates="fail",
+        storage="pixels",
         on_error="skip",
     )
     out = tmp_path / "data" / "images.h5"

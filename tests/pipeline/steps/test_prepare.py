@@ -46,6 +46,7 @@ def params(root: Path, **changes: object) -> DatasetParams:
         "to_stored": "squash",
         "range": "auto",
         "interpolation": "bilinear",
+        "storage": "pixels",
         "on_error": "fail",
         "on_duplicates": "fail",
     }

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import graph, store
 from pipeline.compute.context import Context
@@ -32,8 +33,12 @@ RETRAINING_SET = RetrainingSetParams(balance="none", seed=0)
 FEATURES = cached.FEATURES.model_copy(update={"validation_draws": 2, "batch_size": 16})
 
 
-def write_project(data: Path) -> Project:
-    """Squares on noise in images.h5, a square's place is its true mask; and erm/."""
+def write_project(data: Path, encoded: bool = False) -> Project:
+    """Squares on noise in images.h5, a square's place is its true mask; and erm/.
+
+    Args:
+        encoded: whether images.h5 has the images encoded.
+    """
     project = graph.project(data)
     rng = np.random.default_rng(0)
     group = np.concatenate([np.repeat(np.arange(4), counts) for counts in COUNTS.values()])
@@ -44,7 +49,10 @@ def write_project(data: Path) -> Project:
         foreground[row, top : top + 30, left : left + 30] = True
     image[foreground] += 90
     with store.create(data / "images.h5", "images", SCHEMA, {"to_stored": "squash"}, {}, **NAMES) as artefact:
-        artefact.write("image", image)
+        if encoded:
+            write_pictures(artefact, image, data / "spool")
+        else:
+            artefact.write("image", image)
         artefact.write("label", group // 2)
         artefact.write("attribute", group % 2)
         artefact.write("split", split)
@@ -54,6 +62,13 @@ def write_project(data: Path) -> Project:
     tensors = {name: t.numpy() for name, t in settled("shufflenet_v2_x0_5", 2).state_dict().items()}
     write_erm(project, tensors)
     return project
+
+
+def write_pictures(artefact: store.Writer, image: NDArray[np.uint8], spool: Path) -> None:
+    """Write images (N, H, W, 3) encoded."""
+    found = store.Spool(spool)
+    found.add(found.at(0, len(image)).write(image))
+    artefact.write_pictures("image", found)
 
 
 def write_erm(project: Project, tensors: dict[str, Any], **names: tuple[str, ...]) -> None:
