@@ -99,6 +99,12 @@ def write_run(
         store.write_json(out / "metrics.json", metrics)
 
 
+def test_where_a_run_had_its_features_does_not_count() -> None:
+    made = [of_every_run([cached.fit_params(memory=each)]) for each in ("resident", "streamed")]
+    assert made[0] == made[1]
+    assert "lr" in made[0]["retrain"]
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """Four runs; the last one has no LLR."""
