@@ -70,7 +70,8 @@ def run(
         elsewhere["erm"] = whole.path("study_erm") / cell
         depends.append(_trained(graph.project(data, **elsewhere), params, f"{variant} --seed {seed}"))
     for each in (*before, stage):
-        depends.append([params.of(model).model_dump(mode="json") for model in each.models()])
+        blocks = [params.of(model) for model in each.models()]
+        depends.append([block.model_dump(mode="json", exclude=block.of_machine) for block in blocks])
         depends.append(code_of(f"pipeline.{each.run.partition(':')[0]}"))
     depends += [_files(params.values), hardware(pick(device))]
     name = f"{stage.name}-{variant}-{seed}"
