@@ -194,12 +194,12 @@ def test_a_run_that_is_missing_or_of_something_else_is_one_line(project: Project
     path = project.path("run") / "base"
     with pytest.raises(MacError, match=r"base/7/model.json: .*run 'mac study-run --variant base --seed 7'"):
         merged(project, PARAMS.model_copy(update={"seeds": [0, 7]}))
-    with pytest.raises(MacError, match="base/0: was made with other saliency.top_k than params.yaml has"):
+    with pytest.raises(MacError, match=r"base/0: was made with other saliency.top_k \(.*\(0.2\)"):
         merged(project, StudyParams(seeds=[0, 1], variants={"base": {"saliency.top_k": 0.2}}))
-    with pytest.raises(MacError, match="base/0: was made with other dataset.name than params.yaml has"):
+    with pytest.raises(MacError, match=r"base/0: was made with other dataset.name \(nothing\) than"):
         merged(project, StudyParams(seeds=[0, 1], variants={"base": {"dataset.name": "folder"}}))
     write_run(project, 3, others={"features.draws": 9})
-    with pytest.raises(MacError, match="base/3: was made with other features.draws than params.yaml has"):
+    with pytest.raises(MacError, match=r"base/3: was made with other features.draws \(9\) than params"):
         merged(project)
     write_run(project, 3)
     (path / "3").rename(path / "7")
