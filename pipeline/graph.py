@@ -62,12 +62,12 @@ class Stage:
 
     @property
     def keys(self) -> list[str]:
-        """The parameters that it reads, such as `train.epochs`."""
+        """The parameters that change what it makes, such as `train.epochs`."""
         return list(chain.from_iterable(_keys(model) for model in self.models()))
 
 
 def _keys(model: "type[Block]") -> list[str]:
-    return [f"{model.block}.{key}" for key in model.model_fields]
+    return [f"{model.block}.{key}" for key in model.model_fields if key not in model.of_machine]
 
 
 # What both reports show.

@@ -48,14 +48,15 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        for stage in STAGES:
-            if stage.name == name:
-                from stages import frame, study
-
-                return study.command_of(stage) if stage.repeated else frame.command_of(stage)
-        if name not in COMMANDS:
+        made = {stage.name: stage for stage in STAGES}
+        if name in made:
+            stage = made[name]
+            module = importlib.import_module("stages.study" if stage.repeated else "stages.frame")
+            command: click.Command = module.command_of(stage)
+        elif name in COMMANDS:
+            command = importlib.import_module(f"stages.tools.{name}").command
+        else:
             return None
-        command: click.Command = importlib.import_module(f"stages.tools.{name}").command
         return command
 
     def resolve_command(

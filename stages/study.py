@@ -15,8 +15,8 @@ import click
 from pipeline import graph, params_file
 from pipeline.compute.code import code_of
 from pipeline.compute.progress import log
-from pipeline.errors import MacError
 from pipeline.graph import Stage
+from pipeline.made_with import require_made_with
 from pipeline.params.study import StudyParams
 from pipeline.params_file import Params
 from pipeline.project import Project
@@ -70,7 +70,8 @@ def run(
         elsewhere["erm"] = whole.path("study_erm") / cell
         depends.append(_trained(graph.project(data, **elsewhere), params, f"{variant} --seed {seed}"))
     for each in (*before, stage):
-        depends.append([params.of(model).model_dump(mode="json") for model in each.models()])
+        blocks = [params.of(model) for model in each.models()]
+        depends.append([block.model_dump(mode="json", exclude=block.of_machine) for block in blocks])
         depends.append(code_of(f"pipeline.{each.run.partition(':')[0]}"))
     depends += [_files(params.values), hardware(pick(device))]
     name = f"{stage.name}-{variant}-{seed}"
@@ -91,21 +92,17 @@ def _trained(project: Project, params: Params, run: str) -> str:
     """The digest of the ERM that study-train made for this run.
 
     Raises:
-        MacError: it is missing, damaged, or was trained with other parameters.
+        MacError: it is missing, damaged, or was made with other parameters.
     """
     kind = project.kinds["erm"].by(f"study-train --variant {run}")
     with replace(project, kinds={**project.kinds, "erm": kind}).open("erm") as given:
-        stated = given.model("erm").provenance
-    for model in graph.stage("study-train").models():
-        noted = stated.params["input" if model.block == "dataset" else model.block]
-        for key, wanted in params.of(model).model_dump(mode="json").items():
+        for model in graph.stage("study-train").models():
+            stated = given.stated("erm", "input" if model.block == "dataset" else model.block)
             # `select` is noted as the epoch that it led to, the criterion as what it stands for
-            if key in noted and key not in ("select", "criterion") and noted[key] != wanted:
-                raise MacError(
-                    f"{project.path('erm')}: was trained with other {model.block}.{key} ({noted[key]}) than "
-                    f"params.yaml has ({wanted}); {kind.remedy} again"
-                )
-    return stated.digest
+            wanted = params.of(model).model_dump(mode="json", exclude={"select", "criterion"})
+            remedy = f"{kind.remedy} again"
+            require_made_with(project.path("erm"), {model.block: stated}, {model.block: wanted}, remedy)
+        return given.model("erm").provenance.digest
 
 
 def _has_own_images(changes: Mapping[str, Any]) -> bool:

@@ -35,21 +35,23 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 from safetensors.numpy import load_file, save_file
 
-from pipeline import api, graph, store
+from pipeline import api, graph, params_file, store
 from pipeline.errors import MacError
 from pipeline.params.examples import ExamplesParams
+from pipeline.params.study import StudyParams
 from pipeline.project import Project
 from pipeline.steps.examples import examples
 from pipeline.store import models, seal
+from pipeline.study import statistics
 from stages.cli import main as mac
-from tests import cached, conftest, made_up
+from tests import cached, conftest, made_up, runs
 
 AS_IT_IS = -1  # the seed that changes nothing
 SECRET = b"A secret of this machine.       " * 4096
 HDF5 = ("images", "maps", "masks", "originals", "features", "examples")
 MODELS = ("erm", "retrained", "baselines", "jtt", "masktune")
 TABLES = ("sweep", "ablation")
-KINDS = (*HDF5, *MODELS, *TABLES, "metrics")
+KINDS = (*HDF5, *MODELS, *TABLES, "metrics", "run", "study")
 # What reads each kind besides `mac inspect`.
 READERS = {
     "images": ("api_images", "diagnose", "browse", "evaluate", "report", "export", "features", "examples"),
@@ -66,10 +68,13 @@ READERS = {
     "sweep": ("retrain_auto", "report"),
     "ablation": ("compare",),
     "metrics": (),
+    "run": ("study", "inspect_table"),
+    "study": (),
 }
 # Those that take a tenth of a second.
 APIS = tuple(f"api_{name}" for name in ("images", "maps", "masks", "originals", "features"))
-QUICK = (*APIS, "diagnose", "browse", "load", "predict", "retrain_auto")
+QUICK = (*APIS, "diagnose", "browse", "load", "predict", "retrain_auto", "study", "inspect_table")
+RUN = "base/1"  # the run of the study that is changed
 OUT = "out"  # what the readers write, in the project's folder
 
 
@@ -84,8 +89,11 @@ def build(folder: Path) -> Project:
         examples(given, project.path("examples"), params, cached.context(project.data))
     made_up.write_compared(project)
     _write_params(folder)
-    result = CliRunner().invoke(mac, ["evaluate", "--data", str(project.data)])
-    assert result.exit_code == 0, result.output
+    params = params_file.load(folder / "params.yaml")
+    for seed in params.of(StudyParams).seeds:
+        runs.write_run(project, seed, [params.of(model) for model in graph.stage("study").models()[1:]])
+    _run("-q", "evaluate", "--data", str(project.data))
+    _run("-q", "study", "--data", str(project.data), "--params", str(folder / "params.yaml"))
     for name in HDF5:
         with conftest.edited(project.path(name), sealed=True) as file:
             file.attrs["made_from"] = "{}"
@@ -108,6 +116,7 @@ def _write_params(folder: Path) -> None:
         retrain__l2=0.0, sweep__seeds=1, sweep__average=1, sweep__alphas=[0], sweep__betas=[0, 1],
         baselines__methods=["llr", "dfr_l2", "class_scaling"], features__draws=1,
         dataset__stored_size=72, dataset__input_size=64, examples__training=2, examples__mistakes=2,
+        study__seeds=[0, 1],
     )  # fmt: skip
     values = yaml.load(folder / "params.yaml")
     values["retrain"] |= {"alpha": "auto", "beta": "auto"}
@@ -133,12 +142,17 @@ def copied(project: Project, name: str, folder: Path) -> Project:
     shutil.copytree(source, folder, ignore=ignored, copy_function=os.link)
     (folder / "raw").symlink_to(source / "raw")
     own = graph.project(folder / "data")
-    path = own.path(name)
+    path = path_of(own, name)
     for file in path.iterdir() if path.is_dir() else [path]:
         content = file.read_bytes()
         file.unlink()
         file.write_bytes(content)
     return own
+
+
+def path_of(project: Project, name: str) -> Path:
+    """Where the artefact is that is changed."""
+    return project.path(name) / RUN if name == "run" else project.path(name)
 
 
 # --- Changes of JSON, CSV and tensors ---------------------------------------------------------------------
@@ -582,8 +596,10 @@ def mutate(path: Path, name: str, rng: random.Random) -> str:
     """Change an artefact of the kind `name` and seal it again; return what was changed."""
     if name in HDF5:
         return _mutate_hdf5(path, rng)
-    if name in MODELS:
+    if name in MODELS or (name == "run" and rng.random() < 0.6):
         return _mutate_model(path, rng)
+    if name == "run":
+        path = path / "metrics.json"
     if name in TABLES:
         return _mutate_table(path, rng)
     _mutate_json_file(path, rng)
@@ -619,7 +635,7 @@ def _read_all(name: str, path: Path) -> None:
 def read(project: Project, name: str, reader: str) -> None:
     """Read a changed artefact by one command, or by a function of `pipeline.api`."""
     folder, data = project.data.parent, str(project.data)
-    path, out = project.path(name), folder / OUT
+    path, out = path_of(project, name), folder / OUT
     image = str(folder / "raw" / "00.png")
     before = {"erm": ["--model", "mac"]}.get(name, [])
     stage = {"compare": "comparison_report", "retrain_auto": "retrain"}.get(reader, reader)
@@ -627,6 +643,8 @@ def read(project: Project, name: str, reader: str) -> None:
     if reader == "inspect":
         _run("inspect", str(path))
         _run("inspect", str(path), "--json")
+    elif reader == "inspect_table":
+        _run("inspect", str(path / "metrics.json"))
     elif reader.startswith("api_"):
         _read_all(name, path)
     elif reader in ("load", "load_dfr"):
@@ -699,7 +717,7 @@ def outcome(project: Project, name: str, seed: int, folder: Path, quick: bool) -
     own = copied(project, name, folder)
     (folder / "other.h5").write_bytes(project.path("features").read_bytes())
     os.mkfifo(folder / "pipe")
-    how = mutate(own.path(name), name, rng) if seed != AS_IT_IS else "nothing"
+    how = mutate(path_of(own, name), name, rng) if seed != AS_IT_IS else "nothing"
     found = Outcome("ok", how, "inspect", "")
     readers = [] if name in ("sweep",) else ["inspect"]
     others = [reader for reader in READERS[name] if reader in QUICK or not quick]
@@ -786,6 +804,7 @@ def main() -> None:
     torch.set_num_threads(1)
     titles = ("ok", "refused", "traceback", "crash", "hang", "leavings")
     table, bad = [], 0
+    statistics.RESAMPLES = 20  # enough for an interval, and quick
     with tempfile.TemporaryDirectory() as folder:
         project = build(Path(folder) / "made")
         gc.freeze()  # so that a child does not copy what it does not change

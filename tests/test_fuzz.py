@@ -21,8 +21,10 @@ KINDS = (
     "sweep",
     "ablation",
     "metrics",
+    "run",
+    "study",
 )
-EACH = 18  # 252 in all
+EACH = 18  # 288 in all
 
 
 def test_changed_artefacts_are_read_or_refused() -> None:

@@ -31,6 +31,7 @@ NOT_RUN = {
     "make waterbirds": "needs Waterbirds, and half an hour",
     "make study": "takes as long as five demos (test_study.py runs a very small study)",
     "mac inspect data/study/study.json": "needs the study (test_merge.py reads one that is made up)",
+    "dvc --wait-for-lock repro -s data/study": "takes as long as a demo",
     "for run in base-0": "needs the study, and DVC's queue",
     "dvc queue start -j 2": "needs the study, and DVC's queue",
     "dvc repro data/study/dvc.yaml": "takes as long as five demos (test_generate.py has DVC read the file)",

@@ -18,6 +18,7 @@ from pipeline.compute.engine import Scratch
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.last_layer.grid import fit_grid, scores_of_test_split
+from pipeline.made_with import require_made_with
 from pipeline.method.kinds import CONTROLS
 from pipeline.method.retraining_set import with_foreground
 from pipeline.params.block import Block
@@ -191,13 +192,10 @@ def _require_made_with(given: Opened, artefact: str, params: Block, read_for: st
     Args:
         read_for: the artefact whose stage reads the parameters.
     """
-    stated, path = given.file(artefact).provenance.params, given.project.path(artefact)
-    for key, wanted in params.model_dump().items():
-        if key in stated and stated[key] != wanted:
-            raise MacError(
-                f"{path}: was made with other {params.block}.{key} ({stated[key]}) than params.yaml has "
-                f"({wanted}); {given.project.kinds[read_for].remedy} again"
-            )
+    stated = {params.block: given.file(artefact).provenance.params}
+    wanted = {params.block: params.model_dump(mode="json")}
+    remedy = f"{given.project.kinds[read_for].remedy} again"
+    require_made_with(given.project.path(artefact), stated, wanted, remedy)
 
 
 def _elsewhere(project: Project, folder: Path, maps: bool) -> Project:

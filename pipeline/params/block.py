@@ -19,11 +19,13 @@ class Block(BaseModel):
 
     Attributes:
         block: name of the block, such as `train`.
+        of_machine: its keys that change nothing of what is made; no artefact states them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=4096)
 
     block: ClassVar[str]
+    of_machine: ClassVar[set[str]] = set()
 
     @property
     def divisible(self) -> bool:

@@ -12,6 +12,7 @@ class FitParams(Block):
     """How a last layer is fitted."""
 
     block: ClassVar[str] = "retrain"
+    of_machine: ClassVar[set[str]] = {"memory"}
 
     solver: Literal["adam", "lbfgs"] = Field(
         description="adam: the paper's solver; lbfgs: solves the same problem exactly, over all draws"

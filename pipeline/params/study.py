@@ -35,10 +35,10 @@ class StudyParams(Block):
 
 
 def of_every_run(blocks: Iterable[Block]) -> dict[str, dict[str, Any]]:
-    """The JSON-able values of blocks, without those that a run has of its own (OF_RUN)."""
+    """The JSON-able values of blocks, without those of a machine, and of a run alone (OF_RUN)."""
     found: dict[str, dict[str, Any]] = {}
     for block in blocks:
-        values = block.model_dump(mode="json").items()
+        values = block.model_dump(mode="json", exclude=block.of_machine).items()
         own = {key: value for key, value in values if f"{block.block}.{key}" not in OF_RUN}
         found.setdefault(block.block, {}).update(own)
     return found

@@ -67,7 +67,7 @@ def baselines(
     }
     made = {
         "baselines": params.model_dump(),
-        "retrain": fit.model_dump(include=set(FitParams.model_fields)),
+        "retrain": fit.model_dump(include=FitParams.model_fields.keys() - fit.of_machine),
         "selection": {"criterion": criterion},
     }
     if fit.l2 == "auto":

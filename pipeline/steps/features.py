@@ -27,6 +27,7 @@ from pipeline.compute.engine import Arrays, Block, Into, Scratch
 from pipeline.compute.passes import cut, joined, passes
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
+from pipeline.made_with import require_made_with
 from pipeline.method import interventions
 from pipeline.method.draws import Draws
 from pipeline.network.loading import prefetch, to_pinned
@@ -99,11 +100,9 @@ def _retraining_set(given: Opened, params: FeaturesParams) -> NDArray[np.int64]:
         MacError: it lacks some, or was made in another precision.
     """
     originals, kinds = given.file("originals"), given.project.kinds
-    if (made := given.stated("originals", "precision")) != params.precision:
-        raise MacError(
-            f"{originals.path}: was made with other features.precision ({made}) than params.yaml has "
-            f"({params.precision}); {kinds['originals'].remedy} again"
-        )
+    made = {"features.precision": given.stated("originals", "precision")}
+    wanted = {"features.precision": params.precision}
+    require_made_with(originals.path, made, wanted, f"{kinds['originals'].remedy} again")
     rows, known = given.file("masks")["row"][:], originals["train/row"][:]
     if not np.isin(rows, known).all():
         raise MacError(

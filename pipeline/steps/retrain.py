@@ -73,7 +73,7 @@ def retrain(
             "retrained",
             erm.read() | {"head.weight": heads.weight[chosen], "head.bias": heads.bias[chosen]},
             erm.spec,
-            {**params.model_dump(), **asdict(choice), **made, "labels": labels},
+            {**params.model_dump(exclude=params.of_machine), **asdict(choice), **made, "labels": labels},
             made_from,
             head={"weight": heads.weight, "bias": heads.bias},
         )

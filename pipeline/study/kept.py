@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MacError
+from pipeline.made_with import require_made_with
 from pipeline.params.block import Block
 from pipeline.params.study import StudyParams, of_every_run, with_changes
 from pipeline.project import Project
@@ -65,11 +66,9 @@ def read(project: Project, variant: str, params: StudyParams, others: Sequence[B
     wanted = of_every_run(with_changes(others, changes))
     runs = [_read(project, variant, seed) for seed in params.seeds]
     for run in runs:
-        if run.metrics["changes"] != changes or run.made["params"] != wanted:
-            raise MacError(
-                f"{run.path}: was made with other {_first_other(run, wanted, changes)} than params.yaml has; "
-                "'dvc repro data/study/dvc.yaml' makes it anew"
-            )
+        made = {**run.made["params"], **run.metrics["changes"]}
+        remedy = "'dvc repro data/study/dvc.yaml' makes it anew"
+        require_made_with(run.path, made, {**wanted, **changes}, remedy, whole=True)
         alike = all(np.array_equal(run.test[name], runs[0].test[name]) for name in run.test)
         if not alike or run.common != runs[0].common:
             raise MacError(
@@ -77,17 +76,6 @@ def read(project: Project, variant: str, params: StudyParams, others: Sequence[B
                 "'dvc repro data/study/dvc.yaml' makes them alike"
             )
     return runs
-
-
-def _first_other(run: Run, wanted: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
-    """The first parameter that a run was not made with."""
-    for block, values in wanted.items():
-        for key, value in values.items():
-            found = run.made["params"].get(block)
-            if not isinstance(found, Mapping) or key not in found or found[key] != value:
-                return f"{block}.{key}"
-    differ = run.metrics["changes"].keys() ^ changes.keys()
-    return next(iter(sorted(differ)), "parameters")
 
 
 def _read(project: Project, variant: str, seed: int) -> Run:

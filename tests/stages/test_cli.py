@@ -62,11 +62,12 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_retraining_does_not_load_what_it_does_not_use() -> None:
-    code = "import sys; import stages.frame, pipeline.steps.retrain; print(sorted(sys.modules))"
+    code = "import sys; from stages.cli import main; main.get_command(None, 'retrain'); "
+    code += "import pipeline.steps.retrain; print(sorted(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
     ).stdout
-    for module in ("torchvision", "dask", "matplotlib"):
+    for module in ("torchvision", "dask", "matplotlib", "stages.study"):
         assert f"'{module}'" not in loaded
 
 

@@ -16,9 +16,7 @@ from pipeline.results.diagnosis_words import (
 )
 from pipeline.results.early_stop import early
 from pipeline.results.judgement import Figures, depends, judged
-
-WATERBIRDS = Figures(2, 100, 0.968, 0.952, 0.765, 0.839, 0.161, 0.0)
-BAR = Figures(6, 20, 0.962, 0.770, 0.811, 0.550, 0.354, 0.0)
+from tests.figures import BAR, WATERBIRDS
 
 
 def diagnosis(figures: Figures, side: str = "core") -> dict[str, Any]:

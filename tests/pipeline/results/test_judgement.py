@@ -15,10 +15,9 @@ from pipeline.results.judgement import (
     finding,
     judged,
 )
+from tests.figures import BAR, WATERBIRDS
 
-WATERBIRDS = Figures(2, 100, 0.968, 0.952, 0.765, 0.839, 0.161, 0.0)
 DEMO = Figures(2, 100, 0.991, 0.845, 0.573, 0.835, 0.165, 0.0)
-BAR = Figures(6, 20, 0.962, 0.770, 0.811, 0.550, 0.354, 0.0)
 DOMINOES = Figures(2, 100, 0.99, 0.879, 0.705, 0.8, 0.2, 0.0)  # own and partner were not measured
 
 
