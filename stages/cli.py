@@ -50,9 +50,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         for stage in STAGES:
             if stage.name == name:
-                from stages import frame, study
-
-                return study.command_of(stage) if stage.repeated else frame.command_of(stage)
+                module = importlib.import_module("stages.study" if stage.repeated else "stages.frame")
+                of_stage: click.Command = module.command_of(stage)
+                return of_stage
         if name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"stages.tools.{name}").command
