@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from pipeline import graph, params_file
+from pipeline import graph
 from pipeline.compute import torchrun
 from pipeline.compute.code import edited
 from pipeline.compute.context import Context
@@ -44,8 +44,7 @@ def command_of(stage: Stage) -> click.Command:
 
     def command(data: Path, params_path: Path | None = None, show: bool = False, **where: Any) -> None:
         with _joined(stage, where):
-            params = None if params_path is None else params_file.load(params_path)
-            said = run(stage, data, params, **where)
+            said = run(stage, data, _loaded(params_path), **where)
         page = data / stage.makes[0].path
         if said:
             say(said)
@@ -57,6 +56,15 @@ def command_of(stage: Stage) -> click.Command:
     for option in options(stage):
         command = option(command)
     return click.command(stage.name, help=f"{stage.about[0].upper()}{stage.about[1:]}.")(command)
+
+
+def _loaded(path: Path | None) -> "Params | None":
+    """The parameters, if the stage has any. What reads them is imported only then."""
+    if path is None:
+        return None
+    from pipeline import params_file
+
+    return params_file.load(path)
 
 
 def options(stage: Stage) -> Iterator[Callable[[Callable[..., None]], Callable[..., None]]]:

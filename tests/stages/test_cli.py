@@ -71,6 +71,17 @@ def test_retraining_does_not_load_what_it_does_not_use() -> None:
         assert f"'{module}'" not in loaded
 
 
+def test_a_stage_without_parameters_does_not_load_what_reads_them() -> None:
+    code = "import sys; from click.testing import CliRunner; from stages.cli import main; "
+    code += "CliRunner().invoke(main, ['evaluate', '--data', 'none'], catch_exceptions=False); "
+    code += "assert 'pipeline.steps.evaluate' in sys.modules; print(sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    ).stdout
+    for module in ("torch", "pipeline.params_file", "ruamel.yaml", "PIL"):
+        assert f"'{module}'" not in loaded
+
+
 def completed(*words: str) -> list[str]:
     """What bash is offered at the last word."""
     environment = {

@@ -11,7 +11,6 @@ from PIL import Image
 
 from pipeline.project import Opened
 from pipeline.results import visual
-from pipeline.results.blocks import logits
 from pipeline.results.visual import RGB
 
 SIDE = 176  # pixels of a picture on the page
@@ -53,19 +52,25 @@ class Card:
 
 @dataclass(frozen=True)
 class _Judged:
-    """A split's rows of images.h5, groups and outcomes, (n,) each."""
+    """A split, and its images in examples.h5.
+
+    Attributes:
+        row, group: (N,), the row in images.h5 and the group of every image of the split.
+        position, outcome: (n,), of its images in examples.h5.
+    """
 
     split: str
     row: NDArray[np.int64]
     group: NDArray[np.str_]
+    position: NDArray[np.int64]
     outcome: NDArray[np.str_]
 
-    def card(self, given: Opened, position: int, panels: list[Panel]) -> Card:
-        """The card of the image at a position of the split."""
+    def card(self, given: Opened, number: int, panels: list[Panel]) -> Card:
+        """The card of an image, by its number in examples.h5."""
+        position = self.position[number]
         row = int(self.row[position])
         path = given.file("images")["path"][row].decode()
-        group, outcome = str(self.group[position]), str(self.outcome[position])
-        return Card(row, path, self.split, group, outcome, panels)
+        return Card(row, path, self.split, str(self.group[position]), str(self.outcome[number]), panels)
 
 
 def gallery(given: Opened) -> list[Card]:
@@ -78,20 +83,20 @@ def gallery(given: Opened) -> list[Card]:
 
 
 def _judged(given: Opened, split: str) -> _Judged:
-    features = given.file("features")
-    label, x = features[f"{split}/label"][:], features[f"{split}/original"]
-    before = logits(given.model("erm").head(), x)[0].argmax(-1) == label
-    after = logits(given.model("retrained").head(), x)[0].argmax(-1) == label
+    features, position = given.file("features"), given.file("examples")[f"{split}/position"][:]
+    label, x = features[f"{split}/label"][:], features.rows(f"{split}/original", position)
+    before = given.model("erm").head().logits(x)[0].argmax(-1) == label[position]
+    after = given.model("retrained").head().logits(x)[0].argmax(-1) == label[position]
     described = given.groups.described(label, features[f"{split}/attribute"][:])
     outcome = np.select([before & after, ~before & after, before & ~after], OUTCOMES[:3], OUTCOMES[3])
     group = np.array(described.names)[described.index]
-    return _Judged(split, features[f"{split}/row"][:], group, outcome)
+    return _Judged(split, features[f"{split}/row"][:], group, position, outcome)
 
 
 def _training_cards(given: Opened) -> Iterator[Card]:
     judged, examples = _judged(given, "train"), given.file("examples")
     partners, targets = given.file("features")["train/partner"][0], given.file("masks")["target"][:]
-    for number, position in enumerate(examples["train/position"][:]):
+    for number, position in enumerate(judged.position):
         original, heat, core, masked, combined = examples["train/picture"][number]
         target, group = given.groups.classes[int(targets[position])], judged.group[position]
         partner = judged.group[partners[position]]
@@ -102,14 +107,14 @@ def _training_cards(given: Opened) -> Iterator[Card]:
             Panel("masked", encoded(masked), "the core on a plain fill"),
             Panel(f"combined, on {partner}", encoded(combined), f"the core on an image of {partner}"),
         ]
-        yield judged.card(given, int(position), panels)
+        yield judged.card(given, number, panels)
 
 
 def _test_cards(given: Opened) -> Iterator[Card]:
     judged, examples = _judged(given, "test"), given.file("examples")
     labels = given.file("features")["test/label"][:]
     erm, mac = given.model("erm").head(), given.model("retrained").head()
-    for number, position in enumerate(examples["test/position"][:]):
+    for number, position in enumerate(judged.position):
         image, per_feature = examples["test/image"][number], examples["test/map"][number]
         maps = []
         for head in (erm, mac):
@@ -122,7 +127,7 @@ def _test_cards(given: Opened) -> Iterator[Card]:
             Panel("ERM looks at", encoded(before), said.format("ERM"), True),
             Panel("MaC looks at", encoded(after), said.format("retrained"), True),
         ]
-        yield judged.card(given, int(position), panels)
+        yield judged.card(given, number, panels)
 
 
 def upsampled(scores: NDArray[np.float32], side: int) -> NDArray[np.float32]:
