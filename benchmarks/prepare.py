@@ -21,7 +21,7 @@ from benchmarks import project
 from benchmarks.measure import medians, noting_cpu, repeats_option, tell
 from pipeline import graph
 from pipeline.compute.context import Context
-from pipeline.compute.machine import usable_cores
+from pipeline.machine import usable_cores
 from pipeline.params.dataset import DatasetParams
 from pipeline.steps.prepare import prepare
 

@@ -94,8 +94,9 @@ def _read(made: Project) -> None:
     """All images in a random order, in batches."""
     with made.open("images") as given:
         images = given.file("images")
-        for rows in np.random.default_rng(0).permutation(len(images["label"])).reshape(-1, 20):
-            images.rows("image", rows)
+        order = np.random.default_rng(0).permutation(len(images["label"]))
+        for start in range(0, len(order), 20):
+            images.rows("image", order[start : start + 20])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Each example runs as it is written here, in a project whose pipeline has run.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,8 +11,9 @@ from types import TracebackType
 from typing import Any
 
 import dask.array as da
+import h5py
 
-from pipeline.store import SPLITS
+from pipeline.store import SPLITS, Pictures
 from pipeline.tools.browse import as_rows, browse
 from pipeline.tools.model import load_model
 from pipeline.tools.single import open_single
@@ -26,6 +28,8 @@ __all__ = [
     "open_masks",
     "open_originals",
 ]
+
+DECODED = 16 << 20  # bytes of pixels that are decoded at a time, but for a single image
 
 
 class Arrays(Mapping[str, da.Array]):
@@ -54,7 +58,7 @@ class Arrays(Mapping[str, da.Array]):
         self.made_from = artefact.provenance.made_from
         self.digest = artefact.digest
         self._names = artefact.names
-        self._arrays = {name: da.from_array(artefact[name], name=False) for name in artefact}
+        self._arrays = {name: _lazy(artefact[name]) for name in artefact}
 
     def __getitem__(self, name: str) -> da.Array:
         array: da.Array = self._arrays[name]
@@ -87,6 +91,15 @@ class Arrays(Mapping[str, da.Array]):
         self.close()
 
 
+def _lazy(dataset: h5py.Dataset) -> da.Array:
+    chunks: Any = "auto"
+    if isinstance(dataset, Pictures):  # a chunk is decoded at once
+        row = math.prod(dataset.shape[1:])
+        chunks = (max(1, DECODED // row), *dataset.shape[1:])
+    array: da.Array = da.from_array(dataset, chunks, name=False)
+    return array
+
+
 def open_images(path: str | Path) -> Arrays:
     """images.h5: every image of the dataset.
 
@@ -95,8 +108,8 @@ def open_images(path: str | Path) -> Arrays:
 
     >>> import pipeline
     >>> images = pipeline.open_images("data/images.h5")
-    >>> training = images["split"].compute() == 0
-    >>> pixels = images["image"][training][:4].compute()  # NumPy, of four images only
+    >>> training = (images["split"] == 0).compute().nonzero()[0]
+    >>> pixels = images["image"][training[:4]].compute()  # NumPy, of four images
     >>> pixels.dtype, pixels.shape[0], pixels.shape[3]
     (dtype('uint8'), 4, 3)
     >>> images.close()

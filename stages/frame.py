@@ -22,10 +22,10 @@ from pipeline import graph
 from pipeline.compute import torchrun
 from pipeline.compute.code import edited
 from pipeline.compute.context import Context
-from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.graph import Stage
+from pipeline.machine import usable_cores
 from pipeline.store.files import write_json
 from stages.echo import say
 from stages.options import data_option, device_option, params_option, scheduler_option, workers_option

@@ -15,6 +15,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipeline import store
+
 _PACKAGE = Path(__file__).parent.parent
 # Packages that carry, check or draw what others compute.
 NOT_COMPUTING = frozenset({"dask", "distributed", "jinja2", "matplotlib", "pydantic", "safetensors", "tqdm"})
@@ -51,8 +53,8 @@ def code_of(module: str) -> Code:
     package, all modules of this package count.
 
     Returns:
-        By name: a module's sha256 as hex; a package's version, or `none` if it is not installed; and that of
-        zlib, which Python is linked with.
+        By name: a module's sha256 as hex; a package's version, or `none` if it is not installed; and those of
+        zlib, which Python is linked with, and of libwebp, which Pillow is.
     """
     modules, packages = set[str](), set[str]()
     pending = [module] if module in _LOADED else list(_LOADED)
@@ -66,6 +68,8 @@ def code_of(module: str) -> Code:
     digests = {name: hashlib.sha256(_LOADED[name]).hexdigest() for name in sorted(modules)}
     others = packages - sys.stdlib_module_names - NOT_COMPUTING - {_PACKAGE.name, ""}
     linked = {"zlib": zlib.ZLIB_RUNTIME_VERSION} if "zlib" in packages else {}  # masks are packed by it
+    if "PIL" in packages:  # images may be
+        linked["libwebp"] = store.webp() or "none"
     return digests | {INSTALLED_AS.get(name, name): _version(name) for name in sorted(others)} | linked
 
 

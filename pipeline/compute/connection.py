@@ -27,9 +27,9 @@ from distributed.versions import VersionMismatchWarning
 
 from pipeline.compute.cluster import FAILURES, WAITING, DaskCluster, asked, has_gpu, workers_of
 from pipeline.compute.device import named, pick
-from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.errors import MacError, first_line
+from pipeline.machine import usable_cores
 
 SETTINGS = {
     "distributed.scheduler.allowed-failures": FAILURES,

@@ -39,9 +39,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from pipeline.compute.code import code_of
-from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import Progress, log
 from pipeline.errors import MacError, first_line
+from pipeline.machine import usable_cores
 from pipeline.store import Rows, Target, digest_of, replacing, tensor_errors
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -232,7 +232,7 @@ class Scratch:
         into, name = into or {}, f"{self.name}-{part}" if part else self.name
         tasks = []
         for block in cut:
-            record = self.folder / part / f"{block.start:09d}-{block.stop:09d}.safetensors"
+            record = self._record(block, part)
             targets = {each: rows.at(block.start, block.stop) for each, rows in into.items()}
             tasks.append(Task(block, record, targets))
         if there := sum(task.record.exists() for task in tasks):
@@ -253,6 +253,19 @@ class Scratch:
                 _compute_here(name, work, missing, done, threads)
         if missing and cluster is not None:
             self._require_done(name, tasks)
+
+    def recorded(self, name: str, cut: list[Block], part: str = "") -> Iterator[NDArray[Any]]:
+        """An array of each block's record, in row order, after `map_blocks`.
+
+        Args:
+            name: of an array that goes to its place, what was kept of it, such as `x/packed`.
+        """
+        for block in cut:
+            with safe_open(self._record(block, part), "numpy") as file:
+                yield file.get_tensor(name)
+
+    def _record(self, block: Block, part: str) -> Path:
+        return self.folder / part / f"{block.start:09d}-{block.stop:09d}.safetensors"
 
     def _require_done(self, name: str, tasks: Sequence[Task]) -> None:
         """Compare all rows with their records, after other machines wrote some.

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.compute.machine import return_freed_memory
+from pipeline.machine import return_freed_memory
 
 MOST = 2**28  # pixels of all images that are held at a time: 1 GB, as Pillow stores them
 _LARGE = 2**25  # pixels that are worth returning

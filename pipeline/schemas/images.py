@@ -1,6 +1,6 @@
 """images.h5: every image of the dataset at one size."""
 
-from pipeline.store.schema import Between, Codes, Field
+from pipeline.store.schema import Between, Codes, Field, Offsets
 
 SCHEMA = {
     "image": Field("uint8", ("row", "height", "width", 3), "RGB at the stored size", encoded="encoded"),
@@ -10,12 +10,12 @@ SCHEMA = {
         "instead of `image`: its rows as lossless WebP files, in one piece",
         optional=True,
     ),
-    "encoded/start": Field(
+    "encoded/offset": Field(
         "int64",
-        ("row",),
-        "where the file of each row begins; it ends where the next one begins",
+        ("bound",),
+        "where the file of each row begins, and where the last one ends",
         optional=True,
-        values=Codes("byte", rising=True),
+        values=Offsets("byte"),
     ),
     "label": Field("int64", ("row",), "class, index into the attribute `classes`", values=Codes("classes")),
     "attribute": Field(

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.compute.engine import Arrays, Block, Into, Scratch, blocks
-from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import log
 from pipeline.datasets import read, true_masks
 from pipeline.datasets.copies import Copies
@@ -24,6 +23,7 @@ from pipeline.datasets.memory import holding_images
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import stored_image
 from pipeline.errors import MacError
+from pipeline.machine import usable_cores
 from pipeline.params.dataset import DatasetParams
 from pipeline.project import Opened
 from pipeline.schemas.images import SCHEMA
@@ -45,6 +45,8 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
         MacError: bad metadata, an image that cannot be read, a split or class without images, or copies of an
             image (`Copies.judge`).
     """
+    if params.storage == "encoded":
+        store.require_webp()
     dataset = read(params)
     for note in dataset.notes:
         log.warning("%s: %s", dataset.root, note)
@@ -59,7 +61,7 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
     scratch = Scratch(context.scratch, "prepare", __name__, *depends)
     opened = store.create(out, "images", SCHEMA, made, {}, scratch=scratch.folder, **names)
     with scratch, opened as artefact:
-        writing = _Writing(artefact, dataset, params, scratch.folder / "encoded")
+        writing = _Writing(artefact, dataset, params)
         work = _Work(dataset, params, writing.foreground is not None)
         cut, into = blocks(len(dataset.records), BLOCK), writing.into
         scratch.map_blocks(work, cut, writing.merge, into, threads=usable_cores(), cluster=context.cluster)
@@ -70,7 +72,7 @@ def prepare(_given: Opened, out: Path, params: DatasetParams, context: Context) 
         if odd := writing.odd_masks():
             log.warning(odd)
         copies.judge(listed, params.on_duplicates)
-        writing.finish()
+        writing.finish(scratch.recorded("image/packed", cut))
 
 
 def _stamps(dataset: Dataset) -> list[object]:
@@ -87,16 +89,13 @@ class _Writing:
 
     With pixels and without true masks, all but the images is written before they are decoded. So the file's
     digest is computed meanwhile.
-
-    Args:
-        spool: a file for encoded images, until all of them are there.
     """
 
-    def __init__(self, artefact: store.Writer, dataset: Dataset, params: DatasetParams, spool: Path) -> None:
+    def __init__(self, artefact: store.Writer, dataset: Dataset, params: DatasetParams) -> None:
         self._artefact, self._dataset = artefact, dataset
         shape = (len(dataset.records), params.stored_size, params.stored_size)
         self._has_foreground = np.array([record.foreground is not None for record in dataset.records])
-        self._image: store.Place | store.Spool = store.Spool(spool)
+        self._image: store.Place | store.Sizes = store.Sizes()
         if params.storage == "pixels":
             self._image = artefact.place("image", (*shape, 3))
         self.foreground = artefact.chunks("foreground", shape) if self._has_foreground.any() else None
@@ -124,7 +123,7 @@ class _Writing:
         self.odd.extend(about["odd"])
         self.peaks.append(arrays["peak"])
         digest = arrays["image/digest"]
-        if isinstance(self._image, store.Spool):  # which has the images alone that can be read
+        if isinstance(self._image, store.Sizes):  # which has the images alone that can be read
             readable, found = [not error for error in about["errors"]], digest
             digest = np.zeros((len(block), found.shape[1]), np.uint8)
             digest[readable] = found
@@ -142,8 +141,12 @@ class _Writing:
         """The images with the same pixels."""
         return Copies(self._dataset, np.concatenate(self._digests), ~self._unreadable())
 
-    def finish(self) -> None:
-        """Write what is not written yet, and leave out the images that cannot be read."""
+    def finish(self, packed: Iterator[NDArray[np.uint8]]) -> None:
+        """Write what is not written yet, and leave out the images that cannot be read.
+
+        Args:
+            packed: the bytes of encoded images, block after block.
+        """
         unreadable = self._unreadable()
         kept = np.flatnonzero(~unreadable)
         if self._settles and not unreadable.any():
@@ -158,8 +161,8 @@ class _Writing:
             self.foreground.dataset.resize(len(kept), 0)
             self._artefact.write("has_foreground", self._has_foreground[kept])
         self._write_columns(kept)
-        if isinstance(self._image, store.Spool):
-            self._artefact.write_pictures("image", self._image)
+        if isinstance(self._image, store.Sizes):
+            self._artefact.write_pictures("image", self._image, packed)
 
     def _unreadable(self) -> NDArray[np.bool_]:
         return np.array([bool(error) for error in self.errors])

@@ -10,7 +10,7 @@ They hold no time, host or revision, so the same inputs give the same bytes.
 """
 
 from pipeline.store.artefact import Artefact, open_artefact, stated_kind
-from pipeline.store.encoded import Spool
+from pipeline.store.encoded import Pictures, Sizes, encode, require_webp, webp
 from pipeline.store.files import (
     create_folder,
     read_csv,
@@ -45,16 +45,18 @@ __all__ = [
     "Field",
     "FittedHeads",
     "ModelFolder",
+    "Pictures",
     "Place",
     "Provenance",
     "Rows",
     "Schema",
-    "Spool",
+    "Sizes",
     "Target",
     "Writer",
     "create",
     "create_folder",
     "digest_of",
+    "encode",
     "file_digest",
     "open_artefact",
     "open_model",
@@ -62,10 +64,12 @@ __all__ = [
     "read_json",
     "regular",
     "replacing",
+    "require_webp",
     "stated_digest",
     "stated_kind",
     "stated_model",
     "tensor_errors",
+    "webp",
     "write_csv",
     "write_json",
     "write_model",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MacError, first_line
 from pipeline.spec import checked_names
-from pipeline.store.encoded import BYTES, START, Pictures
+from pipeline.store.encoded import BYTES, OFFSET, Pictures, require_webp
 from pipeline.store.files import decoded
 from pipeline.store.provenance import Provenance
 from pipeline.store.schema import NAMES, Codes, Field, Orders, Schema
@@ -66,17 +66,20 @@ class Artefact:
         self.provenance = Provenance.checked(params, made_from, digest)
         self.lengths: dict[str, int] = {}
         self._datasets: dict[str, h5py.Dataset] = {}
-        encoded: list[str] = []
         for name, field in schema.items():
             found = dataset_of(file, name, field, self.lengths)
             if found is not None:
                 self._datasets[name] = _Dataset(found, f"{path}: dataset '{name}'", remedy)
-            elif field.encoded:
-                encoded.append(name)
-            elif not field.optional:
+            elif not field.optional and not field.encoded:
                 raise ValueError(f"dataset '{name}' is missing")
-        for name in encoded:
-            self._datasets[name] = self._pictures(name)
+        for name, field in schema.items():
+            if field.encoded:
+                names = (f"{field.encoded}/{part}" for part in (BYTES, OFFSET))
+                parts = [
+                    self._datasets.pop(each, None) for each in names
+                ]  # they are no datasets of their own
+                if name not in self._datasets:
+                    self._datasets[name] = self._pictures(name, *parts)
         self.names: dict[str, tuple[str, ...]] = {}
         numbered = {each.values.of for each in schema.values() if isinstance(each.values, Codes)}
         for name in numbered.intersection(NAMES):
@@ -85,17 +88,25 @@ class Artefact:
         if "classes" in self.names and not self.names["classes"]:
             raise ValueError("has no class")
 
-    def _pictures(self, name: str) -> Pictures:
+    def _pictures(self, name: str, content: h5py.Dataset | None, offset: h5py.Dataset | None) -> Pictures:
         """A dataset that the file has encoded.
 
         Raises:
-            ValueError: it has not, or not as the schema says.
+            ValueError: it has not, or not as the schema says. The offsets are checked every time, because
+                whatever they say is read.
+            MacError: Pillow cannot decode it.
         """
         field = self._schema[name]
-        parts = [self._datasets.get(f"{field.encoded}/{part}") for part in (BYTES, START)]
-        if parts[0] is None or parts[1] is None:
+        if content is None or offset is None:
             raise ValueError(f"dataset '{name}' is missing")
-        found = Pictures(parts[0], parts[1], f"{self.path}: dataset '{name}'", self._remedy)
+        require_webp()
+        _require_values(
+            f"{field.encoded}/{OFFSET}", self._schema[f"{field.encoded}/{OFFSET}"], offset, self.lengths
+        )
+        try:
+            found = Pictures(content, offset[:], f"{self.path}: dataset '{name}'", self._remedy)
+        except ValueError as error:
+            raise ValueError(f"dataset '{name}': {error}") from None
         if problem := field.misfit(found.shape, self.lengths):
             raise ValueError(f"dataset '{name}' {problem}")
         return found
@@ -140,9 +151,11 @@ class Artefact:
             MacError: they do not lie there one after another.
         """
         dataset = self[name]
-        offset = dataset.id.get_offset()
+        offset = None if isinstance(dataset, Pictures) else dataset.id.get_offset()
         if offset is None:
-            raise MacError(f"{self.path}: dataset '{name}' is in chunks, expected one piece; {self._remedy}")
+            raise MacError(
+                f"{self.path}: dataset '{name}' is in chunks or encoded, expected one piece; {self._remedy}"
+            )
         return self._file.id.get_vfd_handle(), offset
 
     def about(self, name: str) -> str:

@@ -36,7 +36,7 @@ class Codes:
         Args:
             lengths: the lengths of axes, by name; one that is not known is not compared.
         """
-        lowest, most = -1 if self.or_unknown else 0, lengths.get(self.of, np.iinfo(np.int32).max)
+        lowest, most = -1 if self.or_unknown else 0, lengths.get(self.of, np.iinfo(np.int64).max)
         if values.min() < lowest or values.max() >= most:
             return f"has {_odd(values, lowest, most - 1)}, expected {lowest} to {most - 1} ({self.of})"
         if self.unique and len(np.unique(values)) < values.size:
@@ -44,6 +44,28 @@ class Codes:
         if self.rising and (np.diff(values) <= 0).any():
             return "has numbers that are not in rising order"
         return ""
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """Where the parts of an axis begin, none of them empty, and where the last one ends.
+
+    Attributes:
+        of: the axis that is in parts.
+    """
+
+    of: str
+
+    def problem(self, values: NDArray[Any], lengths: Mapping[str, int]) -> str:
+        """What is wrong with all the values; empty if nothing is.
+
+        Args:
+            lengths: the lengths of axes, by name; without that of `of`, the end is not compared.
+        """
+        first, last = int(values[0]), int(values[-1])
+        if first != 0 or last != lengths.get(self.of, last):
+            return f"goes from {first} to {last}, expected 0 to {lengths.get(self.of, last)} ({self.of})"
+        return "" if (values[1:] > values[:-1]).all() else "has numbers that are not in rising order"
 
 
 @dataclass(frozen=True)
@@ -126,7 +148,7 @@ class Field:
     about: str
     layout: str = "contiguous"
     optional: bool = False
-    values: Codes | Batches | Orders | Between | None = None
+    values: Codes | Offsets | Batches | Orders | Between | None = None
     empty: bool = False
     half: bool = False
     encoded: str = ""
@@ -146,7 +168,7 @@ class Field:
         """Whether `problem` needs all values together."""
         if isinstance(self.values, Codes):
             return self.values.unique or self.values.rising
-        return isinstance(self.values, Batches | Orders)
+        return isinstance(self.values, Offsets | Batches | Orders)
 
     def misfit(self, shape: tuple[int, ...], lengths: dict[str, int]) -> str:
         """What is wrong with a shape of the right number of axes; empty if nothing is.
@@ -176,7 +198,7 @@ class Field:
             return f"has {_odd(values, -LARGEST, LARGEST)}, expected finite numbers up to {LARGEST:g}"
         if values.dtype.kind == "S":
             return _undecodable(values)
-        if isinstance(self.values, Codes | Orders):
+        if isinstance(self.values, Codes | Offsets | Orders):
             return self.values.problem(values, lengths)
         return "" if self.values is None else self.values.problem(values)
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import MacError
-from pipeline.store.encoded import BYTES, START, Spool
+from pipeline.store.encoded import BYTES, OFFSET, Sizes
 from pipeline.store.files import MOST_TEXT, ballast, decoded, replacing, sync, write_json
 from pipeline.store.provenance import VERSION
 from pipeline.store.rows import LEVEL, Chunks, Place
@@ -94,11 +94,18 @@ class Writer:
         """Create a compressed dataset, whose rows whoever computes them compresses."""
         return Chunks(self.create(name, shape))
 
-    def write_pictures(self, name: str, spool: Spool) -> None:
-        """Write a dataset of pictures that are encoded."""
-        group = self._fields[name].encoded
-        self.write(f"{group}/{START}", spool.start)
-        spool.fill(self.create(f"{group}/{BYTES}", (spool.total,)))
+    def write_pictures(self, name: str, sizes: Sizes, packed: Iterable[NDArray[np.uint8]]) -> None:
+        """Write a dataset of pictures that are encoded.
+
+        Args:
+            packed: their bytes, block after block.
+        """
+        group, position = self._fields[name].encoded, 0
+        self.write(f"{group}/{OFFSET}", sizes.offset)
+        dataset = self.create(f"{group}/{BYTES}", (int(sizes.offset[-1]),))
+        for each in packed:
+            dataset[position : position + len(each)] = each
+            position += len(each)
 
     def keep_rows(self, name: str, place: Place, rows: NDArray[np.integer]) -> None:
         """Leave out all but some rows of an uncompressed dataset; `rows` are in ascending order."""

@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.compute.machine import usable_cores
+from pipeline import store
 from pipeline.errors import MacError, first_line
+from pipeline.machine import usable_cores
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,7 @@ class Finding:
 
 
 def machine(device: str) -> Iterator[Finding]:
-    """Python, PyTorch, HDF5, the device and DVC.
+    """Python, PyTorch, HDF5, WebP, the device and DVC.
 
     Args:
         device: auto, cpu, cuda or cuda:N.
@@ -56,6 +57,7 @@ def machine(device: str) -> Iterator[Finding]:
     yield Finding("ok" if is_right else "error", "Python", platform.python_version(), remedy)
     yield _checked("torch and torchvision", _torch)
     yield _checked("HDF5", _hdf5)
+    yield _webp()
     yield _device(device)
     yield from _dvc()
 
@@ -81,6 +83,13 @@ def _hdf5() -> str:
     import h5py
 
     return f"h5py {h5py.version.version}, HDF5 {h5py.version.hdf5_version}"
+
+
+def _webp() -> Finding:
+    if found := store.webp():
+        return Finding("ok", "WebP", f"libwebp {found}")
+    remedy = "dataset.storage: encoded, and images of this format, need it; install Pillow's own wheel"
+    return Finding("warning", "WebP", "this Pillow was built without it", remedy)
 
 
 def _device(device: str) -> Finding:
@@ -177,7 +186,7 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
     architecture = params.of(ModelParams).architecture
     try:
         from pipeline.compute.device import pick
-        from pipeline.tools.estimate import needs
+        from pipeline.tools.estimate import most_on_disk, needs
 
         if (on := _picked(pick, device)) is None:
             return findings, []  # `machine` says why
@@ -185,7 +194,7 @@ def project(params_path: Path, data: Path, device: str) -> tuple[list[Finding], 
     except (MacError, ImportError, RuntimeError) as error:
         return [*findings, Finding("error", "network", f"{architecture}: {first_line(error)}")], []
     findings.append(Finding("ok", "network", f"{architecture}: computes on {on}"))
-    findings.append(_disk(data, sum(each.bytes for each in estimates)))
+    findings.append(_disk(data, most_on_disk(estimates), dataset.storage))
     return findings, estimates
 
 
@@ -260,13 +269,15 @@ def _classifier(params: "ModelParams", inputs: "InputParams", classes: Sequence[
         yield Finding("ok", "classifier", f"{params.classifier}: fits, and is not trained")
 
 
-def _disk(data: Path, needed: float) -> Finding:
+def _disk(data: Path, needed: float, storage: str) -> Finding:
     folder = data if data.is_dir() else Path()
     free = shutil.disk_usage(folder).free
-    found = f"{as_bytes(free)} free in {folder}, the artefacts need about {as_bytes(needed)}"
+    found = f"{as_bytes(free)} free in {folder}, the stages need about {as_bytes(needed)}"
     if free > ROOM * needed:
         return Finding("ok", "disk", found)
-    remedy = "free some, lower dataset.stored_size or features.draws, or set dataset.storage to encoded"
+    remedy = "free some, or lower dataset.stored_size or features.draws"
+    if storage == "pixels":  # encoded images take less, also while prepare has them twice
+        remedy += ", or set dataset.storage to encoded"
     return Finding("error" if free < needed else "warning", "disk", found, remedy)
 
 

@@ -4,8 +4,9 @@ The estimate uses the parameters, and trials on this machine of about a second e
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from pipeline.params.sweep import SweepParams
 from pipeline.params.train import TrainParams
 from pipeline.params_file import Params
 from pipeline.steps.prepare import decode
-from pipeline.store import SPLITS
+from pipeline.store import SPLITS, encode
 from pipeline.store.rows import Packing
 
 TRIED = 16  # images that are decoded
@@ -46,11 +47,24 @@ FIT_START = 3.0  # seconds that a stage that fits heads takes besides the fits
 
 @dataclass(frozen=True)
 class Need:
-    """What a stage will write, in bytes, and how long it will take, in seconds."""
+    """What a stage will need.
+
+    Attributes:
+        bytes: of its artefact.
+        besides: bytes that also lie on the disk while it runs.
+        seconds: how long it will take.
+    """
 
     stage: str
     bytes: float
     seconds: float
+    besides: float = 0
+
+
+def most_on_disk(needs: Sequence[Need]) -> float:
+    """The most bytes that lie on the disk at a time, when the stages run in this order."""
+    there = accumulate(need.bytes for need in needs)
+    return max(total + need.besides for total, need in zip(there, needs, strict=True))
 
 
 def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -> list[Need]:
@@ -102,9 +116,12 @@ def needs(params: Params, dataset: Dataset, decoding: float, on: torch.device) -
     mask, looked_at = inputs.input_size**2 / 8 * MASK, ROW
     if saliency.method not in AS_GIVEN:
         looked_at += 4 * side[0] * side[1]
-    image = images.stored_size**2 * 3 * (ENCODED if images.storage == "encoded" else 1)
+    written = float(len(split) * images.stored_size**2 * 3)
+    if is_encoded := images.storage == "encoded":
+        written *= ENCODED
     return [
-        Need("prepare", len(split) * image, len(split) / decoding),
+        # Encoded images also lie in the records of their blocks, until the file is whole.
+        Need("prepare", written, len(split) / decoding, besides=written if is_encoded else 0),
         trained,
         Need("saliency", masked * looked_at, looked / forward),
         Need("masks", masked * (mask + looked_at), masked / masking + seen / forward),
@@ -177,7 +194,9 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def decoding_rate(dataset: Dataset, params: DatasetParams) -> float:
-    """Images per second that a core decodes, measured on a few images from the whole dataset.
+    """Images per second that a core decodes, and encodes if they are stored so.
+
+    It is measured on a few images from the whole dataset.
 
     Raises:
         MacError: one of the images cannot be read.
@@ -185,5 +204,7 @@ def decoding_rate(dataset: Dataset, params: DatasetParams) -> float:
     chosen = np.unique(np.linspace(0, len(dataset.records) - 1, TRIED).astype(int))
     start = time.monotonic()
     for number in chosen:
-        decode(dataset.records[number], dataset.root, params)
+        image = decode(dataset.records[number], dataset.root, params).image
+        if params.storage == "encoded":
+            encode(image)
     return len(chosen) / max(time.monotonic() - start, 1e-9)

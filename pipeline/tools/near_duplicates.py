@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import params_file
-from pipeline.compute.machine import usable_cores
 from pipeline.compute.progress import Progress
 from pipeline.datasets import read
 from pipeline.datasets.memory import holding_images
 from pipeline.datasets.record import Dataset, Record
 from pipeline.errors import MacError
+from pipeline.machine import usable_cores
 from pipeline.params.dataset import DatasetParams
 from pipeline.setting import Range
 from pipeline.store import SPLITS

@@ -33,8 +33,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def values(images: Artefact) -> dict[str, np.ndarray]:
-    """All of a file but how its images are encoded."""
-    return {name: images[name][:] for name in images if not name.startswith("encoded/")}
+    return {name: images[name][:] for name in images}
 
 
 def test_prepare_writes_the_same_images(tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +52,11 @@ def test_prepare_writes_the_same_images(tmp_path: Path, raw: Path, monkeypatch: 
     assert not any((tmp_path / "scratch").iterdir())
 
 
-def test_files_that_cannot_be_read_are_left_out(tmp_path: Path, raw: Path) -> None:
+@pytest.mark.parametrize("block", [1, 64])  # with 1, there are blocks without an image
+def test_files_that_cannot_be_read_are_left_out(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(prepare, "BLOCK", block)
     damage(raw)
     found = []
     for storage in ("pixels", "encoded"):

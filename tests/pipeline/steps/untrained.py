@@ -50,7 +50,7 @@ def write_project(data: Path, encoded: bool = False) -> Project:
     image[foreground] += 90
     with store.create(data / "images.h5", "images", SCHEMA, {"to_stored": "squash"}, {}, **NAMES) as artefact:
         if encoded:
-            write_pictures(artefact, image, data / "spool")
+            write_pictures(artefact, image)
         else:
             artefact.write("image", image)
         artefact.write("label", group // 2)
@@ -64,11 +64,12 @@ def write_project(data: Path, encoded: bool = False) -> Project:
     return project
 
 
-def write_pictures(artefact: store.Writer, image: NDArray[np.uint8], spool: Path) -> None:
+def write_pictures(artefact: store.Writer, image: NDArray[np.uint8]) -> None:
     """Write images (N, H, W, 3) encoded."""
-    found = store.Spool(spool)
-    found.add(found.at(0, len(image)).write(image))
-    artefact.write_pictures("image", found)
+    sizes = store.Sizes()
+    kept = sizes.at(0, len(image)).write(image)
+    sizes.add(kept)
+    artefact.write_pictures("image", sizes, [kept["packed"]])
 
 
 def write_erm(project: Project, tensors: dict[str, Any], **names: tuple[str, ...]) -> None:
