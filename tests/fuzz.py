@@ -51,10 +51,13 @@ SECRET = b"A secret of this machine.       " * 4096
 HDF5 = ("images", "maps", "masks", "originals", "features", "examples")
 MODELS = ("erm", "retrained", "baselines", "jtt", "masktune")
 TABLES = ("sweep", "ablation")
-KINDS = (*HDF5, *MODELS, *TABLES, "metrics", "run", "study")
+ENCODED = "images_encoded"  # images.h5 whose images are encoded
+KINDS = (*HDF5, ENCODED, *MODELS, *TABLES, "metrics", "run", "study")
 # What reads each kind besides `mac inspect`.
+OF_IMAGES = ("api_images", "diagnose", "browse", "evaluate", "report", "export", "features", "examples")
 READERS = {
-    "images": ("api_images", "diagnose", "browse", "evaluate", "report", "export", "features", "examples"),
+    "images": OF_IMAGES,
+    ENCODED: (*OF_IMAGES, "grid", "saliency"),
     "maps": ("api_maps", "masks"),
     "masks": ("api_masks", "diagnose", "browse", "picture", "grid", "report", "explain", "features"),
     "originals": ("api_originals", "features"),
@@ -102,10 +105,22 @@ def build(folder: Path) -> Project:
             file.write_text(json.dumps({**json.loads(file.read_text()), "made_from": {}}))
         if name not in TABLES:
             reseal_model(project.path(name))
+    _write_encoded(project)
     for timing in (project.data / "timings").glob("*"):
         timing.unlink()
     (folder / "secret").write_bytes(SECRET)
     return project
+
+
+def _write_encoded(project: Project) -> None:
+    """images.h5 with its images encoded, beside the data folder."""
+    path = project.data.parent / "encoded.h5"
+    path.write_bytes(project.path("images").read_bytes())
+    with conftest.edited(path, sealed=True) as file:
+        files = [store.encode(image) for image in file["image"]]
+        del file["image"]
+        file["encoded/bytes"] = np.frombuffer(b"".join(files), np.uint8)
+        file["encoded/offset"] = np.cumsum([0, *map(len, files)])
 
 
 def _write_params(folder: Path) -> None:
@@ -144,7 +159,7 @@ def copied(project: Project, name: str, folder: Path) -> Project:
     own = graph.project(folder / "data")
     path = path_of(own, name)
     for file in path.iterdir() if path.is_dir() else [path]:
-        content = file.read_bytes()
+        content = (source / "encoded.h5" if name == ENCODED else file).read_bytes()
         file.unlink()
         file.write_bytes(content)
     return own
@@ -152,6 +167,8 @@ def copied(project: Project, name: str, folder: Path) -> Project:
 
 def path_of(project: Project, name: str) -> Path:
     """Where the artefact is that is changed."""
+    if name == ENCODED:
+        return project.path("images")
     return project.path(name) / RUN if name == "run" else project.path(name)
 
 
@@ -594,7 +611,7 @@ def _mutate_table(folder: Path, rng: random.Random) -> str:
 
 def mutate(path: Path, name: str, rng: random.Random) -> str:
     """Change an artefact of the kind `name` and seal it again; return what was changed."""
-    if name in HDF5:
+    if name in (*HDF5, ENCODED):
         return _mutate_hdf5(path, rng)
     if name in MODELS or (name == "run" and rng.random() < 0.6):
         return _mutate_model(path, rng)
@@ -646,7 +663,7 @@ def read(project: Project, name: str, reader: str) -> None:
     elif reader == "inspect_table":
         _run("inspect", str(path / "metrics.json"))
     elif reader.startswith("api_"):
-        _read_all(name, path)
+        _read_all(reader.removeprefix("api_"), path)
     elif reader in ("load", "load_dfr"):
         model, transform = api.load_model(path, method="dfr" if reader == "load_dfr" else None)
         model(transform(image)[None])
@@ -819,8 +836,8 @@ def main() -> None:
                     print(f"{name} {seed} {found.what} {found.how} {found.reader}: {found.said}", flush=True)
             bad += sum(count.values()) - count["ok"] - count["refused"]
             cells = "".join(f"{count[title]:>10}" for title in titles)
-            table.append(f"{name:<12}{cells}{time.monotonic() - start:>10.0f}")
-    print(f"{'kind':<12}" + "".join(f"{title:>10}" for title in (*titles, "seconds")), *table, sep="\n")
+            table.append(f"{name:<16}{cells}{time.monotonic() - start:>10.0f}")
+    print(f"{'kind':<16}" + "".join(f"{title:>10}" for title in (*titles, "seconds")), *table, sep="\n")
     sys.exit(bool(bad))
 
 

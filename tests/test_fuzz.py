@@ -13,6 +13,7 @@ KINDS = (
     "originals",
     "features",
     "examples",
+    "images_encoded",
     "erm",
     "retrained",
     "baselines",
@@ -24,7 +25,7 @@ KINDS = (
     "run",
     "study",
 )
-EACH = 18  # 288 in all
+EACH = 18  # 306 in all
 
 
 def test_changed_artefacts_are_read_or_refused() -> None:

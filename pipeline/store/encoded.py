@@ -176,6 +176,7 @@ class Pictures:
                 f"{side[1]} x {side[0]} pixels"
             )
         self.shape = (len(sizes), *side, 3)
+        self.ndim = len(self.shape)  # dask asks for it
         self._every = np.arange(len(sizes))
 
     def __len__(self) -> int:

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline import store
 from pipeline.errors import MacError, first_line
 from pipeline.machine import usable_cores
 
@@ -86,8 +85,13 @@ def _hdf5() -> str:
 
 
 def _webp() -> Finding:
-    if found := store.webp():
-        return Finding("ok", "WebP", f"libwebp {found}")
+    try:
+        from pipeline.store import webp
+
+        if found := webp():
+            return Finding("ok", "WebP", f"libwebp {found}")
+    except ImportError as error:
+        return Finding("error", "WebP", first_line(error), "make install")
     remedy = "dataset.storage: encoded, and images of this format, need it; install Pillow's own wheel"
     return Finding("warning", "WebP", "this Pillow was built without it", remedy)
 

@@ -3,6 +3,7 @@
 import doctest
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,9 @@ import pipeline
 from pipeline import api
 from pipeline.errors import MacError
 from pipeline.project import Project
+from pipeline.store import Pictures
 from pipeline.tools import model
+from tests.pipeline.steps import untrained
 
 
 def test_the_examples_run_as_they_stand(artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,6 +33,22 @@ def test_arrays_are_read_when_they_are_asked_for(artefacts: Project) -> None:
         for name, array in found.items():
             assert array.shape == features[name].shape
             assert (array[:1].compute() == features[name][:1]).all()
+
+
+def test_of_encoded_images_few_are_decoded_for_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = untrained.write_project(tmp_path, encoded=True).data
+    decoded: list[int] = []
+    rows = Pictures.rows
+    monkeypatch.setattr(Pictures, "rows", lambda self, of: decoded.append(len(of)) or rows(self, of))
+    monkeypatch.setattr(api, "DECODED", 10 * 72 * 72 * 3)
+    with pipeline.open_images(data / "images.h5") as images:
+        assert "encoded/bytes" not in images
+        whole = images["image"].compute()
+        assert sum(decoded) == len(whole) == len(images["label"])
+        assert max(decoded) == 10
+        decoded.clear()
+        assert (images["image"][[1, 3]].compute() == whole[[1, 3]]).all()
+        assert sum(decoded) <= 10
 
 
 def test_tables_are_rows_for_pandas(artefacts: Project) -> None:

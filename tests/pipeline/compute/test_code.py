@@ -55,6 +55,7 @@ def test_the_packages_and_their_versions() -> None:
     assert found["pillow"] == PIL.__version__
     assert found["h5py"] == h5py.__version__
     assert found["zlib"] == zlib.ZLIB_RUNTIME_VERSION
+    assert found["libwebp"] == PIL.features.version("webp")
     assert found["torch"] == torch.__version__.partition("+")[0]
     assert not {"scipy", "kneed", "dask", "pathlib", "pipeline"} & found.keys() - {"pipeline"}
     assert "kneed" in code_of("pipeline.steps.masks")  # imported by a function of a module

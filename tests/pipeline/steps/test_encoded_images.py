@@ -1,11 +1,13 @@
 """`dataset.storage: encoded`: images.h5 has other bytes, and what is made of it the same values."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
+from pipeline import store
 from pipeline.compute.engine import Arrays, Block
 from pipeline.datasets.record import Dataset
 from pipeline.errors import MacError
@@ -50,6 +52,34 @@ def test_prepare_writes_the_same_images(tmp_path: Path, raw: Path, monkeypatch: 
     monkeypatch.setattr(prepare, "BLOCK", 1)
     assert run(tmp_path, **ENCODED).read_bytes() == first
     assert not any((tmp_path / "scratch").iterdir())
+
+
+def test_its_pictures_lie_on_the_disk_twice_at_most(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "BLOCK", 2)
+    write_pictures, found = store.Writer.write_pictures, []
+
+    def and_look(writer: store.Writer, name: str, sizes: store.Sizes, packed: Iterator[np.ndarray]) -> None:
+        write_pictures(writer, name, sizes, packed)
+        writer.file.flush()
+        files = [each for each in (tmp_path / "scratch").rglob("*") if each.is_file()]
+        found.append(sum(each.stat().st_size for each in files if "ballast" not in each.name))
+        found.append(int(sizes.offset[-1]))
+
+    monkeypatch.setattr(store.Writer, "write_pictures", and_look)
+    run(tmp_path, stored_size=256, **ENCODED)
+    there, pictures = found
+    assert 2 * pictures < there < 2.2 * pictures
+
+
+def test_without_webp_it_does_not_begin(tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "version", lambda name: None)
+    with pytest.raises(
+        MacError, match=r"^dataset.storage: encoded needs WebP, and this Pillow was built with"
+    ):
+        run(tmp_path, **ENCODED)
+    run(tmp_path)
 
 
 @pytest.mark.parametrize("block", [1, 64])  # with 1, there are blocks without an image

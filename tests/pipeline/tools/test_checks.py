@@ -2,17 +2,23 @@
 
 import csv
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import features
 from ruamel.yaml import YAML
 
+from pipeline import params_file
+from pipeline.datasets import read
+from pipeline.params.dataset import DatasetParams
 from pipeline.project import Project
 from pipeline.store import SPLITS
-from pipeline.tools import checks
+from pipeline.tools import checks, estimate
 from pipeline.tools.checks import Finding
+from pipeline.tools.estimate import Need, most_on_disk
 from tests import made_up, tiny
 from tests.conftest import default_params
 
@@ -55,6 +61,7 @@ def test_this_machine_is_well() -> None:
     assert found["Python"].found.startswith("3.")
     assert "work together" in found["torch and torchvision"].found
     assert "HDF5" in found["HDF5"].found
+    assert "libwebp" in found["WebP"].found
     assert found["device"].found.startswith("CPU, ")
     assert {each.state for each in found.values()} <= {"ok", "warning"}
 
@@ -232,8 +239,32 @@ def test_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free:
             self.free = free
 
     monkeypatch.setattr(checks.shutil, "disk_usage", Usage)
-    found = checks._disk(tmp_path, 100)
-    assert (found.state, bool(found.remedy)) == (state, state != "ok")
+    for storage in ("pixels", "encoded"):
+        found = checks._disk(tmp_path, 100, storage)
+        assert (found.state, bool(found.remedy)) == (state, state != "ok")
+        assert ("dataset.storage" in found.remedy) == (state != "ok" and storage == "pixels")
+
+
+def test_encoded_images_lie_there_twice_while_prepare_runs() -> None:
+    stages = [Need("prepare", 50, 1, besides=50), Need("train", 20, 1)]
+    assert most_on_disk(stages) == 100
+    assert most_on_disk([*stages, Need("features", 60, 1)]) == 130
+
+
+def test_encoding_is_in_the_time_of_prepare(own_artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "encode", lambda image: time.sleep(0.05))
+    rates = {}
+    for storage in ("pixels", "encoded"):
+        params = params_file.load(params_of(own_artefacts, dataset__storage=storage)).of(DatasetParams)
+        rates[storage] = estimate.decoding_rate(read(params), params)
+    assert rates["encoded"] < 20 < rates["pixels"]
+
+
+def test_pillow_without_webp_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks._webp() == Finding("ok", "WebP", f"libwebp {features.version('webp')}")
+    monkeypatch.setattr(features, "version", lambda name: None)
+    found = checks._webp()
+    assert (found.state, found.found) == ("warning", "this Pillow was built without it")
 
 
 def test_units() -> None:
