@@ -36,7 +36,7 @@ class Codes:
         Args:
             lengths: the lengths of axes, by name; one that is not known is not compared.
         """
-        lowest, most = -1 if self.or_unknown else 0, lengths.get(self.of, np.iinfo(np.int64).max)
+        lowest, most = -1 if self.or_unknown else 0, lengths.get(self.of, np.iinfo(np.int32).max)
         if values.min() < lowest or values.max() >= most:
             return f"has {_odd(values, lowest, most - 1)}, expected {lowest} to {most - 1} ({self.of})"
         if self.unique and len(np.unique(values)) < values.size:
