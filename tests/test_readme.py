@@ -29,7 +29,6 @@ NOT_RUN = {
     "mac init folder --force --set dataset.root=data/raw/images": "test_presets.py runs its like",
     "mac download waterbirds": "needs the network (a server on this machine is used)",
     "make waterbirds": "needs Waterbirds, and half an hour",
-    "mac init demo --force --set dataset.name=waterbirds": "needs Waterbirds, and hours",
     "make study": "takes as long as five demos (test_study.py runs a very small study)",
     "mac inspect data/study/study.json": "needs the study (test_merge.py reads one that is made up)",
     "dvc --wait-for-lock repro -s data/study": "takes as long as a demo",
