@@ -32,7 +32,7 @@ from pipeline.params.sweep import SweepParams
 from pipeline.params.train import TrainParams
 from pipeline.params_file import Params
 from pipeline.steps.prepare import decode
-from pipeline.store import SPLITS, encode
+from pipeline.store import SPLITS, encode, require_webp
 from pipeline.store.rows import Packing
 
 TRIED = 16  # images that are decoded
@@ -199,8 +199,10 @@ def decoding_rate(dataset: Dataset, params: DatasetParams) -> float:
     It is measured on a few images from the whole dataset.
 
     Raises:
-        MacError: one of the images cannot be read.
+        MacError: one of the images cannot be read, or Pillow cannot encode them.
     """
+    if params.storage == "encoded":
+        require_webp()
     chosen = np.unique(np.linspace(0, len(dataset.records) - 1, TRIED).astype(int))
     start = time.monotonic()
     for number in chosen:

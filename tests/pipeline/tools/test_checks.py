@@ -260,11 +260,14 @@ def test_encoding_is_in_the_time_of_prepare(own_artefacts: Project, monkeypatch:
     assert rates["encoded"] < 20 < rates["pixels"]
 
 
-def test_pillow_without_webp_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillow_without_webp_is_told(own_artefacts: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks._webp() == Finding("ok", "WebP", f"libwebp {features.version('webp')}")
     monkeypatch.setattr(features, "version", lambda name: None)
     found = checks._webp()
     assert (found.state, found.found) == ("warning", "this Pillow was built without it")
+    params = params_of(own_artefacts, dataset__storage="encoded")
+    dataset = by_name(checks.project(params, own_artefacts.data, "cpu")[0])["dataset"]
+    assert (dataset.state, dataset.found[:40]) == ("error", "dataset.storage: encoded needs WebP, and")
 
 
 def test_units() -> None:
