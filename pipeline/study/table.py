@@ -110,9 +110,9 @@ def _listed(seeds: list[int]) -> str:
 
 
 def _tallied(verdicts: list[str]) -> str:
-    """How often each was found: `ERM as it is in 4 of 5, α = 2, β = 2 in 1 of 5`."""
+    """How often each was found: `ERM as it is in 4 of 5; α = 2, β = 2 in 1 of 5`."""
     counts = {each: verdicts.count(each) for each in dict.fromkeys(verdicts)}
-    return ", ".join(f"{each} in {count} of {len(verdicts)}" for each, count in counts.items())
+    return "; ".join(f"{each} in {count} of {len(verdicts)}" for each, count in counts.items())
 
 
 def _percent(value: float | None) -> str:

@@ -84,7 +84,7 @@ def test_it_says_what_scipy_says_of_the_answers(project: Project) -> None:
     assert first["low"] < first["mean"] < first["high"]
     assert base["not_in_all"] == {"llr": {"title": "LLR", "runs": 3, "reasons": ["too few"]}}
     assert "LLR: in 3 of 4 runs, so not compared (too few)" in said
-    assert "α = 2, β = 2 in 3 of 4, picked by stage sweep: ERM as it is in 1 of 4; selection.crit" in said
+    assert "α = 2, β = 2 in 3 of 4; picked by stage sweep: ERM as it is in 1 of 4; selection.crit" in said
     assert "On the worst group MaC is better than ERM" in said
     assert "over 4 ERM runs" in said
     assert "nothing speaks against the method's assumption in 4 of 4" in said
