@@ -39,10 +39,17 @@ from tests.conftest import REPOSITORY, Project
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[DaskCluster]:
+def started() -> Iterator[DaskCluster]:
     """A cluster of two worker processes on this machine."""
     with connect(2, None, "cpu") as found:
         yield found
+
+
+@pytest.fixture
+def two(started: DaskCluster) -> DaskCluster:
+    """The same cluster; a worker that a test before has ended is back."""
+    started.client.wait_for_workers(2, timeout=60)
+    return started
 
 
 @dataclass(frozen=True)
