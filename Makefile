@@ -25,13 +25,12 @@ demo: $(INSTALLED) ## run the whole pipeline on the demo dataset
 	@echo "Results: data/report.html (open it), data/retrained/ (the robust classifier), data/masks.h5 (what ERM looks at), data/metrics.json."
 	@echo "Next:    edit retrain.alpha or retrain.beta in params.yaml and run 'dvc repro' again (. .venv/bin/activate first)."
 
-# A run has one thread: two runs side by side take two thirds of the time of one after the other with two threads.
-study: export OMP_NUM_THREADS ?= 1
+# If a run fails, the others go on: xargs stops at once only for status 255, which is DVC's.
 study: RUN := data/study/dvc.yaml:study
 study: $(INSTALLED) ## everything from ERM on with five seeds, JOBS=2 runs side by side, and the methods compared over them
 	dvc repro prepare
 	dvc stage list --name-only data/study/dvc.yaml | sed -n 's/.*study-run@//p' | \
-		xargs -P $(or $(JOBS),2) -I{} dvc --wait-for-lock repro -s $(RUN)-train@{} $(RUN)-run@{}
+		xargs -P $(or $(JOBS),2) -I{} sh -c 'dvc --wait-for-lock repro -s $(RUN)-train@$$1 $(RUN)-run@$$1 || exit 1' - {}
 	dvc repro data/study/dvc.yaml
 	@echo
 	@echo "Results: data/study/study.json, data/study/runs.csv (every run), data/study/runs.svg (open it)."

@@ -32,7 +32,7 @@ class Goal(NamedTuple):
     Attributes:
         question: what is measured.
         key: of the answer in the program's JSON.
-        bound: `≥` or `≤`, a number, and perhaps more words; empty if there is no goal.
+        bound: `≥` or `≤`, and a number.
     """
 
     question: str
@@ -40,10 +40,8 @@ class Goal(NamedTuple):
     bound: str
 
     def met(self, figure: float) -> str:
-        """A sign for whether the figure is within the bound; empty if there is none."""
-        if not self.bound:
-            return ""
-        sign, number = self.bound.split()[:2]
+        """A sign for whether the figure is within the bound."""
+        sign, number = self.bound.split()
         return "✓" if (figure >= float(number) if sign == "≥" else figure <= float(number)) else "✗"
 
 
@@ -80,7 +78,7 @@ def _networks_on_gpu() -> list[Run]:
 
 _PREPARE = Goal("decode and resize, against the bare loop × cores", "ratio", "≥ 0.85")
 _RESIDENT = "in times of from memory"
-_PEAK = Goal("peak memory of retraining, GiB", "retrain_streamed_gib", "≤ 2 and the heads")
+_PEAK = Goal("peak memory of retraining but for the heads, GiB", "retrain_streamed_but_heads_gib", "≤ 2")
 _NEW_K = Goal("a new K, against everything after train", "ratio", "≥ 1.5")
 _REPRO = (
     Goal("`dvc repro` after a new α, seconds", "seconds", "≤ 6"),
@@ -113,7 +111,7 @@ RUNS: dict[str, list[Run]] = {
             (Goal("90 heads at once, against nn.Linear and Adam 90 times", "ratio", "≥ 30"),),
         ),
         Run("scaling --repeats 1", (Goal("saliency with 2 workers, in times of 1", "ratio", "≥ 1.9"),)),
-        Run("spread --rows 10000", (Goal("L-BFGS with 2 workers, in times of 1", "ratio", ""),)),
+        Run("spread --rows 10000", (Goal("L-BFGS with 2 workers, in times of 1", "ratio", "≥ 1.6"),)),
     ],
     "cuda": [
         *_networks_on_gpu(),

@@ -1,6 +1,7 @@
 """Measure L-BFGS on a cluster: the same fit by this process alone, and by 1, 2, … workers of one core each.
 
-The features are noise, and lie in the page cache. All heads must have the same bytes.
+The features are noise, and lie in the page cache. All heads must have the same bytes. It runs on Linux alone,
+which can give a process its cores.
 """
 
 import os
@@ -29,23 +30,28 @@ PARAMS = RETRAIN.model_copy(update={"solver": "lbfgs", "l2": 3.0, "standardize":
 @click.option("--draws", default=4, show_default=True, help="R.")
 @click.option("--workers", default="1,2", show_default=True, help="Numbers of workers.")
 def main(rows: int, width: int, draws: int, workers: str) -> None:
-    torch.set_num_threads(1)
+    counts = sorted(map(int, workers.split(",")))
+    if not hasattr(os, "sched_setaffinity"):
+        raise click.ClickException("this system cannot give a process its cores; measure on Linux")
     cores = sorted(os.sched_getaffinity(0))
+    if counts[-1] > len(cores):
+        raise click.ClickException(f"{counts[-1]} workers need a core each, and there are {len(cores)}")
+    torch.set_num_threads(1)
     with project.folder() as folder:
         noise = graph.project(folder)
         project.write_head(noise, width)
         project.write_features(noise, rows, draws, held_out=(1000, 1000))
         times = {"alone": fitted(noise, None)}
         expected = head(noise)
-        for count in map(int, workers.split(",")):
-            os.sched_setaffinity(0, set(cores[:count]))  # the workers inherit it: a core each
+        for count in counts:
+            # Of this thread alone, but what it starts inherits it: the cluster's threads, and the workers.
+            os.sched_setaffinity(0, set(cores[:count]))
             with connect(count, None, "cpu") as cluster:
                 times[f"workers_{count}"] = fitted(noise, cluster)
             if head(noise) != expected:
                 raise click.ClickException(f"with {count} workers it is another head")
     os.sched_setaffinity(0, set(cores))
     size = ("size", f"{rows} x {width}, R = {draws}")
-    counts = sorted(map(int, workers.split(",")))
     ratio = {"ratio": times[f"workers_{counts[0]}"] / times[f"workers_{counts[-1]}"]}
     table = [size, *((name, f"{seconds:.1f} s") for name, seconds in times.items())]
     tell("spread", torch.device("cpu"), table, **times, **ratio)

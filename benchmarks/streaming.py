@@ -67,7 +67,7 @@ def run(folder: Path, stage: str, memory: str, epochs: int, standardize: bool) -
             retrain(given, out, params, SELECTION, Context("cpu", folder / "scratch"))
             found = (out / "head.safetensors").read_bytes()
     seconds = time.perf_counter() - start
-    figures = {"seconds": seconds, "cpu": time.process_time() - before, "peak": _peak()}
+    figures = {"seconds": seconds, "cpu": time.process_time() - before, "peak": _peak(), "size": len(found)}
     click.echo(json.dumps({**figures, "heads": hashlib.sha256(found).hexdigest()}))
 
 
@@ -129,6 +129,7 @@ def main(
                 table.append((f"{stage}, {side}", said))
                 figures[f"{stage}_{side}_seconds"] = each["seconds"]
                 figures[f"{stage}_{side}_gib"] = each["peak"] / 2**30
+                figures[f"{stage}_{side}_but_heads_gib"] = (each["peak"] - each["size"]) / 2**30
             if len({each["heads"] for each in found.values()}) > 1:
                 raise click.ClickException(f"{stage}: the heads differ")
             if len(found) == 2:

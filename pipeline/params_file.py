@@ -175,7 +175,7 @@ def of_run(path: Path, variant: str, seed: int) -> Params:
     changed = _changed(values, changes, _variant(where, variant))
     for key in OF_RUN:
         put(changed, key, seed if key in SEEDS else 0)
-    changed["study"] = {"seeds": [seed], "variants": {variant: changes}}
+    changed["study"] |= {"seeds": [seed], "variants": {variant: changes}}
     return _parsed(changed, _variant(where, variant))
 
 

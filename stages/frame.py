@@ -89,12 +89,14 @@ def run(
     workers: int | None = None,
     scheduler_address: str | None = None,
     elsewhere: Mapping[str, Path] | None = None,
+    threads: int | None = None,
 ) -> str | None:
     """Run a stage in a data folder; return the text to print, if any.
 
     Args:
         params: needed if the stage has parameters.
         elsewhere: the paths of artefacts that are not in the data folder, by name.
+        threads: of the CPU, in this process; None for as many as the environment says.
 
     Raises:
         MacError: an artefact that is missing or does not fit, or an error of the stage.
@@ -104,9 +106,12 @@ def run(
     project = graph.project(data, **(elsewhere or {}))
     outs = [project.path(made.name) for made in stage.makes]
     divisible = all(model.divisible for model in models)
-    with _cluster(stage, divisible, workers, scheduler_address, device) as cluster:
+    with (
+        _limited(threads),
+        _cluster(stage, divisible, workers, scheduler_address, device) as cluster,
+    ):
         name = _device(stage, device) if cluster is None else cluster.on.type
-        context = Context(name, scratch_of(data), cluster)
+        context = Context(name, scratch_of(data), cluster, threads)
         with _recorded(data, stage.name, name.partition(":")[0]), project.open(*stage.needs) as given:
             _require_same(stage, given, models)
             said: str | None = function(given, *outs, *models, context)
@@ -163,6 +168,15 @@ def _device(stage: Stage, device: str) -> str:
 
     keep_freed_memory()
     return str(pick(device))
+
+
+def _limited(threads: int | None) -> AbstractContextManager[None]:
+    """This process computes with so many threads."""
+    if threads is None:
+        return nullcontext()
+    from pipeline.compute.threads import limited  # it takes a while to import
+
+    return limited(threads)
 
 
 def _cluster(

@@ -126,6 +126,7 @@ def _dvc_matrix(stage: Stage) -> Iterable[str]:
     yield from (f"      - {module}" for module in sorted(found))
     yield "    params:"
     yield "      - study.variants.${item.variant}"
+    yield "      - study.threads"
     yield from (f"      - {key}" for key in keys if not key.startswith("study."))
     yield "    outs:"
     yield from (f"      - data/{made.path}/{cell}" for made in stage.makes)

@@ -17,6 +17,7 @@ from pipeline.compute.code import code_of
 from pipeline.compute.progress import log
 from pipeline.graph import Stage
 from pipeline.made_with import require_made_with
+from pipeline.params.block import Block
 from pipeline.params.study import StudyParams
 from pipeline.params_file import Params
 from pipeline.project import Project
@@ -58,11 +59,12 @@ def run(
     from pipeline.compute.engine import Scratch  # Dask takes a while to import
 
     params = params_file.of_run(params_path, variant, seed)
+    study = params.of(StudyParams)
     whole, cell = graph.project(data), Path(variant) / str(seed)
     elsewhere = {made.name: whole.path(made.name) / cell for made in stage.makes}
     depends = list[object]()
     before = graph.before(stage)
-    if not _has_own_images(params.of(StudyParams).variants[variant]):
+    if not _has_own_images(study.variants[variant]):
         elsewhere["images"] = whole.path("images")
         depends.append(stated_digest(elsewhere["images"]) if elsewhere["images"].is_file() else "missing")
         before = [each for each in before if each.name != "prepare"]
@@ -83,7 +85,7 @@ def run(
                 continue
             log.info("study, %s, seed %d: %s", variant, seed, each.name)
             cluster = (workers, scheduler_address) if each.cluster else (None, None)
-            said = frame.run(each, own, params, device, *cluster, elsewhere=elsewhere)
+            said = frame.run(each, own, params, device, *cluster, elsewhere=elsewhere, threads=study.threads)
         _record(own, data / "timings" / stage.name / f"{cell}.json", [*before, stage])
     return "\n".join(str(each) for each in (said, elsewhere[stage.makes[0].name]) if each)
 
@@ -96,7 +98,8 @@ def _trained(project: Project, params: Params, run: str) -> str:
     """
     kind = project.kinds["erm"].by(f"study-train --variant {run}")
     with replace(project, kinds={**project.kinds, "erm": kind}).open("erm") as given:
-        for model in graph.stage("study-train").models():
+        models: list[type[Block]] = [StudyParams, *graph.stage("study-train").models()]
+        for model in models:
             stated = given.stated("erm", "input" if model.block == "dataset" else model.block)
             # `select` is noted as the epoch that it led to, the criterion as what it stands for
             wanted = params.of(model).model_dump(mode="json", exclude={"select", "criterion"})

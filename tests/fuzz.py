@@ -94,7 +94,7 @@ def build(folder: Path) -> Project:
     _write_params(folder)
     params = params_file.load(folder / "params.yaml")
     for seed in params.of(StudyParams).seeds:
-        runs.write_run(project, seed, [params.of(model) for model in graph.stage("study").models()[1:]])
+        runs.write_run(project, seed, [params.of(model) for model in graph.stage("study").models()])
     _run("-q", "evaluate", "--data", str(project.data))
     _run("-q", "study", "--data", str(project.data), "--params", str(folder / "params.yaml"))
     for name in HDF5:

@@ -31,8 +31,7 @@ from pipeline.compute.progress import log
 from pipeline.errors import MacError, first_line
 
 STALLED = 900.0  # seconds without a finished block, then the busy workers are restarted
-FAILURES = 10  # how many workers may die of the same block
-PARTS = 16  # parts that a worker is given at a time, at most: it takes them far less than STALLED seconds
+PARTS = 16  # about so many parts a worker is given at a time, at most: far less than STALLED seconds
 TOKEN = ".seen-by-all"
 WAITING = 60.0  # seconds between two log lines that say that there are no workers
 SAME_PACKAGE = "install the same mac-robust and packages there, and start it again"
@@ -53,7 +52,7 @@ class DaskCluster:
     @cached_property
     def hardware(self) -> tuple[str, ...]:
         """What the workers compute on, that are here now; each model once."""
-        found = tuple(sorted(set(asked(self.client, _hardware, str(self.on)).values())))
+        found = tuple(sorted(set(answers_of_workers(self.client, _hardware, str(self.on)).values())))
         if len(found) > 1:
             log.warning(
                 "the workers compute on %s: the bytes of the result depend on who computes which block",
@@ -92,7 +91,8 @@ class DaskCluster:
                 watch.seen()  # what this process did meanwhile is no stall
                 workers, futures = _computing(self.client), {}
                 many, options = max(1, len(workers)), {"pure": False, "resources": _wanted(workers)}
-                # The argument goes with each share, so once to a worker, not with each part.
+                # The argument goes with each share: once to a worker, if it has at most PARTS parts to do.
+                # All shares have about as many rows, so the slowest worker is waited for.
                 shares = _shares(parts, many * ceil(len(parts) / (many * PARTS)))
                 for share in shares:
                     future = self.client.submit(_answer_on_worker, key, share, argument, **options)
@@ -106,7 +106,7 @@ class DaskCluster:
     def _carried(self, name: str, work: Work | Repeated, carrier: "_Carrier") -> Iterator["_Watch"]:
         """The workers have the work, and are watched."""
         module = type(work).__module__
-        for where, its in asked(self.client, code_of, module).items():
+        for where, its in answers_of_workers(self.client, code_of, module).items():
             _require_same(code_of(module), its, where)
         try:
             self.client.register_plugin(carrier)
@@ -132,8 +132,9 @@ class DaskCluster:
                 result = future.result()
             except KilledWorker as error:
                 raise MacError(
-                    f"{name}: {FAILURES} workers died of rows {rows[0].start} to {rows[-1].stop - 1}, one at "
-                    f"{error.last_worker.address}; did their memory run out? Use fewer on a machine"
+                    f"{name}: {error.allowed_failures + 1} workers died of rows {rows[0].start} to "
+                    f"{rows[-1].stop - 1}, one at {error.last_worker.address}; did their memory run out? "
+                    "Use fewer on a machine"
                 ) from None
             yield rows, result
             watch.seen()
@@ -261,8 +262,19 @@ def workers_of(client: Client) -> dict[str, dict[str, Any]]:
     """
     if client.scheduler is None:
         raise CommClosedError("no scheduler")
-    workers: dict[str, dict[str, Any]] = client.sync(client.scheduler.identity)["workers"]
+    try:
+        workers: dict[str, dict[str, Any]] = client.sync(client.scheduler.identity)["workers"]
+    except OSError as error:  # one that has just ended: its address cannot be connected to
+        raise CommClosedError(str(error)) from None
     return workers
+
+
+def wait_for_a_worker(client: Client, address: str) -> None:
+    """Wait until the scheduler at this address has a worker; say it every WAITING seconds."""
+    while not workers_of(client):
+        log.warning("scheduler %s has no workers; waiting for one: 'dask worker %s'", address, address)
+        with suppress(asyncio.TimeoutError):
+            client.wait_for_workers(1, timeout=WAITING)
 
 
 def has_gpu(worker: Mapping[str, Any]) -> bool:
@@ -281,7 +293,7 @@ def _wanted(workers: Mapping[str, Mapping[str, Any]]) -> dict[str, int] | None:
     return {"GPU": 1} if any(map(has_gpu, workers.values())) else None
 
 
-def asked(client: Client, function: Callable[..., Any], *arguments: object) -> dict[str, Any]:
+def answers_of_workers(client: Client, function: Callable[..., Any], *arguments: object) -> dict[str, Any]:
     """What a function of this package, or of PyTorch, says in every worker that computes, by its name.
 
     Raises:

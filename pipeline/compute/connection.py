@@ -25,14 +25,20 @@ from distributed.comm.core import CommClosedError
 from distributed.comm.core import connect as open_comm
 from distributed.versions import VersionMismatchWarning
 
-from pipeline.compute.cluster import FAILURES, WAITING, DaskCluster, asked, has_gpu, workers_of
+from pipeline.compute.cluster import (
+    DaskCluster,
+    answers_of_workers,
+    has_gpu,
+    wait_for_a_worker,
+    workers_of,
+)
 from pipeline.compute.device import named, pick
 from pipeline.compute.progress import log
 from pipeline.errors import MacError, first_line
 from pipeline.machine import usable_cores
 
 SETTINGS = {
-    "distributed.scheduler.allowed-failures": FAILURES,
+    "distributed.scheduler.allowed-failures": 10,  # so many workers may die of the same block
     "distributed.admin.large-graph-warning-threshold": "1GB",  # a head of many classes goes with a task
 }
 FILES = (64, 24)  # files that a cluster here has open: at first, and for each worker
@@ -50,7 +56,7 @@ LOGGERS = (
 
 
 @contextmanager
-def connect(workers: int | None, address: str | None, device: str) -> Iterator["DaskCluster"]:
+def connect(workers: int | None, address: str | None, device: str) -> Iterator[DaskCluster]:
     """The cluster at `address`, or a new one of `workers` processes on this machine.
 
     With CUDA, each new worker has a GPU of its own. Without it, the new workers share the cores.
@@ -83,7 +89,7 @@ def connect(workers: int | None, address: str | None, device: str) -> Iterator["
         assert address is not None
         stack.enter_context(_lost_is_told(address, workers is None))
         client = stack.enter_context(_client(address, security))
-        _wait_for_a_worker(client, address)
+        wait_for_a_worker(client, address)
         log.info("Dask cluster of %d workers, dashboard: %s", len(workers_of(client)), _dashboard(client))
         yield DaskCluster(client, _kind(client, device))
 
@@ -167,8 +173,8 @@ def _remedy(address: str, error: BaseException) -> str:
 
 def _other_versions(client: Client) -> str:
     """Where Python or a package that carries the work is another than here."""
-    asked: Any = client.get_versions()
-    here, there = asked["client"]["packages"], {"the scheduler": asked["scheduler"], **asked["workers"]}
+    found: Any = client.get_versions()
+    here, there = found["client"]["packages"], {"the scheduler": found["scheduler"], **found["workers"]}
     said = []
     for who, answer in there.items():
         packages = answer["packages"] if answer else {}
@@ -177,13 +183,6 @@ def _other_versions(client: Client) -> str:
             said.append(f"{who} has {', '.join(names)}")
     wanted = ", ".join(f"{name} {its}" for name, its in sorted(here.items()) if f" {name} " in " ".join(said))
     return f"{said[0]}; here: {wanted}; use the same versions" if said else "other versions than here"
-
-
-def _wait_for_a_worker(client: Client, address: str) -> None:
-    while not workers_of(client):
-        log.warning("scheduler %s has no workers; waiting for one: 'dask worker %s'", address, address)
-        with suppress(asyncio.TimeoutError):
-            client.wait_for_workers(1, timeout=WAITING)
 
 
 def _dashboard(client: Client) -> str:
@@ -198,7 +197,7 @@ def _kind(client: Client, device: str) -> torch.device:
         return named(device)
     if any(map(has_gpu, workers_of(client).values())):
         return named("cuda")
-    return named("cuda" if all(asked(client, torch.cuda.is_available).values()) else "cpu")
+    return named("cuda" if all(answers_of_workers(client, torch.cuda.is_available).values()) else "cpu")
 
 
 def _local(workers: int, kind: str) -> SpecCluster:

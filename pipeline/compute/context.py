@@ -18,11 +18,13 @@ class Context:
         device: PyTorch's name of the device; with a cluster, the kind of device of its workers.
         scratch: folder for unfinished work.
         cluster: processes that do the work instead of this one.
+        threads: of the CPU, if a parameter sets them (`study.threads`): then a training states them.
     """
 
     device: str
     scratch: Path
     cluster: "Cluster | None" = None
+    threads: int | None = None
 
     @property
     def on(self) -> "torch.device":

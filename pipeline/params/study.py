@@ -8,9 +8,11 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from pipeline.params.block import Block, Seed
 
+RUNS = ("study.seeds", "study.variants")  # which runs there are
 SEEDS = ("train.seed", "saliency.seed", "features.seed")  # what the seed of a run takes the place of
 # What a run has of its own, whatever params.yaml says: no run keeps pictures.
 OF_RUN = (*SEEDS, "saliency.previews")
+MOST_THREADS = 1024
 VariantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 
 
@@ -32,14 +34,20 @@ class StudyParams(Block):
         description="the variants by name: the parameters in which each differs from the rest of this file, "
         "such as {saliency.top_k: 0.2}; {} for none"
     )
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = Field(
+        description="CPU threads of each run; more runs side by side are faster than more threads"
+    )
 
 
 def of_every_run(blocks: Iterable[Block]) -> dict[str, dict[str, Any]]:
-    """The JSON-able values of blocks, without those of a machine, and of a run alone (OF_RUN)."""
+    """The JSON-able values of blocks that all runs of a variant share.
+
+    So not those of a machine, those of a run alone (OF_RUN), and which runs there are (RUNS).
+    """
     found: dict[str, dict[str, Any]] = {}
     for block in blocks:
         values = block.model_dump(mode="json", exclude=block.of_machine).items()
-        own = {key: value for key, value in values if f"{block.block}.{key}" not in OF_RUN}
+        own = {key: value for key, value in values if f"{block.block}.{key}" not in (*OF_RUN, *RUNS)}
         found.setdefault(block.block, {}).update(own)
     return found
 

@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import bdtrc, log_softmax
-from threadpoolctl import ThreadpoolController
 
+from pipeline.compute.threads import blas_limited
 from pipeline.project import Opened
 from pipeline.results.blocks import in_blocks
 from pipeline.results.diagnosis import diagnose
@@ -106,7 +106,7 @@ def compared(
         how many of them the two are right about. `p`: of `sign_test` for those that only one is right about.
     """
     x, truth = validation
-    with ThreadpoolController().limit(limits=1, user_api="blas"):
+    with blas_limited(1):
         after = trained_on(head, training, weight, decay)
         right, later = (each.logits(x)[0].argmax(-1) == truth for each in (head, after))
         loss, lowest = (_loss(each, training, weight) for each in (head, after))

@@ -59,6 +59,8 @@ def train(
         "train": params.model_dump(exclude={"keep_epochs"}),  # the model is the same, whatever is kept
         "input": inputs.model_dump(),
     }
+    if context.threads is not None:
+        made["study"] = {"threads": context.threads}
     ranks = here()
     training = Training(given, model, inputs, params, context.on, criterion=selection.criterion, ranks=ranks)
     made["selection"] = {"criterion": training.criterion}

@@ -56,7 +56,7 @@ def read(project: Project, variant: str, params: StudyParams, others: Sequence[B
     """The runs of a variant, one for each seed.
 
     Args:
-        others: the parameters of a run, as params.yaml has them.
+        others: the parameters of a run, as params.yaml has them; `params` among them.
 
     Raises:
         MacError: one is missing, damaged, of other images than the project's, was made with other parameters

@@ -37,7 +37,7 @@ def study(
         MacError: a run is missing, damaged, or does not belong to the others of its variant.
     """
     variants, lines = {}, list[Line]()
-    blocks = [each for each in others if isinstance(each, Block)]
+    blocks = [each for each in (params, *others) if isinstance(each, Block)]
     for name, changes in params.variants.items():
         runs = kept.read(given.project, name, params, blocks)
         variants[name] = {"changes": changes, **OverRuns(runs).as_dict()}

@@ -69,7 +69,7 @@ def run(
 
     Args:
         given: images, erm, originals, masks, features, retrained and baselines.
-        study: names this run alone: one seed, one variant.
+        study: names this run alone: one seed, one variant. Of it, model.json has the threads.
 
     Raises:
         MacError: as `ablation.compare`.
@@ -107,6 +107,7 @@ def run(
     }
     made = of_every_run(
         (
+            study,
             inputs,
             model,
             train,

@@ -391,11 +391,11 @@ def test_a_seed_of_the_study_is_there_once() -> None:
 def test_a_run_of_the_study_has_its_seed_and_the_changes_of_its_variant(tmp_path: Path) -> None:
     values = default_params()
     options = {"model.architecture": "resnet18", "train.crop_scale": [0.5, 1.0], "dataset.on_error": "skip"}
-    values["study"] = {"seeds": [0, 7], "variants": {"base": {}, "other": options}}
+    values["study"] = {"seeds": [0, 7], "variants": {"base": {}, "other": options}, "threads": 3}
     file = tmp_path / "params.yaml"
     YAML(typ="safe").dump(values, file)
     found, plain = (of_run(file, name, 7).values for name in ("other", "base"))
-    assert found["study"] == {"seeds": [7], "variants": {"other": options}}
+    assert found["study"] == {"seeds": [7], "variants": {"other": options}, "threads": 3}
     whole = load(file).values
     changed = {"train.seed": 7, "saliency.seed": 7, "features.seed": 7, "saliency.previews": 0, **options}
     for block, keys in found.items():

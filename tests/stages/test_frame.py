@@ -65,6 +65,7 @@ OTHERS: dict[str, Any] = {
     "sweep.l2s": [8],
     "study.seeds": [9],
     "study.variants": {"other": {}},
+    "study.threads": 2,
 }
 
 

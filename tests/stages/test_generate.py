@@ -34,7 +34,7 @@ def test_dvc_has_stages_for_each_run_of_the_study(tmp_path: Path) -> None:
     """What each depends on is what its stages depend on, but for what makes images.h5 and what a run sets."""
     params = default_params()
     Repo.init(str(tmp_path), no_scm=True).close()
-    params["study"] = {"seeds": [0, 5], "variants": {"base": {}, "k20": {"saliency.top_k": 0.2}}}
+    params["study"] |= {"seeds": [0, 5], "variants": {"base": {}, "k20": {"saliency.top_k": 0.2}}}
     YAML(typ="safe").dump(params, tmp_path / "params.yaml")
     (tmp_path / "data/study").mkdir(parents=True)
     shutil.copy(REPOSITORY / DVC_FILES["study"], tmp_path / "data/study")
@@ -61,12 +61,12 @@ def test_dvc_has_stages_for_each_run_of_the_study(tmp_path: Path) -> None:
         assert all(dep in deps or any(Path(dep).is_relative_to(each) for each in deps) for dep in needed)
         assert set(dvc_stage(stage)["params"]) - set(OF_RUN) <= tracked
     assert {"data/images.h5", "data/study/erm/k20/5", "data/external_masks"} < deps
-    assert "study.variants.k20" in tracked
+    assert {"study.variants.k20", "study.threads"} < tracked
     assert not {"study.seeds", "study.variants", "dataset.root", "retrain.memory", *OF_RUN} & tracked
     deps, tracked = tracked_by(train)
     alone = dvc_stage(graph.stage("train"))
     assert deps == {"params.yaml", *alone["deps"]}
-    assert tracked == {"study.variants.k20", *alone["params"]} - {"train.seed"}
+    assert tracked == {"study.variants.k20", "study.threads", *alone["params"]} - {"train.seed"}
 
 
 def tracked_by(stage: PipelineStage) -> tuple[set[str], set[str]]:

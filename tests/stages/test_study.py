@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from pipeline import graph
@@ -94,6 +95,7 @@ def test_a_run_goes_on_where_it_was_with_the_erm_of_study_train_and_is_merged(
 
     about = json.loads((run / "model.json").read_text())["params"]
     assert about["retrain"]["epochs"] == 2
+    assert about["study"] == {"threads": 1}
     assert not {"seed", "previews"} & (about["train"].keys() | about["saliency"].keys())
     metrics = json.loads((run / "metrics.json").read_text())
     of_base = metrics["methods"]
@@ -110,6 +112,11 @@ def test_a_run_goes_on_where_it_was_with_the_erm_of_study_train_and_is_merged(
     worst = json.loads((project.data / "study/study.json").read_text())["variants"]["base"]["methods"]["mac"]
     assert worst["worst_group"]["runs"][0] == of_base["mac"]["test"]["worst_group"]["mean"]
 
+    project.set(study__threads=2)
+    assert "base/3: was made with other study.threads (1) than params.yaml has (2); run 'mac study-train" in (
+        project.fail("study-run", *cell)
+    )
+    project.set(study__threads=1)
     project.set(retrain__beta=1)
     assert "base/3: was made with other retrain.beta (" in project.fail("study")
     project.set(train__epochs=2)
@@ -118,13 +125,34 @@ def test_a_run_goes_on_where_it_was_with_the_erm_of_study_train_and_is_merged(
     )
 
 
+def test_a_run_has_the_threads_of_its_parameter_whatever_the_environment_says(tmp_path: Path) -> None:
+    project, weights = write(tmp_path), {}
+    for before, threads in ((1, 1), (2, 1), (1, 2)):
+        project.set(study__threads=threads)
+        torch.set_num_threads(before)
+        try:
+            study.run(graph.stage("study-train"), project.data, project.params_file, "base", 3)
+            assert torch.get_num_threads() == before
+        finally:
+            torch.set_num_threads(1)
+        erm = project.data / "study/erm/base/3"
+        weights[before, threads] = (erm / "model.safetensors").read_bytes()
+        assert json.loads((erm / "model.json").read_text())["params"]["study"] == {"threads": threads}
+        times = json.loads((project.data / "timings/study-train/base/3.json").read_text())
+        assert times["study-train"]["threads"] == threads
+    assert weights[1, 1] == weights[2, 1] != weights[1, 2]
+
+
 def test_a_variant_with_its_own_images_prepares_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project(tmp_path)
     YAML(typ="safe").dump(default_params(), project.params_file)
     project.set(study__variants={"large": {"dataset.stored_size": 300}}, study__seeds=[7])
     seen: list[tuple[str, dict[str, Path]]] = []
 
-    def run(stage: Stage, _data: Path, params: Params, *_: Any, elsewhere: dict[str, Path]) -> str:
+    def run(
+        stage: Stage, _data: Path, params: Params, *_: Any, elsewhere: dict[str, Path], threads: int
+    ) -> str:
+        assert threads == params.values["study"]["threads"] == 1
         seen.append((stage.name, elsewhere))
         assert params.values["dataset"]["stored_size"] == 300
         assert [params.values[block]["seed"] for block in ("train", "saliency", "features")] == [7, 7, 7]

@@ -16,10 +16,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import torch
 from distributed import LocalCluster
+from distributed.comm.core import CommClosedError
 
 from pipeline import graph
 from pipeline.compute import cluster, code
@@ -37,10 +39,17 @@ from tests.conftest import REPOSITORY, Project
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[DaskCluster]:
+def started() -> Iterator[DaskCluster]:
     """A cluster of two worker processes on this machine."""
     with connect(2, None, "cpu") as found:
         yield found
+
+
+@pytest.fixture
+def two(started: DaskCluster) -> DaskCluster:
+    """The same cluster; a worker that a test before has ended is back."""
+    started.client.wait_for_workers(2, timeout=60)
+    return started
 
 
 @dataclass(frozen=True)
@@ -309,6 +318,44 @@ def test_an_argument_is_sent_once_to_each_worker_not_with_each_part(two: DaskClu
             processes = Counter(int(file.name.partition("-")[0]) for file in tmp_path.iterdir())
             del processes[os.getpid()]  # the scheduler is in this process
             assert list(processes.values()) == [times, times]
+
+
+def test_an_argument_is_sent_again_for_parts_that_are_too_many_for_one_share(
+    two: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PARTS", 4)
+    parts = [range(start, start + 5) for start in range(0, 60, 5)]
+    with two.keeping("doubles", Doubles()) as doubled:
+        assert doubled(parts, Counted(tmp_path)) == [2 * part.start for part in parts]
+    sent = [file for file in tmp_path.iterdir() if not file.name.startswith(f"{os.getpid()}-")]
+    assert len(sent) == 4  # 12 parts, 2 workers of 4 at a time: two shares for each
+
+
+def test_a_scheduler_that_ends_between_two_calls_of_repeated_work_is_lost(tmp_path: Path) -> None:
+    parts, argument = [range(5), range(5, 9)], Counted(tmp_path)
+    options: dict[str, Any] = {"processes": False, "protocol": "tcp", "dashboard_address": ":0"}
+    quick = dask.config.set({"distributed.comm.timeouts.connect": "1s"})
+    with quick, LocalCluster(n_workers=1, **options) as there:
+        lost = f"^scheduler {there.scheduler_address}: the connection is lost; "
+        with (
+            pytest.raises(MacError, match=lost),
+            connect(None, there.scheduler_address, "cpu") as found,
+            found.keeping("doubles", Doubles()) as doubled,
+        ):
+            assert doubled(parts, argument) == [0, 10]
+            there.close()
+            doubled(parts, argument)
+
+
+def test_a_scheduler_whose_address_cannot_be_connected_to_is_lost() -> None:
+    """It has just ended, and the client has not noticed yet."""
+
+    def refuse(_function: Any) -> Any:
+        raise OSError("Timed out trying to connect")
+
+    client: Any = SimpleNamespace(scheduler=SimpleNamespace(identity=None), sync=refuse)
+    with pytest.raises(CommClosedError, match="Timed out"):
+        cluster.workers_of(client)
 
 
 @pytest.mark.parametrize("many", [1, 2, 3, 7, 40])

@@ -25,7 +25,7 @@ from tests.conftest import default_params, restate
 from tests.page import Page
 from tests.runs import GROUP, LABEL, METHODS, write_run
 
-PARAMS = StudyParams(seeds=[0, 1, 2, 3], variants={"base": {}})
+PARAMS = StudyParams(seeds=[0, 1, 2, 3], variants={"base": {}}, threads=1)
 
 
 def of(model: type[Block]) -> Block:
@@ -35,6 +35,7 @@ def of(model: type[Block]) -> Block:
 
 
 BLOCKS = [of(model) for model in (ModelParams, InputParams, FeaturesParams, SaliencyParams, MasksParams)]
+MADE = [PARAMS, *BLOCKS]  # the parameters of a run
 
 
 def test_where_a_run_had_its_features_does_not_count() -> None:
@@ -48,7 +49,7 @@ def project(tmp_path: Path) -> Project:
     """Four runs; the last one has no LLR."""
     found = graph.project(tmp_path)
     for seed in PARAMS.seeds:
-        write_run(found, seed, BLOCKS, without="llr" if seed == 3 else "")
+        write_run(found, seed, MADE, without="llr" if seed == 3 else "")
     return found
 
 
@@ -97,9 +98,9 @@ def test_it_says_what_scipy_says_of_the_answers(project: Project) -> None:
 
 def test_every_variant_is_compared_over_its_own_runs(project: Project) -> None:
     for seed in (0, 2):
-        write_run(project, seed, BLOCKS, variant="k20", changes={"saliency.top_k": 0.2})
+        write_run(project, seed, MADE, variant="k20", changes={"saliency.top_k": 0.2})
     changes = {"base": {}, "k20": {"saliency.top_k": 0.2}}
-    said = merged(project, StudyParams(seeds=[0, 2], variants=changes))
+    said = merged(project, StudyParams(seeds=[0, 2], variants=changes, threads=1))
     assert "base: 2 ERM runs, seeds 0, 2" in said
     assert "k20 (saliency.top_k: 0.2): 2 ERM runs, seeds 0, 2" in said
     found = json.loads(project.path("study").read_text())["variants"]
@@ -133,13 +134,16 @@ def test_a_run_that_is_missing_or_of_something_else_is_one_line(project: Project
     with pytest.raises(MacError, match=r"base/7/model.json: .*run 'mac study-run --variant base --seed 7'"):
         merged(project, PARAMS.model_copy(update={"seeds": [0, 7]}))
     with pytest.raises(MacError, match=r"base/0: was made with other saliency.top_k \(.*\(0.2\)"):
-        merged(project, StudyParams(seeds=[0, 1], variants={"base": {"saliency.top_k": 0.2}}))
+        merged(project, PARAMS.model_copy(update={"variants": {"base": {"saliency.top_k": 0.2}}}))
     with pytest.raises(MacError, match=r"base/0: was made with other dataset.name \(nothing\) than"):
-        merged(project, StudyParams(seeds=[0, 1], variants={"base": {"dataset.name": "folder"}}))
-    write_run(project, 3, BLOCKS, others={"features.draws": 9})
+        merged(project, PARAMS.model_copy(update={"variants": {"base": {"dataset.name": "folder"}}}))
+    write_run(project, 3, MADE, others={"features.draws": 9})
     with pytest.raises(MacError, match=r"base/3: was made with other features.draws \(9\) than params"):
         merged(project)
-    write_run(project, 3, BLOCKS)
+    write_run(project, 3, MADE, others={"study.threads": 2})
+    with pytest.raises(MacError, match=r"base/3: was made with other study.threads \(2\) than params.*\(1\)"):
+        merged(project)
+    write_run(project, 3, MADE)
     (path / "3").rename(path / "7")
     with pytest.raises(MacError, match="base/7: is the run of variant base, seed 3; run 'mac study-run"):
         merged(project, PARAMS.model_copy(update={"seeds": [7]}))
