@@ -26,15 +26,16 @@ from pipeline.params.dataset import DatasetParams
 from pipeline.steps.prepare import prepare
 
 SIDE = 256  # of the stored images, pixels
-
-
-@click.command(help=__doc__)
-@click.option("--rows", default=1024, show_default=True, help="How many files are made.")
-@click.option(
+root_option = click.option(
     "--root",
     type=click.Path(path_type=Path),
     help="A folder of JPEG files, a folder in it for each class, in place of made files.",
 )
+
+
+@click.command(help=__doc__)
+@click.option("--rows", default=1024, show_default=True, help="How many files are made.")
+@root_option
 @repeats_option
 def main(rows: int, root: Path | None, repeats: int) -> None:
     with project.folder() as folder:

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import project
 from benchmarks.measure import device_option, medians, noting_cpu, repeats_option, tell
-from benchmarks.prepare import images_of, write_jpegs
+from benchmarks.prepare import images_of, root_option, write_jpegs
 from benchmarks.project import INPUTS, TRAIN
 from pipeline import graph
 from pipeline.compute.context import Context
@@ -29,11 +29,7 @@ STORAGES = ("pixels", "encoded")
 @click.command(help=__doc__)
 @click.option("--architecture", default="mobilenet_v2", show_default=True)
 @click.option("--rows", default=600, show_default=True, help="How many images.")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    help="A folder of JPEG files, a folder in it for each class, in place of made files.",
-)
+@root_option
 @device_option
 @repeats_option
 def main(architecture: str, rows: int, root: Path | None, device: str, repeats: int) -> None:

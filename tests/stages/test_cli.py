@@ -51,33 +51,35 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert "No such command 'traain'" in result.output
 
 
-def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from click.testing import CliRunner; from stages.cli import main; "
-    code += "CliRunner().invoke(main, ['--help']); print(sorted(sys.modules))"
-    loaded = subprocess.run(
+def loaded_by(code: str) -> str:
+    """The names of all modules that a Python process has loaded after this code."""
+    code = f"import sys; {code}; print(sorted(sys.modules))"
+    return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
     ).stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "from click.testing import CliRunner; from stages.cli import main; "
+    code += "CliRunner().invoke(main, ['--help'])"
+    loaded = loaded_by(code)
     for module in ("torch", "torchvision", "h5py", "numpy", "dask"):
         assert f"'{module}'" not in loaded
 
 
 def test_retraining_does_not_load_what_it_does_not_use() -> None:
-    code = "import sys; from stages.cli import main; main.get_command(None, 'retrain'); "
-    code += "import pipeline.steps.retrain; print(sorted(sys.modules))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
-    ).stdout
+    code = "from stages.cli import main; main.get_command(None, 'retrain'); "
+    code += "import pipeline.steps.retrain"
+    loaded = loaded_by(code)
     for module in ("torchvision", "dask", "matplotlib", "stages.study"):
         assert f"'{module}'" not in loaded
 
 
 def test_a_stage_without_parameters_does_not_load_what_reads_them() -> None:
-    code = "import sys; from click.testing import CliRunner; from stages.cli import main; "
+    code = "from click.testing import CliRunner; from stages.cli import main; "
     code += "CliRunner().invoke(main, ['evaluate', '--data', 'none'], catch_exceptions=False); "
-    code += "assert 'pipeline.steps.evaluate' in sys.modules; print(sorted(sys.modules))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
-    ).stdout
+    code += "assert 'pipeline.steps.evaluate' in sys.modules"
+    loaded = loaded_by(code)
     for module in ("torch", "pipeline.params_file", "ruamel.yaml", "PIL"):
         assert f"'{module}'" not in loaded
 
@@ -110,12 +112,10 @@ def test_the_readme_s_line_turns_completion_on() -> None:
 
 
 def test_completing_a_command_s_name_imports_nothing_heavy() -> None:
-    code = "import sys; from stages.cli import main; "
+    code = "from stages.cli import main; "
     code += "context = main.make_context('mac', [], resilient_parsing=True); "
-    code += "main.shell_complete(context, ''); print(sorted(sys.modules))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
-    ).stdout
+    code += "main.shell_complete(context, '')"
+    loaded = loaded_by(code)
     assert "'stages.cli'" in loaded
     for module in ("torch", "torchvision", "h5py", "numpy", "dask"):
         assert f"'{module}'" not in loaded

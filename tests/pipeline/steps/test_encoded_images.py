@@ -18,7 +18,7 @@ from pipeline.store import Artefact
 from tests import tiny
 from tests.conftest import open_file
 from tests.pipeline.steps import test_prepare, untrained
-from tests.pipeline.steps.test_prepare import MORE, damage, run, write_dataset
+from tests.pipeline.steps.test_prepare import MORE, damage, run, write_dataset, write_true_mask
 
 ENCODED = {"storage": "encoded"}
 
@@ -27,10 +27,7 @@ ENCODED = {"storage": "encoded"}
 def raw(tmp_path: Path) -> Path:
     """A dataset with a true mask."""
     write_dataset(tmp_path / "raw", MORE)
-    (tmp_path / "raw/segmentations/b").mkdir(parents=True)
-    mask = np.zeros((32, 44), np.uint8)
-    mask[8:24, 11:33] = 255
-    Image.fromarray(mask).save(tmp_path / "raw/segmentations/b/3.png")
+    write_true_mask(tmp_path / "raw")
     return tmp_path / "raw"
 
 

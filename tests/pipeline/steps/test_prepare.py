@@ -34,6 +34,14 @@ def write_dataset(root: Path, rows: list[str], header: str = HEADER) -> None:
             Image.fromarray(pixels if number % 2 else pixels[..., 0]).save(root / name)
 
 
+def write_true_mask(root: Path) -> None:
+    """The true mask of `b/3.jpg`."""
+    (root / "segmentations/b").mkdir(parents=True)
+    mask = np.zeros((32, 44), np.uint8)
+    mask[8:24, 11:33] = 255
+    Image.fromarray(mask).save(root / "segmentations/b/3.png")
+
+
 ROWS = ["1,a/1.jpg,0,0,0,x", "2,a/2.jpg,1,0,1,x", "3,b/3.jpg,0,1,1,x", "4,b/4.jpg,1,2,0,x"]
 
 
@@ -62,10 +70,7 @@ def run(tmp_path: Path, **changes: object) -> Path:
 
 def test_rows_keep_the_order_and_contents_of_the_metadata(tmp_path: Path) -> None:
     write_dataset(tmp_path / "raw", ROWS)
-    (tmp_path / "raw/segmentations/b").mkdir(parents=True)
-    mask = np.zeros((32, 44), np.uint8)
-    mask[8:24, 11:33] = 255
-    Image.fromarray(mask).save(tmp_path / "raw/segmentations/b/3.png")
+    write_true_mask(tmp_path / "raw")
     with open_file(run(tmp_path)) as images:
         assert [p.decode() for p in images["path"][:]] == ["a/1.jpg", "a/2.jpg", "b/3.jpg", "b/4.jpg"]
         assert images["label"][:].tolist() == [0, 1, 0, 1]
