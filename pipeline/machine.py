@@ -20,12 +20,8 @@ def own_cores() -> int:
     torchrun says how many processes it started on the machine. Of others, OMP_NUM_THREADS says the share: the
     workers of a cluster have it.
     """
-    cores, beside, said = (
-        usable_cores(),
-        os.environ.get("LOCAL_WORLD_SIZE"),
-        os.environ.get("OMP_NUM_THREADS", ""),
-    )
-    if beside is not None:  # torchrun; it sets OMP_NUM_THREADS to 1 however many cores there are
+    cores, said = usable_cores(), os.environ.get("OMP_NUM_THREADS", "")
+    if beside := os.environ.get("LOCAL_WORLD_SIZE"):  # torchrun; it sets OMP_NUM_THREADS to 1 in any case
         return max(1, cores // int(beside))
     return max(1, min(cores, int(said))) if said.isdecimal() else cores
 

@@ -74,10 +74,8 @@ class Artefact:
                 raise ValueError(f"dataset '{name}' is missing")
         for name, field in schema.items():
             if field.encoded:
-                names = (f"{field.encoded}/{part}" for part in (BYTES, OFFSET))
-                parts = [
-                    self._datasets.pop(each, None) for each in names
-                ]  # they are no datasets of their own
+                # its parts are no datasets of their own
+                parts = [self._datasets.pop(f"{field.encoded}/{part}", None) for part in (BYTES, OFFSET)]
                 if name not in self._datasets:
                     self._datasets[name] = self._pictures(name, *parts)
         self.names: dict[str, tuple[str, ...]] = {}

@@ -12,7 +12,6 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from hashlib import sha256
 from typing import Any
 
 import h5py
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MacError, first_line
 from pipeline.machine import own_cores
-from pipeline.store.rows import Kept
+from pipeline.store.rows import Kept, bytes_of, digests, packed
 
 BYTES, OFFSET = "bytes", "offset"  # the datasets, in a group
 LARGEST_SIDE = 4096  # of a picture, pixels
@@ -109,13 +108,8 @@ class Encoding:
 
         Their bytes and sizes are kept, and the sha256 of each one's pixels, as of rows at their places.
         """
-        files = [encode(each) for each in values]
-        digests = b"".join(sha256(np.ascontiguousarray(each).data).digest() for each in values)
-        return {
-            "packed": np.frombuffer(b"".join(files), np.uint8),
-            "sizes": np.array([len(each) for each in files], np.int64),
-            "digest": np.frombuffer(digests, np.uint8).reshape(len(files), 32),
-        }
+        row = math.prod(values.shape[1:]) * values.itemsize
+        return {**packed([encode(each) for each in values]), "digest": digests(bytes_of(values), row)}
 
     def holds(self, kept: Kept) -> bool:
         """All that is kept is what was kept: nothing else was written."""

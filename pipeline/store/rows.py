@@ -10,7 +10,7 @@ in order, by the process that has it open. So no row is written or compressed tw
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -114,7 +114,7 @@ class Spans:
         """Write the rows. The digest of each row is kept, (rows, 32) uint8."""
         place, start = self.place, 0
         shape = (*place.shape[: place.axis], self.rows.shape[-1], *place.shape[place.axis + 1 :])
-        content = _bytes(_fitting(values, shape, place.dtype))
+        content = bytes_of(_fitting(values, shape, place.dtype))
         try:
             with _only_to_write(place.path) as handle:
                 for offset, size in self.spans():
@@ -122,7 +122,7 @@ class Spans:
                     start += size
         except OSError as error:
             raise MacError(f"{place.path}: cannot be written ({first_line(error)})") from error
-        return {"digest": self._digests(content)}
+        return {"digest": digests(content, place.row)}
 
     def holds(self, kept: Kept) -> bool:
         spans, start = self.spans(), 0
@@ -132,18 +132,13 @@ class Spans:
                 if os.preadv(file.fileno(), [content[start : start + size]], offset) < size:
                     return False
                 start += size
-        return np.array_equal(self._digests(content), kept["digest"])
+        return np.array_equal(digests(content, self.place.row), kept["digest"])
 
     def copy(self, other: "Spans") -> None:
         """Copy the bytes at other spans to these, of the same sizes."""
         with self.place.path.open("r+b", buffering=0) as file:
             for (offset, size), (start, _) in zip(self.spans(), other.spans(), strict=True):
                 _write_at(file.fileno(), memoryview(os.pread(file.fileno(), size, start)), offset)
-
-    def _digests(self, content: memoryview) -> NDArray[np.uint8]:
-        rows = range(0, len(content), self.place.row)
-        joined = b"".join(sha256(content[start : start + rows.step]).digest() for start in rows)
-        return np.frombuffer(joined, np.uint8).reshape(len(rows), -1)
 
 
 @dataclass
@@ -157,7 +152,7 @@ class Chunks:
         return Packing(self.dataset.shape[1:], self.dataset.dtype)
 
     def add(self, kept: Kept) -> None:
-        content, start, write = _bytes(kept["packed"]), 0, self.dataset.id.write_direct_chunk
+        content, start, write = bytes_of(kept["packed"]), 0, self.dataset.id.write_direct_chunk
         rest = (0,) * (len(self.dataset.shape) - 1)
         for row, size in enumerate(kept["sizes"].tolist(), self.rows):
             write((row, *rest), content[start : start + size])
@@ -179,9 +174,7 @@ class Packing:
     def write(self, values: NDArray[Any]) -> Kept:
         """Compress the rows; there may be fewer than in the block. Their bytes and sizes are kept."""
         rows = _fitting(values, (len(values), *self.shape), self.dtype)
-        packed = [zlib.compress(_bytes(row), LEVEL) for row in rows]
-        sizes = np.array([len(each) for each in packed], np.int64)
-        return {"packed": np.frombuffer(b"".join(packed), np.uint8), "sizes": sizes}
+        return packed([zlib.compress(bytes_of(row), LEVEL) for row in rows])
 
     def holds(self, kept: Kept) -> bool:
         """All that is kept is what was kept: nothing else was written."""
@@ -195,7 +188,21 @@ def _fitting(values: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any])
     return values.astype(dtype, copy=False)
 
 
-def _bytes(values: NDArray[Any]) -> memoryview:
+def packed(rows: Sequence[bytes]) -> Kept:
+    """Rows that have no place yet: their bytes one after another, and their sizes."""
+    sizes = np.array([len(each) for each in rows], np.int64)
+    return {"packed": np.frombuffer(b"".join(rows), np.uint8), "sizes": sizes}
+
+
+def digests(content: memoryview, row: int) -> NDArray[np.uint8]:
+    """(rows, 32) the sha256 of each row, which has so many bytes."""
+    starts = range(0, len(content), row)
+    joined = b"".join(sha256(content[start : start + row]).digest() for start in starts)
+    return np.frombuffer(joined, np.uint8).reshape(len(starts), 32)
+
+
+def bytes_of(values: NDArray[Any]) -> memoryview:
+    """The bytes of an array, in the order of C."""
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
