@@ -89,8 +89,8 @@ def accuracy_on_test_split(features: Artefact, heads: Heads) -> tuple[Accuracy, 
     """The accuracies of heads (S, K, …) on the test split.
 
     Returns:
-        Of the worst group and the mean, (2, S, K); of each group, (S, K, G); and the names of the groups, or of
-        the classes if groups are unknown.
+        Of the worst group and the mean, (2, S, K); of each group, (S, K, G); and the names of the groups, or
+        of the classes if groups are unknown.
     """
     test = HeldOutSplit.to_measure(features, "test", CPU)
     # One setting at a time, so that the memory for logits does not grow with the grid.

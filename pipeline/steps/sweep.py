@@ -41,10 +41,11 @@ def sweep(
     The candidates are ERM as it is, (0, 0), the pairs of `params`, and if the diagnosis picks, its default,
     in this order; if l2 is auto, each pair with every l2. mean.csv has a row for each: alpha, beta, and l2 if
     it is auto (empty for ERM); `val_worst`, `val_mean`, `test_worst`, `test_mean`, means over the seeds;
-    `picked`, which is 1 for the one that is picked and 0 for the others; and `test_of_<name>`, of each test
-    group (or class). seeds.csv has a row for each candidate and seed, without the groups. metrics.json has the row of what was picked, in which `picked` is `erm` or `setting`;
-    `picked_by`, `criterion` or `diagnosis`; the scores of `erm` and of `plain`, the best with α = β = 0; the
-    `criterion`, of which `val_worst` and `val_mean` are; and `reason`, a sentence that says why.
+    `picked`, which is 1 for the one that is picked and 0 for the others; and `test_of_<name>`, the accuracy
+    of each test group (or class). seeds.csv has a row for each candidate and seed, without the groups.
+    metrics.json has the row of what was picked, in which `picked` is `erm` or `setting`; `picked_by`,
+    `criterion` or `diagnosis`; the scores of `erm` and of `plain`, the best with α = β = 0; the `criterion`,
+    of which `val_worst` and `val_mean` are; and `reason`, a sentence that says why.
 
     The rules are `choice.by_criterion` and `choice.by_diagnosis`. The criterion chooses epochs and l2 in
     either case. Only groups compare ERM with the others. With another criterion ERM has its `val_worst` and

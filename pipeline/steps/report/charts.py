@@ -1,7 +1,8 @@
 """Charts as SVG: axes, bars, lines and dots, in the colours of the page that they stand in.
 
-This is less code than a library of charts needs to follow a page's colours, and takes a thousandth of the time.
-Shapes have classes; `RULES` gives these their colours. ElementTree escapes all text.
+Libraries of charts write colours of their own, which do not follow the page into the dark, and take longer
+than all the rest of the report. Shapes have classes; `RULES` gives these their colours. ElementTree escapes
+all text.
 """
 
 import math
@@ -40,12 +41,14 @@ COLOURS = {
 }
 RULES = """\
 .drawing { color: var(--ink); font: 12px system-ui, sans-serif; }
-.drawing text { fill: currentColor; } .drawing .small { fill: var(--dim); } .drawing .strong { font-weight: 600; }
+.drawing text { fill: currentColor; } .drawing .small { fill: var(--dim); }
+.drawing .strong { font-weight: 600; }
 .drawing .end { text-anchor: end; } .drawing .middle { text-anchor: middle; }
 .drawing .grid { stroke: var(--line); } .drawing .zero { stroke: var(--dim); }
 .drawing .bar, .drawing .dot { fill: currentColor; } .drawing .faint { fill: currentColor; opacity: 0.14; }
 .drawing .seen-through { fill: currentColor; opacity: 0.6; }
-.drawing .path { fill: none; stroke: currentColor; stroke-width: 1.5; } .drawing .path.thick { stroke-width: 3; }
+.drawing .stroke { fill: none; stroke: currentColor; stroke-width: 1.5; }
+.drawing .stroke.thick { stroke-width: 3; }
 .drawing .dashed { stroke-dasharray: 5 3; } .drawing .whisker { stroke: var(--ink); stroke-width: 1.5; }
 """
 RULES += "".join(f".{name} {{ color: var(--{name}); }}\n" for name in (ERM, MAC, *SERIES))
@@ -144,12 +147,13 @@ class Chart:
 
     def drawn(self, legend: Sequence[tuple[str, str]] = ()) -> Drawing:
         """The figure, for the page."""
-        self.root.set("style", f"max-width: {self.width:g}px")
+        self.root.set("style", f"max-width: {1.35 * self.width:g}px")
         return Drawing(self._markup(), self.alt, legend)
 
     def alone(self) -> str:
         """The figure as a file of its own, on white paper. Not all programs know CSS variables."""
-        self.root.attrib |= {"xmlns": "http://www.w3.org/2000/svg", "width": _short(self.width)}
+        self.root.set("xmlns", "http://www.w3.org/2000/svg")
+        self.root.attrib |= {"width": _short(self.width), "height": _short(self.height)}
         rules = re.sub(r"var\(--(\w+)\)", lambda found: COLOURS[found[1]][0], RULES)
         style = Element("style")
         style.text = rules

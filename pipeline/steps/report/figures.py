@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.steps.report.charts import ERM, MAC, SERIES, Chart, Drawing, Scale
 from pipeline.steps.report.trade_offs import TradeOff
 
-_WIDTH = 460
+_WIDTH = 400  # pixels, so that text can be read on a phone
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mappin
     row = 56
     bottom = row * len(groups)
     chart = Chart(_WIDTH, bottom + 38, "Test accuracy by group, percent. " + "; ".join(said))
-    x = Scale(0, 100, 1, _WIDTH - 45)
+    x = Scale(0, 100, 4, _WIDTH - 45)
     chart.x_axis(x, 0, bottom, "test accuracy, %")
     for place, (group, before, after) in enumerate(zip(groups, erm, mac, strict=True)):
         top = row * place
@@ -79,14 +79,16 @@ def learning_curves(history: Sequence[Mapping[str, Any]], spoken: Spoken) -> Dra
     chart, x, y = _epochs(alt, history, ("val_worst", "val_mean"))
     for key, colour in (("val_mean", SERIES[6]), ("val_worst", ERM)):
         points = [(x(row["epoch"]), y(100 * row[key])) for row in history if np.isfinite(row[key])]
-        chart.path(points, f"path {colour}")
+        chart.path(points, f"stroke {colour}")
         for at in points:
             chart.dot(*at, 2.5, f"dot {colour}")
     return chart.drawn([(spoken.worst, ERM), (spoken.mean, SERIES[6])])
 
 
 def retraining_curves(history: Sequence[Mapping[str, Any]], spoken: Spoken) -> Drawing:
-    """The worst accuracy on validation by epoch of retraining: the median of all fits, and where the others are.
+    """The worst accuracy on validation by epoch of retraining: the median of all fits, and bands.
+
+    Half of the fits are in the darker band, all of them in the lighter one.
 
     Args:
         history: rows of history.csv, of all seeds.
@@ -96,7 +98,7 @@ def retraining_curves(history: Sequence[Mapping[str, Any]], spoken: Spoken) -> D
     for row in history:
         by_epoch[row["epoch"]].append(100 * row["val_worst"])
     epochs, fits = sorted(by_epoch), len({row["seed"] for row in history})
-    alt = f"Retraining, validation by epoch: {spoken.worst}, the median of {fits} fits and where the others are"
+    alt = f"Retraining, validation by epoch: {spoken.worst}, the median of {fits} fits and where all are"
     chart, x, y = _epochs(alt, history, ("val_worst",))
     at = np.array([np.quantile(by_epoch[epoch], (0, 0.25, 0.5, 0.75, 1)) for epoch in epochs])
     across = [x(epoch) for epoch in epochs]
@@ -105,7 +107,7 @@ def retraining_curves(history: Sequence[Mapping[str, Any]], spoken: Spoken) -> D
         lower = list(zip(across, map(y, at[:, low]), strict=True))
         chart.path([*upper, *reversed(lower)], f"faint {MAC}")
     middle = list(zip(across, map(y, at[:, 2]), strict=True))
-    chart.path(middle, f"path thick {MAC}")
+    chart.path(middle, f"stroke thick {MAC}")
     for each in middle:
         chart.dot(*each, 3, f"dot {MAC}")
     return chart.drawn([(f"median of {fits} fits; half of them in the darker band, all in the lighter", MAC)])
@@ -163,9 +165,9 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
     for place, (row, (mean, low, high)) in enumerate(zip(rows, ends, strict=True)):
         y = height * place + 31
         chart.text(3, y - 16, str(row["name"]), "")
-        chart.line(x(low), y, x(high), y, f"path {MAC}")
+        chart.line(x(low), y, x(high), y, f"stroke {MAC}")
         for end in (low, high):
-            chart.line(x(end), y - 4, x(end), y + 4, f"path {MAC}")
+            chart.line(x(end), y - 4, x(end), y + 4, f"stroke {MAC}")
         chart.dot(x(mean), y, 4, f"dot {MAC}")
     return chart.drawn()
 
@@ -177,12 +179,12 @@ def trade_offs(methods: Sequence[TradeOff]) -> Drawing:
     """
     labels = [f"{method.title} {100 * method.coverage:.1f}" for method in methods]
     alt = "Worst against mean test accuracy of each method as its classes are scaled. Robust coverage: "
-    chart = Chart(600, 380, alt + "; ".join(labels))
+    chart = Chart(420, 310, alt + "; ".join(labels))
     shown: NDArray[np.float64] = 100 * np.concatenate([[*method.envelope, method.at] for method in methods])
     (left, bottom), (right, top) = shown.min(0) - 2, shown.max(0) + 2
-    x, y = Scale(left, right, 36, 590), Scale(bottom, top, 338, 24)
-    chart.x_axis(x, 24, 338, "mean test accuracy, %")
-    chart.y_axis(y, 36, 590, "worst test accuracy, %")
+    x, y = Scale(left, right, 36, 412), Scale(bottom, top, 268, 24)
+    chart.x_axis(x, 24, 268, "mean test accuracy, %")
+    chart.y_axis(y, 36, 412, "worst test accuracy, %")
     legend = []
     for number, (method, label) in enumerate(zip(methods, labels, strict=True)):
         named = {"ERM": ERM, "MaC": MAC}.get(method.title)
@@ -193,7 +195,7 @@ def trade_offs(methods: Sequence[TradeOff]) -> Drawing:
         for mean, worst in 100 * method.envelope:
             points += [(points[-1][0], y(worst)), (x(mean), y(worst))]
         points.append((points[-1][0], y(bottom)))
-        chart.path(list(dict.fromkeys(points)), f"path {style} {colour}")
+        chart.path(list(dict.fromkeys(points)), f"stroke {style} {colour}")
         mean, worst = 100 * method.at
         chart.dot(x(mean), y(worst), 5 if named else 3.5, f"dot {colour}")
         legend.append((label, colour))

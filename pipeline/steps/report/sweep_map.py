@@ -61,9 +61,9 @@ def sweep_map(rows: Sequence[Row], spoken: Spoken, worst: str) -> SweepMap:
     """The maps of worst accuracy, on validation and on test (paper Figure 2).
 
     Args:
-        rows: one for each pair, with `alpha`, `beta`, the four scores, `picked`, and the accuracy of each test
-            group; and one for ERM as it is, whose alpha and beta are None. If they have an `l2`, those are
-            shown that have the l2 of the best one.
+        rows: one for each pair, with `alpha`, `beta`, the four scores, `picked`, and the accuracy of each
+            test group; and one for ERM as it is, whose alpha and beta are None. If they have an `l2`, those
+            are shown that have the l2 of the best one.
         spoken: what `val_worst` and `val_mean` are.
         worst: what `test_worst` is.
     """
@@ -72,7 +72,9 @@ def sweep_map(rows: Sequence[Row], spoken: Spoken, worst: str) -> SweepMap:
     of_pair = {(row["alpha"], row["beta"]): row for row in pairs}
     picked = next(row for row in rows if row["picked"])
     penalty = "" if l2 is None else f", l2 = {l2:g}"
-    named = "ERM as it is" if picked is erm else f"alpha {picked['alpha']:g}, beta {picked['beta']:g}{penalty}"
+    named = (
+        "ERM as it is" if picked is erm else f"alpha {picked['alpha']:g}, beta {picked['beta']:g}{penalty}"
+    )
     alt = (
         f"Worst accuracy for every alpha and beta{penalty}; on validation: {spoken.worst}. "
         f"The sweep picks {named}: {100 * picked['val_worst']:.1f} percent on validation, "

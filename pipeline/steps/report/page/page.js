@@ -58,7 +58,7 @@ large.addEventListener("keydown", (event) => {
 // A setting of the sweep: its bars.
 const settings = [...document.querySelectorAll("button[data-setting]")];
 const tracks = [...document.querySelectorAll(".setting tbody tr")];
-function choose(button) {
+function showSetting(button) {
   for (const each of settings) each.setAttribute("aria-pressed", String(each.dataset.setting === button.dataset.setting));
   byId("setting").textContent = button.dataset.setting;
   button.dataset.values.split(" ").forEach((value, place) => {
@@ -66,4 +66,4 @@ function choose(button) {
     tracks[place].querySelector("td.mac").textContent = value === "-" ? "–" : value;
   });
 }
-for (const button of settings) button.addEventListener("click", () => choose(button));
+for (const button of settings) button.addEventListener("click", () => showSetting(button));
