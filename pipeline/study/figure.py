@@ -33,9 +33,10 @@ def of_study(found: Mapping[str, Any]) -> str:
 
 def _panel(chart: Chart, variant: Mapping[str, Any], top: float) -> None:
     methods, key = variant["methods"], variant["worst"]
-    of_runs = [row[key] for row in methods.values()]
-    ends = [100 * end for worst in of_runs for end in (*worst["runs"], worst["low"], worst["high"])]
-    x = Scale(max(min(ends) - 2, 0), min(max(ends) + 2, 100), _LABELS, _WIDTH - 15)
+    ends = list[float]()
+    for row in methods.values():
+        ends += [*row[key]["runs"], row[key]["low"], row[key]["high"]]
+    x = Scale(max(100 * min(ends) - 2, 0), min(100 * max(ends) + 2, 100), _LABELS, _WIDTH - 15)
     bottom = top + _ROW * len(methods)
     chart.x_axis(x, top, bottom, f"test {key.replace('_', ' ')} accuracy, %")
     for place, (method, row) in enumerate(methods.items()):

@@ -121,13 +121,18 @@ def _epochs(
     alt += f". In the last epoch, {last['epoch']}: worst {100 * last['val_worst']:.1f} percent."
     height = 270
     chart = Chart(_WIDTH, height, alt)
-    values = np.array([[100 * row[key] for key in keys] for row in history])
+    values = np.concatenate([_percent(history, key) for key in keys])
     y = Scale(max(float(np.nanmin(values)) - 3, 0), min(float(np.nanmax(values)) + 3, 100), height - 42, 24)
     epochs = [row["epoch"] for row in history]
     x = Scale(min(epochs), max(epochs), 40, _WIDTH - 10)
     chart.x_axis(x, y.end, y.start, "epoch", step=1)
     chart.y_axis(y, 34, _WIDTH, "validation accuracy, %")
     return chart, x, y
+
+
+def _percent(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
+    """One value of each row, in percent."""
+    return np.array([100 * row[key] for row in rows])
 
 
 def confusion(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> Confusion:
@@ -151,7 +156,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
     Args:
         rows: one for each difference, with `name`, `mean`, `low` and `high`.
     """
-    ends = [tuple(100 * row[key] for key in ("mean", "low", "high")) for row in rows]
+    ends = np.stack([_percent(rows, key) for key in ("mean", "low", "high")], axis=1)
     said = []
     for row, (mean, low, high) in zip(rows, ends, strict=True):
         said.append(f"{row['name']}: {mean:+.1f} ({low:+.1f} to {high:+.1f})")

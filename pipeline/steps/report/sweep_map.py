@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class SweepMap:
 
     def depth(self, row: Row, key: str) -> float:
         """Where an accuracy is between the lowest and the highest of its map, in [0, 1]."""
-        values = [cell[key] for line in self.cells for cell in line if cell]
+        values = [cell[key] for cell in chain.from_iterable(self.cells) if cell]
         low, high = min(values), max(values)
         return float((row[key] - low) / (high - low)) if high > low else 0.0
 
@@ -70,6 +71,9 @@ def sweep_map(rows: Sequence[Row], spoken: Spoken, worst: str) -> SweepMap:
     erm, pairs, l2 = _erm_and_pairs(rows)
     alphas, betas = sorted({row["alpha"] for row in pairs}), sorted({row["beta"] for row in pairs})
     of_pair = {(row["alpha"], row["beta"]): row for row in pairs}
+    cells = []
+    for alpha in reversed(alphas):
+        cells.append([of_pair.get((alpha, beta)) for beta in betas])
     picked = next(row for row in rows if row["picked"])
     penalty = "" if l2 is None else f", l2 = {l2:g}"
     named = (
@@ -86,7 +90,7 @@ def sweep_map(rows: Sequence[Row], spoken: Spoken, worst: str) -> SweepMap:
     return SweepMap(
         alphas=alphas[::-1],
         betas=betas,
-        cells=[[of_pair.get((alpha, beta)) for beta in betas] for alpha in alphas[::-1]],
+        cells=cells,
         erm=erm,
         picked=picked,
         shown={"val_worst": f"{titles[0]}, %", "test_worst": f"{titles[2]}, % (shown, picks nothing)"},
