@@ -51,11 +51,18 @@ def command_of(stage: Stage) -> click.Command:
         if page.suffix == ".html":
             say(page)
         if show:
-            webbrowser.open(page.resolve().as_uri())
+            _show(page.resolve())
 
     for option in options(stage):
         command = option(command)
     return click.command(stage.name, help=f"{stage.about[0].upper()}{stage.about[1:]}.")(command)
+
+
+def _show(page: Path) -> None:
+    """Open a page in the browser, or say where it is. Over ssh there is often none but in the terminal."""
+    given = any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
+    if ("SSH_CONNECTION" in os.environ and not given) or not webbrowser.open(page.as_uri()):
+        say(f"no browser here: copy {platform.node()}:{page} to where one is; it is one file")
 
 
 def _loaded(path: Path | None) -> "Params | None":

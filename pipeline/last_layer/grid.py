@@ -82,7 +82,18 @@ def fit_grid(
 
 def scores_of_test_split(features: Artefact, heads: Heads) -> Accuracy:
     """Worst-group and mean accuracy of heads (S, K, …) on the test split, (2, S, K)."""
+    return accuracy_on_test_split(features, heads)[0]
+
+
+def accuracy_on_test_split(features: Artefact, heads: Heads) -> tuple[Accuracy, Accuracy, list[str]]:
+    """The accuracies of heads (S, K, …) on the test split.
+
+    Returns:
+        Of the worst group and the mean, (2, S, K); of each group, (S, K, G); and the names of the groups, or
+        of the classes if groups are unknown.
+    """
     test = HeldOutSplit.to_measure(features, "test", CPU)
     # One setting at a time, so that the memory for logits does not grow with the grid.
-    scores = [np.stack(test.scores(heads.of_setting(k))) for k in range(heads.bias.shape[1])]
-    return np.concatenate(scores, axis=2)
+    found = [test.accuracy(heads.of_setting(k)) for k in range(heads.bias.shape[1])]
+    of_groups = np.concatenate(found, axis=1)
+    return np.stack(test.grouping.scores(of_groups)), of_groups, test.grouping.names

@@ -258,8 +258,9 @@ class _Cells(BaseModel):
 
 
 class SweepRow(_Cells):
-    """A row of sweep/mean.csv."""
+    """A row of sweep/mean.csv. The other columns are the accuracies of groups."""
 
+    __pydantic_extra__: dict[str, ShareOrNaN]
     alpha: Annotated[Weight | None, BeforeValidator(_cell)]
     beta: Annotated[Weight | None, BeforeValidator(_cell)]
     l2: Annotated[Weight | None, BeforeValidator(_cell)] = None

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from pipeline import store
 from pipeline.compute.context import Context
 from pipeline.compute.progress import log
-from pipeline.last_layer.grid import fit_grid, scores_of_test_split
+from pipeline.last_layer.grid import accuracy_on_test_split, fit_grid
 from pipeline.last_layer.heads import Heads
 from pipeline.metrics import Accuracy
 from pipeline.params.fit import FitParams
 from pipeline.params.selection import SelectionParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Opened
-from pipeline.results.choice import Candidate, by_criterion, by_diagnosis, names_of
+from pipeline.results.choice import OF_GROUP, Candidate, by_criterion, by_diagnosis, names_of
 from pipeline.results.diagnosis import diagnose
 
 NAMES = ("val_worst", "val_mean", "test_worst", "test_mean")
@@ -40,11 +40,12 @@ def sweep(
 
     The candidates are ERM as it is, (0, 0), the pairs of `params`, and if the diagnosis picks, its default,
     in this order; if l2 is auto, each pair with every l2. mean.csv has a row for each: alpha, beta, and l2 if
-    it is auto (empty for ERM); `val_worst`, `val_mean`, `test_worst`, `test_mean`, means over the seeds; and
-    `picked`, which is 1 for the one that is picked and 0 for the others. seeds.csv has a row for each
-    candidate and seed. metrics.json has the row of what was picked, in which `picked` is `erm` or `setting`;
-    `picked_by`, `criterion` or `diagnosis`; the scores of `erm` and of `plain`, the best with α = β = 0; the
-    `criterion`, of which `val_worst` and `val_mean` are; and `reason`, a sentence that says why.
+    it is auto (empty for ERM); `val_worst`, `val_mean`, `test_worst`, `test_mean`, means over the seeds;
+    `picked`, which is 1 for the one that is picked and 0 for the others; and `test_of_<name>`, the accuracy
+    of each test group (or class). seeds.csv has a row for each candidate and seed, without the groups.
+    metrics.json has the row of what was picked, in which `picked` is `erm` or `setting`; `picked_by`,
+    `criterion` or `diagnosis`; the scores of `erm` and of `plain`, the best with α = β = 0; the `criterion`,
+    of which `val_worst` and `val_mean` are; and `reason`, a sentence that says why.
 
     The rules are `choice.by_criterion` and `choice.by_diagnosis`. The criterion chooses epochs and l2 in
     either case. Only groups compare ERM with the others. With another criterion ERM has its `val_worst` and
@@ -57,8 +58,11 @@ def sweep(
     features, erm = given.file("features"), given.model("erm").head()
     few = fit.model_copy(update={"seeds": params.seeds, "average": params.average})
     grid = fit_grid(features, erm, few, params, selection.criterion, context.on)
-    of_settings = np.concatenate([grid.val, scores_of_test_split(features, grid.heads)])  # (NAMES, S, K)
-    of_erm = np.concatenate([grid.erm, scores_of_test_split(features, Heads.of(erm))[:, 0, 0]])  # (NAMES,)
+    test, of_groups, groups = accuracy_on_test_split(features, grid.heads)
+    test_of_erm, groups_of_erm, _ = accuracy_on_test_split(features, Heads.of(erm))
+    of_settings = np.concatenate([grid.val, test])  # (NAMES, S, K)
+    of_erm = np.concatenate([grid.erm, test_of_erm[:, 0, 0]])  # (NAMES,)
+    by_group = [*groups_of_erm[:, 0], *of_groups.mean(0)]  # (G,) for each candidate
     settings: list[Candidate] = [None, *grid.settings]
     names = names_of(l2=fit.l2 == "auto")
     found = [of_erm[:, None], *np.moveaxis(of_settings, 2, 0)]
@@ -85,7 +89,10 @@ def sweep(
     }
     with store.create_folder(out) as folder:
         store.write_csv(folder / "seeds.csv", _of_seeds(names, settings, found))
-        marked = [{**row, "picked": int(k == chosen)} for k, row in enumerate(means)]
+        marked: list[Row] = []
+        for k, (row, values) in enumerate(zip(means, by_group, strict=True)):
+            named = zip(groups, values.tolist(), strict=True)
+            marked.append({**row, "picked": int(k == chosen), **{OF_GROUP + name: v for name, v in named}})
         store.write_csv(folder / "mean.csv", marked)
         store.write_json(folder / "metrics.json", result)
     log.info("%s", reason)

@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from pipeline.steps.report.figures import ERM as ERM_COLOUR
-from pipeline.steps.report.figures import MAC as MAC_COLOUR
-from pipeline.steps.report.figures import canvas, svg
+from pipeline.steps.report.charts import ERM as ERM_COLOUR
+from pipeline.steps.report.charts import MAC as MAC_COLOUR
+from pipeline.steps.report.charts import SERIES, Chart, Scale
 from pipeline.study.names import ERM, MAC
 
-_GREY = "#666666"
+_WIDTH, _ROW, _LABELS = 720, 24, 270  # pixels
 
 
 def of_study(found: Mapping[str, Any]) -> str:
@@ -22,21 +20,31 @@ def of_study(found: Mapping[str, Any]) -> str:
         found: study.json.
     """
     variants = found["variants"]
-    rows = max(len(each["methods"]) for each in variants.values())
-    with canvas(7.2, len(variants) * (1.1 + 0.28 * rows), len(variants)) as (figure, panels):
-        for axes, (name, variant) in zip(panels, variants.items(), strict=True):
-            methods, key = variant["methods"], variant["worst"]
-            for place, (method, row) in enumerate(methods.items()):
-                y, worst = -place, row[key]
-                colour = {ERM: ERM_COLOUR, MAC: MAC_COLOUR}.get(method, _GREY)
-                dots = 100 * np.array(worst["runs"])
-                mean, low, high = (100 * worst[end] for end in ("mean", "low", "high"))
-                axes.plot([low, high], [y, y], color=colour, linewidth=1.2)
-                axes.plot([mean], [y], marker="|", markersize=13, markeredgewidth=2, color=colour)
-                axes.plot(dots, np.full(len(dots), y), "o", markersize=4.5, color=colour, alpha=0.6)
-            axes.set_yticks(-np.arange(len(methods)), [row["title"] for row in methods.values()])
-            axes.set_ylim(0.6 - len(methods), 0.6)
-            axes.set_xlabel(f"test {key.replace('_', ' ')} accuracy, %")
-            runs = len(variant["seeds"])
-            axes.set_title(f"{name}: {runs} ERM run{'s' if runs > 1 else ''}", fontsize=10)
-        return svg(figure)
+    heights = [_ROW * len(variant["methods"]) + 90 for variant in variants.values()]
+    chart = Chart(_WIDTH, sum(heights), "Worst test accuracy of every method in every run")
+    top = 0
+    for (name, variant), height in zip(variants.items(), heights, strict=True):
+        runs = len(variant["seeds"])
+        chart.text(10, top + 22, f"{name}: {runs} ERM run{'s' if runs > 1 else ''}", "strong")
+        _panel(chart, variant, top + 34)
+        top += height
+    return chart.alone()
+
+
+def _panel(chart: Chart, variant: Mapping[str, Any], top: float) -> None:
+    methods, key = variant["methods"], variant["worst"]
+    ends = list[float]()
+    for row in methods.values():
+        ends += [*row[key]["runs"], row[key]["low"], row[key]["high"]]
+    x = Scale(max(100 * min(ends) - 2, 0), min(100 * max(ends) + 2, 100), _LABELS, _WIDTH - 15)
+    bottom = top + _ROW * len(methods)
+    chart.x_axis(x, top, bottom, f"test {key.replace('_', ' ')} accuracy, %")
+    for place, (method, row) in enumerate(methods.items()):
+        y, worst = top + _ROW * (place + 0.5), row[key]
+        colour = {ERM: ERM_COLOUR, MAC: MAC_COLOUR}.get(method, SERIES[6])
+        chart.text(_LABELS - 12, y + 4, row["title"], "end")
+        chart.line(x(100 * worst["low"]), y, x(100 * worst["high"]), y, f"stroke {colour}")
+        mean = x(100 * worst["mean"])
+        chart.line(mean, y - 8, mean, y + 8, f"stroke thick {colour}")
+        for run in worst["runs"]:
+            chart.dot(x(100 * run), y, 3.5, f"seen-through {colour}")

@@ -184,6 +184,30 @@ def test_a_stage_whose_code_is_edited_while_it_runs_fails(
     project.succeed("retrain")  # does not use it
 
 
+def test_where_there_is_no_browser_open_says_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = list[str]()
+
+    def browse(uri: str) -> bool:
+        opened.append(uri)
+        return len(opened) == 1
+
+    monkeypatch.setattr("webbrowser.open", browse)
+    for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    page = tmp_path / "report.html"
+    monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1 50000 10.0.0.2 22")
+    frame._show(page)
+    assert opened == []
+    assert f":{page} to where one is" in capsys.readouterr().out
+    monkeypatch.setenv("BROWSER", "code")  # an editor that is connected passes pages on
+    frame._show(page)
+    assert (opened, capsys.readouterr().out) == ([page.as_uri()], "")
+    frame._show(page)  # this time it cannot be opened
+    assert f":{page} to where one is" in capsys.readouterr().out
+
+
 def test_a_time_that_cannot_be_recorded_fails_no_stage(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

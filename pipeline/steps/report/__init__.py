@@ -21,9 +21,11 @@ from pipeline.results.tables import worst_of
 from pipeline.results.verdict import ERM, Difference, more, points
 from pipeline.selection import SPOKEN, SPOKEN_MEAN
 from pipeline.steps.evaluate import whole
-from pipeline.steps.report import figures
-from pipeline.steps.report.figures import Drawing, Spoken
+from pipeline.steps.report import charts, figures
+from pipeline.steps.report.charts import Drawing
+from pipeline.steps.report.figures import Spoken
 from pipeline.steps.report.gallery import OUTCOMES, gallery
+from pipeline.steps.report.sweep_map import sweep_map
 from pipeline.steps.report.trade_offs import trade_offs
 
 if TYPE_CHECKING:
@@ -69,6 +71,9 @@ def _contents(given: Opened) -> dict[str, Any]:
     worst, _ = worst_of(metrics["erm"]["test"])
     pairs = [(row["actual"], row["predicted"]) for row in confusion]
     return {
+        "light": charts.variables(dark=False),
+        "dark": charts.variables(dark=True),
+        "rules": charts.RULES,
         "dataset": given.stated("images", "name"),
         "architecture": erm.spec.architecture,
         "metrics": metrics,
@@ -87,7 +92,7 @@ def _contents(given: Opened) -> dict[str, Any]:
         "table_1": coverage,
         "table_1_mean": _mean_coverage(coverage),
         "choice": choice,
-        **_sweep(given),
+        **_sweep(given, worst.replace("_", " ")),
         "learning_curves": figures.learning_curves(
             given.rows_of_csv("erm", "history.csv"), _spoken(given.stated("erm", "selection", "criterion"))
         ),
@@ -193,12 +198,14 @@ def _retraining_curves(given: Opened, choice: Choice) -> dict[str, Any]:
     return {"retraining_curves": figures.retraining_curves(history, _spoken(spoken)), "no_curves": why}
 
 
-def _sweep(given: Opened) -> dict[str, Any]:
-    """What the sweep picked, its figure, and what its scores on validation are, in words."""
+def _sweep(given: Opened, worst: str) -> dict[str, Any]:
+    """What the sweep picked, and its maps; `worst` is what is worst on the test split, in words."""
     table = given.table("sweep")
     spoken = _spoken(table.values["criterion"])
-    maps = figures.sweep_maps(given.rows_of_csv("sweep", "mean.csv"), spoken)
-    return {"sweep": table.values, "sweep_spoken": spoken, "sweep_maps": maps}
+    return {
+        "sweep": table.values,
+        "sweep_map": sweep_map(given.rows_of_csv("sweep", "mean.csv"), spoken, worst),
+    }
 
 
 def _spoken(criterion: "Criterion") -> Spoken:

@@ -1,49 +1,17 @@
-"""The report's figures, as SVG by matplotlib. Text stays text, so that browsers can show any script."""
+"""The report's figures. Numbers that are shown as a grid are tables, with a colour in each cell."""
 
-import base64
-import io
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pipeline.errors import printable
+from pipeline.steps.report.charts import ERM, MAC, SERIES, Chart, Drawing, Scale
 from pipeline.steps.report.trade_offs import TradeOff
 
-ERM, MAC = "#8a6d3b", "#1f6f8b"
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "mac",  # the same figure has the same bytes
-    "text.parse_math": False,  # a class may be called $x$
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#e3e3e3",
-}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure for the page.
-
-    Attributes:
-        uri: the SVG as a data URI.
-        alt: what it shows, in words.
-    """
-
-    uri: str
-    alt: str
+_WIDTH = 400  # pixels, so that text can be read on a phone
 
 
 @dataclass(frozen=True)
@@ -54,29 +22,19 @@ class Spoken:
     mean: str
 
 
-@contextmanager
-def canvas(width: float, height: float, rows: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of `rows` panels, sizes in inches."""
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the letters
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, list(np.atleast_1d(figure.subplots(rows, 1)))
+@dataclass(frozen=True)
+class Confusion:
+    """The number of test images by true class and by the class that MaC predicts.
 
+    Attributes:
+        count: (C, C) int, `share` of the true class in [0, 1].
+        alt: what it shows, in words.
+    """
 
-def svg(figure: Figure) -> str:
-    """A figure as SVG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return printable(buffer.getvalue().decode(), kept="\n\t")  # XML cannot hold terminal codes
-
-
-def _drawing(figure: Figure, alt: str) -> Drawing:
-    return Drawing("data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode(), alt)
-
-
-def _percent(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
-    """One value of each row, in percent."""
-    return np.array([100 * row[key] for row in rows])
+    classes: Sequence[str]
+    count: list[list[int]]
+    share: list[list[float]]
+    alt: str
 
 
 def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mapping[str, float]]) -> Drawing:
@@ -86,133 +44,99 @@ def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mappin
         erm: accuracy of each group, in [0, 1].
         mac: `mean` and `std` of each group, in [0, 1].
     """
-    with canvas(4.8, 1.2 + 0.5 * len(groups)) as (figure, (axes,)):
-        y = np.arange(len(groups))[::-1]
-        mean, std = (_percent(mac, key) for key in ("mean", "std"))
-        axes.barh(y + 0.2, 100 * np.array(erm), 0.38, color=ERM, label="ERM")
-        axes.barh(y - 0.2, mean, 0.38, xerr=std, color=MAC, label="MaC", ecolor="#333333", capsize=3)
-        axes.set_yticks(y, groups)
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("test accuracy, %")
-        axes.grid(visible=False, axis="y")
-        figure.legend(loc="outside upper right", ncols=2, frameon=False)
-        said = []
-        for group, before, after in zip(groups, erm, mean, strict=True):
-            said.append(f"{group}: ERM {100 * before:.1f}, MaC {after:.1f}")
-        return _drawing(figure, "Test accuracy by group, percent. " + "; ".join(said))
+    said = []
+    for group, before, after in zip(groups, erm, mac, strict=True):
+        said.append(f"{group}: ERM {100 * before:.1f}, MaC {100 * after['mean']:.1f}")
+    row = 56
+    bottom = row * len(groups)
+    chart = Chart(_WIDTH, bottom + 38, "Test accuracy by group, percent. " + "; ".join(said))
+    x = Scale(0, 100, 4, _WIDTH - 45)
+    chart.x_axis(x, 0, bottom, "test accuracy, %")
+    for place, (group, before, after) in enumerate(zip(groups, erm, mac, strict=True)):
+        top = row * place
+        chart.text(3, top + 14, group, "strong")
+        mean, std = 100 * after["mean"], 100 * after["std"]
+        for y, value, end, colour in ((19, 100 * before, 0.0, ERM), (34, mean, std, MAC)):
+            if np.isfinite(value):
+                chart.bar(x(0), x(value), top + y, 13, f"bar {colour}")
+                chart.text(x(min(value + end, 100)) + 6, top + y + 11, f"{value:.1f}")
+        if std > 0:
+            low, high = x(mean - std), x(min(mean + std, 100))
+            chart.line(low, top + 40.5, high, top + 40.5, "whisker")
+            for end in (low, high):
+                chart.line(end, top + 37, end, top + 44, "whisker")
+    return chart.drawn([("ERM", ERM), ("MaC", MAC)])
 
 
-def sweep_maps(rows: Sequence[Mapping[str, Any]], spoken: Spoken) -> Drawing:
-    """Worst accuracy for every α and β; validation above, test below (paper Figure 2).
-
-    Args:
-        rows: one for each pair, with `alpha`, `beta`, `val_worst`, `val_mean`, `test_worst` and `picked`; and
-            one for ERM as it is, whose alpha and beta are None. If they have an `l2`, those are drawn that
-            have the l2 of the best one.
-        spoken: what `val_worst` is.
-    """
-    erm, pairs, l2 = _erm_and_pairs(rows)
-    alphas, betas = sorted({row["alpha"] for row in pairs}), sorted({row["beta"] for row in pairs})
-    picked = next(row for row in rows if row["picked"])
-    star = None if picked is erm else (alphas.index(picked["alpha"]), betas.index(picked["beta"]))
-    penalty = "" if l2 is None else f", l2 = {l2:g}"
-    with canvas(1.1 + 0.6 * len(betas), 2 * (1 + 0.42 * len(alphas)), 2) as (figure, (upper, lower)):
-        for axes, key, title in (
-            (upper, "val_worst", "validation"),
-            (lower, "test_worst", "test (shown)"),
-        ):
-            values = np.full((len(alphas), len(betas)), np.nan)
-            for row in pairs:
-                values[alphas.index(row["alpha"]), betas.index(row["beta"])] = 100 * row[key]
-            _heat_map(axes, values, star)
-            axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
-            axes.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
-            axes.set_xlabel("β (combined)")
-            axes.set_ylabel("α (masked)")
-            as_it_is = f"ERM as it is: {100 * erm[key]:.1f}{'*' if picked is erm else ''}"
-            axes.set_title(f"{title}{penalty}\n{as_it_is}", fontsize=10)
-        weights = f"alpha {picked['alpha']:g}, beta {picked['beta']:g}{penalty}" if star else "ERM as it is"
-        alt = (
-            f"Worst accuracy for every alpha and beta{penalty}; on validation: {spoken.worst}. "
-            f"The sweep picks {weights}: {100 * picked['val_worst']:.1f} percent on validation, "
-            f"{100 * picked['test_worst']:.1f} on test; ERM as it is has {100 * erm['val_worst']:.1f} "
-            f"and {100 * erm['test_worst']:.1f}."
-        )
-        return _drawing(figure, alt)
-
-
-def _erm_and_pairs(
-    rows: Sequence[Mapping[str, Any]],
-) -> tuple[Mapping[str, Any], list[Mapping[str, Any]], float | None]:
-    """The row of ERM as it is; those of the pairs of α and β with the l2 of the best one; this l2, if any."""
-    (erm,) = (row for row in rows if row["alpha"] is None)
-    settings = [row for row in rows if row is not erm]
-    picked = [row for row in settings if row["picked"]]
-    best = picked[0] if picked else max(settings, key=lambda row: (row["val_worst"], row["val_mean"]))
-    l2 = best.get("l2")
-    return erm, [row for row in settings if row.get("l2") == l2], l2
-
-
-def _heat_map(axes: Axes, values: np.ndarray[Any, Any], star: tuple[int, int] | None) -> None:
-    """Numbers on colours; the number at `star` has an asterisk. A pair that was not tried (NaN) is empty."""
-    axes.imshow(values, cmap="viridis", origin="lower", aspect="auto")
-    axes.grid(visible=False)
-    middle = (np.nanmin(values) + np.nanmax(values)) / 2
-    for row, column in np.argwhere(~np.isnan(values)).tolist():
-        value = values[row, column]
-        text = f"{value:.1f}*" if (row, column) == star else f"{value:.1f}"
-        colour = "black" if value > middle else "white"
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-
-
-def learning_curves(history: Sequence[Mapping[str, str]], spoken: Spoken) -> Drawing:
+def learning_curves(history: Sequence[Mapping[str, Any]], spoken: Spoken) -> Drawing:
     """ERM's validation accuracy by epoch, worst and mean, by what chooses.
 
     Args:
         history: rows of history.csv.
         spoken: what `val_worst` and `val_mean` are.
     """
-    epochs = [int(row["epoch"]) for row in history]
-    with canvas(4.6, 2.8) as (figure, (axes,)):
-        for key, label, colour in (("val_mean", spoken.mean, "#555555"), ("val_worst", "worst", ERM)):
-            accuracy = [100 * float(row[key]) for row in history]
-            axes.plot(epochs, accuracy, marker="o", markersize=3, color=colour, label=label)
-        alt = f"ERM training, validation by epoch: {spoken.worst}, and {spoken.mean}"
-        return _curves(figure, axes, alt, history)
+    alt = f"ERM training, validation by epoch: {spoken.worst}, and {spoken.mean}"
+    chart, x, y = _epochs(alt, history, ("val_worst", "val_mean"))
+    for key, colour in (("val_mean", SERIES[6]), ("val_worst", ERM)):
+        points = [(x(row["epoch"]), y(100 * row[key])) for row in history if np.isfinite(row[key])]
+        chart.path(points, f"stroke {colour}")
+        for at in points:
+            chart.dot(*at, 2.5, f"dot {colour}")
+    return chart.drawn([(spoken.worst, ERM), (spoken.mean, SERIES[6])])
 
 
-def retraining_curves(history: Sequence[Mapping[str, str]], spoken: Spoken) -> Drawing:
-    """The worst accuracy on validation of every fit, by epoch of retraining.
+def retraining_curves(history: Sequence[Mapping[str, Any]], spoken: Spoken) -> Drawing:
+    """The worst accuracy on validation by epoch of retraining: the median of all fits, and bands.
+
+    Half of the fits are in the darker band, all of them in the lighter one.
 
     Args:
         history: rows of history.csv, of all seeds.
         spoken: what `val_worst` is.
     """
-    seeds = sorted({row["seed"] for row in history}, key=int)
-    with canvas(4.6, 2.8) as (figure, (axes,)):
-        for seed in seeds:
-            of_seed = [row for row in history if row["seed"] == seed]
-            epochs = [int(row["epoch"]) for row in of_seed]
-            worst = [100 * float(row["val_worst"]) for row in of_seed]
-            label = f"seed {seed}" if len(seeds) <= 8 else None
-            axes.plot(epochs, worst, marker="o", markersize=3, linewidth=1, label=label)
-        alt = f"Retraining, validation by epoch: {spoken.worst}"
-        return _curves(figure, axes, f"{alt}, a line for each of {len(seeds)} fits", history)
+    by_epoch = defaultdict(list)
+    for row in history:
+        by_epoch[row["epoch"]].append(100 * row["val_worst"])
+    epochs, fits = sorted(by_epoch), len({row["seed"] for row in history})
+    alt = f"Retraining, validation by epoch: {spoken.worst}, the median of {fits} fits and where all are"
+    chart, x, y = _epochs(alt, history, ("val_worst",))
+    at = np.array([np.quantile(by_epoch[epoch], (0, 0.25, 0.5, 0.75, 1)) for epoch in epochs])
+    across = [x(epoch) for epoch in epochs]
+    for low, high in ((0, 4), (1, 3)):
+        upper = list(zip(across, map(y, at[:, high]), strict=True))
+        lower = list(zip(across, map(y, at[:, low]), strict=True))
+        chart.path([*upper, *reversed(lower)], f"faint {MAC}")
+    middle = list(zip(across, map(y, at[:, 2]), strict=True))
+    chart.path(middle, f"stroke thick {MAC}")
+    for each in middle:
+        chart.dot(*each, 3, f"dot {MAC}")
+    return chart.drawn([(f"median of {fits} fits; half of them in the darker band, all in the lighter", MAC)])
 
 
-def _curves(figure: Figure, axes: Axes, alt: str, history: Sequence[Mapping[str, str]]) -> Drawing:
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("validation accuracy, %")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8)
+def _epochs(
+    alt: str, history: Sequence[Mapping[str, Any]], keys: Sequence[str]
+) -> tuple[Chart, Scale, Scale]:
+    """A chart by epoch, and its scales."""
     last = max(history, key=lambda row: int(row["epoch"]))
-    worst = 100 * float(last["val_worst"])
-    return _drawing(figure, f"{alt}. In the last epoch, {last['epoch']}: worst {worst:.1f} percent.")
+    alt += f". In the last epoch, {last['epoch']}: worst {100 * last['val_worst']:.1f} percent."
+    height = 270
+    chart = Chart(_WIDTH, height, alt)
+    values = np.concatenate([_percent(history, key) for key in keys])
+    y = Scale(max(float(np.nanmin(values)) - 3, 0), min(float(np.nanmax(values)) + 3, 100), height - 42, 24)
+    epochs = [row["epoch"] for row in history]
+    x = Scale(min(epochs), max(epochs), 40, _WIDTH - 10)
+    chart.x_axis(x, y.end, y.start, "epoch", step=1)
+    chart.y_axis(y, 34, _WIDTH, "validation accuracy, %")
+    return chart, x, y
 
 
-def confusion(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> Drawing:
-    """The number of test images by true class and by the class that MaC predicts.
+def _percent(rows: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
+    """One value of each row, in percent."""
+    return np.array([100 * row[key] for row in rows])
+
+
+def confusion(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> Confusion:
+    """The test images by class.
 
     Args:
         pairs: true class and predicted class of each image.
@@ -220,19 +144,10 @@ def confusion(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> Drawi
     count = np.zeros((len(classes), len(classes)), int)
     for actual, seen in pairs:
         count[classes.index(actual), classes.index(seen)] += 1
-    with canvas(2.2 + 0.9 * len(classes), 1.6 + 0.6 * len(classes)) as (figure, (axes,)):
-        share = count / count.sum(1, keepdims=True).clip(1)
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for (row, column), n in np.ndenumerate(count):
-            colour = "white" if share[row, column] > 0.5 else "black"
-            axes.text(column, row, str(n), ha="center", va="center", color=colour)
-        axes.set_xticks(range(len(classes)), classes, rotation=30 if len(classes) > 3 else 0)
-        axes.set_yticks(range(len(classes)), classes)
-        axes.set_xlabel("MaC sees")
-        axes.set_ylabel("true class")
-        axes.grid(visible=False)
-        said = [f"{name}: {count[i, i]} of {count[i].sum()} right" for i, name in enumerate(classes)]
-        return _drawing(figure, "Confusion matrix of MaC on the test split. " + "; ".join(said))
+    share = count / count.sum(1, keepdims=True).clip(1)
+    said = [f"{name}: {count[i, i]} of {count[i].sum()} right" for i, name in enumerate(classes)]
+    alt = "Confusion matrix of MaC on the test split. " + "; ".join(said)
+    return Confusion(classes, count.tolist(), share.tolist(), alt)
 
 
 def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
@@ -241,21 +156,25 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
     Args:
         rows: one for each difference, with `name`, `mean`, `low` and `high`.
     """
-    with canvas(4.8, 1 + 0.65 * len(rows)) as (figure, (axes,)):
-        y = np.arange(len(rows))[::-1]
-        mean, low, high = (_percent(rows, key) for key in ("mean", "low", "high"))
-        axes.errorbar(mean, y, xerr=[mean - low, high - mean], fmt="o", color=MAC, capsize=4)
-        axes.axvline(0, color="#555555", linewidth=1)
-        axes.set_yticks([])
-        axes.set_ylim(-0.5, len(rows) - 0.3)
-        axes.set_xlabel("difference in test worst-group accuracy, points")
-        said = []
-        for number, row in enumerate(rows):
-            at = y[number] + 0.25
-            axes.text(0, at, str(row["name"]), transform=axes.get_yaxis_transform(), fontsize=9)
-            interval = f"{low[number]:+.1f} to {high[number]:+.1f}"
-            said.append(f"{row['name']}: {mean[number]:+.1f} ({interval})")
-        return _drawing(figure, "Mask ablation, paired differences. " + "; ".join(said))
+    ends = np.stack([_percent(rows, key) for key in ("mean", "low", "high")], axis=1)
+    said = []
+    for row, (mean, low, high) in zip(rows, ends, strict=True):
+        said.append(f"{row['name']}: {mean:+.1f} ({low:+.1f} to {high:+.1f})")
+    height = 44
+    bottom = height * len(rows) + 4
+    chart = Chart(_WIDTH, bottom + 38, "Mask ablation, paired differences. " + "; ".join(said))
+    shown = np.array([0.0, *np.ravel(ends)])
+    x = Scale(float(shown.min()) - 1, float(shown.max()) + 1, 10, _WIDTH - 10)
+    chart.x_axis(x, 0, bottom, "difference in test worst-group accuracy, points")
+    chart.line(x(0), 0, x(0), bottom, "zero")
+    for place, (row, (mean, low, high)) in enumerate(zip(rows, ends, strict=True)):
+        y = height * place + 31
+        chart.text(3, y - 16, str(row["name"]), "")
+        chart.line(x(low), y, x(high), y, f"stroke {MAC}")
+        for end in (low, high):
+            chart.line(x(end), y - 4, x(end), y + 4, f"stroke {MAC}")
+        chart.dot(x(mean), y, 4, f"dot {MAC}")
+    return chart.drawn()
 
 
 def trade_offs(methods: Sequence[TradeOff]) -> Drawing:
@@ -263,25 +182,26 @@ def trade_offs(methods: Sequence[TradeOff]) -> Drawing:
 
     The accuracies without scaling are points.
     """
-    with canvas(6.4, 4.2) as (figure, (axes,)):
-        shown = 100 * np.concatenate([[*method.envelope, method.at] for method in methods])
-        (left, bottom), (right, top) = shown.min(0) - 2, shown.max(0) + 2
-        said = []
-        for number, method in enumerate(methods):
-            colour = {"ERM": ERM, "MaC": MAC}.get(method.title, f"C{number % 10}")
-            style = "-" if number < 10 else "--"
-            width = 2.5 if method.title in ("ERM", "MaC") else 1.2
-            mean, worst = 100 * method.envelope.T
-            # Any lower mean is had by the first point, and a higher one than the last by none.
-            x, y = np.array([left, *mean, mean[-1]]), np.array([worst[0], *worst, bottom])
-            label = f"{method.title} {100 * method.coverage:.1f}"
-            axes.step(x, y, style, where="pre", color=colour, linewidth=width, label=label)
-            axes.plot(*(100 * method.at), marker="o", markersize=5, color=colour)
-            said.append(label)
-        axes.set_xlim(left, right)
-        axes.set_ylim(bottom, top)
-        axes.set_xlabel("mean test accuracy, %")
-        axes.set_ylabel("worst test accuracy, %")
-        figure.legend(loc="outside right upper", frameon=False, fontsize=8, title="robust coverage, %")
-        alt = "Worst against mean test accuracy of each method as its classes are scaled. Robust coverage: "
-        return _drawing(figure, alt + "; ".join(said))
+    labels = [f"{method.title} {100 * method.coverage:.1f}" for method in methods]
+    alt = "Worst against mean test accuracy of each method as its classes are scaled. Robust coverage: "
+    chart = Chart(420, 310, alt + "; ".join(labels))
+    shown: NDArray[np.float64] = 100 * np.concatenate([[*method.envelope, method.at] for method in methods])
+    (left, bottom), (right, top) = shown.min(0) - 2, shown.max(0) + 2
+    x, y = Scale(left, right, 36, 412), Scale(bottom, top, 268, 24)
+    chart.x_axis(x, 24, 268, "mean test accuracy, %")
+    chart.y_axis(y, 36, 412, "worst test accuracy, %")
+    legend = []
+    for number, (method, label) in enumerate(zip(methods, labels, strict=True)):
+        named = {"ERM": ERM, "MaC": MAC}.get(method.title)
+        colour = named or SERIES[(number - 2) % len(SERIES)]
+        style = "thick" if named else "dashed" if number - 2 >= len(SERIES) else ""
+        # Any lower mean is had by the first point, and a higher one than the last by none.
+        points = [(x(left), y(100 * method.envelope[0, 1]))]
+        for mean, worst in 100 * method.envelope:
+            points += [(points[-1][0], y(worst)), (x(mean), y(worst))]
+        points.append((points[-1][0], y(bottom)))
+        chart.path(list(dict.fromkeys(points)), f"stroke {style} {colour}")
+        mean, worst = 100 * method.at
+        chart.dot(x(mean), y(worst), 5 if named else 3.5, f"dot {colour}")
+        legend.append((label, colour))
+    return chart.drawn(legend)

@@ -41,7 +41,7 @@ def test_the_report_shows_them_all(compared: Project) -> None:
         assert words in text
     page = Page(compared.path("comparison_report").read_text())
     said = "true masks − xgradcam (MaC): +10.0 (-10.0 to +30.0)"
-    assert any(said in str(image["alt"]) for image in page.all("img"))
+    assert any(said in str(figure["aria-label"]) for figure in page.all("svg"))
     assert "dvc repro data/comparison" not in text
 
 

@@ -1,6 +1,5 @@
 """The page: complete, self-contained, escaped, and alive in a browser."""
 
-import base64
 import html
 import json
 import re
@@ -8,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import graph, selection
 from pipeline.compute.context import Context
@@ -31,12 +33,14 @@ from pipeline.results.verdict import more, points
 from pipeline.steps.evaluate import measure, whole
 from pipeline.steps.examples import examples
 from pipeline.steps.report import figures, report, timings
-from pipeline.steps.report.gallery import OUTCOMES, gallery
+from pipeline.steps.report.charts import COLOURS, ERM, MAC, SERIES, Scale
+from pipeline.steps.report.gallery import OUTCOMES, SIDE, encoded, gallery
+from pipeline.steps.report.sweep_map import sweep_map
 from pipeline.steps.report.trade_offs import trade_offs
 from pipeline.steps.retrain import retrain
 from pipeline.steps.sweep import sweep
 from tests import cached, made_up
-from tests.conftest import restate
+from tests.conftest import default_params, restate
 from tests.page import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -53,6 +57,11 @@ def show(project: Project, training: int = 8, mistakes: int = 6) -> None:
         examples(given, project.path("examples"), params, context)
     with project.open(*graph.stage("report").needs) as given:
         report(given, project.path("report"), context)
+
+
+def drawn(text: str) -> list[str]:
+    """What the page's figures show, in words."""
+    return [str(figure["aria-label"]) for figure in Page(text).all("svg")]
 
 
 def text_of(project: Project) -> str:
@@ -184,7 +193,7 @@ def test_the_curves_are_those_of_the_heads_that_are_shown(reported: Project) -> 
         f"ERM {100 * erm.coverage:.1f}; MaC {100 * mac.coverage:.1f}; DFR"
         in figures.trade_offs([erm, mac, dfr]).alt
     )
-    assert any("Robust coverage: ERM" in (image["alt"] or "") for image in Page(text_of(reported)).all("img"))
+    assert any("Robust coverage: ERM" in said for said in drawn(text_of(reported)))
 
 
 def test_timings_are_in_the_order_of_the_stages(reported: Project) -> None:
@@ -211,9 +220,8 @@ def test_a_page_of_erm_as_it_is(own_artefacts: Project) -> None:
     assert f"MaC: {NOT_RETRAINED}; one head." in text
     assert f"MaC on this page: {NOT_RETRAINED}." in text
     assert "alpha null" not in text
-    said = [image["alt"] or "" for image in Page(text_of(own_artefacts)).all("img")]
-    assert any("The sweep picks ERM as it is: 50.0 percent on validation" in alt for alt in said)
-    assert not any("Retraining, validation" in alt for alt in said)
+    assert "The sweep picks ERM as it is: 50.0 percent on validation" in text
+    assert not any("Retraining, validation" in said for said in drawn(text_of(own_artefacts)))
 
 
 def test_a_page_where_l2_was_picked(own_artefacts: Project) -> None:
@@ -232,9 +240,9 @@ def test_a_page_where_l2_was_picked(own_artefacts: Project) -> None:
         l2 = given.table("sweep").values["l2"]
     show(own_artefacts, 2, 2)
     page = Page(text_of(own_artefacts))
-    assert "For every α and β at the l2 that was picked" in page.text
+    assert "Every α and β at the l2 that was picked" in page.text
     assert f", l2 = {l2:g}" in page.text.partition("MaC on this page:")[2]
-    assert any(f"every alpha and beta, l2 = {l2:g}; on" in (image["alt"] or "") for image in page.all("img"))
+    assert f"every alpha and beta, l2 = {l2:g}; on" in page.text
 
 
 def test_a_verdict_that_fails_is_said_at_the_top(
@@ -253,7 +261,7 @@ def test_where_rows_weigh_the_page_says_so(tmp_path: Path) -> None:
     show(project, 2, 2)
     text = " ".join(Page(text_of(project)).text.split())
     for name in (selection.SPOKEN["soft_errors"], "weighted mean"):
-        assert f"validation: {name}, %" in text
+        assert f"validation: {name}" in text
 
 
 def test_artefacts_that_do_not_belong_together_are_refused(reported: Project, tmp_path: Path) -> None:
@@ -331,10 +339,9 @@ def test_figures_take_any_name() -> None:
     groups = ["$\\frac{", "</text><script>", "鳥", "a\x1b[31mb\u202ec", "&lt;", "_^{", "a\tb"]
     count = len(groups)
     drawing = figures.group_bars(groups, [0.5] * count, [{"mean": 0.6, "std": 0.1}] * count)
-    assert drawing.uri == figures.group_bars(groups, [0.5] * count, [{"mean": 0.6, "std": 0.1}] * count).uri
+    assert drawing == figures.group_bars(groups, [0.5] * count, [{"mean": 0.6, "std": 0.1}] * count)
     assert "鳥: ERM 50.0, MaC 60.0" in drawing.alt
-    svg = ElementTree.fromstring(base64.b64decode(drawing.uri.partition(",")[2]))
-    texts = ["".join(node.itertext()).strip() for node in svg.iter("{http://www.w3.org/2000/svg}text")]
+    texts = [node.text for node in ElementTree.fromstring(drawing.svg).iter("text")]
     assert {*groups[:3], "a\\x1b[31mb\\u202ec", "&lt;", "_^{"} <= set(texts)
 
 
@@ -356,39 +363,150 @@ def test_figures_say_in_words_what_they_show() -> None:
                 }
             )
     spoken = figures.Spoken("worst class, doubted rows more", "weighted mean")
-    said = figures.sweep_maps(rows, spoken).alt
+    said = sweep_map(rows, spoken, "worst class").alt
     assert "on validation: worst class, doubted rows more." in said
     assert "picks alpha 1, beta 2: 75.0 percent on validation, 37.5 on test" in said
     assert "ERM as it is has 50.0 and 25.0" in said
     rows[0]["picked"], rows[-1]["picked"] = 1, 0
     del rows[2]  # not every pair was tried
     assert (
-        "picks ERM as it is: 50.0 percent on validation, 25.0 on test" in figures.sweep_maps(rows, spoken).alt
+        "picks ERM as it is: 50.0 percent on validation, 25.0 on test"
+        in sweep_map(rows, spoken, "worst class").alt
     )
     other = [{**row, "val_worst": row["val_worst"] + 0.1, "picked": 0} for row in rows[1:]]
     with_l2 = [{**row, "l2": 0.3} for row in rows[1:]] + [{**row, "l2": 3.0} for row in other]
     # ERM as it is was picked: the l2 of the best pair is drawn. Else, the l2 of what was picked.
     erm = {**rows[0], "l2": None}
-    assert "for every alpha and beta, l2 = 3; on" in figures.sweep_maps([erm, *with_l2], spoken).alt
+    assert "for every alpha and beta, l2 = 3; on" in sweep_map([erm, *with_l2], spoken, "worst class").alt
     with_l2[-4]["picked"], erm["picked"] = 1, 0
-    said = figures.sweep_maps([erm, *with_l2], spoken).alt
+    said = sweep_map([erm, *with_l2], spoken, "worst class").alt
     assert "for every alpha and beta, l2 = 0.3; on" in said
     assert "picks alpha 1, beta 2, l2 = 0.3: 75.0 percent" in said
     pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")]
     assert "a: 1 of 2 right; b: 2 of 2 right" in figures.confusion(pairs, ["a", "b"]).alt
     difference = {"name": "one − other", "mean": 0.1, "low": -0.05, "high": 0.25}
     assert "one − other: +10.0 (-5.0 to +25.0)" in figures.differences([difference]).alt
-    history = [
-        {"seed": str(s), "epoch": str(e), "val_worst": str(e / 10), "val_mean": "0.5"}
-        for s in (0, 1)
-        for e in (1, 2)
-    ]
+    history = [{"seed": s, "epoch": e, "val_worst": e / 10, "val_mean": 0.5} for s in (0, 1) for e in (1, 2)]
     assert (
-        "a line for each of 2 fits. In the last epoch, 2: worst 20.0 percent."
+        "the median of 2 fits and where all are. In the last epoch, 2: worst 20.0 percent."
         in figures.retraining_curves(history, spoken).alt
     )
     said = figures.learning_curves(history[:2], spoken).alt
     assert "ERM training, validation by epoch: worst class, doubted rows more, and weighted mean." in said
+
+
+def test_curves_are_the_median_and_bands_of_all_fits() -> None:
+    history = []
+    for seed, worst in enumerate((0.1, 0.3, 0.4, 0.5, 0.9)):
+        for epoch in (1, 2):
+            history.append({"seed": seed, "epoch": epoch, "val_worst": worst, "val_mean": worst})
+    drawing = figures.retraining_curves(history, figures.Spoken("worst group", "mean"))
+    outer, inner, median = (
+        np.unique(re.findall(r",([\d.]+)", path.get("d", ""))).astype(float)
+        for path in ElementTree.fromstring(drawing.svg).iter("path")
+    )
+    # 10 to 90 % with 3 points around them are 24 to 228 pixels from the top.
+    expected = np.interp([10, 90, 30, 50, 40], [7, 93], [228, 24])
+    assert np.sort([*outer, *inner, *median]) == pytest.approx(np.sort(expected), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step", "expected"),
+    [
+        (0, 100, 0, [0, 20, 40, 60, 80, 100]),
+        (1, 3, 1, [1, 2, 3]),
+        (7, 7, 1, [7]),
+        (-1.2, 2, 0, [-1, 0, 1, 2]),
+    ],
+)
+def test_axes_have_round_numbers(low: float, high: float, step: float, expected: list[float]) -> None:
+    assert Scale(low, high, 0, 1).ticks(step=step) == pytest.approx(expected)
+
+
+def test_a_button_has_what_the_sweep_says_of_its_setting(own_artefacts: Project) -> None:
+    file = own_artefacts.path("sweep") / "mean.csv"
+    header, *lines = file.read_text().splitlines()
+    lines = [f"{line},{number / 10},nan" for number, line in enumerate(lines)]
+    file.write_text("\n".join([f"{header},test_of_<b>,test_of_empty", *lines]) + "\n")
+    show(own_artefacts, 0, 0)
+    text = text_of(own_artefacts)
+    buttons = [button for button in Page(text).all("button") if "data-setting" in button]
+    values = {button["data-setting"]: button["data-values"] for button in buttons}
+    assert len(buttons) == 2 * 4 + 1  # a map of validation and one of test, and ERM
+    assert values["ERM as it is"] == "50.0 60.0 40.0 70.0 0.0 -"
+    assert values["α 0, β 2"] == "50.0 60.0 40.0 70.0 20.0 -"
+    (pressed,) = {button["data-setting"] for button in buttons if button["aria-pressed"] == "true"}
+    assert pressed == "α 1, β 2"
+    assert "test: &lt;b&gt;" in text
+    file.write_text(file.read_text().replace("nan", "much"))
+    with pytest.raises(MacError, match=r"mean.csv: damaged .line 2: test_of_empty: .*; run 'mac sweep'"):
+        show(own_artefacts, 0, 0)
+
+
+def contrast(one: str, other: str) -> float:
+    """By WCAG 2.1, of two colours #rrggbb."""
+    luminance = []
+    for colour in (one, other):
+        channels = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        luminance.append(float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05)
+    return max(luminance) / min(luminance)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_colours_can_be_told_from_the_paper(dark: bool) -> None:
+    colour = {name: pair[dark] for name, pair in COLOURS.items()}
+    for name in ("ink", "dim", "accent", "good", "bad"):
+        assert contrast(colour[name], colour["paper"]) >= 4.5, name
+        assert contrast(colour[name], colour["soft"]) >= 4.5, name
+    for name in (ERM, MAC, *SERIES):
+        assert contrast(colour[name], colour["paper"]) >= 3, name
+    # The deepest cell of a map.
+    mixed = [round(0.52 * int(colour["accent"][at : at + 2], 16)) for at in (1, 3, 5)]
+    paper = [round(0.48 * int(colour["paper"][at : at + 2], 16)) for at in (1, 3, 5)]
+    deepest = "#" + "".join(f"{a + b:02x}" for a, b in zip(mixed, paper, strict=True))
+    assert contrast(colour["ink"], deepest) >= 4.5
+
+
+def test_all_colours_are_the_page_s_own(reported: Project) -> None:
+    text = text_of(reported)
+    light, dark = re.findall(r":root {(.*?)}", text)
+    assert set(re.findall(r"var\(--([\w-]+)\)", text)) - {"depth", "at"} <= set(COLOURS)
+    for name, (in_light, in_dark) in COLOURS.items():
+        assert f"--{name}: {in_light};" in light
+        assert f"--{name}: {in_dark};" in dark
+    body = text.partition("<body>")[2].partition("<script>")[0]
+    assert not re.search(r"(fill|stroke|color|background)[=:]", body)  # no figure has a colour of its own
+    for drawing in re.findall(r"<svg.*?</svg>", body, re.DOTALL):
+        ElementTree.fromstring(drawing)
+
+
+def test_headings_tables_and_links_are_in_order(reported: Project) -> None:
+    page = Page(text_of(reported))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert all(cell.get("scope") in ("row", "col") for cell in page.all("th"))
+    names = [str(attributes["id"]) for _, attributes in page.tags if "id" in attributes]
+    assert len(set(names)) == len(names)
+    assert {str(link["href"]) for link in page.all("a")} <= {f"#{name}" for name in names}
+    pictures = [image for image in page.all("img") if image.get("width")]
+    assert len(pictures) == 8 * 5 + 6 * 3 == len(page.all("a")) - len(page.all("section"))
+
+
+def test_a_page_with_all_its_pictures_stays_below_5_mb(reported: Project) -> None:
+    """As many pictures as params.yaml asks for, each with more detail than a photo."""
+    text = text_of(reported)
+    pictures = re.findall(r"data:image/jpeg[^\"]*", text)
+    rest = len(text) - sum(map(len, pictures))
+    wanted = default_params()["examples"]
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (SIDE // 4, SIDE // 4, 3), dtype=np.uint8)
+    photo = np.asarray(Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    number = 5 * wanted["training"] + 3 * wanted["mistakes"]
+    assert rest < 200_000
+    assert rest + number * len(encoded(photo)) < 5_000_000
 
 
 SCRIPT = """
@@ -417,6 +535,21 @@ toggle.click();
 result.plain = one.src !== over && one.src === plain.src && toggle.getAttribute("aria-pressed");
 toggle.click();
 result.over = one.src === over && toggle.getAttribute("aria-pressed");
+const links = [...document.querySelectorAll(".panels a")];
+links[0].click();
+result.large = large.open && byId("picture").src === links[0].querySelector("img").src;
+const key = (name) => large.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
+key("ArrowLeft"); key("ArrowRight"); key("ArrowRight");
+result.next = byId("picture").src === links[2].querySelector("img").src && byId("picture").alt !== "";
+byId("close").click();
+result.closed = !large.open;
+const button = settings.find((each) => each.getAttribute("aria-pressed") !== "true");
+button.click();
+const bars = [...document.querySelectorAll(".setting tbody tr")];
+result.setting = byId("setting").textContent === button.dataset.setting
+  && bars.map((row) => row.querySelector("td.mac").textContent).join(" ") === button.dataset.values
+  && bars[0].querySelector("i.mac").style.getPropertyValue("--at") === button.dataset.values.split(" ")[0]
+  && button.getAttribute("aria-pressed");
 result.width = [document.documentElement.scrollWidth, window.innerWidth];
 result.controls = [...document.querySelectorAll("select, button")].every((e) => e.tabIndex === 0);
 console.log("RESULT " + JSON.stringify(result) + " END");
@@ -458,6 +591,8 @@ def test_it_works_in_a_browser(
     assert result["said"] == f"{len(both)} image" + ("s" if len(both) > 1 else "")
     assert (result["plain"], result["over"]) == ("false", "true")
     assert (result["focused"], result["controls"]) == (True, True)
+    assert (result["large"], result["next"], result["closed"]) == (True, True, True)
+    assert result["setting"] == "true"
     scroll, window = result["width"]
     assert window == width
     assert scroll <= window  # nothing sticks out on a phone

@@ -9,6 +9,7 @@ import pytest
 from pipeline.params.selection import Criterion, SelectionParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Project
+from pipeline.results.choice import OF_GROUP
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.scores import head_scores
 from pipeline.selection import SPOKEN
@@ -95,6 +96,10 @@ def test_erm_as_it_is_is_a_candidate(swept: Project) -> None:
         for split, found in told.items():
             assert row[f"{split}_worst"] == pytest.approx(found["worst_group"]["mean"])
             assert row[f"{split}_mean"] == pytest.approx(found["raw_mean"]["mean"])
+    of_groups = {name: means[0][f"{OF_GROUP}{name}"] for name in told["test"]["groups"]}
+    assert of_groups == pytest.approx({name: row["mean"] for name, row in told["test"]["groups"].items()})
+    for row in means:  # the mean over seeds of the worst group is at most that of any group
+        assert row["test_worst"] <= min(row[f"{OF_GROUP}{name}"] for name in of_groups) + 1e-9
     assert [(row["alpha"], row["beta"]) for row in means[:2]] == [(None, None), (0, 0)]
     assert [row["alpha"] for row in seeds].count(None) == 1
 
@@ -217,6 +222,7 @@ def test_the_folder_says_what_was_picked_and_what_it_was_made_from(swept: Projec
         values = dict(given.table("sweep").values)
         assert values.pop("made_from") == given.digests("features", "erm")
     assert values.pop("criterion") == "groups"
+    picked = {name: value for name, value in picked.items() if not name.startswith(OF_GROUP)}
     assert {name: values.pop(name) for name in picked} == {**picked, "picked": "setting"}
     assert values.pop("picked_by") == "criterion"
     assert set(values) == {"erm", "plain", "reason"}
