@@ -63,7 +63,8 @@ def read_table(file: Path, columns: Sequence[str], remedy: str) -> list[Row]:
     """Read a table that has at least `columns`. Its suffix says what it is.
 
     `.parquet`: Parquet. `.jsonl`, `.ndjson`: one JSON object in each line; a key that is not there is an
-    empty cell. `.tsv`: cells are separated by tabs. All else: by commas, semicolons or tabs. A BOM is allowed.
+    empty cell. `.tsv`: cells are separated by tabs. All else: by commas, semicolons or tabs. A BOM is
+    allowed.
 
     Raises:
         MacError: no such file, one that cannot be read as what its suffix says, no rows, a missing column, or
@@ -140,10 +141,12 @@ def _read_parquet(file: Path, columns: Sequence[str], remedy: str) -> list[Row]:
         raise MacError(f"{file}: a Parquet file needs pyarrow: pip install 'mac-robust[parquet]'") from None
     try:
         with regular(file) as opened:
-            table = parquet.ParquetFile(opened, read_dictionary=list(columns))
+            table = parquet.ParquetFile(opened)
             _require_columns(file, table.schema_arrow.names, columns, table.metadata.num_rows > 0)
             _require_bounded(file, table.metadata, columns)
-            rows: list[Row] = []
+            schema, rows = table.schema_arrow, list[Row]()
+            texts = [name for name in columns if str(schema.field(name).type) in ("string", "large_string")]
+            table = parquet.ParquetFile(opened, metadata=table.metadata, read_dictionary=texts)
             for batch in table.iter_batches(columns=list(columns), use_threads=False):
                 rows += _rows_of_batch(file, batch, columns, len(rows))
     except MacError:

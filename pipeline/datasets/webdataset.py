@@ -12,7 +12,7 @@ itself reads shards from front to back, which leaves no block of images to anoth
 
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -31,6 +31,7 @@ MOST_IMAGE = 2**28  # bytes of a member that is an image
 MOST_TEXT = 2**20  # bytes of one that is text
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")  # as webdataset.tariterators.base_plus_ext
+_ABOUT = re.compile(r"__[^/]*__($|/)")  # passed over there too
 
 
 class Options(Columns):
@@ -109,35 +110,47 @@ def _samples(root: Path, shard: str, columns: Sequence[str]) -> list[tuple[Row, 
         MacError: see `read`.
     """
     images: dict[str, TarMember] = {}
-    values: dict[str, dict[str, str]] = {}
+    texts: dict[str, dict[str, bytes]] = {}
     for member, contents in _members(root, shard, columns):
         key, extension = _named(member.name)
-        where = f"{root / shard}, sample {key}"
-        cells = values.setdefault(key, {})
-        if contents is None:
-            if key in images:
-                raise MacError(f"{where}: has two images, {images[key].member} and {member.name}; keep one")
+        if contents is not None:
+            texts.setdefault(key, {})[extension] = contents
+        elif key in images:
+            one, other = images[key].member, member.name
+            raise MacError(f"{root / shard}, sample {key}: has two images, {one} and {other}; keep one")
+        else:
             name = member.name.removeprefix("./")
             images[key] = TarMember(shard, name, member.offset_data, member.size)
-        elif extension == "json":
+    return [
+        (_row(f"{root / shard}, sample {key}", texts.get(key, {}), columns), images[key]) for key in images
+    ]
+
+
+def _row(where: str, texts: Mapping[str, bytes], columns: Sequence[str]) -> Row:
+    """The columns of a sample.
+
+    Args:
+        texts: the contents of its members, by extension.
+
+    Raises:
+        MacError: one is no text, or has no such column.
+    """
+    cells: dict[str, str | None] = {}
+    for extension, contents in texts.items():
+        if extension == "json":
             found = parsed(contents, where)
-            cells |= {name: text_of(found.get(name), where, name) for name in columns if name in found}
-        else:
-            try:
-                cells[extension] = contents.decode().strip()
-            except UnicodeDecodeError as error:
-                raise MacError(f"{root / shard}: {member.name} is not UTF-8 text ({error})") from None
-    samples = []
-    for key, image in images.items():
-        where = f"{root / shard}, sample {key}"
-        if missing := [name for name in columns if name not in values[key]]:
-            there = ", ".join(sorted(values[key])) or "none"
-            raise MacError(
-                f"{where}: no {', '.join(missing)}, neither as an extension nor in its JSON; of the columns "
-                f"there is {there}"
-            )
-        samples.append((Row(where, dict(values[key])), image))
-    return samples
+            cells |= {name: text_of(found[name], where, name) for name in columns if name in found}
+            continue
+        try:
+            cells[extension] = contents.decode().strip()
+        except UnicodeDecodeError as error:
+            raise MacError(f"{where}: {extension} is not UTF-8 text ({error})") from None
+    if missing := [name for name in columns if name not in cells]:
+        raise MacError(
+            f"{where}: no {', '.join(missing)}, neither as an extension nor in its JSON; of the columns "
+            f"there is {', '.join(sorted(cells)) or 'none'}"
+        )
+    return Row(where, cells)
 
 
 def _members(
@@ -158,7 +171,7 @@ def _members(
                     continue
                 _require_safe(file, member, end)
                 key, extension = _named(member.name)
-                if not key or _is_about_the_shard(member.name):
+                if not key or _ABOUT.match(member.name):
                     continue
                 is_image = f".{extension}" in SUFFIXES
                 if not is_image and extension != "json" and extension not in columns:
@@ -166,12 +179,7 @@ def _members(
                 if member.name in names:
                     raise MacError(f"{file}: has two members {member.name}; keep one")
                 names.add(member.name)
-                most = MOST_IMAGE if is_image else MOST_TEXT
-                if member.size > most:
-                    raise MacError(
-                        f"{file}: {member.name} has {member.size:,} bytes, expected at most {most:,}; take it "
-                        "out"
-                    )
+                _require_at_most(MOST_IMAGE if is_image else MOST_TEXT, file, member)
                 contents = None
                 if not is_image:
                     read = tar.extractfile(member)
@@ -202,9 +210,11 @@ def _require_safe(file: Path, member: tarfile.TarInfo, end: int) -> None:
         raise MacError(f"{file}: {member.name} ends behind the end of the file, which is cut off; replace it")
 
 
-def _is_about_the_shard(name: str) -> bool:
-    """Whether webdataset passes it over: `__about__.json` and the like."""
-    return re.match(r"__[^/]*__($|/|\.)", name) is not None
+def _require_at_most(most: int, file: Path, member: tarfile.TarInfo) -> None:
+    if member.size > most:
+        raise MacError(
+            f"{file}: {member.name} has {member.size:,} bytes, expected at most {most:,}; take it out"
+        )
 
 
 def _named(name: str) -> tuple[str, str]:
