@@ -110,7 +110,7 @@ def test_prepare_writes_the_images_and_says_which_is_damaged(tmp_path: Path) -> 
             value = int(path.removesuffix(".PNG"))
             assert (image == value).all()
             assert label == value % 2
-    pack(raw / "train-000000.tar", [("x.png", png(9)[:60]), ("x.cls", b"0"), ("x.json", b'{"place": null}')])
+    pack(raw / "train-000000.tar", [("x.png", png(99)[:40]), ("x.cls", b"0"), ("x.json", b'{"place": null}')])
     with pytest.raises(
         MacError, match=r"train-000000.tar/x.png: cannot be read as an image .* take it out of the"
     ):
