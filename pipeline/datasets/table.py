@@ -10,7 +10,6 @@ from typing import Any
 from pipeline.errors import MacError, first_line
 from pipeline.store import regular
 
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 MOST_ROWS = 2**24  # of a Parquet table: small files can claim many rows
 MOST_BYTES = 2**30  # of the columns that are read of a Parquet table, unpacked
 
