@@ -7,7 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import bar, celeba, dominoes, folder, metashift, waterbirds
+from pipeline.datasets import (
+    bar,
+    celeba,
+    dominoes,
+    folder,
+    imagefolder,
+    imagenetbg,
+    metashift,
+    nicopp,
+    spawrious,
+    waterbirds,
+    webdataset,
+)
 from pipeline.datasets.opening import alike
 from pipeline.datasets.paths import Paths
 from pipeline.datasets.record import Dataset
@@ -22,7 +34,12 @@ READERS: dict[str, Any] = {
     "metashift": metashift,
     "dominoes": dominoes,
     "bar": bar,
+    "spawrious": spawrious,
+    "nicopp": nicopp,
+    "imagenetbg": imagenetbg,
     "folder": folder,
+    "imagefolder": imagefolder,
+    "webdataset": webdataset,
 }
 
 

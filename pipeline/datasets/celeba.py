@@ -4,9 +4,11 @@
 <root>/list_eval_partition.{txt,csv}      its split: 0, 1 or 2
 <root>/img_align_celeba/*.jpg             178 x 218 pixels (Kaggle's archive has a second such folder inside)
 
-Any attribute may be the class and any other the spurious attribute.
+The folder celebA_v1.0 of WILDS (github.com/p-lambda/wilds, wilds/datasets/celebA_dataset.py) is the second.
+Any attribute may be the class, and any others the spurious attributes.
 """
 
+from itertools import product
 from pathlib import Path
 
 from pydantic import Field
@@ -14,6 +16,7 @@ from pydantic import Field
 from pipeline.datasets.record import Dataset, Record
 from pipeline.datasets.sources import ImageFile, inside
 from pipeline.datasets.table import Row, read_lines, read_table, rows_of
+from pipeline.datasets.tabular import Several, as_list, combined
 from pipeline.errors import MacError
 from pipeline.metrics import Groups
 from pipeline.params.block import Block
@@ -23,14 +26,18 @@ SPLITS = {"0": 0, "1": 1, "2": 2}
 
 
 class Options(Block):
-    """Which two of the 40 attributes are used."""
+    """Which of the 40 attributes are used."""
 
     label: str = Field(default="Blond_Hair", description="the attribute that is the class")
-    attribute: str = Field(default="Male", description="the attribute that is spurious")
+    attribute: Several = Field(
+        default="Male", description="the attribute that is spurious, or a list of several"
+    )
 
 
 def read(root: Path, options: Options) -> Dataset:
     """Read the two lists. The classes are `not_<label>` and `<label>`; the attributes have the same form.
+
+    Several attributes give all their combinations, such as `Male+not_Smiling`.
 
     Raises:
         MacError: no such files, no such attribute, a value out of range, or an image that is not in the
@@ -45,23 +52,25 @@ def read(root: Path, options: Options) -> Dataset:
     folder = "img_align_celeba"
     if (root / folder / folder).is_dir():
         folder = f"{folder}/{folder}"
+    spurious = as_list(options.attribute)
+    pairs = [(f"not_{name}", name) for name in spurious]
+    groups = Groups(
+        (f"not_{options.label}", options.label), combined(list(product(*pairs)), "dataset.options.attribute")
+    )
     records = []
-    for row in _rows(root, "list_attr_celeba", [options.label, options.attribute]):
+    for row in _rows(root, "list_attr_celeba", [options.label, *spurious]):
         name = row["image_id"]
         if name not in partition:
             raise MacError(
                 f"{row.where}: {name} is not in list_eval_partition; the two files should be of one release"
             )
-        label, attribute = (
-            row.code(column, CODES, "-1 or 1") for column in (options.label, options.attribute)
-        )
+        label, *values = (row.code(column, CODES, "-1 or 1") for column in (options.label, *spurious))
+        attribute = 0
+        for value in values:
+            attribute = 2 * attribute + value
         image = ImageFile(inside(root, f"{folder}/{name}", row.where))
         records.append(Record(image, label, attribute, partition[name], where=row.where))
-    return Dataset(
-        root,
-        records,
-        Groups((f"not_{options.label}", options.label), (f"not_{options.attribute}", options.attribute)),
-    )
+    return Dataset(root, records, groups)
 
 
 def _rows(root: Path, name: str, columns: list[str]) -> list[Row]:

@@ -1,5 +1,6 @@
-"""Where an image's pixels come from: a file in the dataset's folder, or pixels that a reader has made."""
+"""Where an image's pixels come from: a file, a member of a tar file, or pixels that a reader has made."""
 
+import io
 import os
 import zlib
 from dataclasses import dataclass
@@ -74,6 +75,36 @@ class ImageFile:
         return status.st_size, status.st_mtime_ns
 
 
+@dataclass(frozen=True)
+class TarMember:
+    """An image file in a tar file below the dataset's folder: `size` bytes from `start` on."""
+
+    tar: str
+    member: str
+    start: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.tar}/{self.member}"
+
+    def load(self, root: Path, white: Range = "auto") -> Image.Image:
+        with reading(root / self.name, "take it out of the tar file"), regular(root / self.tar) as opened:
+            opened.seek(self.start)
+            return _opened(root / self.name, _Member(opened.read(self.size), str(root / self.name)), white)
+
+    def stamp(self, root: Path) -> object:
+        return ImageFile(self.tar).stamp(root), self.start, self.size
+
+
+class _Member(io.BytesIO):
+    """The bytes of a file, with its name for messages."""
+
+    def __init__(self, contents: bytes, name: str) -> None:
+        super().__init__(contents)
+        self.name = name
+
+
 @dataclass(frozen=True, eq=False)
 class Pixels:
     """Pixels in memory: pieces of the same width, one below the other, each (h, w, 3) or (h, w) uint8."""
@@ -104,7 +135,11 @@ def open_image(file: Path, white: Range = "auto") -> Image.Image:
         MacError: the file cannot be read as an image.
     """
     with reading(file, "take its row out of the metadata"), regular(file) as opened:
-        return read_dicom(opened, white) if is_dicom(file, opened) else _decoded(opened, white)
+        return _opened(file, opened, white)
+
+
+def _opened(file: Path, opened: BinaryIO, white: Range) -> Image.Image:
+    return read_dicom(opened, white) if is_dicom(file, opened) else _decoded(opened, white)
 
 
 def _decoded(opened: BinaryIO, white: Range) -> Image.Image:

@@ -1,6 +1,8 @@
 """Waterbirds (Sagawa et al. 2020), as released: `metadata.csv`, and one folder for each bird species.
 
-True masks are optional: `segmentations/<species>/<name>.png`, the layout of the CUB-200-2011 segmentations.
+The folder waterbirds_v1.0 of WILDS (github.com/p-lambda/wilds, wilds/datasets/waterbirds_dataset.py) has the
+same files. True masks are optional: `segmentations/<species>/<name>.png`, the layout of the CUB-200-2011
+segmentations.
 """
 
 from pathlib import Path

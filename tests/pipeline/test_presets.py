@@ -10,7 +10,9 @@ from pipeline import params_file, presets
 from stages.cli import main
 from tests.conftest import REPOSITORY
 
-PRESETS = ["bar", "celeba", "demo", "dominoes", "folder", "metashift", "own-model", "waterbirds"]
+PRESETS = ["bar", "celeba", "demo", "dominoes", "folder", "imagefolder", "imagenetbg", "metashift", "nicopp"]
+PRESETS += ["own-model", "spawrious", "subpopbench", "waterbirds", "webdataset"]
+READER = {"own-model": "folder", "subpopbench": "folder"}  # of others, the name
 
 
 def init(folder: Path, *arguments: str) -> Result:
@@ -31,7 +33,7 @@ def test_a_preset_is_a_valid_file_whose_every_line_says_where_it_is_from(name: s
     assert result.exit_code == 0, result.output
     text = (tmp_path / "params.yaml").read_text()
     loaded = params_file.load(tmp_path / "params.yaml")
-    assert loaded.values["dataset"]["name"] == ("folder" if name == "own-model" else name)
+    assert loaded.values["dataset"]["name"] == READER.get(name, name)
     for line in text.splitlines():
         assert "# " in line or line.rstrip(":") in params_file.blocks(), line
         assert len(line) <= 110
