@@ -243,7 +243,7 @@ def _curves(history: Path) -> Iterator[tuple[int, Values]]:
         for key in rows[0].keys() - {"epoch", "seed"}:
             values[f"mean/{key}"] = fmean(float(row[key]) for row in rows)
         for row in rows:
-            for key in ("loss", "val_worst", "val_mean"):
+            for key in row.keys() & {"loss", "val_worst", "val_mean"}:
                 values[f"head {row['seed']}/{key}"] = float(row[key])
         yield epoch, _numbers(values)
 

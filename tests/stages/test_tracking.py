@@ -52,7 +52,7 @@ def history(folder: Path) -> list[dict[str, str]]:
 
 def trained(project: Project, name: TrackerName, file: Path) -> Path:
     """Train ERM and tell the tracker, as `mac train` does, with an artefact beside; the model folder."""
-    out = project.data / name
+    out = project.data / "erm"
     with (
         project.open("images") as given,
         tracked("train", name, project.data, {"train": {"epochs": 2}, "empty": {}}) as told,
