@@ -55,7 +55,8 @@ class DVCLive:
         from dvclive.live import Live
 
         folder = data / "dvclive" / stage
-        self._live = Live(str(folder), save_dvc_exp=False, dvcyaml=str(folder / "dvc.yaml"))
+        # With dvc.yaml in its own folder, DVCLive would list the same files once more after each epoch.
+        self._live = Live(str(folder / "live"), save_dvc_exp=False, dvcyaml=str(folder / "dvc.yaml"))
 
     def log(self, step: int, values: Values) -> None:
         self._live.step = step

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.errors import MacError
 from pipeline.params.tracking import TrackerName
@@ -16,8 +17,9 @@ from pipeline.steps.evaluate import evaluate
 from pipeline.steps.train import train
 from stages import tracking
 from stages.tracking import Tracking, Values, tracked
-from tests import tiny
+from tests import conftest, tiny
 from tests.cached import AUTO
+from tests.conftest import default_params
 
 Points = dict[str, dict[int, float]]
 
@@ -78,12 +80,15 @@ def in_tensorboard(data: Path) -> Points:
 def in_dvclive(data: Path) -> Points:
     folder = data / "dvclive/train"
     found = {}
-    for file in (folder / "plots/metrics").iterdir():
+    for file in (folder / "live/plots/metrics").iterdir():
         rows = list(csv.DictReader(file.read_text().splitlines(), delimiter="\t"))
         found[file.stem] = {int(row["step"]): float(row[file.stem]) for row in rows}
         assert len(found[file.stem]) == len(rows)
-    assert json.loads((folder / "metrics.json").read_text())["step"] == 2
-    assert "plots/metrics" in (folder / "dvc.yaml").read_text()
+    assert json.loads((folder / "live/metrics.json").read_text())["step"] == 2
+    assert YAML(typ="safe").load(folder / "dvc.yaml") == {
+        "metrics": ["live/metrics.json"],
+        "plots": [{"live/plots/metrics": {"x": "step"}}],
+    }
     return found
 
 
@@ -204,6 +209,25 @@ def test_a_package_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         tracking.require("mlflow")
     assert str(raised.value) == "tracking.to: mlflow needs mlflow: pip install 'mac-robust[mlflow]'"
     tracking.require("none")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_command_tells_the_tracker_of_params_yaml(
+    own_artefacts: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed here")
+    mac = conftest.Project(own_artefacts.data.parent)
+    YAML(typ="safe").dump(default_params(), mac.params_file)
+    mac.succeed("evaluate")
+    before = (mac.data / "metrics.json").read_bytes()
+    assert not (mac.data / "tensorboard").exists()
+    mac.set(tracking__to="tensorboard")
+    mac.succeed("evaluate")
+    assert (mac.data / "metrics.json").read_bytes() == before
+    (folder,) = (mac.data / "tensorboard/evaluate").iterdir()
+    assert list(folder.iterdir())
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda _: None)
+    assert "pip install 'mac-robust[tensorboard]'" in mac.fail("prepare")  # the first stage, not tracked
 
 
 def test_names_that_would_leave_the_folder_are_changed() -> None:
