@@ -14,7 +14,7 @@ install: $(INSTALLED) ## a virtual environment in .venv with everything
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[cams,dicom,download,duplicates,dvc,heif,networks,onnx,parquet,test]'
+	$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[cams,dicom,download,duplicates,dvc,dvclive,heif,networks,onnx,parquet,tensorboard,test]'
 	@touch $@
 
 demo: $(INSTALLED) ## run the whole pipeline on the demo dataset

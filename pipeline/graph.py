@@ -32,6 +32,7 @@ class Stage:
         device: whether the user can choose the device that it computes on.
         cluster: whether the workers of a Dask cluster can do its work.
         together: whether the processes that torchrun starts can do it together.
+        tracked: whether a tracker of experiments is told of it (`tracking.to`).
         files: the user's own files that it reads, as dvc.yaml names them.
         pipeline: the DVC file that it is in: `main`; or `comparison` or `study`, which a plain `dvc repro`
             does not run.
@@ -48,6 +49,7 @@ class Stage:
     device: bool = True
     cluster: bool = False
     together: bool = False
+    tracked: bool = False
     files: tuple[str, ...] = ()
     pipeline: Literal["main", "comparison", "study"] = "main"
     repeated: bool = False
@@ -107,6 +109,7 @@ STAGES = (
         makes=(Kind("erm", "erm", "model"),),
         params=("inputs:InputParams", "model:ModelParams", "train:TrainParams", "selection:SelectionParams"),
         together=True,
+        tracked=True,
         files=("data/weights",),
     ),
     Stage(
@@ -162,6 +165,7 @@ STAGES = (
         makes=(Kind("retrained", "retrained", "model"),),
         params=("retrain:RetrainParams", "selection:SelectionParams"),
         cluster=True,
+        tracked=True,
     ),
     Stage(
         "baselines",
@@ -183,6 +187,7 @@ STAGES = (
         needs=("images", "erm", "masks", "features", "retrained", "baselines"),
         makes=(Kind("metrics", "metrics.json", "metrics"), Kind("plots", "plots", "files")),
         device=False,
+        tracked=True,
     ),
     Stage(
         "examples",
@@ -199,6 +204,7 @@ STAGES = (
         needs=REPORTED,
         makes=(Kind("report", "report.html", "files"),),
         device=False,
+        tracked=True,
     ),
     Stage(
         "jtt",

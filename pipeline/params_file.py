@@ -28,6 +28,7 @@ from pipeline.params.inputs import misfit
 from pipeline.params.maps import MapParams
 from pipeline.params.model import ModelParams, contradiction
 from pipeline.params.study import OF_RUN, SEEDS, StudyParams, put
+from pipeline.params.tracking import TrackingParams
 from pipeline.params.train import TrainParams
 from pipeline.store.files import regular
 
@@ -46,6 +47,7 @@ def blocks() -> dict[str, type[Block]]:
     for each in STAGES:
         for model in each.models():
             models.setdefault(model.block, {})[model] = None
+    models[TrackingParams.block] = {TrackingParams: None}  # no stage has it
     return {block: create_model(block, __base__=_most_derived(found)) for block, found in models.items()}
 
 

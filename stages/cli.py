@@ -36,6 +36,7 @@ AFTER = {
     "explain": "draw where two heads look in an image",
     "predict": "predict classes and probabilities of image files",
     "export": "write a classifier as one file: ONNX, TorchScript or safetensors",
+    "fiftyone": "make a dataset of FiftyOne of all images, with masks, maps and both heads' answers",
     "doctor": "check this machine and these parameters before anything runs",
     "clean": "list or remove what unfinished runs left behind",
 }

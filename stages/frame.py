@@ -21,7 +21,7 @@ from click.core import ParameterSource
 from pipeline import graph
 from pipeline.compute import torchrun
 from pipeline.compute.code import edited
-from pipeline.compute.context import Context
+from pipeline.compute.context import Context, Track, untracked
 from pipeline.compute.progress import log
 from pipeline.errors import MacError
 from pipeline.graph import Stage
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pipeline.params.block import Block
     from pipeline.params_file import Params
     from pipeline.project import Opened
+    from stages.tracking import Tracking
 
 show_option = click.option("--open", "show", is_flag=True, help="Show the page in the browser.")
 
@@ -43,9 +44,14 @@ def command_of(stage: Stage) -> click.Command:
     """The command `mac <stage>`, with the options that apply to the stage."""
 
     def command(data: Path, params_path: Path | None = None, show: bool = False, **where: Any) -> None:
-        with _joined(stage, where):
-            said = run(stage, data, _loaded(params_path), **where)
         page = data / stage.makes[0].path
+        with _joined(stage, where):
+            params = _loaded(stage, params_path)
+            with _tracked(stage, data, params) as tracking:
+                track = untracked if tracking is None else tracking.epoch
+                said = run(stage, data, params, **where, track=track)
+                if tracking is not None:
+                    tracking.made(stage.name, page)
         if said:
             say(said)
         if page.suffix == ".html":
@@ -65,13 +71,37 @@ def _show(page: Path) -> None:
         say(f"no browser here: copy {platform.node()}:{page} to where one is; it is one file")
 
 
-def _loaded(path: Path | None) -> "Params | None":
-    """The parameters, if the stage has any. What reads them is imported only then."""
-    if path is None:
+def _loaded(stage: Stage, path: Path | None) -> "Params | None":
+    """The parameters, if the stage has any, or is tracked and the file is there.
+
+    What reads them is imported only then.
+    """
+    if path is None or not (stage.params or path.is_file()):
         return None
     from pipeline import params_file
 
     return params_file.load(path)
+
+
+@contextmanager
+def _tracked(stage: Stage, data: Path, params: "Params | None") -> "Iterator[Tracking | None]":
+    """What tells the tracker of `tracking.to` of this run; None if it is not told.
+
+    Raises:
+        MacError: its package is missing. Every stage says so, not only those that are tracked.
+    """
+    if params is None:
+        yield None
+        return
+    from pipeline.params.tracking import TrackingParams
+    from stages.tracking import require, tracked
+
+    name = params.of(TrackingParams).to
+    require(name)
+    if not stage.tracked or torchrun.rank() != 0:  # if processes train together, the first one tells
+        name = "none"
+    with tracked(stage.name, name, data, params.values) as tracking:
+        yield tracking
 
 
 def options(stage: Stage) -> Iterator[Callable[[Callable[..., None]], Callable[..., None]]]:
@@ -84,7 +114,7 @@ def options(stage: Stage) -> Iterator[Callable[[Callable[..., None]], Callable[.
     if stage.device:
         yield device_option
     yield data_option
-    if stage.params:
+    if stage.params or stage.tracked:
         yield params_option
 
 
@@ -97,6 +127,7 @@ def run(
     scheduler_address: str | None = None,
     elsewhere: Mapping[str, Path] | None = None,
     threads: int | None = None,
+    track: Track = untracked,
 ) -> str | None:
     """Run a stage in a data folder; return the text to print, if any.
 
@@ -104,6 +135,7 @@ def run(
         params: needed if the stage has parameters.
         elsewhere: the paths of artefacts that are not in the data folder, by name.
         threads: of the CPU, in this process; None for as many as the environment says.
+        track: is told of every epoch of a training.
 
     Raises:
         MacError: an artefact that is missing or does not fit, or an error of the stage.
@@ -118,7 +150,7 @@ def run(
         _cluster(stage, divisible, workers, scheduler_address, device) as cluster,
     ):
         name = _device(stage, device) if cluster is None else cluster.on.type
-        context = Context(name, scratch_of(data), cluster, threads)
+        context = Context(name, scratch_of(data), cluster, threads, track)
         with _recorded(data, stage.name, name.partition(":")[0]), project.open(*stage.needs) as given:
             _require_same(stage, given, models)
             said: str | None = function(given, *outs, *models, context)

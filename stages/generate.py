@@ -207,7 +207,7 @@ def _keys() -> Iterable[tuple[str, ...]]:
             for model in stage.models():
                 if model.block == block:
                     in_order |= dict.fromkeys(model.model_fields)
-        for key in in_order:
+        for key in in_order or properties:
             values = _values(properties[key])
             if (block, key) == ("dataset", "name"):
                 values = ", ".join(f"`{name}`" for name in READERS)

@@ -36,7 +36,7 @@ COMPARED = tuple(stage.name for stage in graph.STAGES if stage.pipeline == "comp
 STUDY = tuple(stage.name for stage in graph.STAGES if stage.pipeline == "study")
 TOOLS = ("clean", "diagnose", "predict", "explain", "export", "doctor", "whatif")
 WITH_DATA = (*STAGES, *COMPARED, *STUDY, *TOOLS)
-WITH_PARAMS = (*(stage.name for stage in graph.STAGES if stage.params), "doctor", "whatif")
+WITH_PARAMS = (*(stage.name for stage in graph.STAGES if stage.params or stage.tracked), "doctor", "whatif")
 CACHE = tempfile.TemporaryDirectory(prefix="mac-cache-")  # it goes when this process ends
 COUNTS = {0: (40, 6, 4, 20), 1: (6, 6, 6, 6), 2: (8, 8, 8, 8)}
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline import selection
 from pipeline.compute import device
+from pipeline.compute.context import Track, untracked
 from pipeline.compute.progress import Progress, log
 from pipeline.compute.ranks import ALONE, Ranks
 from pipeline.errors import MacError, first_line
@@ -58,6 +59,7 @@ class Training:
             learnt what is easy, which is the shortcut, and not yet the single hard images.
         name: its name in progress and messages: the block of params.yaml that has its learning rate.
         ranks: the processes that train together.
+        track: is told the row of history.csv of each epoch, those before a checkpoint too; each once.
 
     Attributes:
         model: the network as it is now.
@@ -90,9 +92,10 @@ class Training:
         reference: Callable[[], Tensor] | None = None,
         name: str = "train",
         ranks: Ranks = ALONE,
+        track: Track = untracked,
     ) -> None:
         self.given, self.network, self.inputs, self.params = given, network, inputs, params
-        self.on, self.name, self.ranks = on, name, ranks
+        self.on, self.name, self.ranks, self._track = on, name, ranks, track
         self.images = given.file("images")
         self.label = torch.from_numpy(self.images["label"][:])
         self.rows = self._training_rows() if rows is None else rows
@@ -288,6 +291,7 @@ class Training:
         self.history.epochs.append(Epoch(rate, loss, train_accuracy, accuracy, worst, mean))
         if self.history.best_epoch == self.epoch:
             self.best = self.state()
+        self._track(self.epoch, self.history.rows()[-1])
         return logits
 
     def _chooses(self, reference: Tensor) -> Grouping:
@@ -385,6 +389,8 @@ class Training:
                 self._optimizer.state[parameter]["momentum_buffer"] = buffer
         self.history.epochs = list(checkpoint.epochs)
         self.epoch = len(checkpoint.epochs)
+        for number, row in enumerate(self.history.rows(), self.history.first):
+            self._track(number, row)
         log.info("%s: continuing after epoch %d of %d", self.name, self.epoch, self.params.epochs)
 
     def _parameters(self) -> list[tuple[int, nn.Parameter]]:

@@ -62,7 +62,12 @@ def train(
     if context.threads is not None:
         made["study"] = {"threads": context.threads}
     ranks = here()
-    training = Training(given, model, inputs, params, context.on, criterion=selection.criterion, ranks=ranks)
+    training = Training(
+        *(given, model, inputs, params, context.on),
+        criterion=selection.criterion,
+        ranks=ranks,
+        track=context.track,
+    )
     made["selection"] = {"criterion": training.criterion}
     _say_what_it_was_made_for(training.spec())
     if model.classifier is not None:

@@ -66,6 +66,7 @@ OTHERS: dict[str, Any] = {
     "study.seeds": [9],
     "study.variants": {"other": {}},
     "study.threads": 2,
+    "tracking.to": "tensorboard",
 }
 
 
