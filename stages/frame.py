@@ -27,6 +27,7 @@ from pipeline.errors import MacError
 from pipeline.graph import Stage
 from pipeline.machine import usable_cores
 from pipeline.store.files import write_json
+from stages import LOCK
 from stages.echo import say
 from stages.options import data_option, device_option, params_option, scheduler_option, workers_option
 
@@ -44,6 +45,7 @@ def command_of(stage: Stage) -> click.Command:
 
     def command(data: Path, params_path: Path | None = None, show: bool = False, **where: Any) -> None:
         with _joined(stage, where):
+            require_current(stage, data)
             said = run(stage, data, _loaded(params_path), **where)
         page = data / stage.makes[0].path
         if said:
@@ -56,6 +58,14 @@ def command_of(stage: Stage) -> click.Command:
     for option in options(stage):
         command = option(command)
     return click.command(stage.name, help=f"{stage.about[0].upper()}{stage.about[1:]}.")(command)
+
+
+def require_current(stage: Stage, data: Path) -> None:
+    """Refuse other code than that of the project's mac.lock, if it has one."""
+    if (data.parent / LOCK).exists():
+        from stages import lock  # what finds the code takes a while to import
+
+        lock.require(stage, data)
 
 
 def _loaded(path: Path | None) -> "Params | None":
