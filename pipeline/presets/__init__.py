@@ -61,7 +61,7 @@ def _merged(name: str) -> tuple[list[str], _Blocks]:
 
 
 def lines_of(name: str | None) -> Mapping[str, Mapping[str, list[str]]]:
-    """The lines of a preset, or of `common.yaml`, by block and key. The line that opens a block has the key ""."""
+    """The lines of a preset, or of `common.yaml`, by block and key; that of a block itself has the key ""."""
     return _merged(name)[1] if name else _read(_COMMON)[1]
 
 

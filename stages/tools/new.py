@@ -86,7 +86,5 @@ def command(
         say(own_project.init_dvc(folder))
         say(f"next: cd {folder} && mac doctor && dvc repro")
     else:
-        say(
-            "DVC is not installed: pip install 'mac-robust[dvc]', then dvc init. Without it, these are all stages:"
-        )
+        say("DVC is not installed: pip install 'mac-robust[dvc]', then 'dvc init'. Without it:")
         say(f"cd {folder} && {own_project.in_order(painted)}")
