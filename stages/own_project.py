@@ -18,7 +18,6 @@ WEIGHTS = "data/weights"
 # The files that are written once, and then are the user's: by their names in a project, those in TEMPLATES.
 _ONCE = {
     ".gitignore": "gitignore",
-    ".dvcignore": "dvcignore",
     "README.md": "README.md",
     "data/external_masks/README.md": "external_masks.md",
     "data/external_masks/.gitignore": "external_masks.gitignore",
@@ -28,14 +27,16 @@ _ONCE = {
 _CACHE = "[cache]\n    type = reflink,hardlink,symlink,copy\n"
 
 
-def generated(lock: Lock, painted: bool) -> dict[str, str]:
+def generated(lock: Lock, with_dvc: bool, painted: bool) -> dict[str, str]:
     """The text of each file that depends on the version alone.
 
     Args:
+        with_dvc: whether the folder is a DVC project, which `dvc init` makes of no folder that has a `.dvc`.
         painted: whether the dataset is the demo that `mac demo` paints.
     """
     files = {file: dvc_files.text(pipeline, locked=True) for pipeline, file in dvc_files.FILES.items()}
-    files[".dvc/plots/sweep.json"] = _template("sweep.json")
+    if with_dvc:
+        files[".dvc/plots/sweep.json"] = _template("sweep.json")
     if painted:
         files[dvc_files.RAW] = dvc_files.raw(locked=True)
     return files | {LOCK: lock.text()}
@@ -62,6 +63,11 @@ def weights_of(values: Any) -> Path | None:
     return weights.FILE if values["model"]["weights"] == f"{WEIGHTS}/{weights.FILE.name}" else None
 
 
+def is_dvc(folder: Path) -> bool:
+    """Whether a folder is a DVC project."""
+    return (folder / ".dvc").is_dir()
+
+
 def has_dvc() -> bool:
     """Whether DVC is installed."""
     return find_spec("dvc") is not None
@@ -70,25 +76,27 @@ def has_dvc() -> bool:
 def init_dvc(folder: Path) -> str:
     """Make a folder a DVC project, if it is none; what was done, in words.
 
+    It comes before any other file: DVC refuses a folder that has a `.dvc`.
+
     Raises:
         MacError: DVC refuses.
     """
-    if (folder / ".dvc/config").exists():
+    if is_dvc(folder):
         return "it is a DVC project already"
     inside = next((each for each in folder.resolve().parents if (each / ".git").exists()), None)
-    option, said = (
-        ["--no-scm"],
-        "it is in no git repository, so DVC compares no commits ('dvc init --no-scm')",
-    )
+    option, said = ["--no-scm"], "without git, DVC compares no commits ('dvc init --no-scm')"
     if (folder / ".git").exists():
         option, said = [], "DVC is set up in its git repository ('dvc init')"
     elif inside is not None:
         option, said = ["--subdir"], f"DVC is set up below the git repository {inside} ('dvc init --subdir')"
-    command = [sys.executable, "-m", "dvc", "init", "--quiet", *option]
+    ignored = folder / ".dvcignore"
+    if not ignored.exists():  # else DVC keeps it too
+        ignored.write_text(_template("dvcignore"), encoding="utf-8")
+    command = [sys.executable, "-m", "dvc", "init", *option]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         reason = first_line(RuntimeError(done.stderr))
-        raise MacError(f"{folder}: 'dvc init' failed ({reason}); all else is there: run it yourself")
+        raise MacError(f"{folder}: 'dvc init' failed ({reason}); mend this, and run the command again")
     with (folder / ".dvc/config").open("a", encoding="utf-8") as file:
         file.write(_CACHE)
     return said

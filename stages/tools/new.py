@@ -61,13 +61,15 @@ def command(
     files = {
         "params.yaml": params,
         **own_project.once(folder.resolve().name, chosen, made),
-        **own_project.generated(made, painted),
+        **own_project.generated(made, own_project.has_dvc(), painted),
     }
     copies = [each for each in (checkpoint, own_project.weights_of(values)) if each is not None]
     for path in (*map(Path, files), *(Path(WEIGHTS, each.name) for each in copies)):
         if (folder / path).exists():
             raise MacError(f"{folder / path}: is there already, and is kept; choose another folder")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        version_control = own_project.init_dvc(folder) if own_project.has_dvc() else None
         for file, text in files.items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             write_text(folder / file, text)
@@ -82,9 +84,9 @@ def command(
     root = Path(values["dataset"]["root"])
     if not painted and not (folder / root).exists():
         say(f"the dataset belongs into {folder / root} (dataset.root in {folder / 'params.yaml'})")
-    if own_project.has_dvc():
-        say(own_project.init_dvc(folder))
+    if version_control:
+        say(version_control)
         say(f"next: cd {folder} && mac doctor && dvc repro")
     else:
-        say("DVC is not installed: pip install 'mac-robust[dvc]', then 'dvc init'. Without it:")
+        say("DVC is not installed: pip install 'mac-robust[dvc]', 'dvc init', 'mac upgrade'. Without it:")
         say(f"cd {folder} && {own_project.in_order(painted)}")

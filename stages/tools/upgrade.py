@@ -39,7 +39,8 @@ def command(folder: Path) -> None:
         say(f"{file}: {key} is no parameter any more, and a comment now")
     params = params_file.load(file)  # a value that is wrong now is the user's to change
     here = lock.installed()
-    for name, made in own_project.generated(here, own_project.is_painted(params.values)).items():
+    with_dvc, painted = own_project.is_dvc(folder), own_project.is_painted(params.values)
+    for name, made in own_project.generated(here, with_dvc, painted).items():
         path = folder / name
         if not path.is_file() or path.read_text(encoding="utf-8") != made:
             path.parent.mkdir(parents=True, exist_ok=True)
