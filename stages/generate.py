@@ -141,7 +141,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 FILES: dict[str, Callable[[], str]] = {
     **{file: partial(dvc_files.text, pipeline, locked=False) for pipeline, file in dvc_files.FILES.items()},
     dvc_files.RAW: partial(dvc_files.raw, locked=False),
-    ".dvc/plots/sweep.json": (REPOSITORY / "stages/project/sweep.json").read_text,
+    ".dvc/plots/sweep.json": partial((REPOSITORY / "stages/project/sweep.json").read_text, encoding="utf-8"),
     "README.md": readme,
     "docs/reference.md": reference,
     "params.yaml": lambda: presets.text("demo"),
@@ -149,4 +149,5 @@ FILES: dict[str, Callable[[], str]] = {
 
 if __name__ == "__main__":
     for name, made in FILES.items():
+        (REPOSITORY / name).parent.mkdir(parents=True, exist_ok=True)
         (REPOSITORY / name).write_text(made(), encoding="utf-8")

@@ -21,6 +21,7 @@ _ONCE = {
     "README.md": "README.md",
     "data/external_masks/README.md": "external_masks.md",
     "data/external_masks/.gitignore": "external_masks.gitignore",
+    "data/raw/.gitignore": "raw.gitignore",
     f"{WEIGHTS}/.gitignore": "weights.gitignore",
 }
 # DVC's own choice copies each artefact into its cache.

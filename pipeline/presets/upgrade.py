@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode
@@ -46,8 +47,7 @@ def upgraded(text: str, where: str) -> Upgraded:
     if not isinstance(values, dict) or not isinstance(root, MappingNode) or root.flow_style:
         raise MacError(f"{where}: is no file of parameters; 'mac init --list' lists those to start from")
     named = _PRESET.match(text)
-    known = named is not None and named[1] in summaries()
-    defaults = lines_of(named[1] if named and known else None)
+    defaults = lines_of(named[1] if named and named[1] in summaries() else None)
     made = Upgraded(text)
     lines = text.splitlines()
     ends = _ends(root, lines, len(lines))
@@ -86,7 +86,11 @@ def _upgrade_block(
 ) -> None:
     """Note the lines that a block wants in `after`, by the number of lines before them."""
     missing = [key for key in default if key and (not isinstance(values, dict) or key not in values)]
-    if node is None or node.flow_style or not node.value:
+    if values is None:  # the block has no keys
+        after.setdefault(end, []).extend(chain.from_iterable(default[key] for key in missing))
+        made.added += [_said(block, default[key]) for key in missing]
+        return
+    if node is None or node.flow_style:
         if missing:
             raise MacError(
                 f"{where}: {block}: write each key on a line of its own, and run 'mac upgrade' again; "

@@ -77,7 +77,6 @@ def command(
             shutil.copyfile(each, folder / WEIGHTS / each.name)
     except OSError as error:
         raise MacError(f"{folder}: cannot be written ({first_line(error)}); choose another folder") from None
-    (folder / "data/raw").mkdir(exist_ok=True)
     say(f"{folder}: a project of preset {chosen} ('mac init --list' says what the presets are for)")
     if besides:
         say(f"set as the network wants it: {', '.join(besides)}")

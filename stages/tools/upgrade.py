@@ -27,7 +27,7 @@ def command(folder: Path) -> None:
         )
     file = folder / "params.yaml"
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise MacError(f"{file}: cannot be read ({first_line(error)})") from None
     new = upgraded(text, str(file))
