@@ -1,5 +1,6 @@
 """mac new and mac upgrade: the files of a project of one's own."""
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipeline.demo import weights
 from pipeline.graph import STAGES
 from stages import LOCK, lock, own_project
 from stages.cli import main
+from tests.readme import commands
 
 
 def mac(*arguments: str | Path) -> Result:
@@ -84,6 +86,22 @@ def test_data_and_a_checkpoint_are_named_in_the_parameters(tmp_path: Path) -> No
     (tmp_path / "q/mine").mkdir(parents=True)
     assert "preset folder" in mac("new", tmp_path / "q", "--data", tmp_path / "q/mine").output
     assert params_file.load(tmp_path / "q/params.yaml").values["dataset"]["root"] == "mine"
+
+
+@pytest.mark.usefixtures("without_dvc")
+def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("best.pth").touch()
+    words = [shlex.split(line, comments=True) for line in commands("mac new birds").splitlines()]
+    presets_said = [mac(*line[1:]).output.partition(" ('")[0] for line in words if line[:2] == ["mac", "new"]]
+    assert presets_said == [
+        f"{name}: a project of preset {preset}"
+        for name, preset in (("demo", "demo"), ("birds", "folder"), ("birds50", "own-model"))
+    ]
+    for line in commands("pip install --upgrade").splitlines():
+        if line.startswith("mac"):
+            assert mac(*shlex.split(line)[1:], "birds").exit_code == 0
 
 
 @pytest.mark.usefixtures("without_dvc")
