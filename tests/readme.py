@@ -19,7 +19,7 @@ def commands(having: str) -> str:
     return block
 
 
-def python() -> str:
-    """The program in Python."""
-    (block,) = [block for language, block in _BLOCKS if language == "python"]
+def python(having: str) -> str:
+    """The program in Python that has this text."""
+    (block,) = [block for language, block in _BLOCKS if language == "python" and having in block]
     return block

@@ -135,7 +135,7 @@ def test_using_the_result(clone: Clone) -> None:
         assert word in said
     made(clone, "grid.png", "wrong.csv", "predictions.csv", "mac.onnx", "MODEL_CARD.md")
     shutil.copy(next((clone.folder / "data/raw/demo/waterbird").glob("*.jpg")), clone.folder / "bird.jpg")
-    clone.run(sys.executable, "-c", python() + "assert probabilities.shape == (1, 2)")
+    clone.run(sys.executable, "-c", python("load_model") + "assert probabilities.shape == (1, 2)")
     made(clone, "bird.jpg")
 
 

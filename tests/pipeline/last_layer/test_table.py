@@ -148,7 +148,7 @@ def test_a_constant_feature_has_no_deviation_and_the_others_numpys(project: Proj
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "f4", "chunks": (1, 60, 12)}, "dataset 'train/combined' is in chunks, expected one piece"),
+        ({"dtype": "f4", "chunks": (1, 60, 12)}, "'train/combined' is in chunks or encoded"),
         ({"dtype": "f2"}, "its features have two dtypes; run 'mac features'"),
         ({"dtype": "f8"}, "'train/combined' is float64 with 3 axes, expected float32 or float16"),
     ],
