@@ -85,7 +85,7 @@ fuzz: $(INSTALLED) ## change artefacts and seal them again, 2,000 of each of 12 
 	python -m tests.fuzz --count $(or $(COUNT),2000) $(KINDS)
 
 pretrain: $(INSTALLED) ## make the demo's starting weights again
-	python -m pipeline.demo.pretrain data/weights/shufflenet_v2_x0_5-silhouettes.safetensors
+	python -m pipeline.demo.pretrain pipeline/demo/weights/shufflenet_v2_x0_5-silhouettes.safetensors
 
 clean: ## remove the virtual environment and the tools' caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -25,6 +25,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # The commands that are not stages, listed before and after the stages. Each is a module of `stages.tools`.
 BEFORE = {
+    "new": "make a project of your own in a folder",
+    "upgrade": "bring a project up to date with the installed version",
     "init": "write a params.yaml to start from",
     "download": "fetch a published dataset from its official place",
     "demo": "paint the demo dataset",

@@ -27,6 +27,7 @@ from pipeline.errors import MacError
 from pipeline.graph import Stage
 from pipeline.machine import usable_cores
 from pipeline.store.files import write_json
+from stages import LOCK
 from stages.echo import say
 from stages.options import data_option, device_option, params_option, scheduler_option, workers_option
 
@@ -46,6 +47,7 @@ def command_of(stage: Stage) -> click.Command:
     def command(data: Path, params_path: Path | None = None, show: bool = False, **where: Any) -> None:
         page = data / stage.makes[0].path
         with _joined(stage, where):
+            require_current(stage, data)
             params = _loaded(stage, params_path)
             with _tracked(stage, data, params) as tracking:
                 track = untracked if tracking is None else tracking.epoch
@@ -69,6 +71,14 @@ def _show(page: Path) -> None:
     given = any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
     if ("SSH_CONNECTION" in os.environ and not given) or not webbrowser.open(page.as_uri()):
         say(f"no browser here: copy {platform.node()}:{page} to where one is; it is one file")
+
+
+def require_current(stage: Stage, data: Path) -> None:
+    """Refuse other code than that of the project's mac.lock, if it has one."""
+    if (data.parent / LOCK).exists():
+        from stages import lock  # what finds the code takes a while to import
+
+        lock.require(stage, data)
 
 
 def _loaded(stage: Stage, path: Path | None) -> "Params | None":

@@ -5,6 +5,7 @@ preset that a line `# based on: <name>` at its top names.
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -59,6 +60,11 @@ def _merged(name: str) -> tuple[list[str], _Blocks]:
     return head, blocks
 
 
+def lines_of(name: str | None) -> Mapping[str, Mapping[str, list[str]]]:
+    """The lines of a preset, or of `common.yaml`, by block and key; that of a block itself has the key ""."""
+    return _merged(name)[1] if name else _read(_COMMON)[1]
+
+
 def _read(name: str) -> tuple[list[str], _Blocks]:
     """The comments at the top of a file, and its lines by block and key."""
     head: list[str] = []
@@ -95,12 +101,21 @@ def write(name: str, file: Path, changes: list[str], replace: bool) -> list[str]
     Raises:
         MacError: no such preset, a wrong key or value, or the file is there.
     """
-    whole = text(name)
     if file.exists() and not replace:
         raise MacError(f"{file}: is there already, and is kept; 'mac init --force' replaces it")
-    besides = _of_network(changes)
-    write_text(file, _changed(whole, besides + changes) if changes else whole)
+    whole, besides = changed(name, changes)
+    write_text(file, whole)
     return besides
+
+
+def changed(name: str, changes: list[str]) -> tuple[str, list[str]]:
+    """The text of a preset with changes, and the changes that were made besides; as `write`.
+
+    Raises:
+        MacError: no such preset, or a wrong key or value.
+    """
+    whole, besides = text(name), _of_network(changes)
+    return _changed(whole, besides + changes) if changes else whole, besides
 
 
 def _of_network(changes: list[str]) -> list[str]:

@@ -13,7 +13,9 @@ from ruamel.yaml import YAML
 from pipeline import graph
 from pipeline.graph import KINDS, STAGES, Stage
 from pipeline.params.study import OF_RUN
-from stages.generate import DVC_FILES, FILES, modules
+from stages.code import modules
+from stages.dvc_files import FILES as DVC_FILES
+from stages.generate import FILES
 from tests.conftest import REPOSITORY, default_params
 
 

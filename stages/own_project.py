@@ -1,0 +1,109 @@
+"""A project of one's own: the files that `mac new` writes into a folder, and `mac upgrade` writes again."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pipeline.demo import weights
+from pipeline.errors import MacError, first_line
+from pipeline.graph import STAGES
+from stages import LOCK, dvc_files
+from stages.lock import Lock
+
+TEMPLATES = Path(__file__).parent / "project"
+PAINTED = "data/raw/demo"
+WEIGHTS = "data/weights"
+# The files that are written once, and then are the user's: by their names in a project, those in TEMPLATES.
+_ONCE = {
+    ".gitignore": "gitignore",
+    "README.md": "README.md",
+    "data/external_masks/README.md": "external_masks.md",
+    "data/external_masks/.gitignore": "external_masks.gitignore",
+    "data/raw/.gitignore": "raw.gitignore",
+    f"{WEIGHTS}/.gitignore": "weights.gitignore",
+}
+# DVC's own choice copies each artefact into its cache.
+_CACHE = "[cache]\n    type = reflink,hardlink,symlink,copy\n"
+
+
+def generated(lock: Lock, with_dvc: bool, painted: bool) -> dict[str, str]:
+    """The text of each file that depends on the version alone.
+
+    Args:
+        with_dvc: whether the folder is a DVC project, which `dvc init` makes of no folder that has a `.dvc`.
+        painted: whether the dataset is the demo that `mac demo` paints.
+    """
+    files = {file: dvc_files.text(pipeline, locked=True) for pipeline, file in dvc_files.FILES.items()}
+    if with_dvc:
+        files[".dvc/plots/sweep.json"] = _template("sweep.json")
+    if painted:
+        files[dvc_files.RAW] = dvc_files.raw(locked=True)
+    return files | {LOCK: lock.text()}
+
+
+def once(name: str, preset: str, lock: Lock) -> dict[str, str]:
+    """The text of each file that is the user's from then on."""
+    files = {file: _template(template) for file, template in _ONCE.items()}
+    files["README.md"] = files["README.md"].format(name=name, preset=preset, version=lock.version)
+    return files
+
+
+def _template(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def is_painted(values: Any) -> bool:
+    """Whether parameters ask for the demo that `mac demo` paints."""
+    return bool(values["dataset"]["root"] == PAINTED)
+
+
+def weights_of(values: Any) -> Path | None:
+    """The file in this package that the parameters name as weights, if they do: the demo's."""
+    return weights.FILE if values["model"]["weights"] == f"{WEIGHTS}/{weights.FILE.name}" else None
+
+
+def is_dvc(folder: Path) -> bool:
+    """Whether a folder is a DVC project."""
+    return (folder / ".dvc").is_dir()
+
+
+def has_dvc() -> bool:
+    """Whether DVC is installed."""
+    return find_spec("dvc") is not None
+
+
+def init_dvc(folder: Path) -> str:
+    """Make a folder a DVC project, if it is none; what was done, in words.
+
+    It comes before any other file: DVC refuses a folder that has a `.dvc`.
+
+    Raises:
+        MacError: DVC refuses.
+    """
+    if is_dvc(folder):
+        return "it is a DVC project already"
+    inside = next((each for each in folder.resolve().parents if (each / ".git").exists()), None)
+    option, said = ["--no-scm"], "without git, DVC compares no commits ('dvc init --no-scm')"
+    if (folder / ".git").exists():
+        option, said = [], "DVC is set up in its git repository ('dvc init')"
+    elif inside is not None:
+        option, said = ["--subdir"], f"DVC is set up below the git repository {inside} ('dvc init --subdir')"
+    ignored = folder / ".dvcignore"
+    if not ignored.exists():  # else DVC keeps it too
+        ignored.write_text(_template("dvcignore"), encoding="utf-8")
+    command = [sys.executable, "-m", "dvc", "init", *option]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        reason = first_line(RuntimeError(done.stderr))
+        raise MacError(f"{folder}: 'dvc init' failed ({reason}); mend this, and run the command again")
+    with (folder / ".dvc/config").open("a", encoding="utf-8") as file:
+        file.write(_CACHE)
+    return said
+
+
+def in_order(painted: bool) -> str:
+    """The commands that do what `dvc repro` does."""
+    stages = [f"mac {each.name}" for each in STAGES if each.pipeline == "main"]
+    return " && ".join([*([f"mac demo {PAINTED}"] if painted else []), *stages])

@@ -1,0 +1,91 @@
+"""mac new: a project of one's own."""
+
+import json
+import shutil
+from pathlib import Path
+
+import click
+
+from pipeline import presets
+from pipeline.errors import MacError, first_line
+from pipeline.params_file import from_yaml
+from pipeline.store.files import write_text
+from stages import lock, own_project
+from stages.echo import say
+from stages.own_project import WEIGHTS
+
+
+@click.command("new")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--preset", help="Preset to start from; 'mac init --list' lists them.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the dataset, which stays where it is."
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help="Your trained classifier, with its head; it is copied into the project.",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a parameter, such as retrain.alpha=1. Can be given several times.",
+)
+def command(
+    folder: Path, preset: str | None, data: Path | None, checkpoint: Path | None, changes: tuple[str, ...]
+) -> None:
+    """Make a project in FOLDER: parameters, pipeline, and what git and DVC are to ignore.
+
+    Without --preset it is `own-model` with --checkpoint, else `folder` with --data, else `demo`. No file that
+    is there is replaced.
+    """
+    chosen = preset or ("own-model" if checkpoint else "folder" if data else "demo")
+    wanted = list[str]()
+    if data is not None:
+        if not data.is_dir():
+            raise MacError(f"{data}: no such folder; --data names that of the dataset")
+        root = data.resolve()
+        if root.is_relative_to(folder.resolve()):
+            root = root.relative_to(folder.resolve())
+        wanted.append(f"dataset.root={json.dumps(str(root), ensure_ascii=False)}")
+    if checkpoint is not None:
+        if not checkpoint.is_file():
+            raise MacError(f"{checkpoint}: no such file; --checkpoint names that of a classifier")
+        name = f"{WEIGHTS}/{checkpoint.name}"
+        wanted.append(f"model.classifier={json.dumps(name, ensure_ascii=False)}")
+    params, besides = presets.changed(chosen, [*wanted, *changes])
+    values = from_yaml(params, "params.yaml")
+    made, painted = lock.installed(), own_project.is_painted(values)
+    files = {
+        "params.yaml": params,
+        **own_project.once(folder.resolve().name, chosen, made),
+        **own_project.generated(made, own_project.has_dvc(), painted),
+    }
+    copies = [each for each in (checkpoint, own_project.weights_of(values)) if each is not None]
+    for path in (*map(Path, files), *(Path(WEIGHTS, each.name) for each in copies)):
+        if (folder / path).exists():
+            raise MacError(f"{folder / path}: is there already, and is kept; choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        version_control = own_project.init_dvc(folder) if own_project.has_dvc() else None
+        for file, text in files.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            write_text(folder / file, text)
+        for each in copies:
+            shutil.copyfile(each, folder / WEIGHTS / each.name)
+    except OSError as error:
+        raise MacError(f"{folder}: cannot be written ({first_line(error)}); choose another folder") from None
+    say(f"{folder}: a project of preset {chosen} ('mac init --list' says what the presets are for)")
+    if besides:
+        say(f"set as the network wants it: {', '.join(besides)}")
+    root = Path(values["dataset"]["root"])
+    if not painted and not (folder / root).exists():
+        say(f"the dataset belongs into {folder / root} (dataset.root in {folder / 'params.yaml'})")
+    if version_control:
+        say(version_control)
+        say(f"next: cd {folder} && mac doctor && dvc repro")
+    else:
+        say("DVC is not installed: pip install 'mac-robust[dvc]', 'dvc init', 'mac upgrade'. Without it:")
+        say(f"cd {folder} && {own_project.in_order(painted)}")

@@ -1,0 +1,72 @@
+"""mac.lock: its digests change with the code of a stage, and a stage of other code is refused."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import graph
+from pipeline.errors import MacError
+from stages import LOCK, code, lock
+from stages.dvc_files import FILES
+from tests.conftest import REPOSITORY
+
+EDITED = ("steps/retrain.py", "steps/report/page/style.css", "datasets/celeba.py", "metrics.py", "graph.py")
+
+
+def depending_on(file: str) -> set[str]:
+    """The stages that depend on a file in the repository's DVC files, by itself or in a folder."""
+    found = set()
+    for dvc_file in FILES.values():
+        for name, stage in YAML(typ="safe").load(REPOSITORY / dvc_file)["stages"].items():
+            if any(Path(file).is_relative_to(dep) for dep in stage["deps"]):
+                found.add(name)
+    return found
+
+
+def test_the_digests_that_change_are_those_of_the_stages_that_depend_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = code.digests()
+    shutil.copytree(REPOSITORY / "pipeline", tmp_path / "pipeline")
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    assert code.digests() == before  # it is no question of where the code lies
+    for name in EDITED:
+        file = tmp_path / "pipeline" / name
+        old = file.read_bytes()
+        file.write_bytes(old + b"\n")
+        now = code.digests()
+        changed = {stage for stage, digest in now.items() if before[stage] != digest} - {"demo"}
+        assert changed == depending_on(f"pipeline/{name}"), name
+        file.write_bytes(old)
+    assert {"retrain", "study-run"} == depending_on("pipeline/steps/retrain.py")
+
+
+def test_other_code_of_the_stage_is_refused_and_that_of_others_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage, data, caplog_level = graph.stage("retrain"), tmp_path / "data", logging.WARNING
+    lock.require(stage, data)  # no mac.lock
+    here = lock.installed()
+    (tmp_path / LOCK).write_text(here.text())
+    assert lock.read(tmp_path) == here
+    lock.require(stage, data)
+    with caplog.at_level(caplog_level, logger="mac"):
+        (tmp_path / LOCK).write_text(here.model_copy(update={"version": "0.0.9"}).text())
+        lock.require(stage, data)
+    assert "written by mac-robust 0.0.9" in caplog.text
+    assert "same code of stage retrain; run 'mac upgrade'" in caplog.text
+    other = {"code": "0" * 16, "stages": {**here.stages, "retrain": "0" * 16}}
+    (tmp_path / LOCK).write_text(here.model_copy(update=other).text())
+    with pytest.raises(MacError, match="with other code of stage retrain; run 'mac upgrade'"):
+        lock.require(stage, data)
+    lock.require(graph.stage("sweep"), data)
+
+
+@pytest.mark.parametrize("text", ["version: 1", "[", "stages: [a]", "more: a"])
+def test_a_damaged_one_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / LOCK).write_text(text)
+    with pytest.raises(MacError, match="mac.lock"):
+        lock.read(tmp_path)
