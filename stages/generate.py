@@ -2,6 +2,7 @@
 
 - dvc.yaml, and that of data/comparison, of data/study and of data/raw (`stages.dvc_files`);
 - .dvc/plots/sweep.json: the template of a plot, which `mac new` writes too;
+- .dvcignore, and .gitignore in data/, data/comparison and data/study, which `mac new` writes too;
 - README.md: the table of the stages;
 - docs/reference.md: every parameter and every dataset of the artefacts;
 - params.yaml: the preset `demo`.
@@ -20,7 +21,7 @@ from pipeline.graph import KINDS, STAGES
 from pipeline.params_file import blocks
 from pipeline.setting import LARGE
 from pipeline.store import Field
-from stages import dvc_files
+from stages import dvc_files, ignore_files
 
 REPOSITORY = Path(__file__).parent.parent
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -142,6 +143,7 @@ FILES: dict[str, Callable[[], str]] = {
     **{file: partial(dvc_files.text, pipeline, locked=False) for pipeline, file in dvc_files.FILES.items()},
     dvc_files.RAW: partial(dvc_files.raw, locked=False),
     ".dvc/plots/sweep.json": partial((REPOSITORY / "stages/project/sweep.json").read_text, encoding="utf-8"),
+    **{file: partial(ignore_files.texts().__getitem__, file) for file in ignore_files.texts()},
     "README.md": readme,
     "docs/reference.md": reference,
     "params.yaml": lambda: presets.text("demo"),

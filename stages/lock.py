@@ -6,10 +6,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.compute.progress import log
-from pipeline.errors import MacError
+from pipeline.errors import MacError, first_line
 from pipeline.graph import Stage
 from pipeline.params_file import from_yaml
 from pipeline.store.files import regular
+from pipeline.tools.checks import Finding
 from stages import LOCK, code
 
 LARGEST = 100_000  # bytes; more than it ever has
@@ -29,6 +30,10 @@ class Lock(BaseModel):
     version: str = "none"
     code: str = "none"
     stages: dict[str, str] = {}
+
+    def differs(self, other: "Lock") -> list[str]:
+        """The stages whose code is another there, or which are not there."""
+        return [name for name, digest in self.stages.items() if other.stages.get(name) != digest]
 
     def text(self) -> str:
         """The file."""
@@ -65,6 +70,25 @@ def read(folder: Path) -> Lock | None:
         raise MacError(f"{file}: cannot be read ({str(error).splitlines()[0]}); {remedy}") from None
 
 
+def finding(folder: Path) -> Finding:
+    """Whether the installed code is that of the mac.lock in a folder, which has one."""
+    try:
+        lock = read(folder) or Lock()
+    except MacError as error:
+        return Finding("error", LOCK, first_line(error))
+    if _is_current(lock):
+        return Finding("ok", LOCK, f"mac-robust {lock.version}, as it is installed")
+    found = f"written by mac-robust {lock.version}, here is {version('mac-robust')}"
+    if other := installed().differs(lock):
+        return Finding("error", LOCK, f"{found}, with other code of {', '.join(other)}", "run 'mac upgrade'")
+    return Finding("warning", LOCK, f"{found}, with the same code of every stage", "run 'mac upgrade'")
+
+
+def _is_current(lock: Lock) -> bool:
+    """Whether it was written by this version, of this code."""
+    return (lock.version, lock.code) == (version("mac-robust"), code.whole())
+
+
 def require(stage: Stage, data: Path) -> None:
     """Refuse to run a stage with other code than the mac.lock beside the data folder states.
 
@@ -75,7 +99,7 @@ def require(stage: Stage, data: Path) -> None:
         MacError: the installed code of the stage is another.
     """
     lock = read(data.parent)
-    if lock is None or (lock.version, lock.code) == (version("mac-robust"), code.whole()):
+    if lock is None or _is_current(lock):
         return
     written = (
         f"{data.parent / LOCK}: was written by mac-robust {lock.version}, here is {version('mac-robust')}"

@@ -1,7 +1,10 @@
 """A project of one's own: the files that `mac new` writes into a folder, and `mac upgrade` writes again."""
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,8 @@ from typing import Any
 from pipeline.demo import weights
 from pipeline.errors import MacError, first_line
 from pipeline.graph import STAGES
-from stages import LOCK, dvc_files
+from pipeline.store.files import write_text
+from stages import LOCK, dvc_files, ignore_files
 from stages.lock import Lock
 
 TEMPLATES = Path(__file__).parent / "project"
@@ -44,8 +48,12 @@ def generated(lock: Lock, with_dvc: bool, painted: bool) -> dict[str, str]:
 
 
 def once(name: str, preset: str, lock: Lock) -> dict[str, str]:
-    """The text of each file that is the user's from then on."""
+    """The text of each file that is the user's from then on.
+
+    A `.dvcignore` is not among them: it comes with `dvc init`.
+    """
     files = {file: _template(template) for file, template in _ONCE.items()}
+    files |= {file: text for file, text in ignore_files.texts().items() if file != ".dvcignore"}
     files["README.md"] = files["README.md"].format(name=name, preset=preset, version=lock.version)
     return files
 
@@ -74,14 +82,41 @@ def has_dvc() -> bool:
     return find_spec("dvc") is not None
 
 
-def init_dvc(folder: Path) -> str:
-    """Make a folder a DVC project, if it is none; what was done, in words.
+def write(folder: Path, files: Mapping[str, str], copies: Mapping[str, Path], with_dvc: bool) -> str | None:
+    """Write a project, all of it or nothing; what was done for DVC, in words.
 
-    It comes before any other file: DVC refuses a folder that has a `.dvc`.
+    Args:
+        files: the texts of the files that are not there, by their names in the project.
+        copies: what to copy, by the names in the project.
+        with_dvc: whether to make it a DVC project. This comes first: DVC refuses a folder that has a `.dvc`.
 
     Raises:
         MacError: DVC refuses.
+        OSError: the folder cannot be written.
     """
+    with ExitStack() as undo:
+        _make_folder(folder, undo)
+        said = _init_dvc(folder, undo) if with_dvc else None
+        for name in [*files, *copies]:
+            _make_folder((folder / name).parent, undo)
+            undo.callback((folder / name).unlink, missing_ok=True)
+            if name in files:
+                write_text(folder / name, files[name])
+            else:
+                shutil.copyfile(copies[name], folder / name)
+        undo.pop_all()
+    return said
+
+
+def _make_folder(path: Path, undo: ExitStack) -> None:
+    for each in reversed([path, *path.parents]):
+        if not each.exists():
+            each.mkdir()
+            undo.callback(each.rmdir)
+
+
+def _init_dvc(folder: Path, undo: ExitStack) -> str:
+    """Make a folder a DVC project, if it is none; what was done, in words."""
     if is_dvc(folder):
         return "it is a DVC project already"
     inside = next((each for each in folder.resolve().parents if (each / ".git").exists()), None)
@@ -92,7 +127,9 @@ def init_dvc(folder: Path) -> str:
         option, said = ["--subdir"], f"DVC is set up below the git repository {inside} ('dvc init --subdir')"
     ignored = folder / ".dvcignore"
     if not ignored.exists():  # else DVC keeps it too
-        ignored.write_text(_template("dvcignore"), encoding="utf-8")
+        undo.callback(ignored.unlink, missing_ok=True)
+        write_text(ignored, ignore_files.texts()[".dvcignore"])
+    undo.callback(shutil.rmtree, folder / ".dvc", ignore_errors=True)
     command = [sys.executable, "-m", "dvc", "init", *option]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:

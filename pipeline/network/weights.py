@@ -30,6 +30,7 @@ _NO_WEIGHTS = {
     b"<?xml": "a web page; download the file itself",
     b"version https://git-lfs": "a pointer of Git LFS, not the file; run 'git lfs pull'",
     b"{": "JSON text; download the file itself",
+    b"../": "the text of a link, which could not be made here; copy the file that it names",
 }
 _OBJECTS = "Python objects, such as a whole model, which may run any code; save a state_dict() alone"
 # torchvision's published DenseNets have names of an earlier version: `norm.1` is `norm1`.
@@ -117,7 +118,7 @@ def fill(network: nn.Module, path: Path, head: str, key: str = "model.weights") 
     of_head = f"{head}."
     whole = network.state_dict()
     wanted = {name: tensor for name, tensor in whole.items() if not name.startswith(of_head)}
-    states = list(_states(_read(path, key), path, key))
+    states = state_dicts(path, key)
     fit = _fit(states, network, wanted, head, f"{key}: {path}")
     for name, tensor in wanted.items():
         (found,) = fit.tensors([name])
@@ -136,6 +137,19 @@ def fill(network: nn.Module, path: Path, head: str, key: str = "model.weights") 
     }
     _require_no_more(others, fit, head, f"{key}: {path}")
     return Filled(key, path, fit.at, fit.prefix, others)
+
+
+def state_dicts(path: Path, key: str) -> list[tuple[str, State]]:
+    """Every dictionary of tensors in a file, with its place: the keys that lead to it.
+
+    Args:
+        path: a file of safetensors or of `torch.save`.
+        key: what names the file; starts the error line.
+
+    Raises:
+        MacError: it cannot be read, or has none.
+    """
+    return list(_states(_read(path, key), path, key))
 
 
 def _last(name: str) -> str:
@@ -269,7 +283,7 @@ def _stand_ins(path: Path) -> list[Callable[..., object] | tuple[Callable[..., o
 
 
 def _states(found: object, path: Path, key: str) -> Iterator[tuple[str, State]]:
-    """Every dictionary of tensors in what was read, and its place: the keys that lead to it."""
+    """As `state_dicts`, of what was read."""
     waiting, seen, count = [("", found)] if isinstance(found, Mapping) else [], set[int](), 0
     while waiting:
         at, each = waiting.pop(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pipeline.tools import checks
+from stages import LOCK
 from stages.echo import say, say_json
 from stages.options import data_option, device_option, params_option
 from stages.outputs import check_output
@@ -24,7 +25,7 @@ from stages.outputs import check_output
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(params_path: Path, data: Path, device: str, page: Path | None, as_json: bool) -> None:
-    """Check Python, PyTorch, device, HDF5, DVC, parameters, weights, dataset and disk.
+    """Check Python, PyTorch, device, HDF5, DVC, mac.lock, parameters, weights, dataset and disk.
 
     If parameters and dataset can be read, it also estimates what the stages will need.
     """
@@ -36,7 +37,7 @@ def command(params_path: Path, data: Path, device: str, page: Path | None, as_js
         return
     of_machine = list(checks.machine(device))
     of_project, estimates = checks.project(params_path, data, device)
-    findings = [*of_machine, *of_project]
+    findings = [*of_machine, *_lock(data.parent), *of_project]
     if as_json:
         found = {
             "findings": [asdict(each) for each in findings],
@@ -54,3 +55,12 @@ def command(params_path: Path, data: Path, device: str, page: Path | None, as_js
             say(f"{need.stage:<10}{size:>12}{time:>12}")
     if any(each.state == "error" for each in findings):
         sys.exit(1)
+
+
+def _lock(folder: Path) -> list[checks.Finding]:
+    """Whether the installed code is that of the project's mac.lock, if it has one."""
+    if not (folder / LOCK).exists():
+        return []
+    from stages import lock  # what finds the code takes a while to import
+
+    return [lock.finding(folder)]

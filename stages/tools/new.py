@@ -1,7 +1,7 @@
 """mac new: a project of one's own."""
 
 import json
-import shutil
+import shlex
 from pathlib import Path
 
 import click
@@ -9,7 +9,6 @@ import click
 from pipeline import presets
 from pipeline.errors import MacError, first_line
 from pipeline.params_file import from_yaml
-from pipeline.store.files import write_text
 from stages import lock, own_project
 from stages.echo import say
 from stages.own_project import WEIGHTS
@@ -43,6 +42,8 @@ def command(
     """
     chosen = preset or ("own-model" if checkpoint else "folder" if data else "demo")
     wanted = list[str]()
+    if folder.exists() and not folder.is_dir():
+        raise MacError(f"{folder}: is no folder; choose another name")
     if data is not None:
         if not data.is_dir():
             raise MacError(f"{data}: no such folder; --data names that of the dataset")
@@ -53,6 +54,9 @@ def command(
     if checkpoint is not None:
         if not checkpoint.is_file():
             raise MacError(f"{checkpoint}: no such file; --checkpoint names that of a classifier")
+        from pipeline.network.weights import state_dicts  # PyTorch takes a second
+
+        state_dicts(checkpoint, "--checkpoint")
         name = f"{WEIGHTS}/{checkpoint.name}"
         wanted.append(f"model.classifier={json.dumps(name, ensure_ascii=False)}")
     params, besides = presets.changed(chosen, [*wanted, *changes])
@@ -63,18 +67,13 @@ def command(
         **own_project.once(folder.resolve().name, chosen, made),
         **own_project.generated(made, own_project.has_dvc(), painted),
     }
-    copies = [each for each in (checkpoint, own_project.weights_of(values)) if each is not None]
-    for path in (*map(Path, files), *(Path(WEIGHTS, each.name) for each in copies)):
+    sources = [each for each in (checkpoint, own_project.weights_of(values)) if each is not None]
+    copies = {f"{WEIGHTS}/{each.name}": each for each in sources}
+    for path in [*files, *copies]:
         if (folder / path).exists():
             raise MacError(f"{folder / path}: is there already, and is kept; choose another folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        version_control = own_project.init_dvc(folder) if own_project.has_dvc() else None
-        for file, text in files.items():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            write_text(folder / file, text)
-        for each in copies:
-            shutil.copyfile(each, folder / WEIGHTS / each.name)
+        version_control = own_project.write(folder, files, copies, own_project.has_dvc())
     except OSError as error:
         raise MacError(f"{folder}: cannot be written ({first_line(error)}); choose another folder") from None
     say(f"{folder}: a project of preset {chosen} ('mac init --list' says what the presets are for)")
@@ -83,9 +82,10 @@ def command(
     root = Path(values["dataset"]["root"])
     if not painted and not (folder / root).exists():
         say(f"the dataset belongs into {folder / root} (dataset.root in {folder / 'params.yaml'})")
+    there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
     if version_control:
         say(version_control)
-        say(f"next: cd {folder} && mac doctor && dvc repro")
+        say(f"next: {there}mac doctor && dvc repro")
     else:
         say("DVC is not installed: pip install 'mac-robust[dvc]', 'dvc init', 'mac upgrade'. Without it:")
-        say(f"cd {folder} && {own_project.in_order(painted)}")
+        say(f"{there}{own_project.in_order(painted)}")

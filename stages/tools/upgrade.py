@@ -8,7 +8,7 @@ from pipeline import params_file
 from pipeline.errors import MacError, first_line
 from pipeline.presets.upgrade import upgraded
 from pipeline.store.files import write_text
-from stages import LOCK, lock, own_project
+from stages import LOCK, ignore_files, lock, own_project
 from stages.echo import say
 
 
@@ -18,7 +18,8 @@ def command(folder: Path) -> None:
     """Bring the project in FOLDER, or in this one, up to date with the installed version.
 
     It adds new keys to params.yaml with the values of the preset, turns those that are no more into comments,
-    and writes dvc.yaml and mac.lock again. It says what it changed, and which stages will run again.
+    adds to .dvcignore and data/.gitignore what they lack, and writes dvc.yaml and mac.lock again. It says
+    what it changed, and which stages will run again.
     """
     old = lock.read(folder)
     if old is None:
@@ -46,7 +47,9 @@ def command(folder: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, made)
             say(f"wrote {path}")
-    again = [name for name, digest in here.stages.items() if old.stages.get(name) != digest]
+    for name, lines in ignore_files.complete(folder).items():
+        say(f"{folder / name}: added {', '.join(lines)}")
+    again = here.differs(old)
     if old.version != here.version:
         say(f"from mac-robust {old.version} to {here.version}")
     said = f"new code: {', '.join(again)}; 'dvc repro' runs these again, and what depends on their results"
