@@ -22,8 +22,11 @@ def texts() -> dict[str, str]:
     return {".dvcignore": _DVC.read_text(encoding="utf-8"), **hidden}
 
 
-def complete(folder: Path) -> dict[str, list[str]]:
+def complete(folder: Path, with_dvc: bool) -> dict[str, list[str]]:
     """Add to the files in a folder the lines that they lack; these lines, by the names of the files.
+
+    Args:
+        with_dvc: whether it is a DVC project. If not, it gets no .dvcignore.
 
     Raises:
         MacError: a file cannot be read.
@@ -31,6 +34,8 @@ def complete(folder: Path) -> dict[str, list[str]]:
     added = {}
     for name, text in texts().items():
         file = folder / name
+        if name == ".dvcignore" and not with_dvc:
+            continue
         try:
             there = file.read_text(encoding="utf-8") if file.exists() else ""
         except (OSError, UnicodeDecodeError) as error:

@@ -1,8 +1,7 @@
 """A project of one's own: the files that `mac new` writes into a folder, and `mac upgrade` writes again."""
 
+import logging
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -119,22 +118,31 @@ def _init_dvc(folder: Path, undo: ExitStack) -> str:
     """Make a folder a DVC project, if it is none; what was done, in words."""
     if is_dvc(folder):
         return "it is a DVC project already"
+    from dvc.exceptions import DvcException  # an extra
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # else it says what is said here
     inside = next((each for each in folder.resolve().parents if (each / ".git").exists()), None)
-    option, said = ["--no-scm"], "without git, DVC compares no commits ('dvc init --no-scm')"
+    options, said = {"no_scm": True}, "without git, DVC compares no commits ('dvc init --no-scm')"
     if (folder / ".git").exists():
-        option, said = [], "DVC is set up in its git repository ('dvc init')"
+        options, said = {}, "DVC is set up in its git repository ('dvc init')"
     elif inside is not None:
-        option, said = ["--subdir"], f"DVC is set up below the git repository {inside} ('dvc init --subdir')"
+        options, said = (
+            {"subdir": True},
+            f"DVC is set up below the git repository {inside} ('dvc init --subdir')",
+        )
     ignored = folder / ".dvcignore"
     if not ignored.exists():  # else DVC keeps it too
         undo.callback(ignored.unlink, missing_ok=True)
         write_text(ignored, ignore_files.texts()[".dvcignore"])
     undo.callback(shutil.rmtree, folder / ".dvc", ignore_errors=True)
-    command = [sys.executable, "-m", "dvc", "init", *option]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        reason = first_line(RuntimeError(done.stderr))
-        raise MacError(f"{folder}: 'dvc init' failed ({reason}); mend this, and run the command again")
+    try:
+        Repo.init(str(folder), **options).close()
+    except DvcException as error:
+        reason = first_line(error)
+        raise MacError(
+            f"{folder}: 'dvc init' fails ({reason}); mend this, and run the command again"
+        ) from None
     with (folder / ".dvc/config").open("a", encoding="utf-8") as file:
         file.write(_CACHE)
     return said

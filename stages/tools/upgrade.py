@@ -47,7 +47,7 @@ def command(folder: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, made)
             say(f"wrote {path}")
-    for name, lines in ignore_files.complete(folder).items():
+    for name, lines in ignore_files.complete(folder, with_dvc).items():
         say(f"{folder / name}: added {', '.join(lines)}")
     again = here.differs(old)
     if old.version != here.version:

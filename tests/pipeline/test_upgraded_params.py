@@ -43,12 +43,13 @@ def test_values_and_comments_are_kept_and_keys_that_are_no_more_are_comments() -
 
 def test_blocks_that_are_missing_or_indented_otherwise() -> None:
     demo = presets.text("demo")
-    start, end = demo.index("examples:\n"), demo.index("study:\n")
-    text = demo[:start] + demo[end:].replace("  seeds: [0, 1, 2, 3, 4]", "    seeds: [1]", 1).replace(
+    start, end, last = (demo.index(f"\n{block}:\n") + 1 for block in ("examples", "study", "tracking"))
+    text = demo[:start] + demo[end:last].replace("  seeds: [0, 1, 2, 3, 4]", "    seeds: [1]", 1).replace(
         "  variants: {base: {}}", "    variants: {base: {}}"
     ).replace("  threads: 1                        # ours: CPU threads of each run\n", "")  # fmt: skip
     again = upgraded(text, "params.yaml")
-    assert again.text.endswith("each run\n" + demo[start:end])
+    assert again.text.endswith("each run\n" + demo[start:end] + demo[last:])
+    assert demo[last:].startswith("tracking:\n  to: none  ")
     assert "    seeds: [1]" in again.text
     assert "\n    threads: 1  " in again.text
 

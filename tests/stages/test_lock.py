@@ -65,6 +65,23 @@ def test_other_code_of_the_stage_is_refused_and_that_of_others_is_said(
     lock.require(graph.stage("sweep"), data)
 
 
+def test_the_doctor_says_what_mac_lock_says_of_other_code(tmp_path: Path) -> None:
+    here, file = lock.installed(), tmp_path / LOCK
+    file.write_text(here.text())
+    assert lock.finding(tmp_path).state == "ok"
+    file.write_text(here.model_copy(update={"version": "0.0.9"}).text())
+    found = lock.finding(tmp_path)
+    assert (found.state, found.remedy) == ("warning", "run 'mac upgrade'")
+    assert found.found.startswith("written by mac-robust 0.0.9, here is ")
+    other = {"code": "0" * 16, "stages": {**here.stages, "retrain": "0" * 16, "study": "0" * 16}}
+    file.write_text(here.model_copy(update=other).text())
+    found = lock.finding(tmp_path)
+    assert (found.state, found.remedy) == ("error", "run 'mac upgrade'")
+    assert found.found.endswith(", with other code of retrain, study")
+    file.write_text("[")
+    assert lock.finding(tmp_path).state == "error"
+
+
 @pytest.mark.parametrize("text", ["version: 1", "[", "stages: [a]", "more: a"])
 def test_a_damaged_one_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK).write_text(text)

@@ -253,6 +253,7 @@ def test_what_holds_no_weights_says_what_it_holds(
             "is a pointer of Git LFS, .*; run 'git lfs pull'",
         ),
         (b'{"error": 1}', "is JSON text"),
+        (b"../../pipeline/weights.pth", "is the text of a link, .*; copy the file that it names"),
         (b"", "is empty; copy or download it again"),
         (b"Quota exceeded", "is neither a safetensors file nor one of torch.save"),
         (b"PK\x03\x04 cut", "is cut off; copy or download it again"),

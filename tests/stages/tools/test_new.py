@@ -1,10 +1,14 @@
 """mac new and mac upgrade: the files of a project of one's own."""
 
+import errno
 import shlex
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
@@ -14,6 +18,7 @@ from pipeline.demo import weights
 from pipeline.graph import STAGES
 from stages import LOCK, lock, own_project
 from stages.cli import main
+from tests.conftest import REPOSITORY
 from tests.readme import commands
 
 
@@ -38,10 +43,6 @@ def test_two_side_by_side_below_a_git_repository(tmp_path: Path, monkeypatch: py
         result = mac("new", name)
         assert result.exit_code == 0, result.output
         assert "dvc init --subdir" in result.output
-    ignored = subprocess.run(
-        ["git", "check-ignore", "one/data/raw/a.png", "one/data/weights/b.pth"], stdout=-1
-    )
-    assert ignored.stdout.count(b"\n") == 2
     seen = subprocess.run(["git", "ls-files", "-o", "--exclude-standard"], stdout=-1, text=True).stdout
     assert {f"two/data/weights/{weights.FILE.name}", "two/data/raw/dvc.yaml", "two/mac.lock"} < set(
         seen.split()
@@ -69,9 +70,46 @@ def test_a_folder_that_is_in_no_git_repository(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_dvc")
+def test_git_sees_of_a_project_what_it_sees_of_the_repository(tmp_path: Path) -> None:
+    """Of every artefact, of what trackers write, and of what is the user's; DVC has hidden nothing yet."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    mac("new", tmp_path)
+    written = {kind.path: kind.form != "metrics" for stage in STAGES for kind in stage.makes}
+    written |= dict.fromkeys(["prepare_errors.csv", "prepare_duplicates.csv", "scratch/a", ".a.tmp"], True)
+    written |= dict.fromkeys(["tensorboard/train/a", "mlflow/mlflow.db", "fiftyone/mongo"], True)
+    written |= dict.fromkeys(["raw/a.png", "weights/b.pth", "external_masks/a.png"], True)
+    written |= {"study/study.json": False, "timings/train.json": False, "dvclive/train/dvc.yaml": False}
+    written |= {f"weights/{weights.FILE.name}": False, "raw/dvc.yaml": False, "raw/dvc.lock": False}
+    asked = "\n".join(f"data/{path}" for path in written)
+    for folder in (tmp_path, REPOSITORY):
+        command = ["git", "-C", folder, "check-ignore", "--no-index", "--stdin"]
+        said = subprocess.run(command, input=asked, stdout=-1, text=True).stdout.split()
+        assert said == [f"data/{path}" for path, is_hidden in written.items() if is_hidden], folder
+    assert (tmp_path / "data/weights/.gitignore").is_file()  # a dependency of stages; git keeps no folder
+
+
+@pytest.mark.parametrize("fails", ["params.yaml", "data/weights"])
+def test_a_disk_that_is_full_leaves_no_half_of_a_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    def full(*arguments: object) -> None:
+        if fails in str(arguments):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(*arguments)
+
+    written: Callable[..., None] = own_project.write_text
+    monkeypatch.setattr(own_project, "write_text", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    (tmp_path / "mine/data").mkdir(parents=True)
+    for folder in ("mine", "a/b"):
+        assert "cannot be written (No space left on device)" in mac("new", tmp_path / folder).stderr
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine", tmp_path / "mine/data"]
+
+
+@pytest.mark.usefixtures("without_dvc")
 def test_data_and_a_checkpoint_are_named_in_the_parameters(tmp_path: Path) -> None:
     (tmp_path / "images: a").mkdir()
-    (tmp_path / "best.pth").write_bytes(b"any")
+    torch.save({"weight": torch.ones(1)}, tmp_path / "best.pth")
     result = mac(
         "new", tmp_path / "p", "--data", tmp_path / "images: a", "--checkpoint", tmp_path / "best.pth"
     )
@@ -82,7 +120,7 @@ def test_data_and_a_checkpoint_are_named_in_the_parameters(tmp_path: Path) -> No
     values = params_file.load(tmp_path / "p/params.yaml").values
     assert values["dataset"]["root"] == str(tmp_path / "images: a")
     assert values["model"]["classifier"] == "data/weights/best.pth"
-    assert (tmp_path / "p/data/weights/best.pth").read_bytes() == b"any"
+    assert (tmp_path / "p/data/weights/best.pth").read_bytes() == (tmp_path / "best.pth").read_bytes()
     (tmp_path / "q/mine").mkdir(parents=True)
     assert "preset folder" in mac("new", tmp_path / "q", "--data", tmp_path / "q/mine").output
     assert params_file.load(tmp_path / "q/params.yaml").values["dataset"]["root"] == "mine"
@@ -92,7 +130,7 @@ def test_data_and_a_checkpoint_are_named_in_the_parameters(tmp_path: Path) -> No
 def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
-    Path("best.pth").touch()
+    torch.save({"weight": torch.ones(1)}, "best.pth")
     words = [shlex.split(line, comments=True) for line in commands("mac new birds").splitlines()]
     presets_said = [mac(*line[1:]).output.partition(" ('")[0] for line in words if line[:2] == ["mac", "new"]]
     assert presets_said == [
@@ -111,6 +149,7 @@ def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ((), "README.md: is there already, and is kept"),
         (("--data", "nowhere"), "nowhere: no such folder"),
         (("--checkpoint", "nowhere.pth"), "nowhere.pth: no such file"),
+        (("--checkpoint", __file__), "test_new.py: is neither a safetensors file nor one of torch.save"),
         (("--preset", "none"), "no preset 'none'"),
         (("--set", "train.epochs=many"), "train.epochs"),
     ],
@@ -137,13 +176,17 @@ def test_upgrade_of_an_older_project(tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_text(params.read_text().replace("  keep_epochs: ", "  keep: "))
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    hidden = tmp_path / "data/.gitignore"
+    hidden.write_text("/mine" + hidden.read_text().replace("/mlflow\n", ""))
     said = mac("upgrade", tmp_path).output
     assert f"{params}: added train.keep_epochs: [] # ours" in said
     assert f"{params}: train.keep is no parameter any more" in said
     assert f"wrote {tmp_path / 'dvc.yaml'}" in said
     assert f"from mac-robust 0.0.9 to {here.version}" in said
     assert "new code: masks, jtt; 'dvc repro' runs these again" in said
-    assert {path for path, text in contents(tmp_path).items() if made[path] != text} == {params}
+    assert f"{hidden}: added /images.h5, /mlflow" in said
+    assert {path for path, text in contents(tmp_path).items() if made[path] != text} == {params, hidden}
+    assert "/mine/images.h5\n" in hidden.read_text()
     (tmp_path / LOCK).unlink()
     assert "there is none" in mac("upgrade", tmp_path).stderr
 
