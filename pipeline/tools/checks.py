@@ -124,15 +124,21 @@ def _dvc() -> Iterator[Finding]:
         return
     yield from _repository(Path.cwd())
     said = subprocess.run([sys.executable, "-m", "dvc", "version"], capture_output=True, text=True).stdout
+    yield _cache(said)
+
+
+def _cache(said: str) -> Finding:
+    """How DVC's cache keeps files, by what `dvc version` says."""
     told = dict(line.split(": ", 1) for line in said.splitlines() if ": " in line)
     links = told.get("Cache types")
     if links is None:
-        yield Finding("warning", "DVC cache", "this folder is in no DVC repository, or nothing is cached yet")
-    elif any(kind in links for kind in ("reflink", "hardlink", "symlink")):
-        yield Finding("ok", "DVC cache", f"links by {links}")
-    else:
-        remedy = "put .dvc/cache on the same file system as data (dvc cache dir)"
-        yield Finding("warning", "DVC cache", "can only copy: every artefact lies on the disk twice", remedy)
+        return Finding("warning", "DVC cache", "this folder is in no DVC repository")
+    if "no-dvc-cache" in links:  # the address of a page of help
+        return Finding("ok", "DVC cache", "nothing is cached yet")
+    if any(kind in links for kind in ("reflink", "hardlink", "symlink")):
+        return Finding("ok", "DVC cache", f"links by {links}")
+    remedy = "put .dvc/cache on the same file system as data (dvc cache dir)"
+    return Finding("warning", "DVC cache", "can only copy: every artefact lies on the disk twice", remedy)
 
 
 def _repository(folder: Path) -> Iterator[Finding]:

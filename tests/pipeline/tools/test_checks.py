@@ -82,6 +82,21 @@ def test_a_device_that_is_not_there_is_told_once(
     assert not estimates
 
 
+@pytest.mark.parametrize(
+    ("said", "state", "found"),
+    [
+        ("Cache types: <https://error.dvc.org/no-dvc-cache>\nCaches: local", "ok", "nothing is cached yet"),
+        ("Cache types: hardlink, symlink\nCaches: local", "ok", "links by hardlink, symlink"),
+        ("Caches: local\nCache types: https://error.dvc.org/no-links", "warning", "can only copy"),
+        ("DVC version: 3.67.1 (pip)", "warning", "in no DVC repository"),
+    ],
+)
+def test_what_dvc_says_of_its_cache(said: str, state: str, found: str) -> None:
+    about = checks._cache(said)
+    assert about.state == state
+    assert found in about.found
+
+
 def test_a_folder_without_git_or_dvc_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "deep"
     folder.mkdir()
