@@ -92,7 +92,7 @@ def _contents(given: Opened) -> dict[str, Any]:
         "table_1": coverage,
         "table_1_mean": _mean_coverage(coverage),
         "choice": choice,
-        **_sweep(given, worst.replace("_", " ")),
+        **_sweep(given, worst.replace("_", " "), choice),
         "learning_curves": figures.learning_curves(
             given.rows_of_csv("erm", "history.csv"), _spoken(given.stated("erm", "selection", "criterion"))
         ),
@@ -198,13 +198,13 @@ def _retraining_curves(given: Opened, choice: Choice) -> dict[str, Any]:
     return {"retraining_curves": figures.retraining_curves(history, _spoken(spoken)), "no_curves": why}
 
 
-def _sweep(given: Opened, worst: str) -> dict[str, Any]:
+def _sweep(given: Opened, worst: str, choice: Choice) -> dict[str, Any]:
     """What the sweep picked, and its maps; `worst` is what is worst on the test split, in words."""
     table = given.table("sweep")
     spoken = _spoken(table.values["criterion"])
     return {
         "sweep": table.values,
-        "sweep_map": sweep_map(given.rows_of_csv("sweep", "mean.csv"), spoken, worst),
+        "sweep_map": sweep_map(given.rows_of_csv("sweep", "mean.csv"), spoken, worst, choice),
     }
 
 

@@ -24,7 +24,7 @@ from pipeline.params.retrain import RetrainParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Project
 from pipeline.results import diagnosis_table, diagnosis_words
-from pipeline.results.choice import NOT_RETRAINED
+from pipeline.results.choice import NOT_RETRAINED, Choice
 from pipeline.results.convergence import whole_diagnosis
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.evaluation import verdict_of
@@ -362,8 +362,8 @@ def test_figures_say_in_words_what_they_show() -> None:
                     "picked": beta * alpha,
                 }
             )
-    spoken = figures.Spoken("worst class, doubted rows more", "weighted mean")
-    said = sweep_map(rows, spoken, "worst class").alt
+    spoken, mac = figures.Spoken("worst class, doubted rows more", "weighted mean"), Choice.by_params(0, 2, 0)
+    said = sweep_map(rows, spoken, "worst class", mac).alt
     assert "on validation: worst class, doubted rows more." in said
     assert "picks alpha 1, beta 2: 75.0 percent on validation, 37.5 on test" in said
     assert "ERM as it is has 50.0 and 25.0" in said
@@ -371,15 +371,16 @@ def test_figures_say_in_words_what_they_show() -> None:
     del rows[2]  # not every pair was tried
     assert (
         "picks ERM as it is: 50.0 percent on validation, 25.0 on test"
-        in sweep_map(rows, spoken, "worst class").alt
+        in sweep_map(rows, spoken, "worst class", mac).alt
     )
     other = [{**row, "val_worst": row["val_worst"] + 0.1, "picked": 0} for row in rows[1:]]
     with_l2 = [{**row, "l2": 0.3} for row in rows[1:]] + [{**row, "l2": 3.0} for row in other]
     # ERM as it is was picked: the l2 of the best pair is drawn. Else, the l2 of what was picked.
     erm = {**rows[0], "l2": None}
-    assert "for every alpha and beta, l2 = 3; on" in sweep_map([erm, *with_l2], spoken, "worst class").alt
+    said = sweep_map([erm, *with_l2], spoken, "worst class", mac).alt
+    assert "for every alpha and beta, l2 = 3; on" in said
     with_l2[-4]["picked"], erm["picked"] = 1, 0
-    said = sweep_map([erm, *with_l2], spoken, "worst class").alt
+    said = sweep_map([erm, *with_l2], spoken, "worst class", mac).alt
     assert "for every alpha and beta, l2 = 0.3; on" in said
     assert "picks alpha 1, beta 2, l2 = 0.3: 75.0 percent" in said
     pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")]
@@ -393,6 +394,25 @@ def test_figures_say_in_words_what_they_show() -> None:
     )
     said = figures.learning_curves(history[:2], spoken).alt
     assert "ERM training, validation by epoch: worst class, doubted rows more, and weighted mean." in said
+
+
+def test_the_map_marks_what_is_picked_and_what_mac_has() -> None:
+    rows: list[dict[str, Any]] = [{"alpha": None, "beta": None, "l2": None, "picked": 0}]
+    for l2 in (0.1, 1.0):
+        rows += [{"alpha": 0.0, "beta": beta, "l2": l2, "picked": 0} for beta in (0.0, 2.0)]
+    for number, row in enumerate(rows):
+        row |= dict.fromkeys(("val_worst", "val_mean", "test_worst", "test_mean"), number / 10)
+    rows[4]["picked"] = 1
+    spoken, erm = figures.Spoken("worst group", "mean"), Choice(None, None, None, "sweep_l2", NOT_RETRAINED)
+    for choice, marks in (
+        (Choice.by_params(0, 0, 1.0), ["", "†", "*"]),
+        (Choice.by_params(0, 2, 1.0), ["", "", "*"]),  # the same as what is picked
+        (Choice.by_params(0, 0, 0.1), ["", "", "*"]),  # not at the l2 that is shown
+        (Choice.by_params(0, 9, 1.0), ["", "", "*"]),  # not tried
+        (erm, ["†", "", "*"]),
+    ):
+        found = sweep_map(rows, spoken, "worst group", choice)
+        assert [found.mark(row) for row in (found.erm, *found.cells[0]) if row] == marks, choice
 
 
 def test_curves_are_the_median_and_bands_of_all_fits() -> None:
@@ -437,6 +457,12 @@ def test_a_button_has_what_the_sweep_says_of_its_setting(own_artefacts: Project)
     assert values["α 0, β 2"] == "50.0 60.0 40.0 70.0 20.0 -"
     (pressed,) = {button["data-setting"] for button in buttons if button["aria-pressed"] == "true"}
     assert pressed == "α 1, β 2"
+    # What is picked is shown without the script; what needs the script is hidden then.
+    table = text.partition('<table class="setting">')[2].partition("</table>")[0]
+    assert re.findall(r'<td class="mac">(.*?)</td>', table) == values[pressed].replace("-", "–").split()
+    assert 'id="setting" aria-live="polite">α 1, β 2</th>' in table
+    assert "(scripting: none) { .scripted { display: none" in text
+    assert 'class="scripted"' in text.partition("<form")[2].partition(">")[0]
     assert "test: &lt;b&gt;" in text
     file.write_text(file.read_text().replace("nan", "much"))
     with pytest.raises(MacError, match=r"mean.csv: damaged .line 2: test_of_empty: .*; run 'mac sweep'"):
