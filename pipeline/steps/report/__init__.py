@@ -83,6 +83,7 @@ def _contents(given: Opened) -> dict[str, Any]:
         "spoken": worst.replace("_", " "),
         "adjusted": "adjusted_mean" in metrics["erm"]["test"],
         "group_bars": _group_bars(metrics),
+        "most": figures.MOST,
         "confusion": figures.confusion(pairs, erm.spec.classes),
         "methods": _methods(given, metrics, choice),
         "left_out": baselines["left_out"],
@@ -149,7 +150,10 @@ def timings(project: Project, compared: bool) -> dict[str, dict[str, Any]]:
 def _group_bars(metrics: Mapping[str, Any]) -> Drawing:
     erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
     _, many = worst_of(erm)
-    return figures.group_bars(list(erm[many]), list(erm[many].values()), list(mac[many].values()))
+    names = list(erm[many])
+    lowest = figures.lowest([*erm[many].values()], [mac[many][name]["mean"] for name in names])
+    shown = [names[place] for place in lowest]
+    return figures.group_bars(shown, [erm[many][name] for name in shown], [mac[many][name] for name in shown])
 
 
 def _mean_coverage(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -221,7 +225,7 @@ def _ablation(given: Opened) -> dict[str, Any]:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return f"{100 * value:.1f}".replace("-", "−")
 
 
 def _visible(value: object) -> object:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.results.choice import OF_GROUP, Choice
+from pipeline.steps.report import figures
 from pipeline.steps.report.figures import Spoken
 
 Row = Mapping[str, Any]
@@ -27,7 +28,9 @@ class SweepMap:
         picked: the row of what the sweep picked.
         ours: the row of the setting that MaC has; None if the sweep did not try it.
         shown: the title of each map, by the column that it shows.
-        bars: what is drawn of a setting: column and name.
+        bars: what is drawn of a setting: column and name. Of many groups, those in which ERM or what is
+            picked is the worst.
+        left_out: the number of groups that are not drawn.
         penalty: ", l2 = …" if the sweep tried several.
         alt: what the maps show, in words.
     """
@@ -40,6 +43,7 @@ class SweepMap:
     ours: Row | None
     shown: Mapping[str, str]
     bars: Mapping[str, str]
+    left_out: int
     penalty: str
     alt: str
 
@@ -95,7 +99,9 @@ def sweep_map(rows: Sequence[Row], spoken: Spoken, worst: str, choice: Choice) -
         f"and {100 * erm['test_worst']:.1f}."
     )
     titles = (f"validation: {spoken.worst}", f"validation: {spoken.mean}", f"test: {worst}", "test: mean")
-    groups = {key: f"test: {key.removeprefix(OF_GROUP)}" for key in erm if key.startswith(OF_GROUP)}
+    groups = [key for key in erm if key.startswith(OF_GROUP)]
+    lowest = figures.lowest([erm[key] for key in groups], [picked[key] for key in groups])
+    of_groups = {groups[place]: f"test: {groups[place].removeprefix(OF_GROUP)}" for place in lowest}
     return SweepMap(
         alphas=alphas[::-1],
         betas=betas,
@@ -104,7 +110,8 @@ def sweep_map(rows: Sequence[Row], spoken: Spoken, worst: str, choice: Choice) -
         picked=picked,
         ours=erm if choice.setting is None else _row_of(choice, pairs),
         shown={"val_worst": f"{titles[0]}, %", "test_worst": f"{titles[2]}, % (shown, picks nothing)"},
-        bars=dict(zip(_SCORES, titles, strict=True)) | groups,
+        bars=dict(zip(_SCORES, titles, strict=True)) | of_groups,
+        left_out=len(groups) - len(lowest),
         penalty=penalty,
         alt=alt,
     )

@@ -129,7 +129,7 @@ def test_the_diagnosis_is_near_the_top(reported: Project) -> None:
     assert " ".join(diagnosis_words.said(found)) in text
     for row in diagnosis_table.rows_of(found).values():
         for key in diagnosis_table.VIEWS:
-            assert f"{100 * row[key]:.1f}" in text
+            assert f"{100 * row[key]:.1f}".replace("-", "−") in text
             assert diagnosis_table.ends_of(row, key) in text
     assert diagnosis_table.basis(found) in text
     for line in diagnosis_table.blanks(found):
@@ -210,6 +210,43 @@ def test_a_page_without_examples(tmp_path: Path) -> None:
     assert "<article" not in text
     assert "No images were asked for." in text
     assert "Where ERM looks" not in text  # no true masks are known
+
+
+def test_of_many_classes_and_groups_the_worst_are_shown(
+    own_artefacts: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = own_artefacts.path("sweep") / "mean.csv"
+    header, *lines = file.read_text().splitlines()
+    file.write_text(
+        "\n".join([f"{header},test_of_a,test_of_b", *(f"{line},0.5,0.4" for line in lines)]) + "\n"
+    )
+    monkeypatch.setattr(figures, "MOST", 1)
+    show(own_artefacts, 0, 0)
+    with own_artefacts.open(*graph.stage("evaluate").needs) as given:
+        metrics, _ = whole(given)
+    erm, mac = metrics["erm"]["test"]["groups"], metrics["mac"]["test"]["groups"]
+    worst = min(erm, key=lambda name: min(erm[name], mac[name]["mean"]))
+    (bars,) = (said for said in drawn(text_of(own_artefacts)) if said.startswith("Test accuracy by group"))
+    assert bars.partition("percent. ")[2].startswith(f"{worst}: ERM {100 * erm[worst]:.1f}")
+    assert bars.count("MaC") == 1
+    text = " ".join(Page(text_of(own_artefacts)).text.split())
+    assert "The 1 of 4 groups in which ERM or MaC is the worst." in text
+    groups = text.partition("all 4 groups")[2].partition("What else could be done")[0]
+    assert all(name in groups for name in erm)  # in a part that opens
+    assert "all 2 classes" in text
+    assert "true class ↓" not in text
+    assert "The other 1, where ERM and what is picked are better, are in data/sweep/mean.csv." in text
+    assert "test: b" in text
+    assert "test: a" not in text
+
+
+def test_the_lowest_and_the_classes_that_are_confused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST", 2)
+    assert figures.lowest([0.9, np.nan, 0.3, 0.8], [0.9, np.nan, 0.9, 0.1]) == [2, 3]
+    assert figures.lowest([np.nan, 0.5], [0.4, np.nan]) == [0, 1]
+    pairs = [("a", "a"), ("a", "b"), ("c", "b"), ("c", "b"), ("c", "a"), ("c", "c"), ("b", "b")]
+    assert figures.confusion(pairs, ["a", "b", "c"]).often == [("c", "b", 2, 4), ("a", "b", 1, 2)]
+    assert figures.confusion([("a", "a")], ["a", "b", "c"]).often == []
 
 
 def test_a_page_of_erm_as_it_is(own_artefacts: Project) -> None:
