@@ -1,6 +1,8 @@
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
+# mkdocs-material says at each build that it has a successor.
+export NO_MKDOCS_2_WARNING := 1
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
@@ -59,10 +61,10 @@ lint: $(INSTALLED)
 	ruff format --check .
 	mypy
 	lint-imports
-	mkdocs build --strict --quiet
+	mkdocs build --strict
 
 docs: $(INSTALLED) ## the pages of docs/ as a site that needs no network
-	mkdocs build --strict --quiet
+	mkdocs build --strict
 	@echo "site/index.html (open it)"
 
 generated: $(INSTALLED) ## what is made from the code: dvc.yaml, params.yaml, docs/reference.md, the table of stages in docs/how-it-works.md
