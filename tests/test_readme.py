@@ -110,6 +110,19 @@ def test_links_and_pictures_are_there(page: str) -> None:
             assert not anchor or anchor in anchors(file), target
 
 
+def test_the_site_is_built_and_loads_nothing_from_the_network(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="MkDocs is not installed (extra 'docs')")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = {file.stem: file.read_text(encoding="utf-8") for file in tmp_path.glob("*.html")}
+    assert {Path(page).stem for page in PAGES if page.startswith("docs/")} <= set(pages)
+    for text in pages.values():
+        assert not re.findall(
+            r"<(?:script|img|iframe|link)\b[^>]*(?:src|href)=[\"']?(?:https?:)?//[^>]*", text
+        )
+
+
 def test_the_reference_has_parameters_and_datasets() -> None:
     for key in ("retrain.alpha", "train/combined", "has_foreground"):
         assert f"| `{key}` |" in TEXT
