@@ -7,7 +7,6 @@ about five minutes on two cores.
 
 import argparse
 import logging
-import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from pipeline.compute import device
 from pipeline.compute.progress import log, track
 from pipeline.demo import scenes, silhouettes
 from pipeline.demo.painting import TEXTURES, Look, paint
+from pipeline.machine import usable_cores
 from pipeline.network import classifier
 from pipeline.network.inputs import random_resized_crop_and_flip
 
@@ -77,7 +77,7 @@ def pretrain(out: Path, on: torch.device) -> None:
 
 def _painted() -> Tensor:
     """All images, (IMAGES, SIZE, SIZE, 3) uint8."""
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(usable_cores()) as pool:
         painted = pool.map(paint_image, range(IMAGES), chunksize=100)
         return torch.from_numpy(np.stack(list(track(painted, "painting", IMAGES, "images"))))
 

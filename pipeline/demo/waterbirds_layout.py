@@ -7,7 +7,6 @@
 An image depends only on the seed and on its number.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from PIL import Image
 from pipeline.compute.progress import track
 from pipeline.demo import scenes, silhouettes
 from pipeline.demo.painting import TEXTURES, Look, paint
+from pipeline.machine import usable_cores
 from pipeline.store import create_folder
 
 SIZE = 240  # side of the images, pixels
@@ -88,7 +88,7 @@ def write(
         for bird in silhouettes.BIRDS:
             (temporary / bird.__name__).mkdir()
             (temporary / "segmentations" / bird.__name__).mkdir(parents=True)
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
+        with ProcessPoolExecutor(usable_cores()) as pool:
             painted = pool.map(partial(_paint, temporary, seed, look), todo, chunksize=32)
             for _ in track(painted, "painting the demo", len(todo), "images"):
                 pass
