@@ -74,7 +74,7 @@ pictures: $(INSTALLED) ## the pictures of docs/, from the demo's artefacts; need
 	mac inspect data/masks.h5 --sort confidence --grid 6x2 --out docs/grid.png
 	mac inspect data/masks.h5 --image 3 --out docs/row3.png
 	mac explain data/raw/demo/waterbird/waterbird_02107.jpg --out docs/explain.png
-	chromium --headless --no-sandbox --hide-scrollbars --window-size=1100,820 --screenshot=docs/report.png data/report.html
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1280,950 --screenshot=docs/report.png data/report.html
 
 # The paper's dataset with a small backbone; about half an hour on two cores. The result is a DVC experiment named waterbirds.
 waterbirds: $(INSTALLED) ## the pipeline on Waterbirds: make waterbirds WATERBIRDS=<folder> WEIGHTS=<file>

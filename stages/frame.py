@@ -6,11 +6,12 @@ runs the stage's function, records the time, and prints the result.
 
 import os
 import platform
+import re
 import sys
 import time
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,15 +83,24 @@ def require_current(stage: Stage, data: Path) -> None:
 
 
 def _loaded(stage: Stage, path: Path | None) -> "Params | None":
-    """The parameters, if the stage has any, or is tracked and the file is there.
+    """The parameters, if the stage has any, or is tracked and the file is there and may name a tracker.
 
-    What reads them is imported only then.
+    What reads them is imported only then: it takes a tenth of a second.
     """
-    if path is None or not (stage.params or path.is_file()):
+    if path is None or not (stage.params or (path.is_file() and not _plainly_untracked(path))):
         return None
     from pipeline import params_file
 
     return params_file.load(path)
+
+
+def _plainly_untracked(path: Path) -> bool:
+    """Whether a file of parameters says `tracking.to: none`, written as `mac init` writes it."""
+    with suppress(OSError):
+        return (
+            re.search(rb"^tracking:\n(?: +#.*\n)* +to: none *(?:#.*)?$", path.read_bytes(), re.M) is not None
+        )
+    return False
 
 
 @contextmanager

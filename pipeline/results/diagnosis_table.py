@@ -22,6 +22,7 @@ VIEWS_NOTE = (
     "own class, partner's, neither: what ERM says of the core on one of another class; "
     "swayed: right about the image, wrong about that; dependence: same class minus own class"
 )
+_MANY = 12  # classes; of more, not all are named in a line
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -51,11 +52,14 @@ def basis(found: Mapping[str, Any]) -> str:
 
 
 def blanks(found: Mapping[str, Any]) -> list[str]:
-    """How many maps are blank, a line for each split."""
+    """How many maps are blank, a line for each split; of many classes, the few that have the most."""
     lines = []
     for split, of_split in found["blank"].items():
-        by_class = [f"{name} {each['count']}" for name, each in of_split["classes"].items()]
-        said = f"{of_split['count']} ({100 * of_split['share']:.1f} %); {', '.join(by_class)}"
+        counts = {name: each["count"] for name, each in of_split["classes"].items()}
+        if len(counts) > _MANY:
+            counts = dict(sorted(counts.items(), key=lambda item: -item[1])[:3])
+        by_class = ", ".join(f"{name} {count}" for name, count in counts.items())
+        said = f"{of_split['count']} ({100 * of_split['share']:.1f} %); {by_class}"
         lines.append(f"blank maps, {split}: {said}")
     return lines
 
@@ -63,7 +67,7 @@ def blanks(found: Mapping[str, Any]) -> list[str]:
 def ends_of(row: Mapping[str, Any], key: str) -> str:
     """The ends of the interval of a share, in percent."""
     interval = row[f"{key}_interval"]
-    return f"{100 * interval['low']:.1f}–{100 * interval['high']:.1f}"
+    return f"{100 * interval['low']:.1f}–{100 * interval['high']:.1f}".replace("-", "−")
 
 
 def in_words(diagnosis: Mapping[str, Any]) -> str:

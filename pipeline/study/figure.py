@@ -14,7 +14,7 @@ _WIDTH, _ROW, _LABELS = 720, 24, 270  # pixels
 def of_study(found: Mapping[str, Any]) -> str:
     """The worst test accuracy of every method in every run, as SVG; a panel for each variant.
 
-    A bar is the mean over the runs, with its interval over runs and test images.
+    A line across is the mean over the runs, and a line along its interval over runs and test images.
 
     Args:
         found: study.json.
@@ -28,6 +28,7 @@ def of_study(found: Mapping[str, Any]) -> str:
         chart.text(10, top + 22, f"{name}: {runs} ERM run{'s' if runs > 1 else ''}", "strong")
         _panel(chart, variant, top + 34)
         top += height
+    chart.text(10, top - 6, "a dot: a run; across: the mean of the runs; along: its 95 % interval")
     return chart.alone()
 
 

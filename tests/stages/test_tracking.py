@@ -10,12 +10,13 @@ from statistics import fmean
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import graph
 from pipeline.errors import MacError
 from pipeline.params.tracking import TrackerName
 from pipeline.project import Project
 from pipeline.steps.evaluate import evaluate
 from pipeline.steps.train import train
-from stages import tracking
+from stages import frame, tracking
 from stages.tracking import Tracking, Values, tracked
 from tests import conftest, tiny
 from tests.cached import AUTO
@@ -233,3 +234,26 @@ def test_a_command_tells_the_tracker_of_params_yaml(
 def test_names_that_would_leave_the_folder_are_changed() -> None:
     found = tracking._numbers({"val_a:b/../c": 1, "nan": float("nan"), "text": "x", "yes": True, "état 1": 2})
     assert found == {"val_a_b/_/c": 1.0, "état 1": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("tracking:\n  to: none\n", False),
+        ("a: 1\ntracking:\n  # who is told\n  to: none  # or mlflow\nb: 2\n", False),
+        ("tracking:\n  to: nonesuch\n", True),
+        ("tracking:\n  to: tensorboard  # to: none\n", True),
+        ("# tracking:\n#  to: none\ntracking: {to: dvclive}\n", True),
+        ("tracking: {to: none}\n", True),  # the same, but only a parser can say so
+    ],
+)
+def test_evaluate_reads_no_parameters_where_no_tracker_is_named(
+    text: str, read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = list[Path]()
+    monkeypatch.setattr("pipeline.params_file.load", loaded.append)
+    file = tmp_path / "params.yaml"
+    frame._loaded(graph.stage("evaluate"), file)
+    file.write_text(text)
+    frame._loaded(graph.stage("evaluate"), file)
+    assert loaded == [file] * read

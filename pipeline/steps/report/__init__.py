@@ -83,6 +83,7 @@ def _contents(given: Opened) -> dict[str, Any]:
         "spoken": worst.replace("_", " "),
         "adjusted": "adjusted_mean" in metrics["erm"]["test"],
         "group_bars": _group_bars(metrics),
+        "most": figures.MOST,
         "confusion": figures.confusion(pairs, erm.spec.classes),
         "methods": _methods(given, metrics, choice),
         "left_out": baselines["left_out"],
@@ -92,7 +93,7 @@ def _contents(given: Opened) -> dict[str, Any]:
         "table_1": coverage,
         "table_1_mean": _mean_coverage(coverage),
         "choice": choice,
-        **_sweep(given, worst.replace("_", " ")),
+        **_sweep(given, worst.replace("_", " "), choice),
         "learning_curves": figures.learning_curves(
             given.rows_of_csv("erm", "history.csv"), _spoken(given.stated("erm", "selection", "criterion"))
         ),
@@ -149,7 +150,10 @@ def timings(project: Project, compared: bool) -> dict[str, dict[str, Any]]:
 def _group_bars(metrics: Mapping[str, Any]) -> Drawing:
     erm, mac = metrics["erm"]["test"], metrics["mac"]["test"]
     _, many = worst_of(erm)
-    return figures.group_bars(list(erm[many]), list(erm[many].values()), list(mac[many].values()))
+    names = list(erm[many])
+    lowest = figures.lowest([*erm[many].values()], [mac[many][name]["mean"] for name in names])
+    shown = [names[place] for place in lowest]
+    return figures.group_bars(shown, [erm[many][name] for name in shown], [mac[many][name] for name in shown])
 
 
 def _mean_coverage(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -198,13 +202,13 @@ def _retraining_curves(given: Opened, choice: Choice) -> dict[str, Any]:
     return {"retraining_curves": figures.retraining_curves(history, _spoken(spoken)), "no_curves": why}
 
 
-def _sweep(given: Opened, worst: str) -> dict[str, Any]:
+def _sweep(given: Opened, worst: str, choice: Choice) -> dict[str, Any]:
     """What the sweep picked, and its maps; `worst` is what is worst on the test split, in words."""
     table = given.table("sweep")
     spoken = _spoken(table.values["criterion"])
     return {
         "sweep": table.values,
-        "sweep_map": sweep_map(given.rows_of_csv("sweep", "mean.csv"), spoken, worst),
+        "sweep_map": sweep_map(given.rows_of_csv("sweep", "mean.csv"), spoken, worst, choice),
     }
 
 
@@ -221,7 +225,7 @@ def _ablation(given: Opened) -> dict[str, Any]:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return f"{100 * value:.1f}".replace("-", "−")
 
 
 def _visible(value: object) -> object:

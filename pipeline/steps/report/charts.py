@@ -41,7 +41,8 @@ COLOURS = {
 }
 RULES = """\
 .drawing { color: var(--ink); font: 12px system-ui, sans-serif; }
-.drawing text { fill: currentColor; } .drawing .small { fill: var(--dim); }
+.drawing text { fill: currentColor; stroke: var(--paper); stroke-width: 3px; paint-order: stroke; }
+.drawing .small { fill: var(--dim); }
 .drawing .strong { font-weight: 600; }
 .drawing .end { text-anchor: end; } .drawing .middle { text-anchor: middle; }
 .drawing .grid { stroke: var(--line); } .drawing .zero { stroke: var(--dim); }

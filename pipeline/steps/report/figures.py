@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.steps.report.charts import ERM, MAC, SERIES, Chart, Drawing, Scale
 from pipeline.steps.report.trade_offs import TradeOff
 
+MOST = 12  # groups or classes that can be seen at once
 _WIDTH = 400  # pixels, so that text can be read on a phone
 
 
@@ -28,13 +29,22 @@ class Confusion:
 
     Attributes:
         count: (C, C) int, `share` of the true class in [0, 1].
+        often: of many classes those that are taken for another the most often: true class, seen class, number
+            of images, and images of the true class; then there is no `count`.
         alt: what it shows, in words.
     """
 
     classes: Sequence[str]
     count: list[list[int]]
     share: list[list[float]]
+    often: list[tuple[str, str, int, int]]
     alt: str
+
+
+def lowest(*values: Sequence[float]) -> list[int]:
+    """The places of the lowest, `MOST` at most, by the lowest value of each place; in their order."""
+    lower = np.fmin.reduce(np.array(values, float))  # what is not a number is the last
+    return sorted(np.argsort(lower, kind="stable")[:MOST].tolist())
 
 
 def group_bars(groups: Sequence[str], erm: Sequence[float], mac: Sequence[Mapping[str, float]]) -> Drawing:
@@ -144,10 +154,20 @@ def confusion(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> Confu
     count = np.zeros((len(classes), len(classes)), int)
     for actual, seen in pairs:
         count[classes.index(actual), classes.index(seen)] += 1
-    share = count / count.sum(1, keepdims=True).clip(1)
-    said = [f"{name}: {count[i, i]} of {count[i].sum()} right" for i, name in enumerate(classes)]
+    of_class = count.sum(1)
+    if len(classes) > MOST:
+        wrong = np.where(np.eye(len(classes), dtype=bool), 0, count)
+        places = np.argsort(-wrong, axis=None, kind="stable")[:MOST]
+        often = []
+        for i, j in zip(*np.unravel_index(places, wrong.shape), strict=True):
+            if wrong[i, j]:
+                often.append((classes[i], classes[j], int(wrong[i, j]), int(of_class[i])))
+        alt = f"The classes that MaC takes for another the most often, of {len(classes)}, on the test split"
+        return Confusion(classes, [], [], often, alt)
+    share = count / of_class[:, None].clip(1)
+    said = [f"{name}: {count[i, i]} of {of_class[i]} right" for i, name in enumerate(classes)]
     alt = "Confusion matrix of MaC on the test split. " + "; ".join(said)
-    return Confusion(classes, count.tolist(), share.tolist(), alt)
+    return Confusion(classes, count.tolist(), share.tolist(), [], alt)
 
 
 def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.results.choice import OF_GROUP
+from pipeline.results.choice import OF_GROUP, Choice
+from pipeline.steps.report import figures
 from pipeline.steps.report.figures import Spoken
 
 Row = Mapping[str, Any]
@@ -25,8 +26,11 @@ class SweepMap:
         cells: (alphas, betas), the highest α first; the row of each pair.
         erm: the row of ERM as it is.
         picked: the row of what the sweep picked.
+        ours: the row of the setting that MaC has; None if the sweep did not try it.
         shown: the title of each map, by the column that it shows.
-        bars: what is drawn of a setting: column and name.
+        bars: what is drawn of a setting: column and name. Of many groups, those in which ERM or what is
+            picked is the worst.
+        left_out: the number of groups that are not drawn.
         penalty: ", l2 = …" if the sweep tried several.
         alt: what the maps show, in words.
     """
@@ -36,8 +40,10 @@ class SweepMap:
     cells: Sequence[Sequence[Cell]]
     erm: Row
     picked: Row
+    ours: Row | None
     shown: Mapping[str, str]
     bars: Mapping[str, str]
+    left_out: int
     penalty: str
     alt: str
 
@@ -51,6 +57,12 @@ class SweepMap:
         """The bars of a setting, in percent; empty where a group has no images."""
         return " ".join("-" if np.isnan(row[key]) else f"{100 * row[key]:.1f}" for key in self.bars)
 
+    def mark(self, row: Row) -> str:
+        """The sign of what is picked, or of what MaC has, if that is something else."""
+        if row is self.picked:
+            return "*"
+        return "†" if row is self.ours else ""
+
     def name(self, row: Row) -> str:
         """A setting in words."""
         if row is self.erm:
@@ -58,7 +70,7 @@ class SweepMap:
         return f"α {row['alpha']:g}, β {row['beta']:g}{self.penalty}"
 
 
-def sweep_map(rows: Sequence[Row], spoken: Spoken, worst: str) -> SweepMap:
+def sweep_map(rows: Sequence[Row], spoken: Spoken, worst: str, choice: Choice) -> SweepMap:
     """The maps of worst accuracy, on validation and on test (paper Figure 2).
 
     Args:
@@ -67,6 +79,7 @@ def sweep_map(rows: Sequence[Row], spoken: Spoken, worst: str) -> SweepMap:
             are shown that have the l2 of the best one.
         spoken: what `val_worst` and `val_mean` are.
         worst: what `test_worst` is.
+        choice: what MaC has.
     """
     erm, pairs, l2 = _erm_and_pairs(rows)
     alphas, betas = sorted({row["alpha"] for row in pairs}), sorted({row["beta"] for row in pairs})
@@ -86,18 +99,28 @@ def sweep_map(rows: Sequence[Row], spoken: Spoken, worst: str) -> SweepMap:
         f"and {100 * erm['test_worst']:.1f}."
     )
     titles = (f"validation: {spoken.worst}", f"validation: {spoken.mean}", f"test: {worst}", "test: mean")
-    groups = {key: f"test: {key.removeprefix(OF_GROUP)}" for key in erm if key.startswith(OF_GROUP)}
+    groups = [key for key in erm if key.startswith(OF_GROUP)]
+    lowest = figures.lowest([erm[key] for key in groups], [picked[key] for key in groups])
+    of_groups = {groups[place]: f"test: {groups[place].removeprefix(OF_GROUP)}" for place in lowest}
     return SweepMap(
         alphas=alphas[::-1],
         betas=betas,
         cells=cells,
         erm=erm,
         picked=picked,
+        ours=erm if choice.setting is None else _row_of(choice, pairs),
         shown={"val_worst": f"{titles[0]}, %", "test_worst": f"{titles[2]}, % (shown, picks nothing)"},
-        bars=dict(zip(_SCORES, titles, strict=True)) | groups,
+        bars=dict(zip(_SCORES, titles, strict=True)) | of_groups,
+        left_out=len(groups) - len(lowest),
         penalty=penalty,
         alt=alt,
     )
+
+
+def _row_of(choice: Choice, pairs: Sequence[Row]) -> Row | None:
+    """Rows without an l2 have that of params.yaml, as MaC does."""
+    of_pair = [row for row in pairs if (row["alpha"], row["beta"]) == (choice.alpha, choice.beta)]
+    return next((row for row in of_pair if row.get("l2") in (None, choice.l2)), None)
 
 
 def _erm_and_pairs(rows: Sequence[Row]) -> tuple[Row, list[Row], float | None]:

@@ -244,6 +244,13 @@ def test_the_table_shows_the_numbers(tmp_path: Path) -> None:
     assert lines[lines.index("") + 2].startswith("It is not clear whether ERM depends on the background: it")
 
 
+def test_of_many_classes_those_with_the_most_blank_maps_are_named() -> None:
+    counts = [0, 2, 0, 7, *[1] * 9]
+    classes = {f"c{number}": {"count": count} for number, count in enumerate(counts)}
+    found = {"blank": {"train": {"count": 18, "share": 0.18, "classes": classes}}}
+    assert diagnosis_table.blanks(found) == ["blank maps, train: 18 (18.0 %); c3 7, c1 2, c4 1"]
+
+
 @pytest.mark.parametrize(("right", "count"), [(0, 7), (3, 7), (95, 100), (100, 100)])
 def test_the_interval_of_a_share_is_wilson_s(right: int, count: int) -> None:
     expected = stats.binomtest(right, count).proportion_ci(0.95, method="wilson")

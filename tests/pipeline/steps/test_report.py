@@ -24,7 +24,7 @@ from pipeline.params.retrain import RetrainParams
 from pipeline.params.sweep import SweepParams
 from pipeline.project import Project
 from pipeline.results import diagnosis_table, diagnosis_words
-from pipeline.results.choice import NOT_RETRAINED
+from pipeline.results.choice import NOT_RETRAINED, Choice
 from pipeline.results.convergence import whole_diagnosis
 from pipeline.results.diagnosis import diagnose
 from pipeline.results.evaluation import verdict_of
@@ -129,7 +129,7 @@ def test_the_diagnosis_is_near_the_top(reported: Project) -> None:
     assert " ".join(diagnosis_words.said(found)) in text
     for row in diagnosis_table.rows_of(found).values():
         for key in diagnosis_table.VIEWS:
-            assert f"{100 * row[key]:.1f}" in text
+            assert f"{100 * row[key]:.1f}".replace("-", "−") in text
             assert diagnosis_table.ends_of(row, key) in text
     assert diagnosis_table.basis(found) in text
     for line in diagnosis_table.blanks(found):
@@ -210,6 +210,43 @@ def test_a_page_without_examples(tmp_path: Path) -> None:
     assert "<article" not in text
     assert "No images were asked for." in text
     assert "Where ERM looks" not in text  # no true masks are known
+
+
+def test_of_many_classes_and_groups_the_worst_are_shown(
+    own_artefacts: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = own_artefacts.path("sweep") / "mean.csv"
+    header, *lines = file.read_text().splitlines()
+    file.write_text(
+        "\n".join([f"{header},test_of_a,test_of_b", *(f"{line},0.5,0.4" for line in lines)]) + "\n"
+    )
+    monkeypatch.setattr(figures, "MOST", 1)
+    show(own_artefacts, 0, 0)
+    with own_artefacts.open(*graph.stage("evaluate").needs) as given:
+        metrics, _ = whole(given)
+    erm, mac = metrics["erm"]["test"]["groups"], metrics["mac"]["test"]["groups"]
+    worst = min(erm, key=lambda name: min(erm[name], mac[name]["mean"]))
+    (bars,) = (said for said in drawn(text_of(own_artefacts)) if said.startswith("Test accuracy by group"))
+    assert bars.partition("percent. ")[2].startswith(f"{worst}: ERM {100 * erm[worst]:.1f}")
+    assert bars.count("MaC") == 1
+    text = " ".join(Page(text_of(own_artefacts)).text.split())
+    assert "The 1 of 4 groups in which ERM or MaC is the worst." in text
+    groups = text.partition("all 4 groups")[2].partition("What else could be done")[0]
+    assert all(name in groups for name in erm)  # in a part that opens
+    assert "all 2 classes" in text
+    assert "true class ↓" not in text
+    assert "The other 1, where ERM and what is picked are better, are in data/sweep/mean.csv." in text
+    assert "test: b" in text
+    assert "test: a" not in text
+
+
+def test_the_lowest_and_the_classes_that_are_confused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST", 2)
+    assert figures.lowest([0.9, np.nan, 0.3, 0.8], [0.9, np.nan, 0.9, 0.1]) == [2, 3]
+    assert figures.lowest([np.nan, 0.5], [0.4, np.nan]) == [0, 1]
+    pairs = [("a", "a"), ("a", "b"), ("c", "b"), ("c", "b"), ("c", "a"), ("c", "c"), ("b", "b")]
+    assert figures.confusion(pairs, ["a", "b", "c"]).often == [("c", "b", 2, 4), ("a", "b", 1, 2)]
+    assert figures.confusion([("a", "a")], ["a", "b", "c"]).often == []
 
 
 def test_a_page_of_erm_as_it_is(own_artefacts: Project) -> None:
@@ -362,8 +399,8 @@ def test_figures_say_in_words_what_they_show() -> None:
                     "picked": beta * alpha,
                 }
             )
-    spoken = figures.Spoken("worst class, doubted rows more", "weighted mean")
-    said = sweep_map(rows, spoken, "worst class").alt
+    spoken, mac = figures.Spoken("worst class, doubted rows more", "weighted mean"), Choice.by_params(0, 2, 0)
+    said = sweep_map(rows, spoken, "worst class", mac).alt
     assert "on validation: worst class, doubted rows more." in said
     assert "picks alpha 1, beta 2: 75.0 percent on validation, 37.5 on test" in said
     assert "ERM as it is has 50.0 and 25.0" in said
@@ -371,15 +408,16 @@ def test_figures_say_in_words_what_they_show() -> None:
     del rows[2]  # not every pair was tried
     assert (
         "picks ERM as it is: 50.0 percent on validation, 25.0 on test"
-        in sweep_map(rows, spoken, "worst class").alt
+        in sweep_map(rows, spoken, "worst class", mac).alt
     )
     other = [{**row, "val_worst": row["val_worst"] + 0.1, "picked": 0} for row in rows[1:]]
     with_l2 = [{**row, "l2": 0.3} for row in rows[1:]] + [{**row, "l2": 3.0} for row in other]
     # ERM as it is was picked: the l2 of the best pair is drawn. Else, the l2 of what was picked.
     erm = {**rows[0], "l2": None}
-    assert "for every alpha and beta, l2 = 3; on" in sweep_map([erm, *with_l2], spoken, "worst class").alt
+    said = sweep_map([erm, *with_l2], spoken, "worst class", mac).alt
+    assert "for every alpha and beta, l2 = 3; on" in said
     with_l2[-4]["picked"], erm["picked"] = 1, 0
-    said = sweep_map([erm, *with_l2], spoken, "worst class").alt
+    said = sweep_map([erm, *with_l2], spoken, "worst class", mac).alt
     assert "for every alpha and beta, l2 = 0.3; on" in said
     assert "picks alpha 1, beta 2, l2 = 0.3: 75.0 percent" in said
     pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")]
@@ -393,6 +431,25 @@ def test_figures_say_in_words_what_they_show() -> None:
     )
     said = figures.learning_curves(history[:2], spoken).alt
     assert "ERM training, validation by epoch: worst class, doubted rows more, and weighted mean." in said
+
+
+def test_the_map_marks_what_is_picked_and_what_mac_has() -> None:
+    rows: list[dict[str, Any]] = [{"alpha": None, "beta": None, "l2": None, "picked": 0}]
+    for l2 in (0.1, 1.0):
+        rows += [{"alpha": 0.0, "beta": beta, "l2": l2, "picked": 0} for beta in (0.0, 2.0)]
+    for number, row in enumerate(rows):
+        row |= dict.fromkeys(("val_worst", "val_mean", "test_worst", "test_mean"), number / 10)
+    rows[4]["picked"] = 1
+    spoken, erm = figures.Spoken("worst group", "mean"), Choice(None, None, None, "sweep_l2", NOT_RETRAINED)
+    for choice, marks in (
+        (Choice.by_params(0, 0, 1.0), ["", "†", "*"]),
+        (Choice.by_params(0, 2, 1.0), ["", "", "*"]),  # the same as what is picked
+        (Choice.by_params(0, 0, 0.1), ["", "", "*"]),  # not at the l2 that is shown
+        (Choice.by_params(0, 9, 1.0), ["", "", "*"]),  # not tried
+        (erm, ["†", "", "*"]),
+    ):
+        found = sweep_map(rows, spoken, "worst group", choice)
+        assert [found.mark(row) for row in (found.erm, *found.cells[0]) if row] == marks, choice
 
 
 def test_curves_are_the_median_and_bands_of_all_fits() -> None:
@@ -437,6 +494,12 @@ def test_a_button_has_what_the_sweep_says_of_its_setting(own_artefacts: Project)
     assert values["α 0, β 2"] == "50.0 60.0 40.0 70.0 20.0 -"
     (pressed,) = {button["data-setting"] for button in buttons if button["aria-pressed"] == "true"}
     assert pressed == "α 1, β 2"
+    # What is picked is shown without the script; what needs the script is hidden then.
+    table = text.partition('<table class="setting">')[2].partition("</table>")[0]
+    assert re.findall(r'<td class="mac">(.*?)</td>', table) == values[pressed].replace("-", "–").split()
+    assert 'id="setting" aria-live="polite">α 1, β 2</th>' in table
+    assert "(scripting: none) { .scripted { display: none" in text
+    assert 'class="scripted"' in text.partition("<form")[2].partition(">")[0]
     assert "test: &lt;b&gt;" in text
     file.write_text(file.read_text().replace("nan", "much"))
     with pytest.raises(MacError, match=r"mean.csv: damaged .line 2: test_of_empty: .*; run 'mac sweep'"):

@@ -35,7 +35,7 @@ function show(link) {
   byId("picture").src = image.src;
   byId("picture").alt = image.alt;
   byId("about").textContent = link.nextElementSibling.textContent;
-  byId("of").textContent = card.querySelector("h3").textContent + ". " + card.querySelector(".path").textContent;
+  byId("of").textContent = `${card.dataset.group}, ${card.dataset.outcome}; ${card.querySelector(".path").textContent}`;
   if (!large.open) large.showModal();
 }
 function step(by) {
@@ -45,8 +45,8 @@ function step(by) {
 for (const link of document.querySelectorAll(".panels a")) {
   link.addEventListener("click", (event) => { event.preventDefault(); show(link); });
 }
-byId("before").addEventListener("click", () => step(-1));
-byId("after").addEventListener("click", () => step(1));
+byId("previous").addEventListener("click", () => step(-1));
+byId("next").addEventListener("click", () => step(1));
 byId("close").addEventListener("click", () => large.close());
 large.addEventListener("click", (event) => { if (event.target === large) large.close(); });
 large.addEventListener("close", () => seen.focus());
