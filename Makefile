@@ -1,10 +1,12 @@
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
+# mkdocs-material says at each build that it has a successor.
+export NO_MKDOCS_2_WARNING := 1
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo study paper test test-waterbirds test-demo bench lint fuzz generated pictures waterbirds pretrain clean
+.PHONY: help install demo study paper test test-waterbirds test-demo bench lint docs fuzz generated pictures waterbirds pretrain clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 26
@@ -14,7 +16,7 @@ install: $(INSTALLED) ## a virtual environment in .venv with everything
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[cams,dicom,download,duplicates,dvc,dvclive,heif,networks,onnx,parquet,tensorboard,test]'
+	$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[cams,dicom,docs,download,duplicates,dvc,dvclive,heif,networks,onnx,parquet,tensorboard,test]'
 	@touch $@
 
 demo: $(INSTALLED) ## run the whole pipeline on the demo dataset
@@ -59,11 +61,16 @@ lint: $(INSTALLED)
 	ruff format --check .
 	mypy
 	lint-imports
+	mkdocs build --strict
 
-generated: $(INSTALLED) ## what is made from the code: dvc.yaml, params.yaml, docs/reference.md, the table of stages in README.md
+docs: $(INSTALLED) ## the pages of docs/ as a site that needs no network
+	mkdocs build --strict
+	@echo "site/index.html (open it)"
+
+generated: $(INSTALLED) ## what is made from the code: dvc.yaml, params.yaml, docs/reference.md, the table of stages in docs/how-it-works.md
 	python -m stages.generate
 
-pictures: $(INSTALLED) ## the README's pictures, from the demo's artefacts; needs chromium
+pictures: $(INSTALLED) ## the pictures of docs/, from the demo's artefacts; needs chromium
 	mac inspect data/masks.h5 --sort confidence --grid 6x2 --out docs/grid.png
 	mac inspect data/masks.h5 --image 3 --out docs/row3.png
 	mac explain data/raw/demo/waterbird/waterbird_02107.jpg --out docs/explain.png
@@ -87,5 +94,5 @@ fuzz: $(INSTALLED) ## change artefacts and seal them again, 2,000 of each of 12 
 pretrain: $(INSTALLED) ## make the demo's starting weights again
 	python -m pipeline.demo.pretrain pipeline/demo/weights/shufflenet_v2_x0_5-silhouettes.safetensors
 
-clean: ## remove the virtual environment and the tools' caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+clean: ## remove the virtual environment, the site and the tools' caches
+	rm -rf site .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -3,7 +3,7 @@
 - dvc.yaml, and that of data/comparison, of data/study and of data/raw (`stages.dvc_files`);
 - .dvc/plots/sweep.json: the template of a plot, which `mac new` writes too;
 - .dvcignore, and .gitignore in data/, data/comparison and data/study, which `mac new` writes too;
-- README.md: the table of the stages;
+- docs/how-it-works.md: the table of the stages;
 - docs/reference.md: every parameter and every dataset of the artefacts;
 - params.yaml: the preset `demo`.
 """
@@ -28,8 +28,8 @@ _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 _STAGES_TABLE = re.compile(r"(<!-- stages -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def readme() -> str:
-    """README.md with a new table of the stages. The rest is kept."""
+def how_it_works() -> str:
+    """docs/how-it-works.md with a new table of the stages. The rest is kept."""
     rows = []
     for stage in STAGES:
         if stage.pipeline == "main":
@@ -37,7 +37,7 @@ def readme() -> str:
             read = ", ".join(dict.fromkeys(f"`{model.block}`" for model in stage.models()))
             rows.append((f"`mac {stage.name}`", stage.about, made, read))
     table = _table(("command", "what it does", "writes, below `data/`", "parameters"), rows)
-    page = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs/how-it-works.md").read_text(encoding="utf-8")
     return _STAGES_TABLE.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", page)
 
 
@@ -144,7 +144,7 @@ FILES: dict[str, Callable[[], str]] = {
     dvc_files.RAW: partial(dvc_files.raw, locked=False),
     ".dvc/plots/sweep.json": partial((REPOSITORY / "stages/project/sweep.json").read_text, encoding="utf-8"),
     **{file: partial(ignore_files.texts().__getitem__, file) for file in ignore_files.texts()},
-    "README.md": readme,
+    "docs/how-it-works.md": how_it_works,
     "docs/reference.md": reference,
     "params.yaml": lambda: presets.text("demo"),
 }

@@ -10,7 +10,8 @@ PAGES = (
 )
 TEXT = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES)
 _BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
-COMMANDS = [block for language, block in _BLOCKS if not language]
+# A block may stand on several pages, letter by letter.
+COMMANDS = list(dict.fromkeys(block for language, block in _BLOCKS if not language))
 
 
 def commands(having: str) -> str:

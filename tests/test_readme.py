@@ -94,16 +94,33 @@ def test_a_benchmark_runs_alone() -> None:
     )
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "benchmarks/RESULTS.md"])
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's titles, as GitHub and MkDocs make them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [*PAGES, "SECURITY.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md"])
 def test_links_and_pictures_are_there(page: str) -> None:
-    text = (REPOSITORY / page).read_text()
-    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        elif "://" not in target:
-            assert ((REPOSITORY / page).parent / target.partition("#")[0]).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", (REPOSITORY / page).read_text()):
+        if "://" not in target:
+            name, _, anchor = target.partition("#")
+            file = (REPOSITORY / page).parent / name if name else REPOSITORY / page
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
+
+
+def test_the_site_is_built_and_loads_nothing_from_the_network(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="MkDocs is not installed (extra 'docs')")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = {file.stem: file.read_text(encoding="utf-8") for file in tmp_path.glob("*.html")}
+    assert {Path(page).stem for page in PAGES if page.startswith("docs/")} <= set(pages)
+    for text in pages.values():
+        assert not re.findall(
+            r"<(?:script|img|iframe|link)\b[^>]*(?:src|href)=[\"']?(?:https?:)?//[^>]*", text
+        )
 
 
 def test_the_reference_has_parameters_and_datasets() -> None:

@@ -23,7 +23,7 @@ HOLDS_MARGIN = 0.2  # core − rest: from this, the core clearly tells more
 HOLDS_CORE = 0.5  # core: from this, the core alone is enough for most images
 MOST_BLANK = 0.1  # share of images with a blank map: up to this, masks are to be trusted
 # same − own: if its 95 % interval is above this, ERM depends on the background. It was set before the trials
-# in docs/parameters.md. A low value says that ERM finds little that goes with a class in the backgrounds of
+# in docs/diagnosis.md. A low value says that ERM finds little that goes with a class in the backgrounds of
 # the retraining set, as far as the masks leave them; it cannot say that ERM depends on no shortcut.
 DEPENDS = 0.05
 
