@@ -14,6 +14,7 @@ from pipeline.demo import weights
 from pipeline.graph import STAGES
 from stages import LOCK, lock, own_project
 from stages.cli import main
+from tests.conftest import REPOSITORY
 from tests.readme import commands
 
 
@@ -69,6 +70,13 @@ def test_a_folder_that_is_in_no_git_repository(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_dvc")
+def test_what_is_for_other_programs_is_ignored_as_it_is_here() -> None:
+    ignored = (REPOSITORY / "stages/project/dvcignore").read_text()
+    assert ignored == (REPOSITORY / ".dvcignore").read_text()
+    by_git = (REPOSITORY / "stages/project/gitignore").read_text().splitlines()
+    assert {f"/{line}" for line in ignored.splitlines() if line.startswith("data/")} <= set(by_git)
+
+
 def test_data_and_a_checkpoint_are_named_in_the_parameters(tmp_path: Path) -> None:
     (tmp_path / "images: a").mkdir()
     (tmp_path / "best.pth").write_bytes(b"any")
