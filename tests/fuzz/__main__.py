@@ -30,7 +30,9 @@ from tests.fuzz.running import Outcome, apart
 def outcome(project: Project | None, name: str, seed: int, folder: Path, quick: bool) -> Outcome:
     """The outcome of a seed, in a process of its own."""
     if project is None:
-        found = apart(partial(datasets.outcome, name, seed, folder), f"{name} {seed}", room=datasets.ROOM)
+        found = apart(
+            partial(datasets.outcome, name, seed, folder, quick), f"{name} {seed}", room=datasets.ROOM
+        )
     else:
         found = apart(partial(artefacts.outcome, project, name, seed, folder, quick), f"{name} {seed}")
     shutil.rmtree(folder, ignore_errors=True)

@@ -17,8 +17,10 @@ import pyarrow
 from PIL import Image
 from pyarrow import parquet
 
-from pipeline import presets
+from pipeline import params_file, presets
+from pipeline.datasets import read
 from pipeline.errors import MacError
+from pipeline.params.dataset import DatasetParams
 from tests.fuzz.changes import mutate_text
 from tests.fuzz.running import Outcome, last, run
 
@@ -296,8 +298,18 @@ def _changes(kind: str) -> list[Callable[[str, Path, random.Random], None]]:
     return [_cells, _cells, _bytes, _members if kind == "tar" else _picture]
 
 
-def outcome(kind: str, seed: int, folder: Path) -> Outcome:
-    """Change a dataset, prepare it, and say what happened; below 0, the seed changes nothing."""
+def _read(folder: Path) -> None:
+    """Read the dataset and each of its images, without stage prepare."""
+    dataset = read(params_file.load(folder / "params.yaml").of(DatasetParams))
+    for record in dataset.records:
+        record.image.load(dataset.root)
+
+
+def outcome(kind: str, seed: int, folder: Path, quick: bool) -> Outcome:
+    """Change a dataset, prepare it (`quick`: only read it), and say what happened.
+
+    Below 0, the seed changes nothing.
+    """
     rng = random.Random(f"{kind} {seed}")
     _build(kind, folder)
     (folder / "secret.png").write_bytes(_png(9))
@@ -315,9 +327,12 @@ def outcome(kind: str, seed: int, folder: Path) -> Outcome:
         except (ValueError, TypeError, pyarrow.ArrowException):
             how = "nothing"  # no such file can be made
             shutil.rmtree(folder)
-            return outcome(kind, -1, folder)
+            return outcome(kind, -1, folder, quick)
     try:
-        run("-q", "prepare", "--data", str(folder / "data"), "--params", str(folder / "params.yaml"))
+        if quick:
+            _read(folder)
+        else:
+            run("-q", "prepare", "--data", str(folder / "data"), "--params", str(folder / "params.yaml"))
     except MacError as error:
         if "\n" in str(error) or not str(error):
             return Outcome("traceback", how, "prepare", repr(str(error)))
