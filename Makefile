@@ -88,7 +88,7 @@ waterbirds: $(INSTALLED) ## the pipeline on Waterbirds: make waterbirds WATERBIR
 	  -S retrain.alpha=2 -S retrain.beta=3 -S retrain.average=1 -S retrain.standardize=false -S retrain.class_weights=none $(SET)
 	@mac inspect data/metrics.json
 
-fuzz: $(INSTALLED) ## change artefacts and seal them again, 2,000 of each of 12 kinds, and read them; an hour and a half
+fuzz: $(INSTALLED) ## change artefacts and datasets, 2,000 of each of 24 kinds, and read them; hours
 	python -m tests.fuzz --count $(or $(COUNT),2000) $(KINDS)
 
 pretrain: $(INSTALLED) ## make the demo's starting weights again

@@ -73,8 +73,13 @@ def _without(prefix: str | None, path: str, where: str) -> str:
     """A path without the folder in which it was written.
 
     Raises:
-        MacError: it does not begin with it.
+        MacError: it does not begin with it; or it is absolute, and no such folder is named.
     """
+    if not prefix and path.startswith("/"):
+        raise MacError(
+            f"{where}: path {path!r} is absolute; let dataset.options.prefix be what is to be taken off, "
+            "so that it starts at dataset.root"
+        )
     if not prefix or not path:
         return path
     try:

@@ -48,20 +48,20 @@ class Options(Columns):
 def read(root: Path, options: Options) -> Dataset:
     """Read the lists of the shards, and all members but images.
 
-    A shard is of a split if its folder, or the first word of its name, is `train`, `val` or `test` (or a word
-    like these that the reader `folder` takes for a split).
+    A shard is of a split if its folder, or a word of its name (imagenet1k-validation-00.tar), is `train`,
+    `val` or `test`, or a word like these that the reader `folder` takes for a split.
 
     Raises:
         MacError: no shards, shards of which some are of splits; one that is packed or damaged; a member that
             is a link, has a name that leads out, or is too large; a sample without image or class.
     """
     shards, notes = _shards(root)
-    splits = {shard: _split(shard) for shard in shards}
+    splits = {shard: _split(root, shard) for shard in shards}
     without = [shard for shard, split in splits.items() if split is None]
     if without and len(without) < len(shards) and not options.split:
         raise MacError(
             f"{root}: the names of some shards say no split ({', '.join(shortened(without))}), but others "
-            "do; begin all names with train-, val- or test-"
+            "do; give all names one of the words train, val and test, as in train-000000.tar"
         )
     is_named = not without and not options.split
     entries = []
@@ -95,12 +95,18 @@ def _shards(root: Path) -> tuple[list[str], list[str]]:
     return [inside(root, shard, str(root)) for shard in shards], not_used(unused)
 
 
-def _split(shard: str) -> int | None:
-    """The split that the name of a shard says, if it says one."""
+def _split(root: Path, shard: str) -> int | None:
+    """The split that a shard's first folder or a word of its name says, if one does.
+
+    Raises:
+        MacError: they say two.
+    """
     *folders, name = shard.split("/")
-    words = [*folders[:1], re.split(r"[-_.]", name)[0]]
-    found = [FOLDERS[word.casefold()] for word in words if word.casefold() in FOLDERS]
-    return found[0] if found else None
+    words = [*folders[:1], *re.split(r"[-_.]", name)]
+    found = {FOLDERS[word.casefold()] for word in words if word.casefold() in FOLDERS}
+    if len(found) > 1:
+        raise MacError(f"{root / shard}: its path says two splits; name it by one of train, val and test")
+    return min(found, default=None)
 
 
 def _samples(root: Path, shard: str, columns: Sequence[str]) -> list[tuple[Row, TarMember]]:

@@ -90,12 +90,9 @@ def _of_split(given: Opened, split: str, folder: Path) -> Iterator[Look]:
         paths, phi = images.rows("path", row[here]), features[f"{split}/original"][here].astype(np.float32)
         said = [_answers(given, name, phi) for name in ("erm", "retrained")]
         for at, (number, true) in enumerate(zip(row[here].tolist(), label[here].tolist(), strict=True)):
-            name, (erm, mac), own = (
-                f"{number:07}.png",
-                (each[at] for each in said),
-                given.groups.classes[true],
-            )
-            right = (erm.label == own, mac.label == own)
+            name, own = f"{number:07}.png", given.groups.classes[true]
+            erm, mac = said[0][at], said[1][at]
+            outcome = OUTCOMES[(erm.label != own) + 2 * (mac.label != own)]
             Image.fromarray(pixels[at]).save(folder / "image" / name)
             core, seen = _core_and_map(given, split, placed.get(number), folder, name)
             yield Look(
@@ -107,7 +104,7 @@ def _of_split(given: Opened, split: str, folder: Path) -> Iterator[Look]:
                 group=described.names[int(described.index[start + at])],
                 erm=erm,
                 mac=mac,
-                outcome=OUTCOMES[[(True, True), (False, True), (True, False), (False, False)].index(right)],
+                outcome=outcome,
                 phi=phi[at],
                 core=core,
                 map=seen,

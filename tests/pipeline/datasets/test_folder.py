@@ -86,7 +86,7 @@ def test_labels_with_gaps_are_classes_in_the_order_of_their_numbers(tmp_path: Pa
         (
             lines([*ROWS, "/e.jpg,dog,test,,"]),
             {},
-            "my.csv, line 6: path '/e.jpg' leaves the dataset's folder",
+            "my.csv, line 6: path '/e.jpg' is absolute; let dataset.options.prefix be",
         ),
         (
             lines([*ROWS, "e.jpg,dog,holdout,,"]),

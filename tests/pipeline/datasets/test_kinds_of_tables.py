@@ -149,7 +149,7 @@ def test_a_table_of_subpopbench(tmp_path: Path) -> None:
     for options, message in [
         (
             {"leave_out": ["no_fg"]},
-            "line 2: path '/data/bg/in9l/train/00_dog/0.JPEG' leaves the dataset's folder",
+            "line 2: path '/data/bg/in9l/train/00_dog/0.JPEG' is absolute; let dataset.options.prefix be",
         ),
         (
             {"leave_out": ["no_fg"], "prefix": "/data/b"},

@@ -83,17 +83,22 @@ def test_splits_are_folders_a_key_or_drawn(tmp_path: Path) -> None:
         about = json.dumps({"label": number % 2, "part": split}).encode()
         names.append([(f"{number}.png", png(number)), (f"{number}.json", about)])
         pack(tmp_path / "folders" / split / f"{number:02d}.tar", names[-1])
+        pack(tmp_path / "words" / f"photos1k-{split}_{number}.tar", names[-1])
     pack(tmp_path / "one" / "all.tar", [member for each in names for member in each])
     by_folder = {
         r.image.name.split("/")[-1]: r.split for r in read(tmp_path / "folders", label="label").records
     }
+    by_word = {r.image.name.split("/")[-1]: r.split for r in read(tmp_path / "words", label="label").records}
     by_key = {
         r.image.name.split("/")[-1]: r.split
         for r in read(tmp_path / "one", label="label", split="part").records
     }
-    assert by_folder == by_key == {f"{number}.png": number % 3 for number in range(12)}
+    assert by_folder == by_word == by_key == {f"{number}.png": number % 3 for number in range(12)}
     drawn = read(tmp_path / "one", label="label")
     assert sorted(record.split for record in drawn.records) == [0] * 8 + [1] * 2 + [2] * 2
+    (tmp_path / "words/photos1k-test_2.tar").rename(tmp_path / "folders/val/test-2.tar")
+    with pytest.raises(MacError, match=r"folders/val/test-2.tar: its path says two splits; name it by one"):
+        read(tmp_path / "folders", label="label")
 
 
 def test_prepare_writes_the_images_and_says_which_is_damaged(tmp_path: Path) -> None:
