@@ -109,7 +109,7 @@ def _lost_is_told(address: str, is_theirs: bool) -> Iterator[None]:
     """Say in one line that the scheduler, the user's or one that was started here, answers no more."""
     try:
         yield
-    except (CancelledError, asyncio.CancelledError, asyncio.TimeoutError, CommClosedError) as error:
+    except (TimeoutError, CancelledError, asyncio.CancelledError, CommClosedError) as error:
         if isinstance(error, OSError) and error.errno:  # of a file system
             raise
         start = "if it has ended, start it and its workers again; then" if is_theirs else "run it again:"

@@ -51,8 +51,8 @@ def machine(device: str) -> Iterator[Finding]:
     Args:
         device: auto, cpu, cuda or cuda:N.
     """
-    is_right = sys.version_info >= (3, 10)
-    remedy = "" if is_right else "MaC needs 3.10 or later"
+    is_right = sys.version_info >= (3, 11)
+    remedy = "" if is_right else "MaC needs 3.11 or later"
     yield Finding("ok" if is_right else "error", "Python", platform.python_version(), remedy)
     yield _checked("torch and torchvision", _torch)
     yield _checked("HDF5", _hdf5)
