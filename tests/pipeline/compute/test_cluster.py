@@ -47,8 +47,15 @@ def started() -> Iterator[DaskCluster]:
 
 @pytest.fixture
 def two(started: DaskCluster) -> DaskCluster:
-    """The same cluster; a worker that a test before has ended is back."""
-    started.client.wait_for_workers(2, timeout=60)
+    """The same cluster; a worker that a test before has ended is back.
+
+    On a busy machine Dask may give up starting it again. Then all are started anew.
+    """
+    try:
+        started.client.wait_for_workers(2, timeout=30)
+    except TimeoutError:
+        started.client.restart(timeout=60)
+        started.client.wait_for_workers(2, timeout=60)
     return started
 
 
