@@ -175,9 +175,10 @@ def _rows_of_batch(file: Path, batch: Any, columns: Sequence[str], before: int) 
         else:
             values = column.to_pylist()
         cells[name] = [text_of(value, where, name) for value, where in zip(values, places, strict=True)]
-    return [
-        Row(where, {name: cells[name][number] for name in columns}) for number, where in enumerate(places)
-    ]
+    rows = []
+    for number, where in enumerate(places):
+        rows.append(Row(where, {name: cells[name][number] for name in columns}))
+    return rows
 
 
 def _require_bounded(file: Path, metadata: Any, columns: Sequence[str]) -> None:
