@@ -200,6 +200,10 @@ def test_leave_out_needs_a_column_of_splits(tmp_path: Path) -> None:
         MacError, match=r"my.jsonl: dataset.options.leave_out has values of the column of spl"
     ):
         read(tmp_path, "my.jsonl", split=None, leave_out=["test"])
+    with pytest.raises(
+        MacError, match=r"leave_out needs a table with a column of splits, but .*metadata names"
+    ):
+        folder.read(tmp_path, folder.Options(metadata=None, leave_out=["test"]))
 
 
 def test_groups_of_several_attributes_are_there_if_one_of_them_has_one_value(tmp_path: Path) -> None:
