@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
@@ -36,7 +36,7 @@ class Tracker(Protocol):
         ...
 
     def artefact(self, file: Path) -> None:
-        """Keep a file."""
+        """Keep a file, or its path alone; nothing, for a tracker of which it is an output already."""
         ...
 
     def end(self, done: bool) -> None:
@@ -125,8 +125,13 @@ class MLflow:
         place = None if elsewhere else (here / "files").as_uri()
         experiment = found.experiment_id if found else self._client.create_experiment(name, place)
         self._run = self._client.create_run(experiment, run_name=stage, tags={"stage": stage}).info.run_id
-        for some in _pieces([Param(key, str(value)) for key, value in params.items()], _PARAMS):
-            self._client.log_batch(self._run, params=some)
+        try:
+            for some in _pieces([Param(key, str(value)) for key, value in params.items()], _PARAMS):
+                self._client.log_batch(self._run, params=some)
+        except Exception:
+            with suppress(Exception):
+                self.end(False)
+            raise
 
     def log(self, step: int, values: Values) -> None:
         now = int(1000 * time.time())
@@ -166,7 +171,7 @@ def require(name: TrackerName) -> None:
 
 
 class Tracking:
-    """A tracker whose failure ends no run: it is told once, and the run goes on without.
+    """A tracker whose failure ends no run: it is told once, its own run ends, and the stage goes on without.
 
     Args:
         name: of the tracker.
@@ -198,17 +203,21 @@ class Tracking:
 
     def end(self, done: bool) -> None:
         """The run is over."""
+        tracker, self._tracker = self._tracker, None
         with self._forgiven():
-            if self._tracker:
-                self._tracker.end(done)
+            if tracker:
+                tracker.end(done)
 
     @contextmanager
     def _forgiven(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            self._tracker = None
             log.warning("tracking: %s fails (%s); the run goes on without it", self._name, first_line(error))
+            tracker, self._tracker = self._tracker, None
+            if tracker:
+                with suppress(Exception):
+                    tracker.end(False)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pipeline import store
 
 _PACKAGE = Path(__file__).parent.parent
 # Packages that carry, check or draw what others compute.
-NOT_COMPUTING = frozenset({"dask", "distributed", "jinja2", "pydantic", "safetensors", "tqdm"})
+NOT_COMPUTING = frozenset({"dask", "distributed", "jinja2", "pyarrow", "pydantic", "safetensors", "tqdm"})
 # Packages that are imported by one name and installed by another.
 INSTALLED_AS = {
     "PIL": "pillow",

@@ -91,6 +91,11 @@ def _without(prefix: str | None, path: str, where: str) -> str:
 
 
 def _from_tree(root: Path, options: Options) -> Dataset:
+    if options.leave_out:
+        raise MacError(
+            f"{root}: dataset.options.leave_out needs a table with a column of splits, but "
+            "dataset.options.metadata names none; name it, or empty leave_out"
+        )
     tree = read_tree(root)
     splits = _drawn(tree.labels, options) if tree.splits is None else tree.splits
     records = [

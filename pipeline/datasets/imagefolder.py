@@ -30,7 +30,7 @@ class Options(Columns):
 
     split: str | None = Field(
         default=None,
-        description="column with train, val or test; null: the folders of the splits, if all "
+        description="column with train, val or test; null: the folders of the splits, if the "
         "images are in such, else the splits are drawn within each class",
     )
 
@@ -38,10 +38,11 @@ class Options(Columns):
 def read(root: Path, options: Options) -> Dataset:
     """Read the tables. Classes and attributes are the distinct values, sorted; numbers by value.
 
-    Where no column has the splits, and all images are in folders of splits, these are the splits.
+    Where no column has the splits, and the images are in folders of splits, these are the splits.
 
     Raises:
-        MacError: no table, or two in one place; a missing column; a path that leaves the folder.
+        MacError: no table, or two in one place; a missing column; a path that leaves the folder; images of
+            which some are in folders of splits, and others not.
     """
     tables = _tables(root)
     entries, paths = [], Paths(root)
@@ -52,8 +53,15 @@ def read(root: Path, options: Options) -> Dataset:
             if not (root / image).is_relative_to(file.parent):
                 raise MacError(f"{row.where}: path {row[PATH]!r} leaves the folder of its table; correct it")
             entries.append(Entry(row, ImageFile(image), FOLDERS.get(image.partition("/")[0].casefold())))
-    if options.split or any(entry.split is None for entry in entries):
+    if options.split:
         entries = [replace(entry, split=None) for entry in entries]
+    outside = [entry for entry in entries if entry.split is None]
+    if outside and len(outside) < len(entries) and not options.split:
+        raise MacError(
+            f"{outside[0].row.where}: {outside[0].image.name} is in no folder of a split, as {len(outside)} "
+            f"of {len(entries)} images, but the others are; move it into one, or take out its row; if they "
+            "are no splits, dataset.name should be folder"
+        )
     where = str(tables[0][1] if len(tables) == 1 else root)
     entries, left_out = used(entries, options, where)
     return dataset_of(root, entries, options, where, left_out)

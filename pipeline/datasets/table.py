@@ -4,6 +4,8 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +97,13 @@ def text_of(value: object, where: str, column: str) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, (str, bool, int, float)):
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        return str(int(value))
+    if isinstance(value, (str, bool, int, float, Decimal, date, time)):
         return str(value)
-    remedy = "if it holds the images themselves, write them into files, and name these"
+    remedy = "write it as one"
+    if isinstance(value, (bytes, dict)):
+        remedy = "if it holds the images themselves, write them into files, and name these"
     raise MacError(f"{where}: {column} is {type(value).__name__}, expected a text or a number; {remedy}")
 
 
@@ -159,18 +165,19 @@ def _read_parquet(file: Path, columns: Sequence[str], remedy: str) -> list[Row]:
 
 def _rows_of_batch(file: Path, batch: Any, columns: Sequence[str], before: int) -> list[Row]:
     """The rows of a pyarrow.RecordBatch; `before` is how many rows are above it."""
+    places = [f"{file}, row {before + number}" for number in range(1, batch.num_rows + 1)]
     cells = {}
     for name in columns:
-        column, where = batch.column(name), f"{file}, row {before + 1}"
+        column = batch.column(name)
         if hasattr(column, "dictionary"):
-            texts = [text_of(value, where, name) for value in column.dictionary.to_pylist()]
-            cells[name] = ["" if code is None else texts[code] for code in column.indices.to_pylist()]
+            texts = column.dictionary.to_pylist()
+            values = [None if code is None else texts[code] for code in column.indices.to_pylist()]
         else:
-            cells[name] = [text_of(value, where, name) for value in column.to_pylist()]
+            values = column.to_pylist()
+        cells[name] = [text_of(value, where, name) for value, where in zip(values, places, strict=True)]
     rows = []
-    for number in range(batch.num_rows):
-        values = {name: cells[name][number] for name in columns}
-        rows.append(Row(f"{file}, row {before + number + 1}", values))
+    for number, where in enumerate(places):
+        rows.append(Row(where, {name: cells[name][number] for name in columns}))
     return rows
 
 

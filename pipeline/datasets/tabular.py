@@ -16,6 +16,7 @@ from pipeline.errors import MacError
 from pipeline.metrics import UNKNOWN, Groups
 from pipeline.params.block import Block, HeldOutShare, Seed
 from pipeline.splits import draw_splits
+from pipeline.store import SPLITS
 
 SPLIT = "column with train, val or test; null: the splits are drawn within each class"
 ATTRIBUTE = "column of the spurious attribute, or a list of several; an empty cell means unknown"
@@ -72,10 +73,15 @@ def used(entries: Sequence[Entry], columns: Columns, where: str) -> tuple[list[E
     """The rows that `leave_out` does not name; and a note that says how many it names.
 
     Raises:
-        MacError: no row is left.
+        MacError: no row is left, or there is no column of splits.
     """
-    if not columns.split or not columns.leave_out:
+    if not columns.leave_out:
         return list(entries), []
+    if not columns.split:
+        raise MacError(
+            f"{where}: dataset.options.leave_out has values of the column of splits, but "
+            "dataset.options.split names none; name it, or empty leave_out"
+        )
     splits = [entry.row[columns.split] for entry in entries]
     kept = [entry for entry, split in zip(entries, splits, strict=True) if split not in columns.leave_out]
     if not kept:
@@ -91,7 +97,8 @@ def dataset_of(
     """The records of some rows. Classes and attributes are the distinct values, sorted; numbers by value.
 
     Of several attributes, each combination that occurs is one attribute, named `sofa+night`. It is unknown
-    where one of them is.
+    where one of them is. If there are images to train and to test on, but none to validate, a share of each
+    class of the training images is drawn for it; a note says so.
 
     Args:
         where: starts the messages about all of them.
@@ -106,15 +113,14 @@ def dataset_of(
     _require_labels(rows, labels, columns.label)
     classes = distinct(labels, f"values of {columns.label}", where)
     codes, attributes, unknown = _attributes(rows, columns, where)
+    splits, drawn = _splits(entries, labels, columns)
     records = []
-    for entry, label, code, split in zip(
-        entries, labels, codes, _splits(entries, labels, columns), strict=True
-    ):
+    for entry, label, code, split in zip(entries, labels, codes, splits, strict=True):
         record = Record(
             entry.image, classes.index(label), code, split, entry.foreground, where=entry.row.where
         )
         records.append(record)
-    return Dataset(root, records, Groups(classes, attributes), (*unknown, *notes))
+    return Dataset(root, records, Groups(classes, attributes), (*unknown, *drawn, *notes))
 
 
 def combined(names: Sequence[Sequence[str]], where: str) -> tuple[str, ...]:
@@ -136,7 +142,7 @@ def _attributes(
     rows: Sequence[Row], columns: Columns, where: str
 ) -> tuple[list[int], tuple[str, ...], list[str]]:
     """The code of each row's attribute, the names of the attributes, and notes."""
-    places, names, notes = [], [], []
+    places, names, notes = [], [], dict[str, str]()
     for column in columns.attributes:
         values = [row[column] for row in rows]
         unknown = Counter(value for value in values if is_missing(value))
@@ -146,29 +152,39 @@ def _attributes(
         places.append([place.get(value, UNKNOWN) for value in values])
         if words := [word for word in sorted(unknown) if word]:
             said = ", ".join(shortened(counted(words, unknown)))
-            note = f"{column}: {said} count as unknown, as empty cells do"
-            if len(names[-1]) < 2:
-                note += ", so there are no groups; if it is a value, spell it out"
-            notes.append(note)
+            notes[column] = f"{column}: {said} count as unknown, as empty cells do"
     if not places:
-        return [UNKNOWN] * len(rows), (), notes
+        return [UNKNOWN] * len(rows), (), []
     found = list(zip(*places, strict=True))
     combinations = sorted({each for each in found if UNKNOWN not in each})
     code = {each: number for number, each in enumerate(combinations)}
+    for column, own in zip(columns.attributes, names, strict=True):
+        if column in notes and len(own) < 2 and len(combinations) < 2:
+            notes[column] += ", so there are no groups; if it is a value, spell it out"
     spelled = []
     for each in combinations:
         spelled.append([values[number] for values, number in zip(names, each, strict=True)])
-    return [code.get(each, UNKNOWN) for each in found], combined(spelled, where), notes
+    return [code.get(each, UNKNOWN) for each in found], combined(spelled, where), list(notes.values())
 
 
-def _splits(entries: Sequence[Entry], labels: Sequence[str], columns: Columns) -> list[int]:
-    """The split of each row: from the place of its image, from its cell, or drawn."""
-    if placed := [entry.split for entry in entries if entry.split is not None]:
-        return placed
-    if columns.split is None:
-        return draw_splits(labels, [columns.val, columns.test], columns.seed)
-    expected = "train, val or test (or 0, 1, 2); rows of others can be named in dataset.options.leave_out"
-    return [entry.row.code(columns.split, SPLIT_CODES, expected) for entry in entries]
+def _splits(entries: Sequence[Entry], labels: Sequence[str], columns: Columns) -> tuple[list[int], list[str]]:
+    """The split of each row: from the place of its image, from its cell, or drawn; and a note."""
+    splits = [entry.split for entry in entries if entry.split is not None]
+    if not splits and columns.split is None:
+        return draw_splits(labels, [columns.val, columns.test], columns.seed), []
+    if not splits and columns.split:
+        expected = "train, val or test (or 0, 1, 2); rows of others can be named in dataset.options.leave_out"
+        splits = [entry.row.code(columns.split, SPLIT_CODES, expected) for entry in entries]
+    train, val, test = range(len(SPLITS))
+    if set(splits) != {train, test}:
+        return splits, []
+    rows = [row for row, split in enumerate(splits) if split == train]
+    for row, split in zip(
+        rows, draw_splits([labels[row] for row in rows], [columns.val], columns.seed), strict=True
+    ):
+        splits[row] = split
+    note = f"no image is in the split val, so {splits.count(val)} images of train are drawn for it"
+    return splits, [note]
 
 
 def _require_labels(rows: Sequence[Row], labels: Sequence[str], column: str) -> None:

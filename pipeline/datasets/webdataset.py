@@ -31,7 +31,7 @@ MOST_IMAGE = 2**28  # bytes of a member that is an image
 MOST_TEXT = 2**20  # bytes of one that is text
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")  # as webdataset.tariterators.base_plus_ext
-_ABOUT = re.compile(r"__[^/]*__($|/)")  # passed over there too
+_ABOUT = re.compile(r"__[^/]*__($|/)")  # members passed over there too; keys that are about no image
 
 
 class Options(Columns):
@@ -110,7 +110,7 @@ def _split(root: Path, shard: str) -> int | None:
 
 
 def _samples(root: Path, shard: str, columns: Sequence[str]) -> list[tuple[Row, TarMember]]:
-    """The samples of a shard that have an image, each with the texts of its other members.
+    """The samples of a shard, each its image and the texts of its other members.
 
     Raises:
         MacError: see `read`.
@@ -127,6 +127,12 @@ def _samples(root: Path, shard: str, columns: Sequence[str]) -> list[tuple[Row, 
         else:
             name = member.name.removeprefix("./")
             images[key] = TarMember(shard, name, member.offset_data, member.size)
+    if without := [key for key in texts if key not in images and not _ABOUT.match(key)]:
+        raise MacError(
+            f"{root / shard}, sample {without[0]}: has no image, as {len(without)} of "
+            f"{len(images.keys() | texts.keys())} samples; name it such as {without[0]}.png, or take the "
+            "sample out"
+        )
     return [
         (_row(f"{root / shard}, sample {key}", texts.get(key, {}), columns), images[key]) for key in images
     ]

@@ -2,10 +2,12 @@
 
 import csv
 import json
-import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from ruamel.yaml import YAML
@@ -96,7 +98,7 @@ def in_dvclive(data: Path) -> Points:
 def in_mlflow(data: Path) -> Points:
     from mlflow import MlflowClient
 
-    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    client = MlflowClient(f"sqlite:///{data.resolve()}/mlflow/mlflow.db")
     experiment = client.get_experiment_by_name("mac")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
@@ -111,6 +113,13 @@ def in_mlflow(data: Path) -> Points:
     return found
 
 
+def own_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the environment says where MLflow writes, nor does one that is set now stay."""
+    for name in ("TRACKING_URI", "EXPERIMENT_NAME", "HTTP_REQUEST_MAX_RETRIES", "HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(f"MLFLOW_{name}", "")
+        monkeypatch.delenv(f"MLFLOW_{name}")
+
+
 READ = {"tensorboard": in_tensorboard, "dvclive": in_dvclive, "mlflow": in_mlflow}
 
 
@@ -120,8 +129,7 @@ def test_the_epochs_of_erm_are_read_back(
     own_artefacts: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: TrackerName
 ) -> None:
     pytest.importorskip(name, reason=f"{name} is not installed here")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    own_places(monkeypatch)
     page = tmp_path / "page.html"
     page.write_text("<p>")
     rows = history(trained(own_artefacts, name, page))
@@ -129,6 +137,121 @@ def test_the_epochs_of_erm_are_read_back(
     assert set(found) == rows[0].keys() - {"epoch"}
     for key, points in found.items():
         assert points == {int(row["epoch"]): pytest.approx(float(row[key]), rel=1e-5) for row in rows}, key
+
+
+class Param(NamedTuple):
+    key: str
+    value: str
+
+
+class Metric(NamedTuple):
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+class Server:
+    """In the place of MLflow's client: it keeps what is called, and has no experiments but `there`."""
+
+    there: ClassVar[dict[str, str]] = {}
+    fails: ClassVar[str] = ""
+
+    def __init__(self, calls: list[tuple[Any, ...]], uri: str) -> None:
+        self.calls = calls
+        calls.append(("client", uri))
+
+    def get_experiment_by_name(self, name: str) -> SimpleNamespace | None:
+        return SimpleNamespace(experiment_id=self.there[name]) if name in self.there else None
+
+    def create_experiment(self, name: str, artifact_location: str | None) -> str:
+        self.calls.append(("experiment", name, artifact_location))
+        return "7"
+
+    def create_run(self, experiment_id: str, run_name: str, tags: dict[str, str]) -> SimpleNamespace:
+        self.calls.append(("run", experiment_id, run_name, tags))
+        return SimpleNamespace(info=SimpleNamespace(run_id="r1"))
+
+    def log_batch(self, run_id: str, metrics: list[Metric] = [], params: list[Param] = []) -> None:  # noqa: B006
+        assert len(metrics) <= 1000  # limits of the REST API: mlflow.org/docs/latest/rest-api.html#log-batch
+        assert len(params) <= 100
+        name = "params" if params else "metrics"
+        self.calls.append((name, run_id, [*params, *metrics]))
+        if name == self.fails:
+            raise ConnectionError("the server is gone")
+
+    def log_artifact(self, run_id: str, local_path: str) -> None:
+        self.calls.append(("artefact", run_id, local_path))
+
+    def set_terminated(self, run_id: str, status: str) -> None:
+        self.calls.append(("end", run_id, status))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What MLflow is called with: a module of this name that is no more than that."""
+    own_places(monkeypatch)
+    found: list[tuple[Any, ...]] = []
+    mlflow, entities = ModuleType("mlflow"), ModuleType("mlflow.entities")
+    mlflow.MlflowClient = lambda uri: Server(found, uri)  # type: ignore[attr-defined]
+    entities.Metric, entities.Param = Metric, Param  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "mlflow.entities", entities)
+    return found
+
+
+def test_mlflow_is_told_in_the_place_that_the_docs_name(tmp_path: Path, calls: list[tuple[Any, ...]]) -> None:
+    data, page = tmp_path / "data", tmp_path / "page.html"
+    many = {f"p{number}": number for number in range(150)}
+    with tracked("train", "mlflow", data, {"train": {"epochs": 2}, "more": many}) as told:
+        assert told is not None
+        told.epoch(1, {"epoch": 1, **{f"m{number}": number / 4 for number in range(1001)}})
+        told.made("report", page)
+    assert (data / "mlflow").is_dir()  # sqlite makes no folder
+    assert calls[:3] == [
+        ("client", f"sqlite:///{data}/mlflow/mlflow.db"),
+        ("experiment", "mac", (data / "mlflow/files").as_uri()),
+        ("run", "7", "train", {"stage": "train"}),
+    ]
+    assert calls[-2:] == [("artefact", "r1", str(page)), ("end", "r1", "FINISHED")]
+    params = [each for name, _, some in calls[3:-2] if name == "params" for each in some]
+    assert params == [Param("train.epochs", "2"), *(Param(f"more.{key}", str(n)) for key, n in many.items())]
+    metrics = [each for name, _, some in calls[3:-2] if name == "metrics" for each in some]
+    assert [each._replace(timestamp=0) for each in metrics] == [
+        Metric(f"m{number}", number / 4, 0, 1) for number in range(1001)
+    ]
+
+
+def test_mlflow_is_told_on_a_server(
+    tmp_path: Path, calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "birds")
+    monkeypatch.setattr(Server, "there", {"birds": "3"})
+    with pytest.raises(MacError, match="of the stage"), tracked("train", "mlflow", tmp_path, {}):
+        raise MacError("of the stage")
+    assert calls == [
+        ("client", "http://tracker:5000"), ("run", "3", "train", {"stage": "train"}), ("end", "r1", "FAILED")
+    ]  # fmt: skip
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(Server, "there", {})
+    with tracked("train", "mlflow", tmp_path, {}):
+        pass
+    assert ("experiment", "birds", None) in calls  # the server knows where its files are
+
+
+@pytest.mark.parametrize("fails", ["params", "metrics"])
+def test_no_run_of_mlflow_goes_on_for_ever(
+    tmp_path: Path, calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    monkeypatch.setattr(Server, "fails", fails)
+    with tracked("train", "mlflow", tmp_path, {"train": {"epochs": 2}}) as told:
+        assert told is not None
+        for epoch in (1, 2):
+            told.epoch(epoch, {"epoch": epoch, "train_loss": 0.5})
+    names = [call[0] for call in calls]
+    assert names[-2:] == [fails, "end"]
+    assert (names.count(fails), names.count("end"), calls[-1][2]) == (1, 1, "FAILED")
 
 
 class Killed(BaseException):
@@ -184,7 +307,12 @@ def test_a_tracker_that_fails_is_told_of_once_and_ends_nothing(
         def log(self, step: int, values: Values) -> None:
             raise ConnectionError("the server is gone")
 
-    monkeypatch.setitem(tracking.TRACKERS, "tensorboard", lambda *_: Gone())
+        def end(self, done: bool) -> None:
+            super().end(done)
+            raise ConnectionError("the server is still gone")
+
+    gone = Gone()
+    monkeypatch.setitem(tracking.TRACKERS, "tensorboard", lambda *_: gone)
     with tracked("train", "tensorboard", tmp_path, {}) as told:
         assert told is not None
         for epoch in (1, 2):
@@ -192,6 +320,7 @@ def test_a_tracker_that_fails_is_told_of_once_and_ends_nothing(
         told.made("report", tmp_path / "page.html")
     wanted = "tracking: tensorboard fails (the server is gone); the run goes on without it"
     assert caplog.messages == [wanted]
+    assert gone.done == [False]
 
 
 def test_a_run_that_fails_is_noted_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,7 @@ def test_the_packages_and_their_versions() -> None:
     assert found["libwebp"] == PIL.features.version("webp")
     assert found["torch"] == torch.__version__.partition("+")[0]
     assert not {"scipy", "kneed", "dask", "pathlib", "pipeline"} & found.keys() - {"pipeline"}
+    assert "pyarrow" not in found  # a worker that lacks it may decode images, and installing it changes none
     assert "kneed" in code_of("pipeline.steps.masks")  # imported by a function of a module
 
 

@@ -58,6 +58,41 @@ def test_splits_of_a_column_or_drawn(tmp_path: Path) -> None:
     assert sorted(record.split for record in read(tmp_path).records) == [0] * 8 + [1] * 2 + [2] * 2
 
 
+def test_an_image_outside_of_the_splits_does_not_redraw_them(tmp_path: Path) -> None:
+    rows = [row | {"file_name": f"{part}/{row['file_name']}", "part": part}
+            for part in ("train", "validation", "test") for row in ROWS]  # fmt: skip
+    write(tmp_path / "metadata.csv", [*rows, ROWS[1] | {"file_name": "extra/1.png", "part": "test"}])
+    with pytest.raises(
+        MacError, match=r"csv, line 14: extra/1.png is in no folder of a split, as 1 of 13 im"
+    ):
+        read(tmp_path)
+    splits = [record.split for record in read(tmp_path, split="part").records]
+    assert splits == [0] * 4 + [1] * 4 + [2] * 5
+
+
+def test_val_alone_is_drawn_of_train(tmp_path: Path) -> None:
+    """The usual layout of Hugging Face. The images of `test` stay as they are."""
+    rows = [row | {"file_name": f"{place}/{row['file_name']}"} for place in "ab" for row in ROWS]
+    for name in ("train", "test"):
+        write(tmp_path / name / "metadata.jsonl", [*rows, *ROWS])
+    dataset = read(tmp_path, val=0.3, seed=1)
+    assert [record.split for record in dataset.records[:12]] == [2] * 12
+    trained = dataset.records[12:]
+    for label in (0, 1):  # round(0.3 * 6) of each class
+        assert sorted(record.split for record in trained if record.label == label) == [0, 0, 0, 0, 1, 1]
+    assert dataset.notes == ("no image is in the split val, so 4 images of train are drawn for it",)
+    assert read(tmp_path, val=0.3, seed=1).records == dataset.records
+    assert [r.split for r in read(tmp_path, val=0.3, seed=2).records] != [r.split for r in dataset.records]
+
+
+def test_rows_are_left_out_of_a_column_of_splits_alone(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "metadata.csv", ROWS)
+    with pytest.raises(
+        MacError, match=r"leave_out has values of the column of splits, but .*split names none"
+    ):
+        read(tmp_path, leave_out=["test"])
+
+
 def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         MacError, match=r"nor in folders of splits; if the folders are the classes, dataset.name"

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,29 @@ def test_whole_numbers_that_a_gap_made_floats_are_whole(tmp_path: Path) -> None:
     dataset = read(tmp_path, "my.parquet", attribute="place")
     assert dataset.groups.attributes == ("1",)
     assert [record.split for record in dataset.records] == [0, 1, 2, 0]
+
+
+def test_decimals_and_dates_of_parquet_are_texts(tmp_path: Path) -> None:
+    days = [date(2026, 1, 2), date(2026, 1, 3)]
+    rows = [
+        row | {"label": days[number % 2], "place": Decimal("1.50") + Decimal("0.50") * (number % 2)}
+        for number, row in enumerate(ROWS)
+    ]
+    as_parquet(tmp_path / "my.parquet", rows)
+    dataset = read(tmp_path, "my.parquet", attribute="place")
+    assert dataset.groups.classes == ("2026-01-02", "2026-01-03")
+    assert dataset.groups.attributes == ("1.50", "2")
+    at = table.text_of(datetime(2026, 1, 2, 3, 4), "x", "y")
+    assert at == "2026-01-02 03:04:00"
+
+
+def test_a_cell_of_parquet_that_is_no_text_names_its_row(tmp_path: Path) -> None:
+    places = [None, None, None, ["sofa"]]  # the second of the second group of rows
+    as_parquet(tmp_path / "my.parquet", [r | {"place": p} for r, p in zip(ROWS, places, strict=True)])
+    with pytest.raises(
+        MacError, match=r"row 4: place is list, expected a text or a number; write it as one$"
+    ):
+        read(tmp_path, "my.parquet", attribute="place")
 
 
 @pytest.mark.parametrize(
@@ -167,6 +192,36 @@ def test_a_table_of_subpopbench(tmp_path: Path) -> None:
         with pytest.raises(MacError) as error:
             read(tmp_path, "metadata.csv", **options, **names)
         assert message in str(error.value)
+
+
+def test_leave_out_needs_a_column_of_splits(tmp_path: Path) -> None:
+    as_json_lines(tmp_path / "my.jsonl", ROWS)
+    with pytest.raises(
+        MacError, match=r"my.jsonl: dataset.options.leave_out has values of the column of spl"
+    ):
+        read(tmp_path, "my.jsonl", split=None, leave_out=["test"])
+    with pytest.raises(
+        MacError, match=r"leave_out needs a table with a column of splits, but .*metadata names"
+    ):
+        folder.read(tmp_path, folder.Options(metadata=None, leave_out=["test"]))
+
+
+def test_groups_of_several_attributes_are_there_if_one_of_them_has_one_value(tmp_path: Path) -> None:
+    def noted(*nights: str) -> tuple[Dataset, str]:
+        rows = [row | {"place": row["place"] or "sofa"} for row in ROWS]
+        as_json_lines(
+            tmp_path / "my.jsonl", [row | {"night": n} for row, n in zip(rows, nights, strict=True)]
+        )
+        dataset = read(tmp_path, "my.jsonl", attribute=["place", "night"])
+        (note,) = dataset.notes
+        return dataset, note
+
+    dataset, note = noted("yes", "NA", "yes", "yes")
+    assert dataset.groups.attributes == ("bench+yes", "sofa+yes")
+    assert note == "night: 'NA' (1) count as unknown, as empty cells do"
+    dataset, note = noted("NA", "NA", "NA", "NA")
+    assert dataset.groups.attributes == ()
+    assert note.endswith(", so there are no groups; if it is a value, spell it out")
 
 
 def test_two_combinations_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -101,6 +101,18 @@ def test_splits_are_folders_a_key_or_drawn(tmp_path: Path) -> None:
         read(tmp_path / "folders", label="label")
 
 
+def test_val_alone_is_drawn_of_train(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        members = [[(f"{n}.png", png(n)), (f"{n}.cls", str(n % 2).encode())] for n in range(8)]
+        pack(tmp_path / f"{split}-0.tar", [member for each in members for member in each])
+    dataset = read(tmp_path, val=0.25)
+    assert [record.split for record in dataset.records[:8]] == [2] * 8
+    assert sorted((r.split, r.label) for r in dataset.records[8:]) == [(0, 0)] * 3 + [(0, 1)] * 3 + [
+        (1, 0), (1, 1)
+    ]  # fmt: skip
+    assert dataset.notes == ("no image is in the split val, so 2 images of train are drawn for it",)
+
+
 def test_prepare_writes_the_images_and_says_which_is_damaged(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "data" / "images.h5"
     shards(raw)
@@ -174,6 +186,10 @@ def test_a_hostile_member_is_one_line(tmp_path: Path, member: tarfile.TarInfo, m
         (
             [("1.png", b""), ("1.cls", bytes(2**20 + 1))],
             "1.cls has 1,048,577 bytes, expected at most 1,048,576",
+        ),
+        (
+            [("1.png", b""), ("1.cls", b"0"), ("2.input.png", b""), ("2.cls", b"1"), ("3.cls", b"1")],
+            "sample 2: has no image, as 2 of 3 samples; name it such as 2.png",
         ),
         ([("README", b"")], "no images in the shards"),
     ],

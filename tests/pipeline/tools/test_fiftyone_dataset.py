@@ -1,7 +1,10 @@
 """What FiftyOne is given is what the artefacts say."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +62,97 @@ def test_without_the_package_it_says_how_to_get_it(
         export(artefacts, tmp_path, "mac")
     assert str(raised.value).endswith("needs fiftyone: pip install 'mac-robust[fiftyone]'")
     assert not list(tmp_path.iterdir())
+
+
+class Sample(dict[str, Any]):
+    """In the place of FiftyOne's."""
+
+    def __init__(self, filepath: str, tags: list[str]) -> None:
+        super().__init__(filepath=filepath, tags=tags)
+
+
+class Database(dict[str, "Kept"]):
+    """In the place of FiftyOne's: datasets by name."""
+
+    full = False
+
+
+class Kept:
+    """A dataset of it."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self.database, self.name, self.persistent = database, name, False
+        self.default_mask_targets: dict[int, str] = {}
+        self.default_classes: list[str] = []
+        self.samples: list[Sample] = []
+        database[name] = self
+
+    def add_samples(self, samples: Iterator[Sample], num_samples: int) -> None:
+        self.samples = list(samples)
+        assert len(self.samples) == num_samples
+        if self.database.full:
+            raise OSError("no space")
+
+    def delete(self) -> None:
+        del self.database[self.name]
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Database:
+    """What FiftyOne keeps: a module of this name that has no more than what `mac fiftyone` uses."""
+    found, module = Database(), ModuleType("fiftyone")
+    of_its_own: dict[str, object] = {
+        "dataset_exists": found.__contains__,
+        "Dataset": lambda name: Kept(found, name),
+        "Sample": Sample,
+        **dict.fromkeys(("Classification", "Segmentation", "Heatmap"), SimpleNamespace),
+    }
+    module.__dict__.update(of_its_own)
+    monkeypatch.setitem(sys.modules, "fiftyone", module)
+    return found
+
+
+def test_what_the_database_is_given(artefacts: Project, tmp_path: Path, database: Database) -> None:
+    total = export(artefacts, tmp_path, "mac")
+    kept = database["mac"]
+    with artefacts.open(*NEEDS) as given:
+        found, classes = list(looks(given, tmp_path.resolve())), list(given.groups.classes)
+    assert total == len(kept.samples) == len(found)
+    assert (kept.persistent, kept.default_mask_targets) == (True, {CORE: "core"})
+    assert kept.default_classes == classes
+    for made, look in zip(kept.samples, found, strict=True):
+        assert (made["filepath"], made["tags"]) == (str(look.file), [look.split])
+        for field in ("row", "path", "split", "group", "outcome"):
+            assert made[field] == getattr(look, field)
+        assert np.array_equal(made["phi"], look.phi)
+        assert made["ground_truth"].label == look.label
+        for field, answer in (("erm", look.erm), ("mac", look.mac)):
+            assert (made[field].label, made[field].confidence) == (answer.label, answer.confidence)
+            assert np.array_equal(made[field].logits, answer.logits)
+        assert ("core" in made, "map" in made) == (look.split != "test",) * 2
+        if look.core and look.map:
+            assert made["core"].mask_path == str(look.core)
+            assert (made["map"].map_path, made["map"].range) == (str(look.map), [0, 255])
+
+
+def test_a_dataset_that_is_there_stays_and_one_that_fails_goes(
+    artefacts: Project, tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Kept(database, "mac")
+    with pytest.raises(MacError, match="mac: FiftyOne has a dataset of this name; choose another, or run"):
+        export(artefacts, tmp_path, "mac")
+    assert database == {"mac": there}
+    database.full = True
+    with pytest.raises(OSError, match="no space"):
+        export(artefacts, tmp_path, "other")
+    assert database == {"mac": there}
+
+    def gone(_: str) -> bool:
+        raise ConnectionError("no mongod")
+
+    monkeypatch.setattr(sys.modules["fiftyone"], "dataset_exists", gone)
+    with pytest.raises(MacError, match=r"FiftyOne has no database here \(no mongod\); start a MongoDB"):
+        export(artefacts, tmp_path, "other")
 
 
 @pytest.mark.filterwarnings("ignore")  # those of its own
