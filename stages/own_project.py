@@ -12,11 +12,10 @@ from pipeline.demo import weights
 from pipeline.errors import MacError, first_line
 from pipeline.graph import STAGES
 from pipeline.store.files import write_text
-from stages import LOCK, dvc_files, ignore_files
+from stages import LOCK, PAINTED, dvc_files, ignore_files
 from stages.lock import Lock
 
 TEMPLATES = Path(__file__).parent / "project"
-PAINTED = "data/raw/demo"
 WEIGHTS = "data/weights"
 # The files that are written once, and then are the user's: by their names in a project, those in TEMPLATES.
 _ONCE = {
