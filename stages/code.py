@@ -69,7 +69,7 @@ def _graph() -> grimp.ImportGraph:
 
 def digests() -> dict[str, str]:
     """The digest of the code of each stage, by its name, and of that which paints the demo."""
-    return {name: digest(name) for name in ("demo", *(each.name for each in STAGES))}
+    return {"demo": digest("demo")} | {each.name: digest(each.name) for each in STAGES}
 
 
 def digest(name: str) -> str:
