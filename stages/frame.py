@@ -48,7 +48,7 @@ def command_of(stage: Stage) -> click.Command:
     def command(data: Path, params_path: Path | None = None, show: bool = False, **where: Any) -> None:
         page = data / stage.makes[0].path
         with _joined(stage, where):
-            require_current(stage, data)
+            require_current(stage.name, data.parent)
             params = _loaded(stage, params_path)
             with _tracked(stage, data, params) as tracking:
                 track = untracked if tracking is None else tracking.epoch
@@ -74,12 +74,12 @@ def _show(page: Path) -> None:
         say(f"no browser here: copy {platform.node()}:{page} to where one is; it is one file")
 
 
-def require_current(stage: Stage, data: Path) -> None:
-    """Refuse other code than that of the project's mac.lock, if it has one."""
-    if (data.parent / LOCK).exists():
+def require_current(name: str, folder: Path) -> None:
+    """Refuse other code of a stage than that of the mac.lock in a project's folder, if it has one."""
+    if (folder / LOCK).exists():
         from stages import lock  # what finds the code takes a while to import
 
-        lock.require(stage, data)
+        lock.require(name, folder)
 
 
 def _loaded(stage: Stage, path: Path | None) -> "Params | None":

@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.compute.progress import log
 from pipeline.errors import MacError, first_line
-from pipeline.graph import Stage
 from pipeline.params_file import from_yaml
 from pipeline.store.files import regular
 from pipeline.tools.checks import Finding
@@ -89,8 +88,8 @@ def _is_current(lock: Lock) -> bool:
     return (lock.version, lock.code) == (version("mac-robust"), code.whole())
 
 
-def require(stage: Stage, data: Path) -> None:
-    """Refuse to run a stage with other code than the mac.lock beside the data folder states.
+def require(name: str, folder: Path) -> None:
+    """Refuse to run a stage, or `demo`, with other code than the mac.lock in a project's folder states.
 
     DVC would note the code in mac.lock as what made the result. If only other stages have new code, it is
     said. Without a mac.lock, as in the repository, DVC depends on the sources.
@@ -98,12 +97,10 @@ def require(stage: Stage, data: Path) -> None:
     Raises:
         MacError: the installed code of the stage is another.
     """
-    lock = read(data.parent)
+    lock = read(folder)
     if lock is None or _is_current(lock):
         return
-    written = (
-        f"{data.parent / LOCK}: was written by mac-robust {lock.version}, here is {version('mac-robust')}"
-    )
-    if lock.stages.get(stage.name) != code.digest(stage):
-        raise MacError(f"{written}, with other code of stage {stage.name}; run 'mac upgrade'")
-    log.warning("%s, with the same code of stage %s; run 'mac upgrade'", written, stage.name)
+    written = f"{folder / LOCK}: was written by mac-robust {lock.version}, here is {version('mac-robust')}"
+    if lock.stages.get(name) != code.digest(name):
+        raise MacError(f"{written}, with other code of stage {name}; run 'mac upgrade'")
+    log.warning("%s, with the same code of stage %s; run 'mac upgrade'", written, name)

@@ -12,15 +12,13 @@ from pipeline.demo import weights
 from pipeline.errors import MacError, first_line
 from pipeline.graph import STAGES
 from pipeline.store.files import write_text
-from stages import LOCK, dvc_files, ignore_files
+from stages import LOCK, PAINTED, dvc_files
 from stages.lock import Lock
 
 TEMPLATES = Path(__file__).parent / "project"
-PAINTED = "data/raw/demo"
 WEIGHTS = "data/weights"
 # The files that are written once, and then are the user's: by their names in a project, those in TEMPLATES.
 _ONCE = {
-    ".gitignore": "gitignore",
     "README.md": "README.md",
     "data/external_masks/README.md": "external_masks.md",
     "data/external_masks/.gitignore": "external_masks.gitignore",
@@ -47,12 +45,8 @@ def generated(lock: Lock, with_dvc: bool, painted: bool) -> dict[str, str]:
 
 
 def once(name: str, preset: str, lock: Lock) -> dict[str, str]:
-    """The text of each file that is the user's from then on.
-
-    A `.dvcignore` is not among them: it comes with `dvc init`.
-    """
+    """The text of each file that is the user's from then on, but for those of `ignore_files`."""
     files = {file: _template(template) for file, template in _ONCE.items()}
-    files |= {file: text for file, text in ignore_files.texts().items() if file != ".dvcignore"}
     files["README.md"] = files["README.md"].format(name=name, preset=preset, version=lock.version)
     return files
 
@@ -85,7 +79,7 @@ def write(folder: Path, files: Mapping[str, str], copies: Mapping[str, Path], wi
     """Write a project, all of it or nothing; what was done for DVC, in words.
 
     Args:
-        files: the texts of the files that are not there, by their names in the project.
+        files: the texts of files, by their names in the project.
         copies: what to copy, by the names in the project.
         with_dvc: whether to make it a DVC project. This comes first: DVC refuses a folder that has a `.dvc`.
 
@@ -98,7 +92,7 @@ def write(folder: Path, files: Mapping[str, str], copies: Mapping[str, Path], wi
         said = _init_dvc(folder, undo) if with_dvc else None
         for name in [*files, *copies]:
             _make_folder((folder / name).parent, undo)
-            undo.callback((folder / name).unlink, missing_ok=True)
+            _put_back(folder / name, undo)
             if name in files:
                 write_text(folder / name, files[name])
             else:
@@ -112,6 +106,25 @@ def _make_folder(path: Path, undo: ExitStack) -> None:
         if not each.exists():
             each.mkdir()
             undo.callback(each.rmdir)
+
+
+def _put_back(path: Path, undo: ExitStack) -> None:
+    if path.exists():
+        undo.callback(path.write_bytes, path.read_bytes())
+    else:
+        undo.callback(path.unlink, missing_ok=True)
+
+
+def set_up_dvc(folder: Path) -> str:
+    """Make a project that was made without DVC a DVC project; what was done, in words.
+
+    Raises:
+        MacError: DVC refuses.
+    """
+    with ExitStack() as undo:
+        said = _init_dvc(folder, undo)
+        undo.pop_all()
+    return said
 
 
 def _init_dvc(folder: Path, undo: ExitStack) -> str:
@@ -131,10 +144,7 @@ def _init_dvc(folder: Path, undo: ExitStack) -> str:
             {"subdir": True},
             f"DVC is set up below the git repository {inside} ('dvc init --subdir')",
         )
-    ignored = folder / ".dvcignore"
-    if not ignored.exists():  # else DVC keeps it too
-        undo.callback(ignored.unlink, missing_ok=True)
-        write_text(ignored, ignore_files.texts()[".dvcignore"])
+    _put_back(folder / ".dvcignore", undo)
     undo.callback(shutil.rmtree, folder / ".dvc", ignore_errors=True)
     try:
         Repo.init(str(folder), **options).close()

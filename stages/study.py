@@ -30,7 +30,7 @@ def command_of(stage: Stage) -> click.Command:
     """The command `mac <stage>` of a repeated stage."""
 
     def command(data: Path, params_path: Path, seed: int, variant: str, **where: Any) -> None:
-        frame.require_current(stage, data)
+        frame.require_current(stage.name, data.parent)
         say(run(stage, data, params_path, variant, seed, **where))
 
     decorated: Callable[..., None] = command

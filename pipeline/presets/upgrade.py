@@ -17,7 +17,10 @@ _PRESET = re.compile(r"# ([\w-]+): ")
 
 @dataclass
 class Upgraded:
-    """A params.yaml with all keys of this version, and no other ones.
+    """A params.yaml with all keys of this version, each `block.key`, and no other ones.
+
+    Keys within a value are as they were: those of dataset.options are the reader's, and most have defaults.
+    `params_file.load` refuses those that are wrong.
 
     Attributes:
         text: the file.

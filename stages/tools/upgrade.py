@@ -18,8 +18,9 @@ def command(folder: Path) -> None:
     """Bring the project in FOLDER, or in this one, up to date with the installed version.
 
     It adds new keys to params.yaml with the values of the preset, turns those that are no more into comments,
-    adds to .dvcignore and data/.gitignore what they lack, and writes dvc.yaml and mac.lock again. It says
-    what it changed, and which stages will run again.
+    adds to .gitignore, .dvcignore and data/.gitignore what they lack, and writes dvc.yaml and mac.lock again.
+    Keys within a value, as in dataset.options, stay as they are. If DVC was installed since 'mac new', it is
+    set up. The command says what it changed, and which stages will run again.
     """
     old = lock.read(folder)
     if old is None:
@@ -40,14 +41,18 @@ def command(folder: Path) -> None:
         say(f"{file}: {key} is no parameter any more, and a comment now")
     params = params_file.load(file)  # a value that is wrong now is the user's to change
     here = lock.installed()
+    if own_project.has_dvc() and not own_project.is_dvc(folder):
+        say(own_project.set_up_dvc(folder))
     with_dvc, painted = own_project.is_dvc(folder), own_project.is_painted(params.values)
     for name, made in own_project.generated(here, with_dvc, painted).items():
         path = folder / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != made:
+        if not path.is_file() or path.read_bytes() != made.encode():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, made)
             say(f"wrote {path}")
-    for name, lines in ignore_files.complete(folder, with_dvc).items():
+    for name, (whole, lines) in ignore_files.completed(folder, with_dvc).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_text(folder / name, whole)
         say(f"{folder / name}: added {', '.join(lines)}")
     again = here.differs(old)
     if old.version != here.version:

@@ -1,6 +1,7 @@
 """The package as it would be published: installed alone, beside the libraries that are here, and used."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.graph import STAGES
 from tests.conftest import REPOSITORY
 from tests.end_to_end.clone import stages_in
 
@@ -19,6 +21,14 @@ SMALL = {
     "dataset.stored_size": "48",
     "dataset.input_size": "48",
     "train.epochs": "1",
+    "features.draws": "1",
+    "retrain.seeds": "1",
+    "retrain.epochs": "1",
+    "retrain.average": "1",
+    "baselines.methods": "[erm, llr]",
+    "sweep.alphas": "[1]",
+    "sweep.betas": "[1, 30]",
+    "sweep.seeds": "1",
 }
 
 
@@ -47,6 +57,11 @@ def test_it_can_be_published(dist: Path) -> None:
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist, cwd=dist)
     with zipfile.ZipFile(wheel) as whole:
         files = set(whole.namelist())
+        (metadata,) = [name for name in files if name.endswith(".dist-info/METADATA")]
+        about = whole.read(metadata).decode()
+    assert "mac new demo" in about
+    links = re.findall(r"\]\(([^)]+)\)", about)
+    assert links == ["https://dvc.org"]  # a relative one leads nowhere on PyPI
     assert {name.partition("/")[0] for name in files if "dist-info" not in name} == {"pipeline", "stages"}
     listed = run("git", "ls-files", "-co", "--exclude-standard", "pipeline", "stages", cwd=REPOSITORY)
     assert set(listed.splitlines()) <= files  # presets, templates, the page, the demo's weights
@@ -55,7 +70,9 @@ def test_it_can_be_published(dist: Path) -> None:
     assert {"README.md", "LICENSE", "CHANGELOG.md"} <= top
 
 
-def test_the_demo_runs_and_new_code_runs_its_stage_again(dist: Path, tmp_path: Path) -> None:
+def test_a_small_demo_runs_to_its_report_and_new_code_runs_its_stage_again(
+    dist: Path, tmp_path: Path
+) -> None:
     environment, project = tmp_path / "environment", tmp_path / "project"
     run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=tmp_path)
     python = environment / "bin/python"
@@ -95,8 +112,10 @@ def test_the_demo_runs_and_new_code_runs_its_stage_again(dist: Path, tmp_path: P
     assert "preset demo" in of_user(environment / "bin/mac", "new", "project", *changes)
     assert str(own) in of_user(python, "-c", "import pipeline; print(pipeline.__file__)")
     of_user(environment / "bin/mac", "demo", "data/raw/small", "--every", "60")
-    repro = (python, "-m", "dvc", "repro", "train")
-    assert stages_in(of_user(*repro)) == ["prepare", "train"]
+    repro = (python, "-m", "dvc", "repro")
+    of_main = [each.name for each in STAGES if each.pipeline == "main"]
+    assert sorted(stages_in(of_user(*repro))) == sorted(of_main)
+    assert "<html" in (project / "data/report.html").read_text(encoding="utf-8")
     with (own / "pipeline/steps/train.py").open("a") as file:
         file.write("# another version\n")
     assert "new code: train, " in of_user(environment / "bin/mac", "upgrade")

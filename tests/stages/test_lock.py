@@ -2,15 +2,18 @@
 
 import logging
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from pipeline import graph
+from pipeline.demo import waterbirds_layout
 from pipeline.errors import MacError
 from stages import LOCK, code, lock
 from stages.dvc_files import FILES
+from stages.tools import demo
 from tests.conftest import REPOSITORY
 
 EDITED = ("steps/retrain.py", "steps/report/page/style.css", "datasets/celeba.py", "metrics.py", "graph.py")
@@ -47,22 +50,57 @@ def test_the_digests_that_change_are_those_of_the_stages_that_depend_on_the_file
 def test_other_code_of_the_stage_is_refused_and_that_of_others_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage, data, caplog_level = graph.stage("retrain"), tmp_path / "data", logging.WARNING
-    lock.require(stage, data)  # no mac.lock
+    lock.require("retrain", tmp_path)  # no mac.lock
     here = lock.installed()
     (tmp_path / LOCK).write_text(here.text())
     assert lock.read(tmp_path) == here
-    lock.require(stage, data)
-    with caplog.at_level(caplog_level, logger="mac"):
+    lock.require("retrain", tmp_path)
+    with caplog.at_level(logging.WARNING, logger="mac"):
         (tmp_path / LOCK).write_text(here.model_copy(update={"version": "0.0.9"}).text())
-        lock.require(stage, data)
+        lock.require("retrain", tmp_path)
     assert "written by mac-robust 0.0.9" in caplog.text
     assert "same code of stage retrain; run 'mac upgrade'" in caplog.text
     other = {"code": "0" * 16, "stages": {**here.stages, "retrain": "0" * 16}}
     (tmp_path / LOCK).write_text(here.model_copy(update=other).text())
     with pytest.raises(MacError, match="with other code of stage retrain; run 'mac upgrade'"):
-        lock.require(stage, data)
-    lock.require(graph.stage("sweep"), data)
+        lock.require("retrain", tmp_path)
+    lock.require("sweep", tmp_path)
+
+
+def test_mac_demo_refuses_other_code_of_the_painting_in_its_project_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted: list[Path] = []
+    monkeypatch.setattr(waterbirds_layout, "write", lambda folder, *_, **__: painted.append(folder))
+    here, raw = lock.installed(), tmp_path / "data/raw"
+    raw.mkdir(parents=True)
+    (tmp_path / LOCK).write_text(here.text())
+    monkeypatch.chdir(raw)  # as DVC does
+    assert CliRunner().invoke(demo.command, ["demo"]).exit_code == 0
+    other = {"code": "0" * 16, "stages": {**here.stages, "demo": "0" * 16}}
+    (tmp_path / LOCK).write_text(here.model_copy(update=other).text())
+    said = CliRunner().invoke(demo.command, ["demo"]).exception
+    assert "with other code of stage demo; run 'mac upgrade'" in str(said)
+    assert CliRunner().invoke(demo.command, ["elsewhere"]).exit_code == 0
+    assert painted == [Path("demo"), Path("elsewhere")]
+
+
+def test_what_python_and_editors_leave_changes_no_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = subprocess.run(["git", "ls-files", "pipeline"], cwd=REPOSITORY, stdout=-1, text=True).stdout
+    assert {Path(name).suffix for name in listed.splitlines()} == code.SUFFIXES
+    folder = tmp_path / ".venv/pipeline"
+    (folder / "__pycache__").mkdir(parents=True)
+    (folder / "a.py").write_text("a")
+    monkeypatch.setattr(code, "ROOT", tmp_path / ".venv")
+    before = code._digest(["pipeline"])
+    for name in ("__pycache__/a.cpython-311.pyc.140", "a.py~", "a.py.swp", ".#a.py", ".b/a.py", "4913"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("b")
+    assert code._digest(["pipeline"]) == before
+    (folder / "b.py").write_text("b")
+    assert code._digest(["pipeline"]) != before
 
 
 def test_the_doctor_says_what_mac_lock_says_of_other_code(tmp_path: Path) -> None:

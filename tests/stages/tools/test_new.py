@@ -64,7 +64,8 @@ def test_a_folder_that_is_in_no_git_repository(tmp_path: Path) -> None:
     result = mac("new", tmp_path, "--preset", "celeba")
     assert "dvc init --no-scm" in result.output
     assert f"the dataset belongs into {tmp_path / 'data/raw'}" in result.output
-    assert (tmp_path / ".dvcignore").read_text() == "mine\n"
+    assert (tmp_path / ".dvcignore").read_text().startswith("mine\n__pycache__/\n")
+    assert "data/mlflow/" in (tmp_path / ".dvcignore").read_text().splitlines()
     assert "type = reflink" in (tmp_path / ".dvc/config").read_text()
     assert not (tmp_path / "data/raw/dvc.yaml").exists()
 
@@ -146,7 +147,7 @@ def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "README.md: is there already, and is kept"),
+        ((), "params.yaml: is there already, and is kept"),
         (("--data", "nowhere"), "nowhere: no such folder"),
         (("--checkpoint", "nowhere.pth"), "nowhere.pth: no such file"),
         (("--checkpoint", __file__), "test_new.py: is neither a safetensors file nor one of torch.save"),
@@ -157,11 +158,44 @@ def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_mistake_is_said_and_nothing_is_written(
     tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "params.yaml").write_text("mine")
     result = mac("new", tmp_path, *arguments)
     assert result.exit_code == 1
     assert said in result.stderr
-    assert contents(tmp_path) == {tmp_path / "README.md": b"mine"}
+    assert contents(tmp_path) == {tmp_path / "params.yaml": b"mine"}
+
+
+@pytest.mark.usefixtures("without_dvc")
+def test_two_files_of_weights_of_one_name_are_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(1)}, tmp_path / weights.FILE.name)
+    result = mac("new", tmp_path / "p", "--preset", "demo", "--checkpoint", tmp_path / weights.FILE.name)
+    assert "the weights of preset demo have this name too; rename the file" in result.stderr
+    assert not (tmp_path / "p").exists()
+
+
+def test_the_root_of_a_repository_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / ".gitignore").write_text("/mine\n.venv/\n")
+    there = contents(tmp_path)
+
+    def full(*_: object) -> None:
+        assert ".*.tmp" in (tmp_path / ".gitignore").read_text()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)  # the weights come last
+        assert "No space left on device" in mac("new", tmp_path).stderr
+    assert contents(tmp_path) == there
+    said = mac("new", tmp_path).output
+    assert f"{tmp_path / 'README.md'}: was there, and is kept" in said
+    assert f"{tmp_path / '.gitignore'}: added # Unfinished work" in said
+    assert (tmp_path / "README.md").read_text() == "mine"
+    lines = (tmp_path / ".gitignore").read_text().splitlines()
+    assert lines[:2] == ["/mine", ".venv/"]
+    assert lines.count(".venv/") == lines.count(".*.tmp") == 1
+    made = contents(tmp_path)
+    assert "the code of all stages is the same" in mac("upgrade", tmp_path).output
+    assert contents(tmp_path) == made  # nothing was left to add
 
 
 @pytest.mark.usefixtures("without_dvc")
@@ -187,8 +221,25 @@ def test_upgrade_of_an_older_project(tmp_path: Path) -> None:
     assert f"{hidden}: added /images.h5, /mlflow" in said
     assert {path for path, text in contents(tmp_path).items() if made[path] != text} == {params, hidden}
     assert "/mine/images.h5\n" in hidden.read_text()
+    (tmp_path / "dvc.yaml").write_bytes(b"\xff")
+    assert f"wrote {tmp_path / 'dvc.yaml'}" in mac("upgrade", tmp_path).output
+    assert (tmp_path / "dvc.yaml").read_bytes() == made[tmp_path / "dvc.yaml"]
     (tmp_path / LOCK).unlink()
     assert "there is none" in mac("upgrade", tmp_path).stderr
+
+
+def test_upgrade_sets_up_dvc_that_was_installed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(own_project, "has_dvc", lambda: False)
+        assert "'mac upgrade' sets it up" in mac("new", tmp_path / "p").output
+    assert "below the git repository" in mac("upgrade", tmp_path / "p").output
+    assert "type = reflink" in (tmp_path / "p/.dvc/config").read_text()
+    assert "data/scratch/" in (tmp_path / "p/.dvcignore").read_text()
+    assert "prepare" in [stage.name for stage in Repo(str(tmp_path / "p")).index.stages]
+    assert "set up" not in mac("upgrade", tmp_path / "p").output
 
 
 @pytest.mark.usefixtures("without_dvc")
