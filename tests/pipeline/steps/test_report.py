@@ -1,11 +1,13 @@
 """The page: complete, self-contained, escaped, and alive in a browser."""
 
+import csv
 import html
 import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import graph, selection
+from pipeline import graph, selection, store
 from pipeline.compute.context import Context
 from pipeline.errors import MacError, printable
 from pipeline.params.examples import ExamplesParams
@@ -212,14 +214,23 @@ def test_a_page_without_examples(tmp_path: Path) -> None:
     assert "Where ERM looks" not in text  # no true masks are known
 
 
+def of_groups(project: Project, accuracies: Mapping[str, list[float]]) -> Path:
+    """Let the sweep's settings, in their order, have these accuracies of groups; the file that has them."""
+    file = project.path("sweep") / "groups.csv"
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    found = []
+    for place, row in enumerate(rows):
+        found.append({key: row[key] for key in ("alpha", "beta")})
+        found[-1] |= {f"test_of_{name}": str(values[place]) for name, values in accuracies.items()}
+    store.write_csv(file, found)
+    return file
+
+
 def test_of_many_classes_and_groups_the_worst_are_shown(
     own_artefacts: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = own_artefacts.path("sweep") / "mean.csv"
-    header, *lines = file.read_text().splitlines()
-    file.write_text(
-        "\n".join([f"{header},test_of_a,test_of_b", *(f"{line},0.5,0.4" for line in lines)]) + "\n"
-    )
+    # Group b is the worst of the last setting alone, which is not what is picked.
+    of_groups(own_artefacts, {"a": [0.4] * 5, "b": [0.5, 0.5, 0.5, 0.5, 0.3]})
     monkeypatch.setattr(figures, "MOST", 1)
     show(own_artefacts, 0, 0)
     with own_artefacts.open(*graph.stage("evaluate").needs) as given:
@@ -235,7 +246,7 @@ def test_of_many_classes_and_groups_the_worst_are_shown(
     assert all(name in groups for name in erm)  # in a part that opens
     assert "all 2 classes" in text
     assert "true class ↓" not in text
-    assert "The other 1, where ERM and what is picked are better, are in data/sweep/mean.csv." in text
+    assert "The other 1, where ERM and what is picked are better, are in data/sweep/groups.csv." in text
     assert "test: b" in text
     assert "test: a" not in text
 
@@ -481,10 +492,7 @@ def test_axes_have_round_numbers(low: float, high: float, step: float, expected:
 
 
 def test_a_button_has_what_the_sweep_says_of_its_setting(own_artefacts: Project) -> None:
-    file = own_artefacts.path("sweep") / "mean.csv"
-    header, *lines = file.read_text().splitlines()
-    lines = [f"{line},{number / 10},nan" for number, line in enumerate(lines)]
-    file.write_text("\n".join([f"{header},test_of_<b>,test_of_empty", *lines]) + "\n")
+    file = of_groups(own_artefacts, {"<b>": [n / 10 for n in range(5)], "empty": [np.nan] * 5})
     show(own_artefacts, 0, 0)
     text = text_of(own_artefacts)
     buttons = [button for button in Page(text).all("button") if "data-setting" in button]
@@ -502,7 +510,11 @@ def test_a_button_has_what_the_sweep_says_of_its_setting(own_artefacts: Project)
     assert 'class="scripted"' in text.partition("<form")[2].partition(">")[0]
     assert "test: &lt;b&gt;" in text
     file.write_text(file.read_text().replace("nan", "much"))
-    with pytest.raises(MacError, match=r"mean.csv: damaged .line 2: test_of_empty: .*; run 'mac sweep'"):
+    with pytest.raises(MacError, match=r"groups.csv: damaged .line 2: test_of_empty: .*; run 'mac sweep'"):
+        show(own_artefacts, 0, 0)
+    file.write_text("alpha,beta,test_of_a\n,,0.5\n")
+    message = r"groups.csv: damaged .its settings are not those of mean.csv.; run 'mac sweep'"
+    with pytest.raises(MacError, match=message):
         show(own_artefacts, 0, 0)
 
 
