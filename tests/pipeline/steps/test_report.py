@@ -38,7 +38,7 @@ from pipeline.steps.report import figures, report, timings
 from pipeline.steps.report.charts import COLOURS, ERM, MAC, SERIES, Scale
 from pipeline.steps.report.gallery import OUTCOMES, SIDE, encoded, gallery
 from pipeline.steps.report.sweep_map import sweep_map
-from pipeline.steps.report.trade_offs import trade_offs
+from pipeline.steps.report.trade_offs import TradeOff, trade_offs
 from pipeline.steps.retrain import retrain
 from pipeline.steps.sweep import sweep
 from tests import cached, made_up
@@ -118,6 +118,8 @@ def test_it_begins_with_the_verdict_and_table_2_has_every_difference(reported: P
     assert found.startswith("On the worst group MaC is ")
     assert len(title) < 100  # the title of the page alone
     assert "<b>no better than</b>" in text_of(reported).partition("<nav")[0]
+    before, after = (metrics[name]["test"]["raw_mean"] for name in ("erm", "mac"))
+    assert f"{more(after['mean'] - before)} points" in text.partition("Test images, mean")[2][:80]
     table = text.partition("MaC − method, points")[2].partition("✗ no group labels")[0]
     for row in metrics["compared"].values():
         assert f"{more(row['mean'])}{points(row['low'])} to {points(row['high'])}" in table
@@ -229,8 +231,7 @@ def of_groups(project: Project, accuracies: Mapping[str, list[float]]) -> Path:
 def test_of_many_classes_and_groups_the_worst_are_shown(
     own_artefacts: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Group b is the worst of the last setting alone, which is not what is picked.
-    of_groups(own_artefacts, {"a": [0.4] * 5, "b": [0.5, 0.5, 0.5, 0.5, 0.3]})
+    of_groups(own_artefacts, {"a": [0.5] * 5, "b": [0.4] * 5})
     monkeypatch.setattr(figures, "MOST", 1)
     show(own_artefacts, 0, 0)
     with own_artefacts.open(*graph.stage("evaluate").needs) as given:
@@ -246,7 +247,8 @@ def test_of_many_classes_and_groups_the_worst_are_shown(
     assert all(name in groups for name in erm)  # in a part that opens
     assert "all 2 classes" in text
     assert "true class ↓" not in text
-    assert "The other 1, where ERM and what is picked are better, are in data/sweep/groups.csv." in text
+    said = "these are the worst of any setting, or nearest to it. The other 1 are in data/sweep/groups.csv."
+    assert f"Of 4 groups, {said}" in text
     assert "test: b" in text
     assert "test: a" not in text
 
@@ -461,6 +463,37 @@ def test_the_map_marks_what_is_picked_and_what_mac_has() -> None:
     ):
         found = sweep_map(rows, spoken, "worst group", choice)
         assert [found.mark(row) for row in (found.erm, *found.cells[0]) if row] == marks, choice
+
+
+def test_the_worst_group_of_any_setting_is_drawn_and_mac_s_setting_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(figures, "MOST", 2)
+    rows: list[dict[str, Any]] = []
+    # a is the worst of ERM and of what is picked; b of the setting of MaC alone, where all are better.
+    for beta, picked, a, b, c in (
+        (None, 0, 0.3, 0.8, 0.35),
+        (0.0, 1, 0.3, 0.8, 0.35),
+        (2.0, 0, 0.9, 0.7, 0.9),
+    ):
+        row = dict.fromkeys(("val_worst", "val_mean", "test_worst", "test_mean"), a)
+        row |= {"alpha": beta, "beta": beta, "picked": picked}
+        rows.append(row | {"test_of_a": a, "test_of_b": b, "test_of_c": c, "test_of_empty": np.nan})
+    spoken = figures.Spoken("worst group", "mean")
+    found = sweep_map(rows, spoken, "worst group", Choice.by_params(2, 2, 0))
+    assert list(found.bars)[4:] == ["test_of_a", "test_of_b"]
+    assert found.left_out == 2
+    assert found.first is rows[2]
+    assert sweep_map(rows, spoken, "worst group", Choice.by_params(9, 9, 0)).first is rows[1]
+
+
+def test_what_trains_on_group_labels_is_dashed_and_mac_is_on_top() -> None:
+    at = np.array([0.9, 0.5])
+    methods = [TradeOff(name, name == "DFR", at[None], at) for name in ("ERM", "MaC", "LLR", "DFR")]
+    drawing = figures.trade_offs(methods)
+    lines = [path.get("class") for path in ElementTree.fromstring(drawing.svg).iter("path")]
+    assert lines == ["stroke dashed s1", "stroke  s0", "stroke thick mac", "stroke thick erm"]
+    assert [colour for _, colour in drawing.legend] == [ERM, MAC, "s0", "s1"]
 
 
 def test_curves_are_the_median_and_bands_of_all_fits() -> None:
