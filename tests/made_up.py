@@ -367,11 +367,13 @@ def _write_sweep(project: Project, given: Opened, picked: Candidate = PICKED) ->
     for setting in (None, *(Setting(*pair) for pair in product((0.0, 1.0), (0.0, 2.0)))):
         alpha, beta, _ = setting or (None, None, None)
         rows.append({"alpha": alpha, "beta": beta, **scores, "picked": int(setting == picked)})
+    of_groups = [{"alpha": row["alpha"], "beta": row["beta"], f"{choice.OF_GROUP}a": 0.4} for row in rows]
     (found,) = (row for row in rows if row["picked"])
     why = f"validation prefers {choice.named(picked)}" if picked else choice.NOT_RETRAINED
     about = {"picked": "setting" if picked else "erm", "erm": scores, "plain": scores, "reason": why}
     with store.create_folder(project.path("sweep")) as out:
         store.write_csv(out / "mean.csv", rows)
+        store.write_csv(out / "groups.csv", of_groups)
         made = {
             "made_from": given.digests("features", "erm"),
             "criterion": "groups" if given.groups.attributes else "soft_errors",

@@ -19,7 +19,7 @@ Reasoned = tuple[Candidate, str]  # what is picked, and a sentence that says why
 ERM = "ERM as it is"
 NOT_RETRAINED = f"{ERM}: validation prefers no retraining"
 FAILS = f"{ERM}: the diagnosis says that the method's assumption fails here"
-OF_GROUP = "test_of_"  # and the name of a group: columns of sweep/mean.csv
+OF_GROUP = "test_of_"  # and the name of a group: columns of sweep/groups.csv
 
 
 @dataclass(frozen=True)

@@ -55,11 +55,12 @@ def blanks(found: Mapping[str, Any]) -> list[str]:
     """How many maps are blank, a line for each split; of many classes, the few that have the most."""
     lines = []
     for split, of_split in found["blank"].items():
-        counts = {name: each["count"] for name, each in of_split["classes"].items()}
+        counts, which = {name: each["count"] for name, each in of_split["classes"].items()}, ""
         if len(counts) > _MANY:
             counts = dict(sorted(counts.items(), key=lambda item: -item[1])[:3])
+            which = "most: "
         by_class = ", ".join(f"{name} {count}" for name, count in counts.items())
-        said = f"{of_split['count']} ({100 * of_split['share']:.1f} %); {by_class}"
+        said = f"{of_split['count']} ({100 * of_split['share']:.1f} %); {which}{by_class}"
         lines.append(f"blank maps, {split}: {said}")
     return lines
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.results import diagnosis_table, diagnosis_words, tables, verdict
-from pipeline.results.verdict import ERM, Difference, Sentences
+from pipeline.results.verdict import Difference, Sentences
 
 
 def in_words(metrics: Mapping[str, Any], reason: str = "") -> str:
@@ -31,7 +31,6 @@ def verdict_of(metrics: Mapping[str, Any]) -> Sentences:
         metrics: metrics.json of evaluate.
     """
     found = {name: Difference(**values) for name, values in metrics["compared"].items()}
-    best = found[metrics["best_other"]] if metrics["best_other"] else None
     worst, _ = tables.worst_of(metrics["erm"]["test"])
     diagnosis = diagnosis_words.in_short(metrics["diagnosis"])
     alpha, beta = (metrics["setting"][name] for name in ("alpha", "beta"))
@@ -40,4 +39,4 @@ def verdict_of(metrics: Mapping[str, Any]) -> Sentences:
         lead = "MaC keeps ERM's head as it is here."
     elif alpha == beta == 0:
         lead = "MaC is plain last-layer retraining here (α = β = 0)."
-    return verdict.sentences(worst, found[ERM], best, runs=1, diagnosis=diagnosis, lead=lead)
+    return verdict.sentences(worst, found, metrics["best_other"], runs=1, diagnosis=diagnosis, lead=lead)

@@ -12,10 +12,8 @@ from pipeline.metrics import Grouping
 from pipeline.project import Opened
 from pipeline.results.scores import answers, basic_interval, resampled_worst
 from pipeline.results.tables import worst_of
-from pipeline.results.verdict import ERM, Difference, best_other
+from pipeline.results.verdict import ERM, WHOLE_NETWORK, Difference, best_other
 from pipeline.store import FittedHeads
-
-WHOLE_NETWORK = ("jtt", "masktune")  # methods of the second pipeline, each a model folder with metrics.json
 
 
 def compared(given: Opened, metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The verdict: is MaC better than ERM, and than the best other method that sees no more group labels?
 
-It is the first paragraph of the report, of the table of evaluate, and of the model card. It says what the
-interval of each difference allows, and what the interval is over.
+Where no whole networks (JTT, MaskTune) are compared, it is the best other *last-layer* method. The verdict is
+the first paragraph of the report, of the table of evaluate, and of the model card. It says what the interval
+of each difference allows, and what the interval is over.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,12 @@ from pipeline.metrics import SIGNS, Labels, prefer
 Word = Literal["better than", "no better than", "worse than"]
 
 ERM = "erm"  # its name among the methods
+WHOLE_NETWORK = ("jtt", "masktune")  # methods of the second pipeline, each a model folder with metrics.json
+OF_CLASSES = (
+    "The worst class stands in place of the worst group: if the test images were collected as the training "
+    "images were, this number cannot show the shortcut. A test split can show it if the attribute of all its "
+    "images is known; some 50 images of each group are enough."
+)
 WIDE = 0.05  # a difference that matters: an interval that holds it with both signs leaves all open
 _AMOUNTS = ("✗", "✓", "✓✓")  # of group labels, as signs, from none to most
 _SPELLED = {
@@ -67,48 +74,55 @@ class Sentences:
 
     Attributes:
         comparison: MaC against the others, in parts that follow one another.
+        caution: what the comparison cannot show; empty if groups are known.
         basis: what the intervals are over.
         diagnosis: what the diagnosis says; empty if it is not to be said.
         lead: what MaC is here if it is no more than another method; empty if it is.
     """
 
     comparison: tuple[Part, ...]
+    caution: str
     basis: str
     diagnosis: str = ""
     lead: str = ""
 
     def __str__(self) -> str:
         comparison = "".join(part.text for part in self.comparison)
-        return " ".join(each for each in (self.lead, comparison, self.basis, self.diagnosis) if each)
-
-
-def paragraph(worst: str, erm: Difference, best: Difference | None, runs: int) -> str:
-    """The `sentences` in one line."""
-    return str(sentences(worst, erm, best, runs))
+        sentences = (self.lead, comparison, self.caution, self.basis, self.diagnosis)
+        return " ".join(each for each in sentences if each)
 
 
 def sentences(
-    worst: str, erm: Difference, best: Difference | None, runs: int, diagnosis: str = "", lead: str = ""
+    worst: str,
+    found: Mapping[str, Difference],
+    best: str | None,
+    runs: int,
+    diagnosis: str = "",
+    lead: str = "",
 ) -> Sentences:
     """The verdict in words.
 
     Args:
         worst: `worst_group` or `worst_class`.
-        erm: MaC minus ERM.
-        best: MaC minus the best other method that sees no more group labels (`best_other`); None if there is
-            none.
+        found: MaC minus ERM and minus other methods, by name.
+        best: the name of the best other method that sees no more group labels (`best_other`); None if there
+            is none.
         runs: the number of ERM runs. The intervals are over test images; if it is more than 1, over runs too.
         diagnosis, lead: of `Sentences`.
     """
+    erm = found[ERM]
     said = [Part(f"On the {worst.replace('_', ' ')} MaC is "), Part(erm.word, emphasised=True)]
     said.append(Part(f" ERM ({figures(erm, runs)})"))
     if best is None:
         said.append(Part(". No other method that sees as few group labels was fitted (baselines.methods)."))
     else:
-        other = _SPELLED.get(best.title, best.title)
-        rest = f"the best other method that sees no more group labels ({figures(best, runs)})."
-        said += [Part(" and "), Part(best.word, emphasised=True), Part(f" {other}, {rest}")]
-    return Sentences(tuple(said), over(runs), diagnosis, lead)
+        other = found[best]
+        title = _SPELLED.get(other.title, other.title)
+        kind = "method" if found.keys() & set(WHOLE_NETWORK) else "last-layer method"
+        rest = f"the best other {kind} that sees no more group labels ({figures(other, runs)})."
+        said += [Part(" and "), Part(other.word, emphasised=True), Part(f" {title}, {rest}")]
+    caution = OF_CLASSES if worst == "worst_class" else ""
+    return Sentences(tuple(said), caution, over(runs), diagnosis, lead)
 
 
 def over(runs: int) -> str:

@@ -254,16 +254,25 @@ def _cell(value: Any) -> Any:
 
 
 class _Cells(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="ignore")
 
 
-class SweepRow(_Cells):
-    """A row of sweep/mean.csv. The other columns are the accuracies of groups."""
-
-    __pydantic_extra__: dict[str, ShareOrNaN]
+class _OfSetting(_Cells):
     alpha: Annotated[Weight | None, BeforeValidator(_cell)]
     beta: Annotated[Weight | None, BeforeValidator(_cell)]
     l2: Annotated[Weight | None, BeforeValidator(_cell)] = None
+
+
+class GroupsRow(_OfSetting):
+    """A row of sweep/groups.csv. The other columns are the accuracies of groups."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, ShareOrNaN]
+
+
+class SweepRow(_OfSetting):
+    """A row of sweep/mean.csv."""
+
     val_worst: Share
     val_mean: ShareOrNaN
     test_worst: Share
@@ -302,6 +311,7 @@ TABLES: dict[str, type[BaseModel]] = {
 # The CSV files that are read, by kind of artefact and name.
 ROWS: dict[tuple[str, str], type[_Cells]] = {
     ("sweep", "mean.csv"): SweepRow,
+    ("sweep", "groups.csv"): GroupsRow,
     ("erm", "history.csv"): EpochRow,
     ("retrained", "history.csv"): SeedRow,
 }
@@ -366,7 +376,7 @@ def rows_of(cells: Sequence[Mapping[str, str]], kind: str, name: str) -> list[di
             rows.append(ROWS[kind, name].model_validate(row, strict=False).model_dump())
         except ValidationError as error:
             raise ValueError(f"line {number}: {_said(error)}") from None
-    if kind == "sweep":
+    if (kind, name) == ("sweep", "mean.csv"):
         erm = [row for row in rows if row["alpha"] is None and row["beta"] is None]
         half = [row for row in rows if (row["alpha"] is None) != (row["beta"] is None)]
         if len(erm) != 1 or half or len(rows) < 2 or sum(row["picked"] for row in rows) != 1:

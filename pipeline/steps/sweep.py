@@ -41,8 +41,9 @@ def sweep(
     The candidates are ERM as it is, (0, 0), the pairs of `params`, and if the diagnosis picks, its default,
     in this order; if l2 is auto, each pair with every l2. mean.csv has a row for each: alpha, beta, and l2 if
     it is auto (empty for ERM); `val_worst`, `val_mean`, `test_worst`, `test_mean`, means over the seeds;
-    `picked`, which is 1 for the one that is picked and 0 for the others; and `test_of_<name>`, the accuracy
-    of each test group (or class). seeds.csv has a row for each candidate and seed, without the groups.
+    and `picked`, which is 1 for the one that is picked and 0 for the others. groups.csv has the same rows
+    with `test_of_<name>`, the accuracy of each test group (or class), instead: DVC draws mean.csv, and would
+    put the names into the script of its page as they are. seeds.csv has a row for each candidate and seed.
     metrics.json has the row of what was picked, in which `picked` is `erm` or `setting`; `picked_by`,
     `criterion` or `diagnosis`; the scores of `erm` and of `plain`, the best with α = β = 0; the `criterion`,
     of which `val_worst` and `val_mean` are; and `reason`, a sentence that says why.
@@ -58,11 +59,11 @@ def sweep(
     features, erm = given.file("features"), given.model("erm").head()
     few = fit.model_copy(update={"seeds": params.seeds, "average": params.average})
     grid = fit_grid(features, erm, few, params, selection.criterion, context.on)
-    test, of_groups, groups = accuracy_on_test_split(features, grid.heads)
+    test, groups_of_settings, groups = accuracy_on_test_split(features, grid.heads)
     test_of_erm, groups_of_erm, _ = accuracy_on_test_split(features, Heads.of(erm))
     of_settings = np.concatenate([grid.val, test])  # (NAMES, S, K)
     of_erm = np.concatenate([grid.erm, test_of_erm[:, 0, 0]])  # (NAMES,)
-    by_group = [*groups_of_erm[:, 0], *of_groups.mean(0)]  # (G,) for each candidate
+    by_group = [*groups_of_erm[:, 0], *groups_of_settings.mean(0)]  # (G,) for each candidate
     settings: list[Candidate] = [None, *grid.settings]
     names = names_of(l2=fit.l2 == "auto")
     found = [of_erm[:, None], *np.moveaxis(of_settings, 2, 0)]
@@ -89,11 +90,13 @@ def sweep(
     }
     with store.create_folder(out) as folder:
         store.write_csv(folder / "seeds.csv", _of_seeds(names, settings, found))
-        marked: list[Row] = []
-        for k, (row, values) in enumerate(zip(means, by_group, strict=True)):
-            named = zip(groups, values.tolist(), strict=True)
-            marked.append({**row, "picked": int(k == chosen), **{OF_GROUP + name: v for name, v in named}})
+        marked = [{**row, "picked": int(k == chosen)} for k, row in enumerate(means)]
         store.write_csv(folder / "mean.csv", marked)
+        of_groups = []
+        for setting, values in zip(settings, by_group, strict=True):
+            accuracies = zip(groups, values.tolist(), strict=True)
+            of_groups.append({**_named(names, setting), **{OF_GROUP + name: v for name, v in accuracies}})
+        store.write_csv(folder / "groups.csv", of_groups)
         store.write_json(folder / "metrics.json", result)
     log.info("%s", reason)
 
@@ -108,8 +111,13 @@ def _of_seeds(names: Sequence[str], settings: list[Candidate], found: list[Accur
 
 
 def _row(names: Sequence[str], setting: Candidate, values: NDArray[np.float64]) -> Row:
-    """A candidate, by the names of what it has, and its accuracies (NAMES,)."""
-    return {**{name: getattr(setting, name, None) for name in names}, **_scores(values)}
+    """A candidate and its accuracies (NAMES,)."""
+    return {**_named(names, setting), **_scores(values)}
+
+
+def _named(names: Sequence[str], setting: Candidate) -> Row:
+    """A candidate, by the names of what it has; None for ERM."""
+    return {name: getattr(setting, name, None) for name in names}
 
 
 def _scores(values: NDArray[np.float64]) -> Row:

@@ -13,7 +13,7 @@ from pipeline.results import verdict
 from pipeline.results.scores import resampled_worst
 from pipeline.study import statistics
 from pipeline.study.kept import Run
-from pipeline.study.names import ERM, MAC, OF_MASKS, PAIRS_OF_MASKS
+from pipeline.study.names import MAC, OF_MASKS, PAIRS_OF_MASKS
 
 OTHER_METRICS = ("raw_mean", "adjusted_mean", "robust_coverage", "balanced_accuracy", "auroc", "ece")
 
@@ -131,7 +131,7 @@ class OverRuns:
             rivals[name] = {**self.methods[name], "test": self.methods[name]}
         best = verdict.best_other(rivals, self.methods[MAC]["labels"], self.worst)
         runs = len(self._runs)
-        said = verdict.sentences(self.worst, found[ERM], found[best] if best else None, runs)
+        said = verdict.sentences(self.worst, found, best, runs)
         return str(said if runs > 1 else replace(said, basis=""))  # the table says it of one run
 
     def _settings(self) -> list[dict[str, Any]]:

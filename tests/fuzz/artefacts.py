@@ -193,10 +193,11 @@ def _mutate_json_file(file: Path, rng: random.Random) -> None:
 
 def _mutate_table(folder: Path, rng: random.Random) -> str:
     if (folder / "mean.csv").exists() and rng.random() < 0.5:
+        file = folder / rng.choice(("mean.csv", "groups.csv"))
         if rng.random() < 0.05:
-            (folder / "mean.csv").unlink()
+            file.unlink()
         else:
-            (folder / "mean.csv").write_bytes(mutate_csv((folder / "mean.csv").read_text(), rng))
+            file.write_bytes(mutate_csv(file.read_text(), rng))
         return "csv"
     _mutate_json_file(folder / "metrics.json", rng)
     return "json"

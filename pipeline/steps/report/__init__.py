@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 
 from pipeline import store
 from pipeline.compute.context import Context
-from pipeline.errors import printable
+from pipeline.errors import MacError, printable
 from pipeline.metrics import SIGNS
 from pipeline.project import Opened, Project, read_table
 from pipeline.results import diagnosis_table, diagnosis_words, evaluation
@@ -31,6 +31,7 @@ from pipeline.steps.report.trade_offs import trade_offs
 if TYPE_CHECKING:
     from pipeline.params.selection import Criterion
 
+SETTING = ("alpha", "beta", "l2")  # what a row of the sweep's tables is of
 PACKAGES = ("mac-robust", "torch", "torchvision", "numpy", "h5py", "scikit-learn", "pillow", "dvc")
 
 
@@ -206,10 +207,21 @@ def _sweep(given: Opened, worst: str, choice: Choice) -> dict[str, Any]:
     """What the sweep picked, and its maps; `worst` is what is worst on the test split, in words."""
     table = given.table("sweep")
     spoken = _spoken(table.values["criterion"])
-    return {
-        "sweep": table.values,
-        "sweep_map": sweep_map(given.rows_of_csv("sweep", "mean.csv"), spoken, worst, choice),
-    }
+    return {"sweep": table.values, "sweep_map": sweep_map(_sweep_rows(given), spoken, worst, choice)}
+
+
+def _sweep_rows(given: Opened) -> list[dict[str, Any]]:
+    """The rows of sweep/mean.csv, with the accuracies of groups from the same rows of groups.csv.
+
+    Raises:
+        MacError: one of the files cannot be read, or they have other settings.
+    """
+    means, of_groups = (given.rows_of_csv("sweep", f"{name}.csv") for name in ("mean", "groups"))
+    settings, again = ([tuple(row[key] for key in SETTING) for row in rows] for rows in (means, of_groups))
+    if settings != again:
+        file, remedy = given.project.path("sweep") / "groups.csv", given.project.kinds["sweep"].remedy
+        raise MacError(f"{file}: damaged (its settings are not those of mean.csv); {remedy}")
+    return [{**groups, **row} for row, groups in zip(means, of_groups, strict=True)]
 
 
 def _spoken(criterion: "Criterion") -> Spoken:

@@ -200,7 +200,11 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
 def trade_offs(methods: Sequence[TradeOff]) -> Drawing:
     """The highest worst-group accuracy at every mean accuracy, of each method as its classes are scaled.
 
-    The accuracies without scaling are points.
+    The accuracies without scaling are points. ERM and MaC are on top; methods that train on group labels are
+    dashed.
+
+    Args:
+        methods: ERM, MaC, and at most as many others as there are SERIES.
     """
     labels = [f"{method.title} {100 * method.coverage:.1f}" for method in methods]
     alt = "Worst against mean test accuracy of each method as its classes are scaled. Robust coverage: "
@@ -210,11 +214,10 @@ def trade_offs(methods: Sequence[TradeOff]) -> Drawing:
     x, y = Scale(left, right, 36, 412), Scale(bottom, top, 268, 24)
     chart.x_axis(x, 24, 268, "mean test accuracy, %")
     chart.y_axis(y, 36, 412, "worst test accuracy, %")
-    legend = []
-    for number, (method, label) in enumerate(zip(methods, labels, strict=True)):
-        named = {"ERM": ERM, "MaC": MAC}.get(method.title)
-        colour = named or SERIES[(number - 2) % len(SERIES)]
-        style = "thick" if named else "dashed" if number - 2 >= len(SERIES) else ""
+    colours = (ERM, MAC, *SERIES)[: len(methods)]
+    for method, colour in reversed(list(zip(methods, colours, strict=True))):
+        named = colour in (ERM, MAC)
+        style = "thick" if named else "dashed" if method.trained else ""
         # Any lower mean is had by the first point, and a higher one than the last by none.
         points = [(x(left), y(100 * method.envelope[0, 1]))]
         for mean, worst in 100 * method.envelope:
@@ -223,5 +226,4 @@ def trade_offs(methods: Sequence[TradeOff]) -> Drawing:
         chart.path(list(dict.fromkeys(points)), f"stroke {style} {colour}")
         mean, worst = 100 * method.at
         chart.dot(x(mean), y(worst), 5 if named else 3.5, f"dot {colour}")
-        legend.append((label, colour))
-    return chart.drawn(legend)
+    return chart.drawn(list(zip(labels, colours, strict=True)))

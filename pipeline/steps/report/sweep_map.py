@@ -28,8 +28,8 @@ class SweepMap:
         picked: the row of what the sweep picked.
         ours: the row of the setting that MaC has; None if the sweep did not try it.
         shown: the title of each map, by the column that it shows.
-        bars: what is drawn of a setting: column and name. Of many groups, those in which ERM or what is
-            picked is the worst.
+        bars: what is drawn of a setting: column and name. Of many groups, those that are the worst of any
+            setting, or nearest to it.
         left_out: the number of groups that are not drawn.
         penalty: ", l2 = …" if the sweep tried several.
         alt: what the maps show, in words.
@@ -46,6 +46,11 @@ class SweepMap:
     left_out: int
     penalty: str
     alt: str
+
+    @property
+    def first(self) -> Row:
+        """The setting whose bars are seen first: that of MaC if the sweep tried it."""
+        return self.ours or self.picked
 
     def depth(self, row: Row, key: str) -> float:
         """Where an accuracy is between the lowest and the highest of its map, in [0, 1]."""
@@ -100,7 +105,11 @@ def sweep_map(rows: Sequence[Row], spoken: Spoken, worst: str, choice: Choice) -
     )
     titles = (f"validation: {spoken.worst}", f"validation: {spoken.mean}", f"test: {worst}", "test: mean")
     groups = [key for key in erm if key.startswith(OF_GROUP)]
-    lowest = figures.lowest([erm[key] for key in groups], [picked[key] for key in groups])
+    above_worst = []
+    for row in (erm, *pairs):
+        accuracies = np.array([row[key] for key in groups])
+        above_worst.append(accuracies - np.fmin.reduce(accuracies, initial=np.nan))
+    lowest = figures.lowest(*above_worst)
     of_groups = {groups[place]: f"test: {groups[place].removeprefix(OF_GROUP)}" for place in lowest}
     return SweepMap(
         alphas=alphas[::-1],

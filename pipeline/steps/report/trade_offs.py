@@ -18,11 +18,13 @@ class TradeOff:
 
     Attributes:
         title: the method's name.
+        trained: whether it trains on group labels.
         envelope: (P, 2), mean and worst-group accuracy, in [0, 1].
         at: (2,), mean and worst-group accuracy without scaling.
     """
 
     title: str
+    trained: bool
     envelope: NDArray[np.float64]
     at: NDArray[np.float64]
 
@@ -42,19 +44,19 @@ def trade_offs(given: Opened, baselines: Mapping[str, Any]) -> list[TradeOff]:
     features, grouping = given.file("features"), given.grouping("test")
     original, label = features["test/original"][:], features["test/label"][:]
     found = []
-    for title, head in _heads(given, baselines):
+    for title, trained, head in _heads(given, baselines):
         logits = head.logits(original)[0]
         envelope = robust_coverage.curve(logits, label, grouping)
         worst, mean = grouping.scores(grouping.accuracy(logits.argmax(1) == label))
-        found.append(TradeOff(title, envelope, np.array([mean, worst])))
+        found.append(TradeOff(title, trained, envelope, np.array([mean, worst])))
     return found
 
 
-def _heads(given: Opened, baselines: Mapping[str, Any]) -> Iterator[tuple[str, FittedHeads]]:
-    yield "ERM", given.model("erm").head()
-    yield "MaC", given.model("retrained").head()
+def _heads(given: Opened, baselines: Mapping[str, Any]) -> Iterator[tuple[str, bool, FittedHeads]]:
+    yield "ERM", False, given.model("erm").head()
+    yield "MaC", False, given.model("retrained").head()
     tensors = given.model("baselines").read()
     for name, method in baselines.items():
         if name not in ("erm", "class_scaling"):  # the second one is a point on ERM's curve
             heads = FittedHeads.of(tensors, name)
-            yield method["title"], heads[method["head_seed"]]
+            yield method["title"], method["sign"] == "✓✓", heads[method["head_seed"]]

@@ -53,9 +53,13 @@ def test_its_verdict_takes_whole_networks_into_account(compared: Project) -> Non
         row = found["methods"]["llr"] if name == "baselines" else found
         row["test"]["worst_group"]["mean"] = best
         file.write_text(json.dumps(found))
-    said = ", the best other method that sees no more group labels"
-    for name, title in (("comparison_report", "JTT"), ("report", "plain last-layer retraining (LLR)")):
-        assert f"{title}{said}" in " ".join(write(compared, name).split())
+    for name, title, kind in (
+        ("comparison_report", "JTT", "method"),
+        ("report", "plain last-layer retraining (LLR)", "last-layer method"),
+    ):
+        assert f"{title}, the best other {kind} that sees no more group labels" in " ".join(
+            write(compared, name).split()
+        )
 
 
 def test_answers_of_other_images_are_refused(compared: Project) -> None:

@@ -248,7 +248,7 @@ def test_of_many_classes_those_with_the_most_blank_maps_are_named() -> None:
     counts = [0, 2, 0, 7, *[1] * 9]
     classes = {f"c{number}": {"count": count} for number, count in enumerate(counts)}
     found = {"blank": {"train": {"count": 18, "share": 0.18, "classes": classes}}}
-    assert diagnosis_table.blanks(found) == ["blank maps, train: 18 (18.0 %); c3 7, c1 2, c4 1"]
+    assert diagnosis_table.blanks(found) == ["blank maps, train: 18 (18.0 %); most: c3 7, c1 2, c4 1"]
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 7), (3, 7), (95, 100), (100, 100)])

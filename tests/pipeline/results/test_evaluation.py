@@ -29,9 +29,9 @@ def test_it_has_the_comparison_what_it_is_over_and_the_diagnosis() -> None:
     assert (found.lead, found.basis, found.diagnosis) == ("", over(1), diagnosis)
     comparison = (
         "On the worst group MaC is better than ERM (+30.0 points, 95 % 20.0 to 40.0; MaC's mean accuracy "
-        "is 5.0 points lower) and worse than plain last-layer retraining (LLR), the best other method that "
-        "sees no more group labels (−10.0 points, 95 % −20.0 to −1.0; MaC's mean accuracy is 2.0 points "
-        "higher)."
+        "is 5.0 points lower) and worse than plain last-layer retraining (LLR), the best other last-layer "
+        "method that sees no more group labels (−10.0 points, 95 % −20.0 to −1.0; MaC's mean accuracy is 2.0 "
+        "points higher)."
     )
     assert "".join(part.text for part in found.comparison) == comparison
     assert [part.text for part in found.comparison if part.emphasised] == ["better than", "worse than"]
@@ -45,4 +45,4 @@ def test_heads_that_are_no_mac_are_named() -> None:
     plain = str(verdict_of(metrics("dfr", 0.0, 0.0, "worst_class")))
     lead = "MaC is plain last-layer retraining here (α = β = 0). On the worst class MaC is better than ERM ("
     assert plain.startswith(lead)
-    assert "and worse than DFR, the best other method" in plain
+    assert "and worse than DFR, the best other last-layer method" in plain

@@ -4,10 +4,10 @@ import pytest
 
 from pipeline.metrics import SIGNS, Labels
 from pipeline.results.verdict import (
+    OF_CLASSES,
     Difference,
     best_other,
     more,
-    paragraph,
     points,
     sees_no_more,
     sentences,
@@ -15,7 +15,7 @@ from pipeline.results.verdict import (
 
 ERM_BETTER = Difference("ERM", 0.2314, 0.18, 0.282, 0.0421)
 BETTER = "better than ERM (+23.1 points, 95 % 18.0 to 28.2; MaC's mean accuracy is 4.2 points higher)"
-BEST = "the best other method that sees no more group labels"
+BEST = "the best other last-layer method that sees no more group labels"
 ONE_RUN = (
     "The intervals are over test images, for the heads of one ERM run: another run may differ "
     "(for several runs: 'dvc repro data/study/dvc.yaml')."
@@ -75,16 +75,30 @@ def of(title: str, mean: float, low: float, high: float, mean_accuracy: float) -
     ],
 )
 def test_each_sentence_of_one_run(erm: Difference, best: Difference | None, said: str) -> None:
-    assert paragraph("worst_group", erm, best, 1) == f"On the worst group MaC is {said} {ONE_RUN}"
+    found = {"erm": erm} if best is None else {"erm": erm, "best": best}
+    sentence = str(sentences("worst_group", found, None if best is None else "best", 1))
+    assert sentence == f"On the worst group MaC is {said} {ONE_RUN}"
+
+
+@pytest.mark.parametrize("name", ["jtt", "masktune"])
+def test_only_where_whole_networks_are_compared_the_best_is_the_best_of_all(name: str) -> None:
+    found = {"erm": ERM_BETTER, "llr": of("LLR", 0.1, 0.05, 0.2, 0.0), name: of("other", 0.3, 0.2, 0.4, 0.0)}
+    of_all = "plain last-layer retraining (LLR), the best other method that sees no more group labels (+10.0"
+    assert of_all in str(sentences("worst_group", found, "llr", 1))
+    del found[name]
+    assert f"plain last-layer retraining (LLR), {BEST} (+10.0" in str(
+        sentences("worst_group", found, "llr", 1)
+    )
 
 
 def test_several_runs_and_classes_and_the_diagnosis() -> None:
     wide = of("LLR", 0.0, -0.06, 0.06, 0.0)
-    found = str(sentences("worst_class", ERM_BETTER, wide, 5, "The diagnosis says this."))
+    found = str(sentences("worst_class", {"erm": ERM_BETTER, "llr": wide}, "llr", 5, "It says this."))
     assert found.startswith("On the worst class MaC is better than ERM (")
     assert "95 % −6.0 to 6.0: too few runs to tell;" in found
     over = " The intervals are over 5 ERM runs, and over test images."
-    assert found.endswith(f"{over} The diagnosis says this.")
+    assert found.endswith(f" {OF_CLASSES}{over} It says this.")
+    assert OF_CLASSES not in str(sentences("worst_group", {"erm": ERM_BETTER}, None, 5))
 
 
 @pytest.mark.parametrize(

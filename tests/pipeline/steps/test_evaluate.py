@@ -22,6 +22,7 @@ from pipeline.results.convergence import whole_diagnosis
 from pipeline.results.diagnosis_words import said
 from pipeline.results.evaluation import verdict_of
 from pipeline.results.paired import compared
+from pipeline.results.verdict import OF_CLASSES
 from pipeline.steps.baselines import baselines
 from pipeline.steps.evaluate import evaluate, measure
 from pipeline.steps.retrain import retrain
@@ -124,6 +125,7 @@ def test_a_split_without_attributes_is_measured_by_class(tmp_path: Path) -> None
         table = evaluate(given, project.path("metrics"), project.path("plots"), cached.context(tmp_path))
         metrics, _ = measure(given)
     assert "worst class in place of worst group" in table
+    assert OF_CLASSES in table.partition("\n")[0]
     assert set(metrics["erm"]["test"]["classes"]) == set(cached.CLASSES)
     assert "adjusted_mean" not in metrics["erm"]["test"]
     assert "adjusted_mean" in metrics["erm"]["val"]

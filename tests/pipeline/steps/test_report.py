@@ -1,11 +1,13 @@
 """The page: complete, self-contained, escaped, and alive in a browser."""
 
+import csv
 import html
 import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import graph, selection
+from pipeline import graph, selection, store
 from pipeline.compute.context import Context
 from pipeline.errors import MacError, printable
 from pipeline.params.examples import ExamplesParams
@@ -36,7 +38,7 @@ from pipeline.steps.report import figures, report, timings
 from pipeline.steps.report.charts import COLOURS, ERM, MAC, SERIES, Scale
 from pipeline.steps.report.gallery import OUTCOMES, SIDE, encoded, gallery
 from pipeline.steps.report.sweep_map import sweep_map
-from pipeline.steps.report.trade_offs import trade_offs
+from pipeline.steps.report.trade_offs import TradeOff, trade_offs
 from pipeline.steps.retrain import retrain
 from pipeline.steps.sweep import sweep
 from tests import cached, made_up
@@ -116,6 +118,8 @@ def test_it_begins_with_the_verdict_and_table_2_has_every_difference(reported: P
     assert found.startswith("On the worst group MaC is ")
     assert len(title) < 100  # the title of the page alone
     assert "<b>no better than</b>" in text_of(reported).partition("<nav")[0]
+    before, after = (metrics[name]["test"]["raw_mean"] for name in ("erm", "mac"))
+    assert f"{more(after['mean'] - before)} points" in text.partition("Test images, mean")[2][:80]
     table = text.partition("MaC − method, points")[2].partition("✗ no group labels")[0]
     for row in metrics["compared"].values():
         assert f"{more(row['mean'])}{points(row['low'])} to {points(row['high'])}" in table
@@ -212,14 +216,22 @@ def test_a_page_without_examples(tmp_path: Path) -> None:
     assert "Where ERM looks" not in text  # no true masks are known
 
 
+def of_groups(project: Project, accuracies: Mapping[str, list[float]]) -> Path:
+    """Let the sweep's settings, in their order, have these accuracies of groups; the file that has them."""
+    file = project.path("sweep") / "groups.csv"
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    found = []
+    for place, row in enumerate(rows):
+        found.append({key: row[key] for key in ("alpha", "beta")})
+        found[-1] |= {f"test_of_{name}": str(values[place]) for name, values in accuracies.items()}
+    store.write_csv(file, found)
+    return file
+
+
 def test_of_many_classes_and_groups_the_worst_are_shown(
     own_artefacts: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = own_artefacts.path("sweep") / "mean.csv"
-    header, *lines = file.read_text().splitlines()
-    file.write_text(
-        "\n".join([f"{header},test_of_a,test_of_b", *(f"{line},0.5,0.4" for line in lines)]) + "\n"
-    )
+    of_groups(own_artefacts, {"a": [0.5] * 5, "b": [0.4] * 5})
     monkeypatch.setattr(figures, "MOST", 1)
     show(own_artefacts, 0, 0)
     with own_artefacts.open(*graph.stage("evaluate").needs) as given:
@@ -235,7 +247,8 @@ def test_of_many_classes_and_groups_the_worst_are_shown(
     assert all(name in groups for name in erm)  # in a part that opens
     assert "all 2 classes" in text
     assert "true class ↓" not in text
-    assert "The other 1, where ERM and what is picked are better, are in data/sweep/mean.csv." in text
+    said = "these are the worst of any setting, or nearest to it. The other 1 are in data/sweep/groups.csv."
+    assert f"Of 4 groups, {said}" in text
     assert "test: b" in text
     assert "test: a" not in text
 
@@ -452,6 +465,37 @@ def test_the_map_marks_what_is_picked_and_what_mac_has() -> None:
         assert [found.mark(row) for row in (found.erm, *found.cells[0]) if row] == marks, choice
 
 
+def test_the_worst_group_of_any_setting_is_drawn_and_mac_s_setting_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(figures, "MOST", 2)
+    rows: list[dict[str, Any]] = []
+    # a is the worst of ERM and of what is picked; b of the setting of MaC alone, where all are better.
+    for beta, picked, a, b, c in (
+        (None, 0, 0.3, 0.8, 0.35),
+        (0.0, 1, 0.3, 0.8, 0.35),
+        (2.0, 0, 0.9, 0.7, 0.9),
+    ):
+        row = dict.fromkeys(("val_worst", "val_mean", "test_worst", "test_mean"), a)
+        row |= {"alpha": beta, "beta": beta, "picked": picked}
+        rows.append(row | {"test_of_a": a, "test_of_b": b, "test_of_c": c, "test_of_empty": np.nan})
+    spoken = figures.Spoken("worst group", "mean")
+    found = sweep_map(rows, spoken, "worst group", Choice.by_params(2, 2, 0))
+    assert list(found.bars)[4:] == ["test_of_a", "test_of_b"]
+    assert found.left_out == 2
+    assert found.first is rows[2]
+    assert sweep_map(rows, spoken, "worst group", Choice.by_params(9, 9, 0)).first is rows[1]
+
+
+def test_what_trains_on_group_labels_is_dashed_and_mac_is_on_top() -> None:
+    at = np.array([0.9, 0.5])
+    methods = [TradeOff(name, name == "DFR", at[None], at) for name in ("ERM", "MaC", "LLR", "DFR")]
+    drawing = figures.trade_offs(methods)
+    lines = [path.get("class") for path in ElementTree.fromstring(drawing.svg).iter("path")]
+    assert lines == ["stroke dashed s1", "stroke  s0", "stroke thick mac", "stroke thick erm"]
+    assert [colour for _, colour in drawing.legend] == [ERM, MAC, "s0", "s1"]
+
+
 def test_curves_are_the_median_and_bands_of_all_fits() -> None:
     history = []
     for seed, worst in enumerate((0.1, 0.3, 0.4, 0.5, 0.9)):
@@ -481,10 +525,7 @@ def test_axes_have_round_numbers(low: float, high: float, step: float, expected:
 
 
 def test_a_button_has_what_the_sweep_says_of_its_setting(own_artefacts: Project) -> None:
-    file = own_artefacts.path("sweep") / "mean.csv"
-    header, *lines = file.read_text().splitlines()
-    lines = [f"{line},{number / 10},nan" for number, line in enumerate(lines)]
-    file.write_text("\n".join([f"{header},test_of_<b>,test_of_empty", *lines]) + "\n")
+    file = of_groups(own_artefacts, {"<b>": [n / 10 for n in range(5)], "empty": [np.nan] * 5})
     show(own_artefacts, 0, 0)
     text = text_of(own_artefacts)
     buttons = [button for button in Page(text).all("button") if "data-setting" in button]
@@ -502,7 +543,11 @@ def test_a_button_has_what_the_sweep_says_of_its_setting(own_artefacts: Project)
     assert 'class="scripted"' in text.partition("<form")[2].partition(">")[0]
     assert "test: &lt;b&gt;" in text
     file.write_text(file.read_text().replace("nan", "much"))
-    with pytest.raises(MacError, match=r"mean.csv: damaged .line 2: test_of_empty: .*; run 'mac sweep'"):
+    with pytest.raises(MacError, match=r"groups.csv: damaged .line 2: test_of_empty: .*; run 'mac sweep'"):
+        show(own_artefacts, 0, 0)
+    file.write_text("alpha,beta,test_of_a\n,,0.5\n")
+    message = r"groups.csv: damaged .its settings are not those of mean.csv.; run 'mac sweep'"
+    with pytest.raises(MacError, match=message):
         show(own_artefacts, 0, 0)
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from pipeline.results.scores import head_scores
 from pipeline.selection import SPOKEN
 from pipeline.steps.retrain import RetrainParams, retrain
 from pipeline.steps.sweep import sweep
-from tests import cached
+from tests import cached, made_up
 from tests.cached import AUTO, fit_params
 
 ALPHAS, BETAS = [0, 1, 2], [0, 1, 2, 4]
@@ -96,10 +97,13 @@ def test_erm_as_it_is_is_a_candidate(swept: Project) -> None:
         for split, found in told.items():
             assert row[f"{split}_worst"] == pytest.approx(found["worst_group"]["mean"])
             assert row[f"{split}_mean"] == pytest.approx(found["raw_mean"]["mean"])
-    of_groups = {name: means[0][f"{OF_GROUP}{name}"] for name in told["test"]["groups"]}
+    by_group = read(swept.path("sweep") / "groups.csv")
+    of_groups = {name: by_group[0][f"{OF_GROUP}{name}"] for name in told["test"]["groups"]}
     assert of_groups == pytest.approx({name: row["mean"] for name, row in told["test"]["groups"].items()})
-    for row in means:  # the mean over seeds of the worst group is at most that of any group
-        assert row["test_worst"] <= min(row[f"{OF_GROUP}{name}"] for name in of_groups) + 1e-9
+    for row, each in zip(means, by_group, strict=True):
+        assert (row["alpha"], row["beta"]) == (each["alpha"], each["beta"])
+        # The mean over seeds of the worst group is at most that of any group.
+        assert row["test_worst"] <= min(each[f"{OF_GROUP}{name}"] for name in of_groups) + 1e-9
     assert [(row["alpha"], row["beta"]) for row in means[:2]] == [(None, None), (0, 0)]
     assert [row["alpha"] for row in seeds].count(None) == 1
 
@@ -222,11 +226,22 @@ def test_the_folder_says_what_was_picked_and_what_it_was_made_from(swept: Projec
         values = dict(given.table("sweep").values)
         assert values.pop("made_from") == given.digests("features", "erm")
     assert values.pop("criterion") == "groups"
-    picked = {name: value for name, value in picked.items() if not name.startswith(OF_GROUP)}
     assert {name: values.pop(name) for name in picked} == {**picked, "picked": "setting"}
     assert values.pop("picked_by") == "criterion"
     assert set(values) == {"erm", "plain", "reason"}
-    assert {file.name for file in swept.path("sweep").iterdir()} == {"seeds.csv", "mean.csv", "metrics.json"}
+    files = {"seeds.csv", "mean.csv", "groups.csv", "metrics.json"}
+    assert {file.name for file in swept.path("sweep").iterdir()} == files
+
+
+def test_no_name_is_in_the_file_that_dvc_draws(tmp_path: Path) -> None:
+    """DVC puts every column of it into the script of its page as it is."""
+    name = "</script><script>"
+    project = made_up.write(tmp_path, spec=replace(made_up.SPEC, classes=(name, "b"), attributes=()))
+    run(project, [1], [2])
+    drawn, named = ((project.path("sweep") / file).read_text() for file in ("mean.csv", "groups.csv"))
+    assert "<" not in drawn
+    assert named.splitlines()[0] == f"alpha,beta,{OF_GROUP}{name},{OF_GROUP}b"
+    assert len(named.splitlines()) == len(drawn.splitlines()) > 2
 
 
 def test_where_l2_is_auto_every_pair_has_every_l2_and_one_is_picked(tmp_path: Path) -> None:
