@@ -217,11 +217,14 @@ def _sweep_rows(given: Opened) -> list[dict[str, Any]]:
         MacError: one of the files cannot be read, or they have other settings.
     """
     means, of_groups = (given.rows_of_csv("sweep", f"{name}.csv") for name in ("mean", "groups"))
-    settings, again = ([tuple(row[key] for key in SETTING) for row in rows] for rows in (means, of_groups))
-    if settings != again:
+    if _settings(means) != _settings(of_groups):
         file, remedy = given.project.path("sweep") / "groups.csv", given.project.kinds["sweep"].remedy
         raise MacError(f"{file}: damaged (its settings are not those of mean.csv); {remedy}")
     return [{**groups, **row} for row, groups in zip(means, of_groups, strict=True)]
+
+
+def _settings(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    return [list(map(row.__getitem__, SETTING)) for row in rows]
 
 
 def _spoken(criterion: "Criterion") -> Spoken:
