@@ -20,6 +20,13 @@ data_option = click.option(
     show_default=True,
     help="Folder with all artefacts.",
 )
+set_option = click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a parameter, such as retrain.alpha=1. Can be given several times.",
+)
 device_option = click.option(
     "--device",
     default="auto",

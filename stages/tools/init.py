@@ -6,6 +6,7 @@ import click
 
 from pipeline import presets
 from stages.echo import say
+from stages.options import set_option
 from stages.outputs import check_output
 
 
@@ -19,13 +20,7 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @click.command("init")
 @click.argument("preset")
-@click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a parameter, such as retrain.alpha=1. Can be given several times.",
-)
+@set_option
 @click.option(
     "--params",
     "file",

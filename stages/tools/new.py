@@ -11,6 +11,7 @@ from pipeline.errors import MacError, first_line
 from pipeline.params_file import from_yaml
 from stages import ignore_files, lock, own_project
 from stages.echo import say
+from stages.options import set_option
 from stages.own_project import WEIGHTS
 
 
@@ -25,13 +26,7 @@ from stages.own_project import WEIGHTS
     type=click.Path(path_type=Path),
     help="Your trained classifier, with its head; it is copied into the project.",
 )
-@click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a parameter, such as retrain.alpha=1. Can be given several times.",
-)
+@set_option
 def command(
     folder: Path, preset: str | None, data: Path | None, checkpoint: Path | None, changes: tuple[str, ...]
 ) -> None:

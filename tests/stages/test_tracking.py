@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -172,7 +173,7 @@ class Server:
         self.calls.append(("run", experiment_id, run_name, tags))
         return SimpleNamespace(info=SimpleNamespace(run_id="r1"))
 
-    def log_batch(self, run_id: str, metrics: list[Metric] = [], params: list[Param] = []) -> None:  # noqa: B006
+    def log_batch(self, run_id: str, metrics: Sequence[Metric] = (), params: Sequence[Param] = ()) -> None:
         assert len(metrics) <= 1000  # limits of the REST API: mlflow.org/docs/latest/rest-api.html#log-batch
         assert len(params) <= 100
         name = "params" if params else "metrics"
